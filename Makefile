@@ -1,0 +1,53 @@
+# Needs python3 >= 3.11 (with venv and pip) and nothing else; everything goes into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup demo test check torture bench format lock clean
+
+help:  ## this screen
+	@printf 'Tidemill: the MLOps loop in one Python package\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv from the lock (at once when nothing changed)
+
+$(READY): pyproject.toml requirements.lock scripts/set-up
+	@scripts/set-up
+	@touch $@
+
+demo: setup  ## replay a year of flights: a model kept in the loop against the same model left alone
+	@scripts/apt-packages libgomp1
+	@cd examples/flights && ../../$(BIN)/tidemill replay
+
+test: setup  ## all tests but torture (under 10 minutes)
+	@scripts/apt-packages libgomp1 chromium
+	@$(BIN)/python -m pytest -q -n 2
+
+check: setup  ## format, lint, types, import contracts, budgets
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/architecture
+
+torture: setup  ## kills, soaks and long simulations
+	@scripts/apt-packages libgomp1
+	@$(BIN)/python -m pytest -q -m torture
+
+bench: setup  ## every benchmark in benchmarks/
+	@scripts/apt-packages libgomp1
+	@for file in benchmarks/*.py; do printf '\n== %s\n' "$$file"; $(BIN)/python "$$file"; done
+
+format: setup  ## format, and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: setup  ## resolve requirements.lock again after a change of dependencies
+	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --upgrade \
+	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file requirements.lock
+
+clean:  ## remove .venv, caches and build output (a project's .tidemill stays)
+	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
