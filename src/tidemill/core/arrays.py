@@ -1,0 +1,55 @@
+"""Named arrays as one run of bytes, in the layout of safetensors: 8 bytes of header length, a JSON header, the buffers.
+
+Any safetensors reader opens them; `unpack` gives arrays that look into the bytes without copying, so a memory-mapped file
+costs nothing until it is read. Buffers lie in the order of their names, so equal arrays give equal bytes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tidemill.core.digests import canonical
+from tidemill.core.errors import Damaged
+
+_NAMES = {"float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "int16": "I16", "uint8": "U8", "bool": "BOOL"}
+_TYPES = {name: np.dtype(dtype) for dtype, name in _NAMES.items()}
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def pack(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> bytes:
+    """Bytes of named arrays (float64, float32, int64, int32, int16, uint8, bool) and of plain metadata.
+
+    >>> arrays, meta = unpack(pack({"x": np.arange(3.0)}, {"unit": "minute"}))
+    >>> arrays["x"].tolist(), meta
+    ([0.0, 1.0, 2.0], {'unit': 'minute'})
+    """
+    header: dict[str, Any] = {"__metadata__": {"tidemill": canonical(dict(meta or {})).decode()}}
+    buffers, offset = [], 0
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        pad = -array.nbytes % 8
+        buffers += [array.tobytes(), b"\0" * pad]
+        offset += array.nbytes + pad
+        header[name]["data_offsets"][1] = offset - pad
+    text = canonical(header)
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *buffers])
+
+
+def unpack(data: bytes | memoryview) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays and metadata that `pack` wrote; raises Damaged when the bytes are something else."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = msgspec.json.decode(bytes(data[8 : 8 + size]))
+        meta = msgspec.json.decode(header.pop("__metadata__")["tidemill"])
+        arrays = {}
+        for name, info in header.items():
+            start, end = info["data_offsets"]
+            view = data[8 + size + start : 8 + size + end]
+            arrays[name] = np.frombuffer(view, dtype=_TYPES[info["dtype"]]).reshape(info["shape"])
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError) as error:
+        raise Damaged("these bytes are not a set of named arrays", hint="run `tidemill doctor`; the blob may be cut short") from error
+    return arrays, meta

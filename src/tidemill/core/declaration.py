@@ -1,0 +1,78 @@
+"""What a project's files declare: frozen values that know their name, and the file and line that made them.
+
+`definition(value)` gives the value as plain data; its digest is the version of the declaration. Where it was written does
+not enter: moving a line changes nothing.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
+
+from tidemill.core.digests import digest_value
+
+
+@dataclass(frozen=True)
+class Where:
+    """A file and a line of it."""
+
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else ""
+
+
+def caller() -> Where:
+    """The nearest line outside of Tidemill that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back and (frame.f_globals.get("__name__", "").split(".")[0] == "tidemill" or frame.f_code.co_filename == "<string>"):
+        frame = frame.f_back
+    return Where(frame.f_code.co_filename, frame.f_lineno)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """The generic type that `project` collects. A subclass is a frozen dataclass with a `name` and a `kind`."""
+
+    kind: ClassVar[str] = "declaration"
+    where: Where = field(default_factory=Where, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.where.file:
+            object.__setattr__(self, "where", caller())
+
+
+def definition(value: Any) -> Any:
+    """A declaration, and all that it is made of, as plain data."""
+    if isinstance(value, type) or callable(getattr(value, "definition", None)):
+        return value.definition() if not isinstance(value, type) else value.__name__
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {f.name: definition(getattr(value, f.name)) for f in fields(value) if f.name != "where"}
+        return {"type": type(value).__name__, **plain}
+    if isinstance(value, Mapping):
+        return {str(key): definition(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [definition(item) for item in value]
+    return value
+
+
+def version_of(value: Any) -> str:
+    """Digest of a declaration's definition."""
+    return digest_value(definition(value))
+
+
+def walk(value: Any) -> Iterator[Declaration]:
+    """The declarations that a value is made of, innermost first, then the value itself."""
+    if isinstance(value, Mapping):
+        value_parts = list(value.values())
+    elif isinstance(value, (list, tuple)):
+        value_parts = list(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        value_parts = [getattr(value, f.name) for f in fields(value) if f.name != "where"]
+    else:
+        return
+    for part in value_parts:
+        yield from walk(part)
+    if isinstance(value, Declaration):
+        yield value

@@ -1,0 +1,87 @@
+"""Instants and durations. An instant is an int64 of microseconds since 1970-01-01 UTC; a duration is microseconds too.
+
+Whole numbers because a window's edge must fall on the same side offline and online.
+"""
+
+import re
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+from tidemill.core.errors import DefinitionError
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+_UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+
+
+def duration(text: str) -> int:
+    """Microseconds of "50ms", "90s", "15min", "1h", "28d" or "2w".
+
+    >>> duration("1h") // SECOND
+    3600
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min|m|h|d|w)", text.strip())
+    if not match:
+        raise DefinitionError(f"{text!r} is not a duration", hint='write a number and a unit, for example "1h", "28d" or "50ms"')
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def show_duration(us: int) -> str:
+    """The shortest exact spelling of a duration.
+
+    >>> show_duration(duration("24h")), show_duration(duration("90min"))
+    ('1d', '90min')
+    """
+    for unit in ("d", "h", "min", "s", "ms"):
+        if us and us % _UNITS[unit] == 0:
+            return f"{us // _UNITS[unit]}{unit}"
+    return f"{us}us"
+
+
+def instant(moment: datetime | date | str, timezone: str = "UTC") -> int:
+    """Microseconds since 1970 UTC of a date (its midnight in `timezone`), an aware datetime or an ISO 8601 text.
+
+    A time without an offset is read in `timezone`.
+
+    >>> instant("1970-01-01T01:00:00+01:00"), instant("1970-01-02") == DAY
+    (0, True)
+    """
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            raise DefinitionError(f"{moment!r} is not a time", hint="write ISO 8601, for example 2013-05-01T12:00:00Z") from None
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=ZoneInfo(timezone))
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def moment(us: int, timezone: str = "UTC") -> datetime:
+    """The aware datetime of an instant."""
+    return datetime.fromtimestamp(us // SECOND, tz=ZoneInfo(timezone)).replace(microsecond=us % SECOND)
+
+
+def show(us: int, timezone: str = "UTC") -> str:
+    """An instant for people and JSON: ISO 8601 with its offset, seconds shown.
+
+    >>> show(0)
+    '1970-01-01T00:00:00Z'
+    """
+    text = moment(us, timezone).isoformat(timespec="seconds" if us % SECOND == 0 else "microseconds")
+    return text.replace("+00:00", "Z")
+
+
+def midnights(start: int, end: int, timezone: str = "UTC") -> list[int]:
+    """Each local midnight in (start, end), then `end`: the ends of the days between, 23 or 25 hours apart when clocks change."""
+    first = moment(start, timezone).date().toordinal()
+    ends = []
+    for ordinal in range(first + 1, first + 2 + (end - start) // DAY + 1):
+        at = instant(date.fromordinal(ordinal), timezone)
+        if start < at < end:
+            ends.append(at)
+    return [*ends, end] if end > start else []

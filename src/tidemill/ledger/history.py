@@ -1,0 +1,172 @@
+"""Reading the ledger, and its append-only part: aliases, decisions with their chain of hashes, branches."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
+
+from tidemill.core import Damaged, Ref, UnknownName, canonical, digest_value
+from tidemill.ledger import tables as t
+from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution
+from tidemill.store import Records
+
+
+def _decode(text: str) -> Any:
+    return msgspec.json.decode(text)
+
+
+def _artifact(row: Row[Any]) -> Artifact:
+    return Artifact(Ref(row.kind, row.name, row.version, row.digest), _decode(row.meta), row.recorded_at)
+
+
+class History:
+    """What is recorded, as values."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        with self.records.read() as connection:
+            return connection.execute(query).all()
+
+    # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def artifact(self, ref: Ref) -> Artifact:
+        """The artifact that a ref names: by digest, by version, or the newest of that name. Raises UnknownName."""
+        query = select(t.artifact).where(t.artifact.c.kind == ref.kind, t.artifact.c.name == ref.name)
+        if ref.digest:
+            query = query.where(t.artifact.c.digest == ref.digest)
+        elif ref.version:
+            query = query.where(t.artifact.c.version.startswith(ref.version))
+        rows = self._rows(query.order_by(t.artifact.c.recorded_at.desc(), t.artifact.c.digest).limit(1))
+        if not rows:
+            names = self._rows(select(t.artifact.c.name).where(t.artifact.c.kind == ref.kind).distinct())
+            raise UnknownName(f"nothing is recorded as {ref}", available=sorted(f"{ref.kind}:{row.name}" for row in names))
+        return _artifact(rows[0])
+
+    def artifacts(self, kind: str) -> list[Artifact]:
+        """All artifacts of a kind, oldest first."""
+        return [_artifact(row) for row in self._rows(select(t.artifact).where(t.artifact.c.kind == kind).order_by(t.artifact.c.recorded_at))]
+
+    def executions(self, *, kind: str = "", name: str = "", status: str = "", limit: int = 1000) -> list[Execution]:
+        """Executions, newest first."""
+        query = select(t.execution).order_by(t.execution.c.id.desc()).limit(limit)
+        for column, value in (("kind", kind), ("name", name), ("status", status)):
+            if value:
+                query = query.where(t.execution.c[column] == value)
+        return [_execution(row) for row in self._rows(query)]
+
+    def execution(self, number: int) -> Execution:
+        """One execution by its number; raises UnknownName."""
+        rows = self._rows(select(t.execution).where(t.execution.c.id == number))
+        if not rows:
+            raise UnknownName(f"there is no execution {number}")
+        return _execution(rows[0])
+
+    def parents(self, ref: Ref) -> list[Edge]:
+        """What a thing was made from."""
+        return self._edges(t.edge.c.child == str(ref))
+
+    def children(self, ref: Ref) -> list[Edge]:
+        """What was made from a thing: "who uses me"."""
+        return self._edges(t.edge.c.parent == str(ref))
+
+    def _edges(self, condition: Any) -> list[Edge]:
+        rows = self._rows(select(t.edge).where(condition).order_by(t.edge.c.execution, t.edge.c.role, t.edge.c.parent))
+        return [Edge(row.execution, row.role, row.parent, row.child) for row in rows]
+
+    # ── aliases ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def set_alias(self, connection: Connection, branch: str, name: str, alias: str, target: Ref, *, at: int, who: str, why: str) -> None:
+        """Point an alias of a branch at a thing; the earlier target stays in its history."""
+        text = f"{target}#{target.digest}"
+        row = {"branch": branch, "name": name, "alias": alias, "target": text, "at": at, "who": who, "why": why}
+        connection.execute(insert(t.alias).values(row))
+
+    def alias_history(self, branch: str, name: str, alias: str) -> list[tuple[Ref, int, str]]:
+        """(target, at, why), oldest first."""
+        query = select(t.alias).where(t.alias.c.branch == branch, t.alias.c.name == name, t.alias.c.alias == alias)
+        found = []
+        for row in self._rows(query.order_by(t.alias.c.id)):
+            text, _, digest = row.target.partition("#")
+            ref = Ref.parse(text)
+            found.append((Ref(ref.kind, ref.name, ref.version, digest), row.at, row.why))
+        return found
+
+    def alias(self, branch: str, name: str, alias: str) -> Ref | None:
+        """Where an alias points now."""
+        history = self.alias_history(branch, name, alias)
+        return history[-1][0] if history else None
+
+    # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def decide(
+        self, connection: Connection, branch: str, *, at: int, who: str, kind: str, subject: str, why: str, evidence: dict[str, Any]
+    ) -> None:
+        """Append a decision. Each row hashes the row before it, so that a changed or removed one is found by `verify_decisions`."""
+        newest = connection.execute(select(t.decision.c.hash).order_by(t.decision.c.id.desc()).limit(1)).scalar() or ""
+        row = {"branch": branch, "at": at, "recorded_at": time.time_ns() // 1000, "who": who, "kind": kind, "subject": subject}
+        row |= {"why": why, "evidence": canonical(evidence).decode(), "previous": newest}
+        connection.execute(insert(t.decision).values(row | {"hash": digest_value(row)}))
+
+    def decisions(self, branch: str) -> list[Decision]:
+        """The decisions of a branch, oldest first."""
+        rows = self._rows(select(t.decision).where(t.decision.c.branch == branch).order_by(t.decision.c.id))
+        return [Decision(r.id, r.branch, r.at, r.who, r.kind, r.subject, r.why, _decode(r.evidence)) for r in rows]
+
+    def verify_decisions(self) -> int:
+        """Follow the chain of hashes; returns its length, raises Damaged at the first break."""
+        previous, length = "", 0
+        for row in self._rows(select(t.decision).order_by(t.decision.c.id)):
+            content = {c: getattr(row, c) for c in t.decision.c.keys() if c not in ("id", "hash")}
+            if row.previous != previous or digest_value(content) != row.hash:
+                raise Damaged(f"decision {row.id} was changed, or one before it removed", where=self.records.where)
+            previous, length = row.hash, length + 1
+        return length
+
+    # ── branches ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open_branch(self, kind: str, name: str, parts: dict[str, Any]) -> Branch:
+        """The branch of these parts, made if it is not there yet."""
+        key = digest_value([kind, name, parts])[:16] if kind != "live" else "live"
+        found = self.branch(key)
+        if found is None:
+            row = {"id": key, "kind": kind, "name": name, "status": "running", "created_at": time.time_ns() // 1000}
+            with self.records.begin() as connection:
+                connection.execute(insert(t.branch).values(row | {"parts": canonical(parts).decode(), "state": "{}", "result": "{}"}))
+            found = self.branch(key)
+        assert found is not None
+        return found
+
+    def branch(self, key: str) -> Branch | None:
+        """A branch by its key."""
+        rows = self._rows(select(t.branch).where(t.branch.c.id == key))
+        return _branch(rows[0]) if rows else None
+
+    def branches(self, kind: str = "") -> list[Branch]:
+        """Branches, newest finished first, unfinished last."""
+        query = select(t.branch).order_by(func.coalesce(t.branch.c.finished_at, 0).desc(), t.branch.c.created_at.desc())
+        return [_branch(row) for row in self._rows(query if not kind else query.where(t.branch.c.kind == kind))]
+
+    def save_branch(self, connection: Connection, key: str, state: dict[str, Any]) -> None:
+        """Keep the state of a branch, in the same transaction as what it decided."""
+        connection.execute(update(t.branch).where(t.branch.c.id == key).values(state=canonical(state).decode()))
+
+    def finish_branch(self, key: str, result: dict[str, Any]) -> None:
+        """A branch is whole: keep its result. Finishing it again moves it to the front."""
+        changes = {"status": "finished", "finished_at": time.time_ns() // 1000, "result": canonical(result).decode()}
+        with self.records.begin() as connection:
+            connection.execute(update(t.branch).where(t.branch.c.id == key).values(changes))
+
+
+def _execution(row: Row[Any]) -> Execution:
+    plain = {c: _decode(getattr(row, c)) for c in ("inputs", "outputs", "params", "metrics")}
+    rest = {c: getattr(row, c) for c in t.execution.c.keys() if c not in plain}
+    return Execution(**rest, **plain)
+
+
+def _branch(row: Row[Any]) -> Branch:
+    plain = {c: _decode(getattr(row, c)) for c in ("parts", "state", "result")}
+    return Branch(**{c: getattr(row, c) for c in t.branch.c.keys() if c not in plain}, **plain)

@@ -1,0 +1,163 @@
+"""The ledger: what exists, what ran, what was made from what, and what was decided.
+
+`once(kind, name, inputs, make)` runs a step only when no finished execution has the same key, and can say what changed.
+Every stage records through here; reading never waits for writing.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from tidemill.core import Ref, canonical, differences, digest_value
+from tidemill.ledger import tables as t
+from tidemill.ledger.code import environment
+from tidemill.ledger.history import History
+from tidemill.ledger.values import Artifact, Edge, Made, Once, Step
+from tidemill.store import Blobs, Records
+
+_US = 1_000_000
+
+
+def _json(value: Any) -> str:
+    return canonical(value).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Inputs as they enter a key: a ref by its name and digest."""
+    if isinstance(value, Ref):
+        return f"{value.kind}:{value.name}#{value.digest}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+class Ledger(History):
+    """Records and blobs of one project. `wall` gives the machine's time in microseconds for `recorded_at` only."""
+
+    def __init__(self, records: Records, blobs: Blobs, *, read_only: bool = False) -> None:
+        super().__init__(records)
+        self.blobs = blobs
+        if not read_only:
+            records.ensure(t.tables)
+
+    # ── artifacts and executions ────────────────────────────────────────────────────────────────────────────────
+
+    def once(
+        self, kind: str, name: str, inputs: Mapping[str, Any], make: Step, *, branch: str = "", code: str = "", always: bool = False
+    ) -> Once:
+        """The artifacts of a step: from the cache where its inputs are known, otherwise made and recorded.
+
+        `inputs` are refs and plain values by name; they are the key, together with `kind`, `name` and `code`. `always`
+        runs it again whatever is known.
+        """
+        plain = {**_plain(inputs), "code": code} if code else _plain(inputs)
+        key = digest_value([kind, name, plain])
+        found = None if always else self._finished(key)
+        if found is not None:
+            return Once(found[1], found[0], cached=True, why="nothing changed")
+        why = self._why(kind, name, plain)
+        started = time.monotonic()
+        execution = self._start(key, kind, name, branch, plain, code)
+        try:
+            made = make()
+        except BaseException as error:
+            self._fail(execution, error)
+            raise
+        self._finish(execution, inputs, made)
+        return Once(dict(made.outputs), execution, cached=False, why=why, seconds=time.monotonic() - started)
+
+    def _finished(self, key: str) -> tuple[int, dict[str, Artifact]] | None:
+        query = select(t.execution.c.id, t.execution.c.outputs).where(t.execution.c.key == key, t.execution.c.status == "finished")
+        with self.records.read() as connection:
+            row = connection.execute(query.order_by(t.execution.c.id.desc()).limit(1)).first()
+        if row is None:
+            return None
+        outputs = {role: self.artifact(Ref(**ref)) for role, ref in msgspec.json.decode(row.outputs).items()}
+        blobs = [digest for made in outputs.values() for digest in made.meta.get("blobs", {}).values()]
+        return (row.id, outputs) if all(self.blobs.has(digest) for digest in blobs) else None
+
+    def _why(self, kind: str, name: str, plain: dict[str, Any]) -> str:
+        query = select(t.execution.c.inputs, t.execution.c.status).where(t.execution.c.kind == kind, t.execution.c.name == name)
+        with self.records.read() as connection:
+            row = connection.execute(query.order_by(t.execution.c.id.desc()).limit(1)).first()
+        if row is None:
+            return "first time"
+        changed = differences(msgspec.json.decode(row.inputs), plain)
+        if not changed:
+            return "its result was not kept" if row.status == "finished" else f"it was {row.status} before"
+        return "; ".join(f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in changed[:4])
+
+    def _start(self, key: str, kind: str, name: str, branch: str, inputs: dict[str, Any], code: str) -> int:
+        row = {"key": key, "kind": kind, "name": name, "branch": branch, "status": "running", "started_at": time.time_ns() // 1000}
+        row |= {"pid": os.getpid(), "inputs": _json(inputs), "outputs": "{}", "params": "{}", "metrics": "{}", "code": code}
+        row |= {"environment": digest_value(environment()), "error": ""}
+        with self.records.begin() as connection:
+            return int(connection.execute(insert(t.execution).values(row)).inserted_primary_key[0])
+
+    def _fail(self, execution: int, error: BaseException) -> None:
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        changes = {"status": status, "ended_at": time.time_ns() // 1000, "error": str(error)[:2000]}
+        with self.records.begin() as connection:
+            connection.execute(update(t.execution).where(t.execution.c.id == execution).values(changes))
+
+    def _finish(self, execution: int, inputs: Mapping[str, Any], made: Made) -> None:
+        lock = self._environment_blob()
+        refs = {role: {s: getattr(a.ref, s) for s in ("kind", "name", "version", "digest")} for role, a in made.outputs.items()}
+        changes = {"status": "finished", "ended_at": time.time_ns() // 1000, "outputs": _json(refs), "environment": lock}
+        changes |= {"params": _json(made.params), "metrics": _json(made.metrics)}
+        with self.records.begin() as connection:
+            for artifact in made.outputs.values():
+                self._put_artifact(connection, artifact)
+                self._put_edges(connection, [Edge(execution, role, str(p), str(artifact.ref)) for role, p in _refs(inputs)])
+            connection.execute(update(t.execution).where(t.execution.c.id == execution).values(changes))
+
+    def _environment_blob(self) -> str:
+        return self.blobs.put(canonical(environment()))
+
+    def put_artifact(self, artifact: Artifact, parents: Mapping[str, Ref] | None = None) -> Ref:
+        """Record an artifact that no step made (a source file, a declaration), with what it came from."""
+        with self.records.begin() as connection:
+            self._put_artifact(connection, artifact)
+            self._put_edges(connection, [Edge(0, role, str(ref), str(artifact.ref)) for role, ref in (parents or {}).items()])
+        return artifact.ref
+
+    def _put_artifact(self, connection: Connection, artifact: Artifact) -> None:
+        ref = artifact.ref
+        row = {"kind": ref.kind, "name": ref.name, "version": ref.version, "digest": ref.digest}
+        row |= {"recorded_at": time.time_ns() // 1000, "meta": _json(artifact.meta)}
+        connection.execute(upsert(t.artifact).values(row).on_conflict_do_nothing())
+
+    def _put_edges(self, connection: Connection, edges: list[Edge]) -> None:
+        rows = [{"execution": e.execution, "role": e.role, "parent": e.parent, "child": e.child} for e in edges if e.parent != e.child]
+        if rows:
+            connection.execute(upsert(t.edge).on_conflict_do_nothing(), rows)
+
+    def close_dead(self) -> int:
+        """Mark executions of processes that are gone as interrupted; returns how many. The writer's lock must be held."""
+        changes = {"status": "interrupted", "ended_at": time.time_ns() // 1000}
+        with self.records.begin() as connection:
+            dead = t.execution.c.status == "running", t.execution.c.pid != os.getpid()
+            return int(connection.execute(update(t.execution).where(*dead).values(changes)).rowcount)
+
+
+def _refs(inputs: Any, role: str = "") -> list[tuple[str, Ref]]:
+    if isinstance(inputs, Ref):
+        return [(role, inputs)]
+    if isinstance(inputs, Mapping):
+        return [found for key, value in inputs.items() for found in _refs(value, role or str(key))]
+    if isinstance(inputs, (list, tuple)):
+        return [found for value in inputs for found in _refs(value, role)]
+    return []
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is None else value if isinstance(value, str) else _json(value)
+    head, mark, digest = text.partition("#")
+    return f"{head}@{digest[:12]}" if mark else text if len(text) <= 60 else text[:57] + "…"

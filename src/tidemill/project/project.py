@@ -1,0 +1,140 @@
+"""A user's folder → its declarations, each with file and line.
+
+All `*.py` files of the folder are imported (importing one has no side effect); what they declare is collected by the
+generic type in `core`, named by kind and name.
+"""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from tidemill.core import Declaration, DefinitionError, TidemillError, UnknownName, version_of, walk
+from tidemill.ledger import Ledger
+from tidemill.project.settings import Settings, read_settings
+from tidemill.store import FolderBlobs, Records, holder, writer
+
+D = TypeVar("D", bound=Declaration)
+
+
+@dataclass(frozen=True)
+class Project:
+    """Settings and declarations of one folder."""
+
+    settings: Settings
+    declarations: tuple[Declaration, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.folder
+
+    @property
+    def name(self) -> str:
+        return str(self.settings["project.name"])
+
+    @property
+    def timezone(self) -> str:
+        return str(self.settings["project.timezone"])
+
+    @property
+    def state(self) -> Path:
+        """Where the project's state lies: caches, segments and the lock, beside the default records and blobs."""
+        return self.folder / ".tidemill"
+
+    def all(self, cls: type[D]) -> list[D]:
+        """Declarations of a type, in the order of the files."""
+        return [found for found in self.declarations if isinstance(found, cls)]
+
+    def get(self, cls: type[D], name: str) -> D:
+        """A declaration by name; raises UnknownName."""
+        found = self.all(cls)
+        for declaration in found:
+            if getattr(declaration, "name", "") == name:
+                return declaration
+        names = [str(getattr(d, "name", "")) for d in found]
+        raise UnknownName(f"no {cls.kind} is named {name!r}", where=str(self.folder), available=names)
+
+    def only(self, cls: type[D], name: str = "") -> D:
+        """The declaration of that name, or the only one of its type; raises DefinitionError when that is not clear."""
+        if name:
+            return self.get(cls, name)
+        found = self.all(cls)
+        if len(found) != 1:
+            names = [str(getattr(d, "name", "")) for d in found]
+            problem = f"the project declares {len(found)} of {cls.__name__}, one is needed"
+            raise DefinitionError(problem, where=str(self.folder), available=names, hint="name the one that is meant" if found else "declare one")
+        return found[0]
+
+    def ledger(self, *, read_only: bool = False) -> Ledger:
+        """The project's ledger; close its records when done."""
+        records = Records(self.settings.path("store.records"), read_only=read_only)
+        return Ledger(records, FolderBlobs(self.settings.path("store.blobs")), read_only=read_only)
+
+    @contextmanager
+    def writing(self, command: str, *, wait: float = 0.0) -> Iterator[Ledger]:
+        """The ledger, with the writer's lock held. Executions that dead processes left open are closed first."""
+        with writer(self.state / "writer.lock", command, wait=wait, waiting=lambda who: print(who, file=sys.stderr)):
+            ledger = self.ledger()
+            try:
+                ledger.close_dead()
+                yield ledger
+            finally:
+                ledger.records.close()
+
+    def writer(self) -> dict[str, object]:
+        """Who held the writer's lock last."""
+        return holder(self.state / "writer.lock")
+
+
+def load(folder: Path | str = ".") -> Project:
+    """The project in a folder; raises MissingFile, DefinitionError with file and line."""
+    settings = read_settings(Path(folder))
+    found: dict[tuple[str, str], Declaration] = {}
+    for path in sorted(settings.folder.glob("*.py")):
+        module = _import(path)
+        for value in list(vars(module).values()):
+            for declaration in walk(value):
+                _collect(found, declaration)
+    return Project(settings, tuple(found.values()))
+
+
+def _collect(found: dict[tuple[str, str], Declaration], declaration: Declaration) -> None:
+    key = (declaration.kind, str(getattr(declaration, "name", "")))
+    other = found.setdefault(key, declaration)
+    if other is not declaration and version_of(other) != version_of(declaration):
+        raise DefinitionError(
+            f"two different {key[0]}s are named {key[1]!r}", where=f"{other.where} and {declaration.where}", hint="give one of them another name"
+        )
+
+
+def _import(path: Path) -> ModuleType:
+    name = f"_tidemill_project_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except TidemillError as error:
+        error.where = error.where or _place(error, path)
+        raise
+    except Exception as error:
+        hint = "install what it needs" if isinstance(error, ImportError) else "correct the file"
+        raise DefinitionError(f"{path.name} cannot be imported: {type(error).__name__}: {error}", where=_place(error, path), hint=hint) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _place(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else str(path)

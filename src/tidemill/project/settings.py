@@ -1,0 +1,73 @@
+"""`tidemill.toml`: one table of settings, each with its default and a line of help; an unknown one is refused."""
+
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from tidemill.core import DefinitionError, MissingFile, instant
+
+FILE = "tidemill.toml"
+
+SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
+    "project.name": (str, "", "name of the project (required)"),
+    "project.objective": (str, "", "what it is for, in a sentence"),
+    "project.owner": (str, "", "who answers for it"),
+    "project.timezone": (str, "UTC", "time zone of dates in this file, of months in reports, and of the loop's midnight"),
+    "store.records": (str, ".tidemill/records.db", "the ledger's SQLite file"),
+    "store.blobs": (str, ".tidemill/blobs", "the folder of blobs"),
+    "replay.train_until": ((date, str), "", "the replay trains its first model on what was known then"),
+    "replay.end": ((date, str), "", "the replay ends here"),
+    "serve.host": (str, "127.0.0.1", "address that `tidemill up` binds"),
+    "serve.port": (int, 8642, "port that `tidemill up` binds"),
+    "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one project folder; `settings["serve.port"]`."""
+
+    folder: Path
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values.get(name, SETTINGS[name][1])
+
+    def path(self, name: str) -> Path:
+        """A setting that is a path, from the project's folder."""
+        return self.folder / str(self[name])
+
+    def instant(self, name: str) -> int:
+        """A setting that is a time; raises DefinitionError when it is not set."""
+        if not self[name]:
+            raise DefinitionError(f"{name} is not set", where=str(self.folder / FILE), hint=f"add it: {SETTINGS[name][2]}")
+        return instant(self[name], self["project.timezone"])
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of a folder; raises MissingFile and DefinitionError."""
+    path = folder / FILE
+    if not path.is_file():
+        hint = "go to a project's folder, or make one: `tidemill init data.csv`"
+        raise MissingFile(f"no {FILE} here", where=str(folder), hint=hint)
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{FILE} cannot be read: {error}", where=str(path)) from None
+    values = {f"{table}.{key}": value for table, items in tables.items() if isinstance(items, dict) for key, value in items.items()}
+    for name, value in values.items():
+        _check(name, value, path)
+    if not values.get("project.name"):
+        raise DefinitionError("the project has no name", where=str(path), hint='add [project] name = "…"')
+    return Settings(folder.resolve(), values)
+
+
+def _check(name: str, value: Any, path: Path) -> None:
+    if name not in SETTINGS:
+        raise DefinitionError(f"there is no setting {name!r}", where=str(path), available=sorted(SETTINGS))
+    if not isinstance(value, SETTINGS[name][0]) or (isinstance(value, bool) and SETTINGS[name][0] is int):
+        raise DefinitionError(f"{name} = {value!r} has the wrong type", where=str(path), hint=SETTINGS[name][2])
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise DefinitionError(f"{name} = {value} has no time zone", where=str(path), hint="write a date, or a time with its offset")

@@ -1,0 +1,54 @@
+"""One writer for each project. The lock is the kernel's, so it ends with the process that holds it, however that ends."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tidemill.core import Busy
+from tidemill.store.blobs import store_error
+
+
+def holder(path: Path) -> dict[str, object]:
+    """Who wrote the lock file last: pid and command."""
+    try:
+        found = json.loads(path.read_text() or "{}")
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+@contextmanager
+def writer(path: Path, command: str, *, wait: float = 0.0, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the project's writer lock, waiting up to `wait` seconds; raises Busy, which names the holder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise store_error(error, str(path)) from error
+    with file:
+        _acquire(file.fileno(), path, wait, waiting)
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "command": command}))
+        file.flush()
+        yield
+
+
+def _acquire(handle: int, path: Path, wait: float, waiting: Callable[[str], None] | None) -> None:
+    deadline, told = time.monotonic() + wait, False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            held = holder(path)
+            who = f"process {held.get('pid', '?')} ({held.get('command', 'unknown command')})"
+        if time.monotonic() >= deadline:
+            raise Busy(f"{who} is writing to this project", where=str(path.parent), hint="wait until it is done, or end it; reading always works")
+        if waiting and not told:
+            waiting(f"waiting for {who}")
+            told = True
+        time.sleep(0.1)
