@@ -13,6 +13,7 @@ help:  ## this screen
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv from the lock (at once when nothing changed)
+	@:
 
 $(READY): pyproject.toml requirements.lock scripts/set-up
 	@scripts/set-up
