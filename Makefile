@@ -28,7 +28,7 @@ test: setup  ## all tests but torture (under 10 minutes)
 	@$(BIN)/python -m pytest -q -n 2
 
 check: setup  ## format, lint, types, import contracts, budgets
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff format --check --output-format concise . || { echo 'mend with: make format'; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/architecture
