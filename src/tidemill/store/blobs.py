@@ -19,6 +19,9 @@ class Blobs(Protocol):
     def get(self, digest: str) -> memoryview:
         """The bytes of a digest, without copying where that can be; raises MissingFile."""
 
+    def path(self, digest: str) -> Path:
+        """A file with the bytes of a digest, for engines that read files themselves; raises MissingFile."""
+
     def has(self, digest: str) -> bool:
         """Whether the digest is stored."""
 
@@ -47,6 +50,7 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
+        self._files: tempfile.TemporaryDirectory[str] | None = None
 
     def put(self, data: bytes) -> str:
         digest = digest_bytes(data)
@@ -57,6 +61,13 @@ class MemoryBlobs:
         if digest not in self._data:
             raise _missing(digest)
         return memoryview(self._data[digest])
+
+    def path(self, digest: str) -> Path:
+        self._files = self._files or tempfile.TemporaryDirectory(prefix="tidemill-blobs-")
+        path = Path(self._files.name) / digest
+        if not path.exists():
+            path.write_bytes(self.get(digest))
+        return path
 
     def has(self, digest: str) -> bool:
         return digest in self._data
@@ -114,7 +125,6 @@ class FolderBlobs:
             raise _missing(digest) from None
 
     def path(self, digest: str) -> Path:
-        """The file of a blob, for engines that read files themselves."""
         path = self._path(digest)
         if not path.exists():
             raise _missing(digest)

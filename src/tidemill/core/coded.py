@@ -1,0 +1,62 @@
+"""`Coded`: a column of text as whole numbers into a sorted vocabulary, so that it can be compared, sorted and stored as an array."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Codes = np.ndarray[Any, np.dtype[np.int32]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Instants = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """`codes` (n,) int32 into `vocabulary`, −1 for null.
+
+    >>> column = Coded.of(["b", None, "a"])
+    >>> column.codes.tolist(), column.vocabulary
+    ([1, -1, 0], ('a', 'b'))
+    """
+
+    codes: Codes
+    vocabulary: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[str | None]) -> "Coded":
+        """Code texts against their own sorted vocabulary."""
+        values = list(values)
+        vocabulary = tuple(sorted({value for value in values if value is not None}))
+        return cls(find(vocabulary, values), vocabulary)
+
+    def to(self, vocabulary: Sequence[str]) -> Codes:
+        """The same column in codes of another (sorted) vocabulary; −1 for what that one lacks."""
+        if len(self.codes) * 8 < len(self.vocabulary):
+            return np.array([_bisect(vocabulary, text) for text in self.texts()], dtype=np.int32)
+        table = np.append(find(vocabulary, self.vocabulary), np.int32(-1))
+        return np.asarray(table[self.codes], dtype=np.int32)
+
+    def texts(self) -> list[str | None]:
+        """The column as text."""
+        return [self.vocabulary[code] if code >= 0 else None for code in self.codes.tolist()]
+
+    def take(self, rows: Any) -> "Coded":
+        """Some rows, with the whole vocabulary."""
+        return Coded(self.codes[rows], self.vocabulary)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def _bisect(vocabulary: Sequence[str], text: str | None) -> int:
+    place = bisect_left(vocabulary, text) if text is not None else len(vocabulary)
+    return place if place < len(vocabulary) and vocabulary[place] == text else -1
+
+
+def find(vocabulary: Sequence[str], values: Iterable[str | None]) -> Codes:
+    """The code of each value in a vocabulary, −1 where it is null or unknown."""
+    codes: dict[str | None, int] = {value: code for code, value in enumerate(vocabulary)}
+    return np.fromiter((codes.get(value, -1) for value in values), dtype=np.int32)

@@ -1,0 +1,27 @@
+"""Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
+
+from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
+from tidemill.data.engine import Column, Columns, engine, explained, fetch, literal, quote
+from tidemill.data.versions import CODE, ingest, scan, source_ref, stale
+
+__all__ = [
+    "CODE",
+    "Check",
+    "Column",
+    "Columns",
+    "Dataset",
+    "Source",
+    "engine",
+    "explained",
+    "fetch",
+    "fresh",
+    "in_range",
+    "ingest",
+    "literal",
+    "not_null",
+    "quote",
+    "scan",
+    "source_ref",
+    "stale",
+    "unique",
+]

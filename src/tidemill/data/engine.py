@@ -1,0 +1,82 @@
+"""DuckDB in process: the one place that opens it. Errors come back with the file and line of the user's SQL."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tidemill.core import DataError, DefinitionError
+from tidemill.core.coded import Coded
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Column = np.ndarray[Any, np.dtype[Any]] | Coded
+Columns = dict[str, Column]
+
+
+@contextmanager
+def engine() -> Iterator["DuckDBPyConnection"]:
+    """A fresh connection in memory, in UTC, without access to the network."""
+    import duckdb  # 175 ms to import: only where a query runs
+
+    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def explained(what: str, where: str = "", first_line: int = 0) -> Iterator[None]:
+    """Turn an error of the engine into ours. `where` is a file; the line that the engine names is added to `first_line`."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        said = str(error).strip()
+        line = re.search(r"LINE (\d+):", said)
+        place = f"{where}:{first_line + int(line[1])}" if line and where.endswith((".sql", ".py")) else where
+        wrong_sql = isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException))
+        kind = DefinitionError if wrong_sql else DataError
+        raise kind(f"{what}: {said.splitlines()[0]}", where=place, hint=_hint(said)) from None
+
+
+def _hint(said: str) -> str:
+    near = re.search(r"(Did you mean|Candidate bindings:) ?(.*)", said)
+    return f"{near[1]} {near[2].strip()}" if near else "correct the query, or the data"
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def table(path: Path) -> str:
+    """A Parquet file as an SQL table."""
+    return f"read_parquet({literal(str(path))})"
+
+
+def fetch(connection: "DuckDBPyConnection", sql: str, kinds: Mapping[str, str]) -> Columns:
+    """The rows of a query by column: kind "number" as float64 (null: NaN), "instant" as int64, "text" as Coded."""
+    raw = connection.execute(sql).fetchnumpy()
+    return {name: _column(raw[name], kind) for name, kind in kinds.items()}
+
+
+def _column(values: Any, kind: str) -> Column:
+    if kind == "text":
+        masked = np.ma.getmaskarray(values)
+        return Coded.of(None if gone else str(value) for value, gone in zip(np.ma.getdata(values), masked, strict=True))
+    if kind == "instant":
+        return np.asarray(np.ma.getdata(values), dtype=np.int64)
+    return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)

@@ -1,0 +1,43 @@
+"""Entities, views, windows, and point-in-time reading by `read(keys, at)`, offline and online.
+
+Comes in: dataset versions and declarations. Goes out: view versions, and matrices of values as known at each row's time.
+"""
+
+from tidemill.features.declarations import Entity, Feature, FeatureView, RequestView, category, count, last, max, mean, min, sum
+from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, materialise
+from tidemill.features.reader import Matrix, Reader
+from tidemill.features.requests import Requests, build_requests, evaluate, key_text, load_requests
+from tidemill.features.views import CODE, Block, ViewLog, build, load
+from tidemill.features.windows import STATUS, Events
+
+__all__ = [
+    "CODE",
+    "STATUS",
+    "Block",
+    "Entity",
+    "Events",
+    "Feature",
+    "FeatureView",
+    "LmdbOnline",
+    "Matrix",
+    "MemoryOnline",
+    "OnlineStore",
+    "Reader",
+    "RequestView",
+    "Requests",
+    "ViewLog",
+    "build",
+    "build_requests",
+    "category",
+    "count",
+    "evaluate",
+    "key_text",
+    "last",
+    "load",
+    "load_requests",
+    "materialise",
+    "max",
+    "mean",
+    "min",
+    "sum",
+]

@@ -1,0 +1,133 @@
+"""The online store: for each entity of a view version, the few events that a read at or after the watermark can need.
+
+It is a cache: `materialise` rebuilds it from the view log. Reading builds a small view log of the entities asked for and reads
+that, so both paths are one piece of code.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tidemill.core import Damaged, duration
+from tidemill.core.arrays import pack, unpack
+from tidemill.core.coded import Coded, Instants
+from tidemill.features.declarations import FeatureView, hop
+from tidemill.features.views import Block, ViewLog, of_arrays
+
+if TYPE_CHECKING:
+    import lmdb
+
+
+class OnlineStore(Protocol):
+    """Bytes by (view version, entity), and one watermark for each view version."""
+
+    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+        """What is stored for each entity."""
+
+    def watermark(self, version: str) -> int | None:
+        """Up to which knowledge time the version is stored, if it is."""
+
+    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+        """Store rows and move the watermark forward, all or nothing; an older watermark changes nothing."""
+
+
+class MemoryOnline:
+    """An online store that ends with the process."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], bytes] = {}
+        self._marks: dict[str, int] = {}
+
+    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+        return [self._rows.get((version, entity)) for entity in entities]
+
+    def watermark(self, version: str) -> int | None:
+        return self._marks.get(version)
+
+    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+        if self._marks.get(version, watermark) <= watermark:
+            self._rows.update({(version, entity): data for entity, data in rows})
+            self._marks[version] = watermark
+
+
+class LmdbOnline:
+    """LMDB in a folder: one writer, any number of reading processes, no server."""
+
+    def __init__(self, folder: Path, *, gigabytes: float = 16) -> None:
+        import lmdb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db: lmdb.Environment = lmdb.open(str(folder), map_size=int(gigabytes * 2**30), max_dbs=1, sync=False, metasync=False)
+        except lmdb.Error as error:
+            hint = "it is a cache: delete the folder, it is made anew"
+            raise Damaged(f"the online store cannot be opened: {error}", where=str(folder), hint=hint) from error
+
+    @staticmethod
+    def _key(version: str, entity: str) -> bytes:
+        text = entity.encode()
+        return version[:16].encode() + b"/" + (text if len(text) < 400 else text[:300] + version.encode())
+
+    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+        with self._db.begin(buffers=False) as transaction:
+            return [transaction.get(self._key(version, entity)) for entity in entities]
+
+    def watermark(self, version: str) -> int | None:
+        with self._db.begin() as transaction:
+            found = transaction.get(b"watermark/" + version.encode())
+        return int.from_bytes(found, "little", signed=True) if found else None
+
+    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+        mark = b"watermark/" + version.encode()
+        with self._db.begin(write=True) as transaction:
+            found = transaction.get(mark)
+            if found and int.from_bytes(found, "little", signed=True) > watermark:
+                return
+            for entity, data in rows:
+                transaction.put(self._key(version, entity), data)
+            transaction.put(mark, watermark.to_bytes(8, "little", signed=True))
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._db.close()
+
+
+def materialise(store: OnlineStore, version: str, log: ViewLog, until: int) -> int:
+    """Store what was known by `until`; returns the number of entities written. Only entities with news are written."""
+    since = store.watermark(version)
+    if since is not None and since >= until:
+        return 0
+    known = log.events.known
+    news = np.flatnonzero((known <= until) & (known > (since if since is not None else np.iinfo(np.int64).min)))
+    entities = np.unique(_entity_of(log, news))
+    store.write(version, _rows(log, entities.tolist(), until), until)
+    return len(entities)
+
+
+def _entity_of(log: ViewLog, rows: Instants) -> Instants:
+    return np.searchsorted(log.events.starts, rows, side="right") - 1
+
+
+def _rows(log: ViewLog, entities: Sequence[int], until: int) -> Iterator[tuple[str, bytes]]:
+    cut = min([(until - duration(w)) // hop(duration(w)) * hop(duration(w)) for w in log.view.windows], default=until)
+    for entity in entities:
+        rows = np.arange(log.events.starts[entity], log.events.starts[entity + 1])
+        rows = rows[log.events.known[rows] <= until]
+        first = int(np.searchsorted(log.events.event[rows], cut, side="right" if not log.view.windows else "left"))
+        rows = rows[max(first - 1, 0) :]  # one more: it tells an entity that is known from one that is not
+        columns = {f"x:{name}": column[rows] for name, column in log.columns.items()}
+        yield log.entities[entity], pack({"event": log.events.event[rows], "known": log.events.known[rows], **columns})
+
+
+def read_online(store: OnlineStore, version: str, view: FeatureView, vocabularies: dict[str, tuple[str, ...]], keys: Coded, at: Instants) -> Block:
+    """The values of a view from the online store. `at` must not be older than its watermark."""
+    used = sorted({text for text in keys.texts() if text is not None})
+    found = [(entity, unpack(data)[0]) for entity, data in zip(used, store.get(version, used), strict=True) if data is not None]
+    names = ["event", "known", *(f"x:{name}" for name in view.columns)]
+    empty = {name: np.empty(0, np.int64 if name in ("event", "known") else np.float64) for name in names}
+    arrays = {name: np.concatenate([arrays[name] for _, arrays in found] or [empty[name]]) for name in names}
+    arrays["entity"] = np.repeat(np.arange(len(found), dtype=np.int32), [len(arrays["event"]) for _, arrays in found])
+    short = {name.removeprefix(f"{view.name}__"): words for name, words in vocabularies.items()}
+    return of_arrays(view, tuple(entity for entity, _ in found), arrays, short).read(keys, at)

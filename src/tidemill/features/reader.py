@@ -1,0 +1,93 @@
+"""One reader for a set of views: requests in, a matrix of feature values out, offline or online, by the same code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidemill.core import DefinitionError
+from tidemill.core.coded import Bools, Coded, Floats, Instants
+from tidemill.features.declarations import FeatureView, RequestView
+from tidemill.features.online import OnlineStore, materialise, read_online
+from tidemill.features.requests import Requests
+from tidemill.features.views import Block, ViewLog
+from tidemill.features.windows import PRESENT, STATUS, Status
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Values (n, features); categories as codes of `vocabularies`; `status` (n, views) for the looked-up `views`;
+    `online` (n,) tells which rows the online store answered."""
+
+    names: tuple[str, ...]
+    values: Floats
+    vocabularies: dict[str, tuple[str, ...]]
+    views: tuple[str, ...]
+    status: Status
+    online: Bools
+
+    def problems(self, row: int) -> dict[str, str]:
+        """Views without a value for a row, and why: null, unknown or expired."""
+        return {view: STATUS[code] for view, code in zip(self.views, self.status[row].tolist(), strict=True) if code != PRESENT}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Views in the order of the model's features, each looked-up one with its log; `versions` are their digests."""
+
+    views: Sequence[FeatureView | RequestView]
+    logs: dict[str, ViewLog]
+    versions: dict[str, str]
+    online: OnlineStore | None = None
+
+    def read(self, requests: Requests, at: Instants) -> Matrix:
+        """Features of each request as known at `at` (n,). Rows at or after the watermark come from the online store, if there is one."""
+        fresh = np.zeros(len(at), dtype=bool)
+        if self.online is not None:
+            marks = [self.online.watermark(version) for version in self.versions.values()]
+            fresh = at >= max((mark for mark in marks if mark is not None), default=0) if None not in marks else fresh
+        if fresh.all() or not fresh.any():
+            return self._read(requests, at, online=bool(fresh.any()))
+        return _merge(fresh, *(self._read(requests.take(rows), at[rows], online=o) for rows, o in ((fresh, True), (~fresh, False))))
+
+    def _read(self, requests: Requests, at: Instants, *, online: bool) -> Matrix:
+        blocks = [self._block(view, requests, at, online=online) for view in self.views]
+        names = tuple(name for block in blocks for name in block.names)
+        looked = [(view.name, block) for view, block in zip(self.views, blocks, strict=True) if isinstance(view, FeatureView)]
+        status = np.stack([block.status for _, block in looked], axis=1) if looked else np.empty((len(at), 0), np.uint8)
+        values = np.concatenate([block.values for block in blocks], axis=1)
+        vocabularies = {name: words for block in blocks for name, words in block.vocabularies.items()}
+        return Matrix(names, values, vocabularies, tuple(name for name, _ in looked), status, np.full(len(at), online))
+
+    def _block(self, view: FeatureView | RequestView, requests: Requests, at: Instants, *, online: bool) -> Block:
+        if isinstance(view, RequestView):
+            chosen = [requests.names.index(name) for name in view.names]
+            words = {name: requests.vocabularies[name] for name in view.names if name in requests.vocabularies}
+            return Block(view.names, requests.values[:, chosen], np.zeros(len(at), np.uint8), words)
+        keys = self._keys(view, requests)
+        log = self.logs[view.name]
+        if online and self.online is not None:
+            return read_online(self.online, self.versions[view.name], view, log.vocabularies, keys, at)
+        return log.read(keys, at)
+
+    def _keys(self, view: FeatureView, requests: Requests) -> Coded:
+        if view.entity.key not in requests.texts:
+            raise DefinitionError(
+                f"view {view.name!r} is looked up by {view.entity.key!r}, which the request dataset lacks",
+                where=str(view.where),
+                available=sorted(requests.texts),
+            )
+        return requests.texts[view.entity.key]
+
+    def materialise(self, until: int) -> dict[str, int]:
+        """Bring the online store up to what was known at `until`; entities written by view."""
+        if self.online is None:
+            return {}
+        return {name: materialise(self.online, self.versions[name], log, until) for name, log in self.logs.items()}
+
+
+def _merge(fresh: Bools, one: Matrix, two: Matrix) -> Matrix:
+    values, status = np.empty((len(fresh), one.values.shape[1])), np.empty((len(fresh), one.status.shape[1]), np.uint8)
+    values[fresh], values[~fresh] = one.values, two.values
+    status[fresh], status[~fresh] = one.status, two.status
+    return Matrix(one.names, values, one.vocabularies, one.views, status, fresh)

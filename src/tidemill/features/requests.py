@@ -1,0 +1,152 @@
+"""The requests of a task: one row for each key of the request dataset, with its times, entity keys and request features.
+
+A request by key is answered from here; a request with its own columns is evaluated by the same SQL.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import DataError, DefinitionError, Ref, definition
+from tidemill.core.arrays import Array, pack, unpack
+from tidemill.core.coded import Coded, Floats, Instants
+from tidemill.data import CODE as DATA_CODE
+from tidemill.data import Dataset, engine, explained, fetch, literal, quote, scan
+from tidemill.features.declarations import RequestView
+from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+
+SEPARATOR = "\x1f"  # between the parts of a composite key
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Columns of n requests, sorted by (prediction time, key). `at` is the prediction time, `event` the request's own."""
+
+    keys: "Array"  # (n,) bytes
+    at: Instants
+    event: Instants
+    known: Instants
+    texts: dict[str, Coded]
+    names: Sequence[str]
+    values: Floats
+    vocabularies: dict[str, tuple[str, ...]]
+    order: Array | None = None  # of the keys, for look-up
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def find(self, key: str) -> int:
+        """The row of a key, −1 when there is none."""
+        if self.order is None or not len(self):
+            return -1
+        wanted = np.array(key.encode(), dtype=self.keys.dtype if len(key.encode()) <= self.keys.dtype.itemsize else f"S{len(key.encode())}")
+        place = int(np.searchsorted(self.keys, wanted, sorter=self.order))
+        if place == len(self.keys):
+            return -1
+        row = int(self.order[place])
+        return row if self.keys[row] == wanted else -1
+
+    def take(self, rows: Any) -> "Requests":
+        """Some requests."""
+        texts = {name: column.take(rows) for name, column in self.texts.items()}
+        parts = (self.keys[rows], self.at[rows], self.event[rows], self.known[rows])
+        return Requests(*parts, texts, self.names, self.values[rows], self.vocabularies)
+
+
+def key_text(key: str | Sequence[str]) -> str:
+    """A key, or the parts of a composite one, as one text."""
+    return key if isinstance(key, str) else SEPARATOR.join(key)
+
+
+def _columns(dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str) -> dict[str, tuple[str, str]]:
+    key = f" || {literal(SEPARATOR)} || ".join(f"CAST({quote(part)} AS VARCHAR)" for part in dataset.keys)
+    columns = {"__key": (key, "text"), "__at": (f"epoch_us({predict_at})", "instant")}
+    columns |= {"__event": ("__event", "instant"), "__known": ("__known", "instant")}
+    columns |= {f"t:{name}": (quote(name), "text") for name, kind in types.items() if kind == "VARCHAR" and name not in dataset.keys}
+    for view in views:
+        for name, feature in view.columns.items():
+            columns[f"x:{view.name}__{name}"] = (feature.expression, "text" if feature.category else "number")
+    return columns
+
+
+def build_requests(
+    ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str, *, branch: str = ""
+) -> Once:
+    """All requests of a dataset version."""
+    if not dataset.keys:
+        raise DefinitionError(f"the request dataset {dataset.name!r} has no key", where=str(dataset.where), hint='give it one: key="…"')
+    inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at}
+    code = own_code(*DATA_CODE, "features")
+    return ledger.once("requests", dataset.name, inputs, lambda: _make(ledger, dataset, version, views, predict_at), branch=branch, code=code)
+
+
+def _make(ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str) -> Made:
+    columns = _columns(dataset, version.meta["types"], views, predict_at)
+    source = str(views[0].where) if views else str(dataset.where)
+    raw = scan(ledger, version, columns, "TRUE", source=source)
+    keys = raw["__key"]
+    assert isinstance(keys, Coded)
+    order = np.lexsort((keys.codes, raw["__at"]))  # type: ignore[arg-type]
+    encoded = np.array([text.encode() for text in keys.vocabulary] or [b""])[keys.codes[order]] if len(keys) else np.empty(0, "S1")
+    arrays: dict[str, Array] = {name[2:]: raw[name][order] for name in ("__at", "__event", "__known")}  # type: ignore[index]
+    arrays["keys"] = encoded.view(np.uint8).reshape(len(encoded), -1)
+    arrays["order"] = np.argsort(encoded, kind="stable").astype(np.int32)
+    vocabularies = {}
+    for name in columns:
+        column = raw[name]
+        if name[:2] in ("t:", "x:"):
+            if isinstance(column, Coded):
+                vocabularies[name] = list(column.vocabulary)
+                column = column.codes if name[0] == "t" else np.where(column.codes >= 0, column.codes, np.nan)
+            arrays[name] = column[order]
+    names = [name for name in columns if name.startswith("x:")]
+    digest = ledger.blobs.put(pack(arrays, {"vocabularies": vocabularies, "names": names}))
+    meta = {"blobs": {"requests": digest}, "rows": len(order)}
+    return Made({"version": Artifact(Ref.of("requests", dataset.name, digest), meta)}, metrics={"rows": len(order)})
+
+
+def load_requests(ledger: Ledger, version: Artifact) -> Requests:
+    """Open the requests for reading."""
+    arrays, meta = unpack(ledger.blobs.get(version.meta["blobs"]["requests"]))
+    vocabularies = {name: tuple(words) for name, words in meta["vocabularies"].items()}
+    texts = {name[2:]: Coded(codes, vocabularies[name]) for name, codes in arrays.items() if name.startswith("t:")}
+    values = np.stack([arrays[name] for name in meta["names"]], axis=1) if meta["names"] else np.empty((len(arrays["at"]), 0))
+    keys = np.ascontiguousarray(arrays["keys"]).view(f"S{arrays['keys'].shape[1]}").ravel() if arrays["keys"].size else np.empty(0, "S1")
+    named = {name[2:]: words for name, words in vocabularies.items() if name.startswith("x:")}
+    names = [name[2:] for name in meta["names"]]
+    return Requests(keys, arrays["at"], arrays["event"], arrays["known"], texts, names, values, named, arrays["order"])
+
+
+def evaluate(
+    dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str, rows: Sequence[Mapping[str, Any]]
+) -> Requests:
+    """Requests that bring their own columns, by the same SQL. Raises DataError for a missing or mistyped column."""
+    columns = _columns(dataset, types, views, predict_at)
+    plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
+    for row in rows:
+        missing = [name for name in plain if name not in row]
+        if missing:
+            raise DataError(f"the request lacks {missing[0]!r}", available=sorted(row), hint=f"send a known key, or all of: {', '.join(plain)}")
+    order = ", ".join(f"CAST(? AS {kind}) AS {quote(name)}" for name, kind in plain.items())
+    event = f"epoch_us({quote(dataset.event_time)}) AS __event, epoch_us({quote(dataset.known_at or dataset.event_time)}) AS __known"
+    with engine() as connection, explained("the request cannot be evaluated"):
+        for i, row in enumerate(rows):
+            values = [row[name] for name in plain]
+            verb = "CREATE TABLE requests AS" if i == 0 else "INSERT INTO requests"
+            connection.execute(f"{verb} SELECT *, {event}, {i} AS __row FROM (SELECT {order})", values)
+        casts = {"number": "DOUBLE", "instant": "BIGINT", "text": "VARCHAR"}
+        chosen = ", ".join(f"CAST({sql} AS {casts[kind]}) AS {quote(name)}" for name, (sql, kind) in columns.items())
+        raw = fetch(connection, f"SELECT {chosen} FROM requests ORDER BY __row", {name: kind for name, (_, kind) in columns.items()})
+    return _of_raw(raw)
+
+
+def _of_raw(raw: Mapping[str, Any]) -> Requests:
+    texts = {name[2:]: column for name, column in raw.items() if name.startswith("t:")}
+    names = [name for name in raw if name.startswith("x:")]
+    vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
+    numbers = [np.where(c.codes >= 0, c.codes, np.nan) if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
+    values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
+    keys = np.array([(text or "").encode() for text in raw["__key"].texts()])
+    return Requests(keys, raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)
