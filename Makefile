@@ -45,8 +45,8 @@ format: setup  ## format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-lock: setup  ## resolve requirements.lock again after a change of dependencies
-	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --upgrade \
+lock: setup  ## write requirements.lock after a change of dependencies (UPGRADE=--upgrade: newest of all)
+	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal $(UPGRADE) \
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file requirements.lock
 
 clean:  ## remove .venv, caches and build output (a project's .tidemill stays)

@@ -130,7 +130,7 @@ def front_door(modules: list[Module]) -> list[str]:
             elif parts[1] != module.stage and inner != [module.stage]:
                 complaints.append(f"{where}`{entered}` is inside {parts[1]}; use what `tidemill.{parts[1]}` offers")
         complaints += _through_the_window(module, doors, known)
-    return complaints
+    return list(dict.fromkeys(complaints))  # one line may import several names
 
 
 def _through_the_window(module: Module, doors: dict[str, Module], known: set[str]) -> list[str]:
