@@ -1,0 +1,40 @@
+"""What a model takes and gives: feature names in order, vocabularies of its categories, and the output."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tidemill.core import DataError
+from tidemill.core.coded import Coded, Floats
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Features are one float64 matrix (rows, features). A category is the code of its text in `categories`; unseen and missing are NaN."""
+
+    features: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    output: str = "probability"
+
+    @property
+    def categorical(self) -> list[int]:
+        """Positions of the categories."""
+        return [i for i, name in enumerate(self.features) if name in self.categories]
+
+    def align(self, names: Sequence[str], values: Floats, vocabularies: Mapping[str, Sequence[str]]) -> Floats:
+        """A matrix of other columns and codes as this model takes it. Raises DataError for a missing feature."""
+        if tuple(names) == self.features and all(tuple(vocabularies.get(n, ())) == words for n, words in self.categories.items()):
+            return values
+        missing = [name for name in self.features if name not in names]
+        if missing:
+            raise DataError(f"the model needs feature {missing[0]!r}", available=list(names), hint="train it again on today's definitions")
+        aligned = np.ascontiguousarray(values[:, [list(names).index(name) for name in self.features]])
+        for i in self.categorical:
+            aligned[:, i] = self._recode(self.features[i], aligned[:, i], vocabularies)
+        return aligned
+
+    def _recode(self, name: str, codes: Floats, vocabularies: Mapping[str, Sequence[str]]) -> Floats:
+        known = np.where(np.isnan(codes), -1, codes).astype(np.int32)
+        found = Coded(known, tuple(vocabularies[name])).to(self.categories[name])
+        return np.where(found >= 0, found, np.nan)
