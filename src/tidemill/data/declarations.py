@@ -126,4 +126,11 @@ class Dataset(Declaration):
         """Plain data: the query by its text, whatever file holds it."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "event_time", "known_at", "timezone")}
         sources = {name: {"format": s.format, "null_values": list(s.null_values), "path": s.path} for name, s in self.sources.items()}
-        return {"type": "Dataset", **plain, "query": self.sql(), "key": list(self.keys), "sources": sources, "checks": definition(self.checks)}
+        return {
+            "type": "Dataset",
+            **plain,
+            "query": self.sql(),
+            "key": list(self.keys),
+            "sources": sources,
+            "checks": definition(self.checks),
+        }

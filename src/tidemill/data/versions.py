@@ -47,7 +47,9 @@ def _make(ledger: Ledger, dataset: Dataset) -> Made:
         _write(connection, dataset, types, file)
         problems = violations(connection, dataset, table(file), types)
         if problems:
-            raise DataError(f"dataset {dataset.name!r}: {problems[0]}", where=str(dataset.where), hint="correct the data, the query or the check")
+            raise DataError(
+                f"dataset {dataset.name!r}: {problems[0]}", where=str(dataset.where), hint="correct the data, the query or the check"
+            )
         meta: dict[str, Any] = {"types": types, **_profile(connection, table(file), types)}
         digest = ledger.blobs.put(file.read_bytes())
     meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys)}
@@ -101,7 +103,9 @@ def _instant_sql(dataset: Dataset, column: str, types: Mapping[str, str]) -> str
             hint = f'say what they are, for example Dataset(…, timezone="UTC"), or convert {column!r} in the query'
             raise DataError(f"times of {column!r} in dataset {dataset.name!r} have no time zone", where=str(dataset.where), hint=hint)
         return f"epoch_us(timezone({literal(dataset.timezone)}, CAST({name} AS TIMESTAMP)))"
-    raise DataError(f"column {column!r} of dataset {dataset.name!r} is {kind}, not a time", where=_place(dataset), hint="convert it in the query")
+    raise DataError(
+        f"column {column!r} of dataset {dataset.name!r} is {kind}, not a time", where=_place(dataset), hint="convert it in the query"
+    )
 
 
 def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path) -> None:
@@ -146,9 +150,7 @@ def _wrong(check: Check, rows: str, types: Mapping[str, str]) -> str:
     }[check.kind_of]
 
 
-def _violation(
-    connection: "DuckDBPyConnection", dataset: Dataset, rows: str, name: str, condition: str, shown: Sequence[str]
-) -> str:
+def _violation(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, name: str, condition: str, shown: Sequence[str]) -> str:
     columns = ", ".join(quote(column) for column in shown)
     with explained(f"check {name} of dataset {dataset.name!r} cannot run", str(dataset.where)):
         count = connection.execute(f"SELECT count(*) FROM {rows} WHERE {condition}").fetchone()
@@ -176,7 +178,10 @@ def stale(dataset: Dataset, version: Artifact, now: int) -> list[str]:
     newest = version.meta.get("last_known")
     late = [c for c in dataset.checks if c.kind_of == "fresh" and (newest is None or now - int(newest) > duration(c.within))]
     since = "nothing" if newest is None else show(int(newest))
-    return [f"dataset {dataset.name!r} is older than {show_duration(duration(check.within))}: its newest row became known at {since}" for check in late]
+    return [
+        f"dataset {dataset.name!r} is older than {show_duration(duration(check.within))}: its newest row became known at {since}"
+        for check in late
+    ]
 
 
 def scan(ledger: Ledger, version: Artifact, columns: Mapping[str, tuple[str, str]], where: str, *, source: str = "") -> Columns:

@@ -88,13 +88,17 @@ class FeatureView(Declaration):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.windows and self.ttl:
-            raise DefinitionError(f"view {self.name!r} has windows and a ttl", where=str(self.where), hint="a window is its own limit: drop the ttl")
+            raise DefinitionError(
+                f"view {self.name!r} has windows and a ttl", where=str(self.where), hint="a window is its own limit: drop the ttl"
+            )
         for window in [*self.windows, *([self.ttl] if self.ttl else [])]:
             duration(window)
         for name, feature in self.columns.items():
             if not self.windows and feature.function != "last":
                 hint = 'give the view windows, for example windows=["24h"]'
-                raise DefinitionError(f"{feature.function} of {name!r} in view {self.name!r} needs windows", where=str(self.where), hint=hint)
+                raise DefinitionError(
+                    f"{feature.function} of {name!r} in view {self.name!r} needs windows", where=str(self.where), hint=hint
+                )
 
     @property
     def columns(self) -> dict[str, Feature]:

@@ -6,7 +6,7 @@ that, so both paths are one piece of code.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from tidemill.core.arrays import pack, unpack
 from tidemill.core.coded import Coded, Instants
 from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.views import Block, ViewLog, of_arrays
-
-if TYPE_CHECKING:
-    import lmdb
 
 
 class OnlineStore(Protocol):
@@ -121,7 +118,9 @@ def _rows(log: ViewLog, entities: Sequence[int], until: int) -> Iterator[tuple[s
         yield log.entities[entity], pack({"event": log.events.event[rows], "known": log.events.known[rows], **columns})
 
 
-def read_online(store: OnlineStore, version: str, view: FeatureView, vocabularies: dict[str, tuple[str, ...]], keys: Coded, at: Instants) -> Block:
+def read_online(
+    store: OnlineStore, version: str, view: FeatureView, vocabularies: dict[str, tuple[str, ...]], keys: Coded, at: Instants
+) -> Block:
     """The values of a view from the online store. `at` must not be older than its watermark."""
     used = sorted({text for text in keys.texts() if text is not None})
     found = [(entity, unpack(data)[0]) for entity, data in zip(used, store.get(version, used), strict=True) if data is not None]

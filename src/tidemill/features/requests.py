@@ -79,7 +79,9 @@ def build_requests(
         raise DefinitionError(f"the request dataset {dataset.name!r} has no key", where=str(dataset.where), hint='give it one: key="…"')
     inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at}
     code = own_code(*DATA_CODE, "features")
-    return ledger.once("requests", dataset.name, inputs, lambda: _make(ledger, dataset, version, views, predict_at), branch=branch, code=code)
+    return ledger.once(
+        "requests", dataset.name, inputs, lambda: _make(ledger, dataset, version, views, predict_at), branch=branch, code=code
+    )
 
 
 def _make(ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str) -> Made:
@@ -128,7 +130,9 @@ def evaluate(
     for row in rows:
         missing = [name for name in plain if name not in row]
         if missing:
-            raise DataError(f"the request lacks {missing[0]!r}", available=sorted(row), hint=f"send a known key, or all of: {', '.join(plain)}")
+            raise DataError(
+                f"the request lacks {missing[0]!r}", available=sorted(row), hint=f"send a known key, or all of: {', '.join(plain)}"
+            )
     order = ", ".join(f"CAST(? AS {kind}) AS {quote(name)}" for name, kind in plain.items())
     event = f"epoch_us({quote(dataset.event_time)}) AS __event, epoch_us({quote(dataset.known_at or dataset.event_time)}) AS __known"
     with engine() as connection, explained("the request cannot be evaluated"):

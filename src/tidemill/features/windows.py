@@ -124,5 +124,3 @@ def _fold_known(function: str, values: Floats, low: Ints, high: Ints) -> Floats:
     ufunc, empty = (np.minimum, np.inf) if function == "min" else (np.maximum, -np.inf)
     best = _fold(ufunc, np.where(missing, empty, values), low, high, empty)
     return np.where(count > 0, best, np.nan)
-
-

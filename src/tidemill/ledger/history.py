@@ -48,7 +48,9 @@ class History:
 
     def artifacts(self, kind: str) -> list[Artifact]:
         """All artifacts of a kind, oldest first."""
-        return [_artifact(row) for row in self._rows(select(t.artifact).where(t.artifact.c.kind == kind).order_by(t.artifact.c.recorded_at))]
+        return [
+            _artifact(row) for row in self._rows(select(t.artifact).where(t.artifact.c.kind == kind).order_by(t.artifact.c.recorded_at))
+        ]
 
     def executions(self, *, kind: str = "", name: str = "", status: str = "", limit: int = 1000) -> list[Execution]:
         """Executions, newest first."""

@@ -81,11 +81,17 @@ def compile_model(model: Any) -> bytes:
     dump = booster.dump_model()
     objective = str(dump["objective"]).split()
     if objective[0] != "binary" or dump.get("average_output"):
-        raise NoExactForm(f"LightGBM with objective {dump['objective']!r} is not supported here", hint="use a binary LGBMClassifier with gbdt or goss")
+        raise NoExactForm(
+            f"LightGBM with objective {dump['objective']!r} is not supported here", hint="use a binary LGBMClassifier with gbdt or goss"
+        )
     slope = float(next((word.split(":")[1] for word in objective if word.startswith("sigmoid:")), "1"))
     trees = _Trees()
     trees.roots = [trees.grow(info["tree_structure"]) for info in dump["tree_info"]]
-    nodes = [_tree_node(trees), helper.make_node("Mul", ["raw", "slope"], ["scaled"]), helper.make_node("Sigmoid", ["scaled"], ["probability"])]
+    nodes = [
+        _tree_node(trees),
+        helper.make_node("Mul", ["raw", "slope"], ["scaled"]),
+        helper.make_node("Sigmoid", ["scaled"], ["probability"]),
+    ]
     features = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, booster.num_feature()])
     output = helper.make_tensor_value_info("probability", TensorProto.DOUBLE, [None, 1])
     constants = [helper.make_tensor("slope", TensorProto.DOUBLE, [1], [slope])]

@@ -114,7 +114,9 @@ def compile_model(model: Any) -> bytes:
     steps = model.steps if hasattr(model, "steps") else [("model", model)]
     final = steps[-1][1]
     if type(final).__name__ != "LogisticRegression" or final.coef_.shape[0] != 1:
-        raise NoExactForm(f"{type(final).__name__} has no exact form here", available=["LogisticRegression (binary)"], hint="use LightGBM for trees")
+        raise NoExactForm(
+            f"{type(final).__name__} has no exact form here", available=["LogisticRegression (binary)"], hint="use LightGBM for trees"
+        )
     graph, entry, width = _Graph(), "features", int(model.n_features_in_)
     for _, step in steps[:-1]:
         entry, width = _transform(graph, step, entry, width)

@@ -27,7 +27,9 @@ class Golden:
     expected: Floats
 
 
-def store_model(ledger: Ledger, name: str, compiled: Compiled, signature: Signature, golden: Floats, profile: Mapping[str, Any]) -> Artifact:
+def store_model(
+    ledger: Ledger, name: str, compiled: Compiled, signature: Signature, golden: Floats, profile: Mapping[str, Any]
+) -> Artifact:
     """The artifact of a compiled model; its blobs are stored, the caller records it as the output of its training run."""
     rows = np.ascontiguousarray(golden[:GOLDEN])
     answers = Predictor(compiled.onnx, signature).predict(rows)

@@ -77,7 +77,9 @@ def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compile
     one_by_one = np.concatenate([predictor.predict(recorded[i : i + 1]) for i in range(min(len(recorded), 100))] or [np.empty(0)])
     evidence["row_by_row_equal"] = bool(np.array_equal(one_by_one, predictor.predict(recorded)[: len(one_by_one)]))
     if max(evidence["recorded_difference"], evidence["hostile_difference"]) > TOLERANCE or evidence["labels_differ"]:
-        raise NoExactForm(f"the compiled form of {type(model).__name__} gives other answers: {evidence}", hint="report this model's parameters")
+        raise NoExactForm(
+            f"the compiled form of {type(model).__name__} gives other answers: {evidence}", hint="report this model's parameters"
+        )
     return Compiled(onnx, made.native(model), type(model).__module__.split(".")[0], made.rounds(model), evidence)
 
 
@@ -85,7 +87,9 @@ def _compare(name: str, expected: Floats, given: Floats) -> dict[str, Any]:
     difference = np.abs(expected - given)
     near = np.abs(expected - 0.5) <= TOLERANCE
     labels = int(np.sum(((expected > 0.5) != (given > 0.5)) & ~near))
-    worst = float(difference.max()) if len(difference) and not np.isnan(difference).any() else (0.0 if not len(difference) else float("inf"))
+    worst = (
+        float(difference.max()) if len(difference) and not np.isnan(difference).any() else (0.0 if not len(difference) else float("inf"))
+    )
     return {f"{name}_rows": len(expected), f"{name}_difference": worst, "labels_differ": labels}
 
 

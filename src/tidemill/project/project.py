@@ -67,7 +67,9 @@ class Project:
         if len(found) != 1:
             names = [str(getattr(d, "name", "")) for d in found]
             problem = f"the project declares {len(found)} of {cls.__name__}, one is needed"
-            raise DefinitionError(problem, where=str(self.folder), available=names, hint="name the one that is meant" if found else "declare one")
+            raise DefinitionError(
+                problem, where=str(self.folder), available=names, hint="name the one that is meant" if found else "declare one"
+            )
         return found[0]
 
     def ledger(self, *, read_only: bool = False) -> Ledger:
@@ -108,7 +110,9 @@ def _collect(found: dict[tuple[str, str], Declaration], declaration: Declaration
     other = found.setdefault(key, declaration)
     if other is not declaration and version_of(other) != version_of(declaration):
         raise DefinitionError(
-            f"two different {key[0]}s are named {key[1]!r}", where=f"{other.where} and {declaration.where}", hint="give one of them another name"
+            f"two different {key[0]}s are named {key[1]!r}",
+            where=f"{other.where} and {declaration.where}",
+            hint="give one of them another name",
         )
 
 
@@ -127,7 +131,9 @@ def _import(path: Path) -> ModuleType:
         raise
     except Exception as error:
         hint = "install what it needs" if isinstance(error, ImportError) else "correct the file"
-        raise DefinitionError(f"{path.name} cannot be imported: {type(error).__name__}: {error}", where=_place(error, path), hint=hint) from error
+        raise DefinitionError(
+            f"{path.name} cannot be imported: {type(error).__name__}: {error}", where=_place(error, path), hint=hint
+        ) from error
     finally:
         sys.path.remove(str(path.parent))
     return module

@@ -41,7 +41,11 @@ def _missing(digest: str) -> MissingFile:
 
 def store_error(error: OSError, where: str) -> StoreError:
     """What the disk refused, in words that help."""
-    hints = {28: "free some space; nothing acknowledged was lost", 30: "the disk is read-only: mount it for writing", 13: "give this user the right to write"}
+    hints = {
+        28: "free some space; nothing acknowledged was lost",
+        30: "the disk is read-only: mount it for writing",
+        13: "give this user the right to write",
+    }
     return StoreError(f"cannot write: {error.strerror or error}", where=where, hint=hints.get(error.errno or 0, "look at the disk"))
 
 
@@ -143,4 +147,8 @@ class FolderBlobs:
 
     def verify(self, digest: str) -> None:
         if digest_bytes(self.get(digest)) != digest:
-            raise Damaged(f"blob {digest[:12]} is not what was written", where=str(self._path(digest)), hint="delete the file and run again: it is computed anew")
+            raise Damaged(
+                f"blob {digest[:12]} is not what was written",
+                where=str(self._path(digest)),
+                hint="delete the file and run again: it is computed anew",
+            )

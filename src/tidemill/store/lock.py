@@ -47,7 +47,9 @@ def _acquire(handle: int, path: Path, wait: float, waiting: Callable[[str], None
             held = holder(path)
             who = f"process {held.get('pid', '?')} ({held.get('command', 'unknown command')})"
         if time.monotonic() >= deadline:
-            raise Busy(f"{who} is writing to this project", where=str(path.parent), hint="wait until it is done, or end it; reading always works")
+            raise Busy(
+                f"{who} is writing to this project", where=str(path.parent), hint="wait until it is done, or end it; reading always works"
+            )
         if waiting and not told:
             waiting(f"waiting for {who}")
             told = True

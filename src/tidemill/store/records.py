@@ -74,7 +74,9 @@ class Records:
         with self.engine.connect().execution_options(reading=True) as connection:
             found = connection.execute(text("pragma user_version")).scalar() or 0
         if found > FORMAT:
-            raise StoreError(f"the ledger has format {found}; this Tidemill knows {FORMAT}", where=self.where, hint="install the newer Tidemill")
+            raise StoreError(
+                f"the ledger has format {found}; this Tidemill knows {FORMAT}", where=self.where, hint="install the newer Tidemill"
+            )
         if not read_only and found < FORMAT:
             with self.engine.begin() as connection:
                 connection.exec_driver_sql(f"pragma user_version={FORMAT}")
