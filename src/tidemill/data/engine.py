@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.core import DataError, DefinitionError
-from tidemill.core.coded import Coded
+from tidemill.core import Coded, DataError, DefinitionError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

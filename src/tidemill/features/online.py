@@ -10,9 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tidemill.core import Damaged, duration
-from tidemill.core.arrays import pack, unpack
-from tidemill.core.coded import Coded, Instants
+from tidemill.core import Coded, Damaged, Instants, duration, pack, unpack
 from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.views import Block, ViewLog, of_arrays
 

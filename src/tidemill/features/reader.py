@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidemill.core import DefinitionError
-from tidemill.core.coded import Bools, Coded, Floats, Instants
+from tidemill.core import Bools, Coded, DefinitionError, Floats, Instants
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.online import OnlineStore, materialise, read_online
 from tidemill.features.requests import Requests

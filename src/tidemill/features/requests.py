@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, DefinitionError, Ref, definition
-from tidemill.core.arrays import Array, pack, unpack
-from tidemill.core.coded import Coded, Floats, Instants
+from tidemill.core import Array, Coded, DataError, DefinitionError, Floats, Instants, Ref, definition, pack, unpack
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Dataset, engine, explained, fetch, literal, quote, scan
 from tidemill.features.declarations import RequestView

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidemill.core import Ref, definition, duration
-from tidemill.core.arrays import Array, pack, unpack
-from tidemill.core.coded import Coded, Floats, Instants
+from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, duration, pack, unpack
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import scan
 from tidemill.features.declarations import FeatureView, hop

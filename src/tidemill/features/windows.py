@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core.coded import Bools, Floats, Instants
+from tidemill.core import Bools, Floats, Instants
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Status = np.ndarray[Any, np.dtype[np.uint8]]

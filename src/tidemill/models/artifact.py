@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Ref, canonical, digest_value
-from tidemill.core.arrays import pack, unpack
-from tidemill.core.coded import Floats
+from tidemill.core import Floats, Ref, canonical, digest_value, pack, unpack
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models.compiled import Compiled, Predictor
 from tidemill.models.signature import Signature

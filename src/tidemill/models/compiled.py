@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import MissingExtra, NoExactForm
-from tidemill.core.coded import Floats
+from tidemill.core import Floats, MissingExtra, NoExactForm
 from tidemill.models.signature import Signature
 
 ADAPTERS = {"lightgbm": "tidemill.models._lightgbm", "sklearn": "tidemill.models._sklearn"}  # by the package of the model's class

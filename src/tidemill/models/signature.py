@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tidemill.core import DataError
-from tidemill.core.coded import Coded, Floats
+from tidemill.core import Coded, DataError, Floats
 
 
 @dataclass(frozen=True)
