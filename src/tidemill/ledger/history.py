@@ -34,13 +34,16 @@ class History:
     # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def artifact(self, ref: Ref) -> Artifact:
-        """The artifact that a ref names: by digest, by version, or the newest of that name. Raises UnknownName."""
+        """The artifact that a ref names: by digest, by version or the start of one, or the newest of that name. Raises UnknownName."""
         query = select(t.artifact).where(t.artifact.c.kind == ref.kind, t.artifact.c.name == ref.name)
+        exact = t.artifact.c.version == ref.version
         if ref.digest:
             query = query.where(t.artifact.c.digest == ref.digest)
         elif ref.version:
-            query = query.where(t.artifact.c.version.startswith(ref.version))
-        rows = self._rows(query.order_by(t.artifact.c.recorded_at.desc(), t.artifact.c.digest).limit(1))
+            query = query.where(t.artifact.c.version.startswith(ref.version, autoescape=True))
+        rows = self._rows(query.order_by(exact.desc(), t.artifact.c.recorded_at.desc(), t.artifact.c.digest).limit(2))
+        if ref.version and not ref.digest and len(rows) > 1 and ref.version not in {row.version for row in rows}:
+            raise UnknownName(f"{ref} is the start of several versions", available=sorted(row.version for row in rows), hint="write more of it")
         if not rows:
             names = self._rows(select(t.artifact.c.name).where(t.artifact.c.kind == ref.kind).distinct())
             raise UnknownName(f"nothing is recorded as {ref}", available=sorted(f"{ref.kind}:{row.name}" for row in names))
@@ -92,7 +95,7 @@ class History:
         query = select(t.alias).where(t.alias.c.branch == branch, t.alias.c.name == name, t.alias.c.alias == alias)
         found = []
         for row in self._rows(query.order_by(t.alias.c.id)):
-            text, _, digest = row.target.partition("#")
+            text, _, digest = row.target.rpartition("#")
             ref = Ref.parse(text)
             found.append((Ref(ref.kind, ref.name, ref.version, digest), row.at, row.why))
         return found
@@ -122,7 +125,7 @@ class History:
         """Follow the chain of hashes; returns its length, raises Damaged at the first break."""
         previous, length = "", 0
         for row in self._rows(select(t.decision).order_by(t.decision.c.id)):
-            content = {c: getattr(row, c) for c in t.decision.c.keys() if c not in ("id", "hash")}
+            content = {c.name: getattr(row, c.name) for c in t.decision.c if c.name not in ("id", "hash")}
             if row.previous != previous or digest_value(content) != row.hash:
                 raise Damaged(f"decision {row.id} was changed, or one before it removed", where=self.records.where)
             previous, length = row.hash, length + 1
@@ -165,10 +168,10 @@ class History:
 
 def _execution(row: Row[Any]) -> Execution:
     plain = {c: _decode(getattr(row, c)) for c in ("inputs", "outputs", "params", "metrics")}
-    rest = {c: getattr(row, c) for c in t.execution.c.keys() if c not in plain}
+    rest = {c.name: getattr(row, c.name) for c in t.execution.c if c.name not in plain}
     return Execution(**rest, **plain)
 
 
 def _branch(row: Row[Any]) -> Branch:
     plain = {c: _decode(getattr(row, c)) for c in ("parts", "state", "result")}
-    return Branch(**{c: getattr(row, c) for c in t.branch.c.keys() if c not in plain}, **plain)
+    return Branch(**{c.name: getattr(row, c.name) for c in t.branch.c if c.name not in plain}, **plain)
