@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tidemill.core import Coded, Damaged, Instants, duration, pack, unpack
+from tidemill.core import Coded, Damaged, Instants, digest_bytes, duration, pack, unpack
 from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.views import Block, ViewLog, of_arrays
 
@@ -63,7 +63,7 @@ class LmdbOnline:
     @staticmethod
     def _key(version: str, entity: str) -> bytes:
         text = entity.encode()
-        return version[:16].encode() + b"/" + (text if len(text) < 400 else text[:300] + version.encode())
+        return version[:16].encode() + b"/" + (text if len(text) < 400 else digest_bytes(text).encode())  # LMDB takes 511 bytes
 
     def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
         with self._db.begin(buffers=False) as transaction:

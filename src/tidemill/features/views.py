@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, duration, pack, unpack
+from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import scan
+from tidemill.data import quote, scan
 from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, fold, newest, window
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
@@ -61,7 +61,7 @@ class ViewLog:
         parts, filled = [], np.zeros(len(at), dtype=bool)
         for text in self.view.windows:
             rows = window(self.events, entity, at, duration(text), hop(duration(text)))
-            filled |= rows.high > rows.low
+            filled |= fold(self.events, "count", np.zeros(len(self.events.event)), rows) > 0  # what is not known yet does not fill it
             for name, feature in self.view.columns.items():
                 value = fold(self.events, feature.function, self.columns[name], rows)
                 parts.append(np.where(seen, value, np.nan))
@@ -78,8 +78,9 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     kinds = {name: "text" if f.category else "number" for name, f in view.columns.items()}
     columns = {name: (feature.expression, kinds[name]) for name, feature in view.columns.items()}
-    needed = {"__entity": (f'"{view.entity.key}"', "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    raw = scan(ledger, dataset, {**needed, **columns}, f'"{view.entity.key}" IS NOT NULL', source=str(view.where))
+    key = quote(view.entity.key)
+    needed = {"__entity": (key, "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
+    raw = scan(ledger, dataset, {**needed, **columns}, f"{key} IS NOT NULL", source=str(view.where))
     entity, event, known = raw["__entity"], raw["__event"], raw["__known"]
     assert isinstance(entity, Coded)
     order = np.lexsort((np.arange(len(entity)), known, event, entity.codes))  # type: ignore[arg-type]
@@ -91,8 +92,9 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
             vocabularies[name] = list(column.vocabulary)
             column = np.where(column.codes >= 0, column.codes, np.nan)
         arrays[f"x:{name}"] = column[order]
-    digest = ledger.blobs.put(pack(arrays, {"entities": list(entity.vocabulary), "vocabularies": vocabularies}))
-    meta = {"blobs": {"events": digest}, "rows": len(order), "entities": len(entity.vocabulary), "features": view.names}
+    blob = ledger.blobs.put(pack(arrays, {"entities": list(entity.vocabulary), "vocabularies": vocabularies}))
+    digest = digest_value([definition(view), blob])  # the same events read through another window are another version
+    meta = {"blobs": {"events": blob}, "rows": len(order), "entities": len(entity.vocabulary), "features": view.names}
     return Made({"version": Artifact(Ref.of("feature view", view.name, digest), meta)}, metrics={"rows": len(order)})
 
 
