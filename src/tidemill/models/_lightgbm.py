@@ -32,8 +32,10 @@ class _Trees:
 
     def node(self, feature: int, mode: int, split: float, missing_true: bool) -> int:
         """Append a node without children; returns its number."""
-        for column, value in ((self.feature, feature), (self.mode, mode), (self.split, split), (self.missing_true, int(missing_true))):
-            column.append(value)  # type: ignore[attr-defined]
+        self.feature.append(feature)
+        self.mode.append(mode)
+        self.split.append(split)
+        self.missing_true.append(int(missing_true))
         for column in (self.true, self.true_leaf, self.false, self.false_leaf):
             column.append(0)
         return len(self.feature) - 1

@@ -4,6 +4,9 @@ Written out here since the public converter has no one-hot over numbers with mis
 so a row's answer does not depend on the rows beside it.
 """
 
+import io
+import json
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +48,8 @@ def _columns(graph: _Graph, entry: str, columns: list[int]) -> str:
 def _one_hot(graph: _Graph, step: Any, entry: str, width: int) -> tuple[str, int]:
     if step.drop is not None or step.min_frequency is not None or step.max_categories is not None:
         raise NoExactForm("OneHotEncoder with drop, min_frequency or max_categories has no exact form here", hint="leave them out")
+    if step.handle_unknown == "error":
+        raise NoExactForm("OneHotEncoder fails on a category that it has not seen", hint='give it handle_unknown="ignore"')
     parts = []
     for i, categories in enumerate(step.categories_):
         column, known = _columns(graph, entry, [i]), np.asarray(categories, dtype=np.float64)
@@ -57,7 +62,8 @@ def _one_hot(graph: _Graph, step: Any, entry: str, width: int) -> tuple[str, int
 
 def _impute(graph: _Graph, step: Any, entry: str, width: int) -> tuple[str, int]:
     statistics = np.asarray(step.statistics_, dtype=np.float64)
-    if step.add_indicator or np.isnan(statistics).any() or not np.isnan(step.missing_values):
+    of_nan = isinstance(step.missing_values, float) and np.isnan(step.missing_values)
+    if step.add_indicator or np.isnan(statistics).any() or not of_nan:
         raise NoExactForm("SimpleImputer: only NaN is imputed, without indicator, and no column may be empty", hint="drop empty columns")
     return graph.op("Where", graph.op("IsNaN", entry), graph.constant(statistics.reshape(1, -1)), entry), width
 
@@ -133,12 +139,39 @@ def compile_model(model: Any) -> bytes:
 
 
 def native(model: Any) -> bytes:
-    """The skops format: no pickle."""
+    """The skops format: no pickle. Equal models give equal bytes."""
     try:
         import skops.io
     except ImportError as error:
         raise MissingExtra("skops is not installed", hint="pip install 'tidemill[sklearn]'") from error
-    return bytes(skops.io.dumps(model))
+    return _without_addresses(skops.io.dumps(model))
+
+
+def _without_addresses(archive: bytes) -> bytes:
+    """A skops archive with objects numbered in their order (skops writes memory addresses) and files without times."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as before:
+        files = {name: before.read(name) for name in before.namelist()}
+    schema = json.loads(files.pop("schema.json"))
+    names: dict[str, str] = {}
+    _number(schema, {}, names)
+    renamed = {names[name]: data for name, data in files.items()}
+    after = io.BytesIO()
+    with zipfile.ZipFile(after, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in sorted(renamed):
+            made.writestr(zipfile.ZipInfo(name), renamed[name])
+        made.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema, indent=2))
+    return after.getvalue()
+
+
+def _number(node: Any, numbers: dict[int, int], names: dict[str, str]) -> None:
+    if isinstance(node, dict):
+        if "__id__" in node:
+            node["__id__"] = numbers.setdefault(node["__id__"], len(numbers) + 1)
+        if isinstance(node.get("file"), str):
+            suffix = node["file"].rpartition(".")[2]
+            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}.{suffix}")
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _number(part, numbers, names)
 
 
 def score(model: Any, features: Floats) -> Floats:

@@ -70,9 +70,10 @@ def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compile
     onnx = made.compile_model(model)
     predictor = Predictor(onnx, signature)
     hostile = hostile_rows(recorded, signature, made.thresholds(model))
-    evidence = {"tolerance": TOLERANCE}
+    evidence: dict[str, Any] = {"tolerance": TOLERANCE, "labels_differ": 0}
     for name, rows in (("recorded", recorded), ("hostile", hostile)):
-        evidence |= _compare(name, made.score(model, rows), predictor.predict(rows))
+        found = _compare(name, _score(made, model, rows), predictor.predict(rows))
+        evidence |= found | {"labels_differ": evidence["labels_differ"] + found["labels_differ"]}
     one_by_one = np.concatenate([predictor.predict(recorded[i : i + 1]) for i in range(min(len(recorded), 100))] or [np.empty(0)])
     evidence["row_by_row_equal"] = bool(np.array_equal(one_by_one, predictor.predict(recorded)[: len(one_by_one)]))
     if max(evidence["recorded_difference"], evidence["hostile_difference"]) > TOLERANCE or evidence["labels_differ"]:
@@ -80,6 +81,14 @@ def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compile
             f"the compiled form of {type(model).__name__} gives other answers: {evidence}", hint="report this model's parameters"
         )
     return Compiled(onnx, made.native(model), type(model).__module__.split(".")[0], made.rounds(model), evidence)
+
+
+def _score(made: ModuleType, model: Any, rows: Floats) -> Floats:
+    try:
+        return np.asarray(made.score(model, rows), dtype=np.float64)
+    except ValueError as error:
+        what = f"{type(model).__name__} fails on rows with missing values or unseen categories: {str(error).splitlines()[0]}"
+        raise NoExactForm(what, hint="impute missing values, and ignore unknown categories") from error
 
 
 def _compare(name: str, expected: Floats, given: Floats) -> dict[str, Any]:

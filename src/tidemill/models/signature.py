@@ -23,11 +23,17 @@ class Signature:
 
     def align(self, names: Sequence[str], values: Floats, vocabularies: Mapping[str, Sequence[str]]) -> Floats:
         """A matrix of other columns and codes as this model takes it. Raises DataError for a missing feature."""
-        if tuple(names) == self.features and all(tuple(vocabularies.get(n, ())) == words for n, words in self.categories.items()):
+        if tuple(names) == self.features and {n: tuple(words) for n, words in vocabularies.items()} == self.categories:
             return values
         missing = [name for name in self.features if name not in names]
         if missing:
             raise DataError(f"the model needs feature {missing[0]!r}", available=list(names), hint="train it again on today's definitions")
+        other = [name for name in self.features if (name in vocabularies) != (name in self.categories)]
+        if other:
+            kinds = ("a category", "a number") if other[0] in vocabularies else ("a number", "a category")
+            raise DataError(
+                f"feature {other[0]!r} is {kinds[0]}, the model was trained on {kinds[1]}", hint="train it again on today's definitions"
+            )
         aligned = np.ascontiguousarray(values[:, [list(names).index(name) for name in self.features]])
         for i in self.categorical:
             aligned[:, i] = self._recode(self.features[i], aligned[:, i], vocabularies)
