@@ -61,7 +61,10 @@ class ViewLog:
         parts, filled = [], np.zeros(len(at), dtype=bool)
         for text in self.view.windows:
             rows = window(self.events, entity, at, duration(text), hop(duration(text)))
-            filled |= fold(self.events, "count", np.zeros(len(self.events.event)), rows) > 0  # what is not known yet does not fill it
+            some = rows.high > rows.low
+            if rows.hidden.any():  # what is not known yet does not fill a window
+                some = fold(self.events, "count", np.zeros(len(self.events.event)), rows) > 0
+            filled |= some
             for name, feature in self.view.columns.items():
                 value = fold(self.events, feature.function, self.columns[name], rows)
                 parts.append(np.where(seen, value, np.nan))

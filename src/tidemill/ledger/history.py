@@ -43,7 +43,8 @@ class History:
             query = query.where(t.artifact.c.version.startswith(ref.version, autoescape=True))
         rows = self._rows(query.order_by(exact.desc(), t.artifact.c.recorded_at.desc(), t.artifact.c.digest).limit(2))
         if ref.version and not ref.digest and len(rows) > 1 and ref.version not in {row.version for row in rows}:
-            raise UnknownName(f"{ref} is the start of several versions", available=sorted(row.version for row in rows), hint="write more of it")
+            several = sorted(row.version for row in rows)
+            raise UnknownName(f"{ref} is the start of several versions", available=several, hint="write more of it")
         if not rows:
             names = self._rows(select(t.artifact.c.name).where(t.artifact.c.kind == ref.kind).distinct())
             raise UnknownName(f"nothing is recorded as {ref}", available=sorted(f"{ref.kind}:{row.name}" for row in names))
