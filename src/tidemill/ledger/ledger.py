@@ -6,11 +6,11 @@ Every stage records through here; reading never waits for writing.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, not_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from tidemill.core import Ref, canonical, differences, digest_value
@@ -20,7 +20,7 @@ from tidemill.ledger.history import History
 from tidemill.ledger.values import Artifact, Edge, Made, Once, Step
 from tidemill.store import Blobs, Records
 
-_US = 1_000_000
+_STARTED = time.time_ns() // 1000  # in a container every process may have the same number: what began before this one is not ours
 
 
 def _json(value: Any) -> str:
@@ -50,22 +50,31 @@ class Ledger(History):
     # ── artifacts and executions ────────────────────────────────────────────────────────────────────────────────
 
     def once(
-        self, kind: str, name: str, inputs: Mapping[str, Any], make: Step, *, branch: str = "", code: str = "", always: bool = False
+        self,
+        kind: str,
+        name: str,
+        inputs: Mapping[str, Any],
+        make: Step,
+        *,
+        branch: str = "",
+        code: str = "",
+        on_start: Callable[[int], None] = lambda execution: None,
     ) -> Once:
         """The artifacts of a step: from the cache where its inputs are known, otherwise made and recorded.
 
-        `inputs` are refs and plain values by name; they are the key, together with `kind`, `name` and `code`. `always`
-        runs it again whatever is known.
+        `inputs` are refs and plain values by name; they are the key, together with `kind`, `name` and `code`. `on_start`
+        is told the number of the execution before the step is made.
         """
         plain = {**_plain(inputs), "code": code} if code else _plain(inputs)
         key = digest_value([kind, name, plain])
-        found = None if always else self._finished(key)
+        found = self._finished(key)
         if found is not None:
             return Once(found[1], found[0], cached=True, why="nothing changed")
         why = self._why(kind, name, plain)
         started = time.monotonic()
         execution = self._start(key, kind, name, branch, plain, code)
         try:
+            on_start(execution)
             made = make()
         except BaseException as error:
             self._fail(execution, error)
@@ -89,7 +98,7 @@ class Ledger(History):
             row = connection.execute(query.order_by(t.execution.c.id.desc()).limit(1)).first()
         if row is None:
             return "first time"
-        changed = differences(msgspec.json.decode(row.inputs), plain)
+        changed = differences(msgspec.json.decode(row.inputs), msgspec.json.decode(_json(plain)))
         if not changed:
             return "its result was not kept" if row.status == "finished" else f"it was {row.status} before"
         return "; ".join(f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in changed[:4])
@@ -99,7 +108,7 @@ class Ledger(History):
         row |= {"pid": os.getpid(), "inputs": _json(inputs), "outputs": "{}", "params": "{}", "metrics": "{}", "code": code}
         row |= {"environment": digest_value(environment()), "error": ""}
         with self.records.begin() as connection:
-            return int(connection.execute(insert(t.execution).values(row)).inserted_primary_key[0])
+            return int((connection.execute(insert(t.execution).values(row)).inserted_primary_key or (0,))[0])
 
     def _fail(self, execution: int, error: BaseException) -> None:
         status = "failed" if isinstance(error, Exception) else "interrupted"
@@ -130,7 +139,7 @@ class Ledger(History):
 
     def _put_artifact(self, connection: Connection, artifact: Artifact) -> None:
         ref = artifact.ref
-        row = {"kind": ref.kind, "name": ref.name, "version": ref.version, "digest": ref.digest}
+        row: dict[str, Any] = {"kind": ref.kind, "name": ref.name, "version": ref.version, "digest": ref.digest}
         row |= {"recorded_at": time.time_ns() // 1000, "meta": _json(artifact.meta)}
         connection.execute(upsert(t.artifact).values(row).on_conflict_do_nothing())
 
@@ -143,7 +152,8 @@ class Ledger(History):
         """Mark executions of processes that are gone as interrupted; returns how many. The writer's lock must be held."""
         changes = {"status": "interrupted", "ended_at": time.time_ns() // 1000}
         with self.records.begin() as connection:
-            dead = t.execution.c.status == "running", t.execution.c.pid != os.getpid()
+            ours = and_(t.execution.c.pid == os.getpid(), t.execution.c.started_at >= _STARTED)
+            dead = t.execution.c.status == "running", not_(ours)
             return int(connection.execute(update(t.execution).where(*dead).values(changes)).rowcount)
 
 

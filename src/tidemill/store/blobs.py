@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -67,10 +69,11 @@ class MemoryBlobs:
         return memoryview(self._data[digest])
 
     def path(self, digest: str) -> Path:
+        data = self.get(digest)
         self._files = self._files or tempfile.TemporaryDirectory(prefix="tidemill-blobs-")
         path = Path(self._files.name) / digest
         if not path.exists():
-            path.write_bytes(self.get(digest))
+            path.write_bytes(data)
         return path
 
     def has(self, digest: str) -> bool:
@@ -84,7 +87,7 @@ class MemoryBlobs:
 
     def verify(self, digest: str) -> None:
         if digest_bytes(self.get(digest)) != digest:
-            raise Damaged(f"blob {digest[:12]} is not what was written")
+            raise Damaged(f"blob {digest[:12]} is not what was written", hint="delete it and run again: it is computed anew")
 
 
 class FolderBlobs:
@@ -94,14 +97,16 @@ class FolderBlobs:
         self.folder = folder
 
     def _path(self, digest: str) -> Path:
+        if not re.fullmatch("[0-9a-f]{8,64}", digest):  # a digest may come from outside: it must not lead out of the folder
+            raise _missing(digest)
         return self.folder / digest[:2] / digest[2:]
 
     def put(self, data: bytes) -> str:
         digest = digest_bytes(data)
         path = self._path(digest)
-        if path.exists() and path.stat().st_size == len(data):
-            return digest
         try:
+            if path.exists() and path.stat().st_size == len(data):
+                return digest
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(path, data)
         except OSError as error:
@@ -112,6 +117,7 @@ class FolderBlobs:
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
         try:
             with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o644)  # other users may read, if the folder lets them
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -127,6 +133,10 @@ class FolderBlobs:
                 return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)) if size else memoryview(b"")
         except FileNotFoundError:
             raise _missing(digest) from None
+        except OSError as error:
+            raise StoreError(
+                f"blob {digest[:12]} cannot be read: {error.strerror}", where=str(self.folder), hint="look at the disk"
+            ) from error
 
     def path(self, digest: str) -> Path:
         path = self._path(digest)
@@ -135,10 +145,15 @@ class FolderBlobs:
         return path
 
     def has(self, digest: str) -> bool:
-        return self._path(digest).exists()
+        with suppress(MissingFile):
+            return self._path(digest).exists()
+        return False
 
     def delete(self, digest: str) -> None:
-        self._path(digest).unlink(missing_ok=True)
+        try:
+            self._path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(error, str(self._path(digest))) from error
 
     def digests(self) -> Iterator[str]:
         for path in sorted(self.folder.glob("??/*")):

@@ -26,15 +26,23 @@ def writer(path: Path, command: str, *, wait: float = 0.0, waiting: Callable[[st
     """Hold the project's writer lock, waiting up to `wait` seconds; raises Busy, which names the holder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise store_error(error, str(path)) from error
-    with file:
-        _acquire(file.fileno(), path, wait, waiting)
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "command": command}))
-        file.flush()
+    try:
+        _acquire(handle, path, wait, waiting)
+        _sign(handle, path, command)
         yield
+    finally:
+        os.close(handle)
+
+
+def _sign(handle: int, path: Path, command: str) -> None:
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "command": command}).encode(), 0)
+    except OSError as error:
+        raise store_error(error, str(path)) from error
 
 
 def _acquire(handle: int, path: Path, wait: float, waiting: Callable[[str], None] | None) -> None:

@@ -4,16 +4,19 @@
 A commit survives the end of the process, and with `synchronous=FULL`, which is set, the loss of power.
 """
 
+import os
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
 
-from tidemill.core import Damaged, MissingFile, StoreError
+from tidemill.core import Busy, Damaged, MissingFile, StoreError
 
 FORMAT = 1
 metadata = MetaData()
@@ -24,17 +27,28 @@ def _explain(error: BaseException, where: str) -> StoreError:
     if "malformed" in said or "not a database" in said or "corrupt" in said:
         hint = "restore records.db from a backup, or move it away and run again: what can be computed again will be"
         return Damaged(f"the ledger file is damaged: {said}", where=where, hint=hint)
+    if "locked" in said:
+        hint = "wait until it is done; `tidemill status` names the writer"
+        return Busy(f"another process is writing to the records: {said}", where=where, hint=hint)
     hints = {"full": "free some space; nothing acknowledged was lost", "readonly": "give this user the right to write there"}
+    hints |= {"unable to open": "the folder must be there, and this user may need the right to write there"}
     hint = next((hint for word, hint in hints.items() if word in said), "run `tidemill doctor`")
     return StoreError(f"the records cannot be used: {said}", where=where, hint=hint)
+
+
+def _open(path: Path, read_only: bool) -> sqlite3.Connection:
+    """A connection. Where the disk itself is read-only and no writer was interrupted, the file cannot change: SQLite is told so."""
+    mode = "mode=ro" if read_only else "mode=rwc"
+    if read_only and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+        mode += "&immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=30, check_same_thread=False)
 
 
 def _engine(path: Path | None, read_only: bool) -> Engine:
     if path is None:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
-        mode = "ro" if read_only else "rwc"
-        engine = create_engine(f"sqlite:///file:{path}?mode={mode}&uri=true", connect_args={"timeout": 30, "check_same_thread": False})
+        engine = create_engine("sqlite://", creator=lambda: _open(path, read_only), poolclass=QueuePool)
 
     @event.listens_for(engine, "connect")
     def settings(connection, _record) -> None:  # type: ignore[no-untyped-def]
@@ -65,7 +79,8 @@ class Records:
             if path is not None and not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.engine = _engine(path, read_only)
-            self._lock = threading.RLock()
+            self._lock = threading.RLock()  # one writer; in memory there is but one connection, so readers take turns too
+            self._reading: AbstractContextManager[object] = self._lock if path is None else nullcontext()
             self._check_format(read_only)
         except (DatabaseError, OSError) as error:
             raise error if isinstance(error, StoreError) else _explain(error, self.where) from error
@@ -97,9 +112,9 @@ class Records:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view of the rows."""
+        """One consistent view of the rows, which never waits for a writer. Not for use inside this thread's own `begin`."""
         try:
-            with self._lock, self.engine.connect().execution_options(reading=True) as connection:
+            with self._reading, self.engine.connect().execution_options(reading=True) as connection:
                 yield connection
         except DatabaseError as error:
             raise _explain(error, self.where) from error
