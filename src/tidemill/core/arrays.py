@@ -1,7 +1,8 @@
 """Named arrays as one run of bytes, in the layout of safetensors: 8 bytes of header length, a JSON header, the buffers.
 
 Any safetensors reader opens them; `unpack` gives arrays that look into the bytes without copying, so a memory-mapped file
-costs nothing until it is read. Buffers lie in the order of their names, so equal arrays give equal bytes.
+costs nothing until it is read. Buffers lie by size of item, then name: each starts on its own alignment without a gap (the
+format allows none), and equal arrays give equal bytes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from tidemill.core.digests import canonical
 from tidemill.core.errors import Damaged
 
 _NAMES = {"float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "int16": "I16", "uint8": "U8", "bool": "BOOL"}
-_TYPES = {name: np.dtype(dtype) for dtype, name in _NAMES.items()}
+_TYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in _NAMES.items()}
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -27,13 +28,12 @@ def pack(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> 
     """
     header: dict[str, Any] = {"__metadata__": {"tidemill": canonical(dict(meta or {})).decode()}}
     buffers, offset = [], 0
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
-        pad = -array.nbytes % 8
-        buffers += [array.tobytes(), b"\0" * pad]
-        offset += array.nbytes + pad
-        header[name]["data_offsets"][1] = offset - pad
+    for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
+        array, kind = arrays[name], _NAMES[arrays[name].dtype.name]
+        data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [offset, offset + len(data)]}
+        buffers.append(data)
+        offset += len(data)
     text = canonical(header)
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *buffers])
@@ -50,6 +50,6 @@ def unpack(data: bytes | memoryview) -> tuple[dict[str, Array], dict[str, Any]]:
             start, end = info["data_offsets"]
             view = data[8 + size + start : 8 + size + end]
             arrays[name] = np.frombuffer(view, dtype=_TYPES[info["dtype"]]).reshape(info["shape"])
-    except (msgspec.DecodeError, KeyError, ValueError, TypeError) as error:
+    except (msgspec.DecodeError, AttributeError, KeyError, ValueError, TypeError) as error:
         raise Damaged("these bytes are not a set of named arrays", hint="run `tidemill doctor`; the blob may be cut short") from error
     return arrays, meta

@@ -1,6 +1,7 @@
 """Digests of content: bytes, and plain values in one canonical form. Times, paths and hosts never enter a digest."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
 
 
 def canonical(value: Any) -> bytes:
-    """Plain data (None, bool, numbers, text, lists, mappings, dataclasses) as JSON with sorted keys."""
+    """Plain data (None, bool, numbers, text, lists, mappings, dataclasses) as JSON with sorted keys; NaN and infinities as null."""
     return _encoder.encode(value)
 
 
@@ -32,8 +33,21 @@ def digest_value(value: Any) -> str:
 
     >>> digest_value({"a": 1, "b": 2}) == digest_value({"b": 2, "a": 1})
     True
+    >>> digest_value({"limit": float("inf")}) == digest_value({"limit": None})
+    False
     """
-    return digest_bytes(canonical(value))
+    text = canonical(value)
+    if b"null" in text:  # JSON has no infinity and no NaN
+        text = canonical(_spelled(msgspec.to_builtins(value)))
+    return digest_bytes(text)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {key: _spelled(item) for key, item in value.items()}
+    return [_spelled(item) for item in value] if isinstance(value, (list, tuple, set, frozenset)) else value
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:

@@ -7,13 +7,14 @@ Every stage records through here; reading never waits for writing.
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, and_, insert, not_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from tidemill.core import Ref, canonical, differences, digest_value
+from tidemill.core import Ref, StoreError, canonical, differences, digest_value
 from tidemill.ledger import tables as t
 from tidemill.ledger.code import environment
 from tidemill.ledger.history import History
@@ -76,10 +77,11 @@ class Ledger(History):
         try:
             on_start(execution)
             made = make()
+            self._finish(execution, inputs, made)
         except BaseException as error:
-            self._fail(execution, error)
+            with suppress(StoreError):  # the first error is the one to show; what stays open is closed by the next start
+                self._fail(execution, error)
             raise
-        self._finish(execution, inputs, made)
         return Once(dict(made.outputs), execution, cached=False, why=why, seconds=time.monotonic() - started)
 
     def _finished(self, key: str) -> tuple[int, dict[str, Artifact]] | None:
