@@ -2,6 +2,15 @@
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.engine import Column, Columns, engine, explained, fetch, literal, quote
+from tidemill.data.predictions import (
+    Prediction,
+    Predictions,
+    append_predictions,
+    find_predictions,
+    pack_predictions,
+    prediction_tables,
+    segments,
+)
 from tidemill.data.versions import CODE, ingest, scan, source_ref, stale
 
 __all__ = [
@@ -10,17 +19,24 @@ __all__ = [
     "Column",
     "Columns",
     "Dataset",
+    "Prediction",
+    "Predictions",
     "Source",
+    "append_predictions",
     "engine",
     "explained",
     "fetch",
+    "find_predictions",
     "fresh",
     "in_range",
     "ingest",
     "literal",
     "not_null",
+    "pack_predictions",
+    "prediction_tables",
     "quote",
     "scan",
+    "segments",
     "source_ref",
     "stale",
     "unique",

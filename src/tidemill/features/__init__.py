@@ -6,7 +6,7 @@ Comes in: dataset versions and declarations. Goes out: view versions, and matric
 from tidemill.features.declarations import Entity, Feature, FeatureView, RequestView, category, count, last, max, mean, min, sum
 from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, materialise
 from tidemill.features.reader import Matrix, Reader
-from tidemill.features.requests import Requests, build_requests, evaluate, key_text, load_requests
+from tidemill.features.requests import Requests, build_requests, evaluate, key_sql, key_text, load_requests
 from tidemill.features.views import CODE, Block, ViewLog, build, load
 from tidemill.features.windows import STATUS, Events
 
@@ -31,6 +31,7 @@ __all__ = [
     "category",
     "count",
     "evaluate",
+    "key_sql",
     "key_text",
     "last",
     "load",

@@ -58,9 +58,13 @@ def key_text(key: str | Sequence[str]) -> str:
     return key if isinstance(key, str) else SEPARATOR.join(key)
 
 
+def key_sql(dataset: Dataset) -> str:
+    """SQL for the key of a row as `key_text` spells it."""
+    return f" || {literal(SEPARATOR)} || ".join(f"CAST({quote(part)} AS VARCHAR)" for part in dataset.keys)
+
+
 def _columns(dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str) -> dict[str, tuple[str, str]]:
-    key = f" || {literal(SEPARATOR)} || ".join(f"CAST({quote(part)} AS VARCHAR)" for part in dataset.keys)
-    columns = {"__key": (key, "text"), "__at": (f"epoch_us({predict_at})", "instant")}
+    columns = {"__key": (key_sql(dataset), "text"), "__at": (f"epoch_us({predict_at})", "instant")}
     columns |= {"__event": ("__event", "instant"), "__known": ("__known", "instant")}
     columns |= {f"t:{name}": (quote(name), "text") for name, kind in types.items() if kind == "VARCHAR" and name not in dataset.keys}
     for view in views:

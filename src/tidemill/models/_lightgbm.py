@@ -12,6 +12,7 @@ import numpy as np
 from tidemill.core import NoExactForm
 
 LEQ, MEMBER = 0, 6  # ONNX's codes of the two kinds of node
+ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold
 
 
 @dataclass
@@ -71,6 +72,8 @@ class _Trees:
         if missing == "Zero":
             raise NoExactForm("LightGBM's zero_as_missing has no counterpart in ONNX", hint="train without zero_as_missing")
         threshold = float(tree["threshold"])
+        if threshold == -ZERO:  # LightGBM reads |x| <= 1e-35 as 0, so this very value goes right
+            threshold = float(np.nextafter(threshold, -np.inf))
         goes_left = bool(tree["default_left"]) if missing == "NaN" else threshold >= 0.0  # without NaN in training, NaN counts as 0
         return self.node(feature, LEQ, threshold, goes_left)
 

@@ -1,0 +1,133 @@
+"""Gates: the checks that a model must pass. Each gives a result with its evidence; users write their own the same way.
+
+A gate is a frozen declaration with `judge(evidence) -> GateResult`. One that reads rows to come may be asked at several looks; the
+chance of a wrong yes is shared among them (`looks`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tidemill.core import Declaration, DefinitionError, GateResult, UnknownName, Verdict
+from tidemill.core.metrics import METRICS, calibration_error, roc_auc
+from tidemill.core.statistics import bonferroni, paired_bootstrap, spend
+from tidemill.evaluation.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Gate(Declaration):
+    """A check that a model version must pass."""
+
+    kind: ClassVar[str] = "gate"
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
+        """The gate's answer; it may be asked `looks` times about growing evidence."""
+        raise DefinitionError(f"gate {self.name} has no judge method", where=str(self.where))
+
+
+@dataclass(frozen=True)
+class BetterThanChampion(Gate):
+    """The candidate is better on recent labelled rows, surely: the one-sided bootstrap bound over whole days lies beyond zero.
+
+    Without a champion it must beat the base rate. `holdout` is how much recent time the evidence spans.
+    """
+
+    metric: str
+    holdout: str = "28d"
+    confidence: float = 0.95
+
+    def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
+        doubt = spend(1 - self.confidence, looks)
+        interval = paired_bootstrap(self.metric, evidence.y, evidence.rival, evidence.candidate, evidence.days, 1 - 2 * doubt, seed=0)
+        sign = 1 if METRICS[self.metric].higher_is_better else -1
+        gain, bound = sign * interval.estimate, sign * (interval.low if sign > 0 else interval.high)
+        passed = bool(bound > 0)
+        words = "surely better" if passed else "not surely better"
+        reason = f"{words} than {evidence.rival_name}: {self.metric} gain {gain:+.4f}, at least {bound:+.4f} with {1 - doubt:.1%} confidence"
+        return GateResult(self.name, passed, reason, {"metric": self.metric, "gain": gain, "bound": bound, "rows": len(evidence.y)})
+
+
+@dataclass(frozen=True)
+class NoWorseSlice(Gate):
+    """No slice of at least `min_rows` rows is worse than the champion by more than `margin` and surely worse at all.
+
+    Surely: the bootstrap interval over days lies below zero, at a confidence that is shared among the slices (Bonferroni).
+    """
+
+    metric: str
+    by: Sequence[str]
+    margin: float
+    min_rows: int = 500
+    confidence: float = 0.95
+
+    def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
+        if evidence.champion is None:
+            return GateResult(self.name, True, "there is no champion to be worse than")
+        chosen = [(column, word, rows) for column in self.by for word, rows in self._slices(evidence, column)]
+        doubt = bonferroni(1 - self.confidence, max(len(chosen), 1) * looks)
+        worst, failed = {}, []
+        for column, word, rows in chosen:
+            interval = paired_bootstrap(
+                self.metric, evidence.y[rows], evidence.champion[rows], evidence.candidate[rows], evidence.days[rows], 1 - 2 * doubt, seed=0
+            )
+            sign = 1 if METRICS[self.metric].higher_is_better else -1
+            change = sign * interval.estimate
+            worst[f"{column}={word}"] = change
+            if change < -self.margin and (interval.high if sign > 0 else -interval.low) < 0:
+                failed.append(f"{column}={word} {change:+.3f}")
+        least = min(worst.items(), key=lambda item: item[1], default=("no slice", 0.0))
+        reason = f"worse in {', '.join(failed)}" if failed else f"{len(worst)} slices, the least change {least[1]:+.3f} in {least[0]}"
+        return GateResult(self.name, not failed, reason, {"metric": self.metric, "change": worst})
+
+    def _slices(self, evidence: Evidence, column: str) -> list[tuple[str, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
+        if column not in evidence.slices:
+            raise UnknownName(f"gate {self.name} cuts by {column!r}", where=str(self.where), available=sorted(evidence.slices))
+        codes, words = evidence.slices[column].codes, evidence.slices[column].vocabulary
+        found = [(word, np.flatnonzero(codes == code)) for code, word in enumerate(words)]
+        return [(word, rows) for word, rows in found if len(rows) >= self.min_rows and len(set(evidence.y[rows].tolist())) == 2]
+
+
+@dataclass(frozen=True)
+class Calibration(Gate):
+    """The calibration error over `bins` bins of equal mass is at most `max_ece`, or at least no larger than the champion's:
+    refusing a candidate for the weather would keep a champion that is off by more."""
+
+    max_ece: float
+    bins: int = 20
+
+    def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
+        mine = calibration_error(evidence.y, evidence.candidate, self.bins)
+        rival = calibration_error(evidence.y, evidence.rival, self.bins)
+        passed = mine <= self.max_ece or (evidence.champion is not None and mine <= rival)
+        reason = f"calibration error {mine:.3f}, allowed {self.max_ece:g}, {evidence.rival_name} has {rival:.3f}"
+        return GateResult(self.name, bool(passed), reason, {"ece": mine, "rival": rival, "auc": float(roc_auc(evidence.y, evidence.candidate))})
+
+
+def better_than_champion(metric: str, *, holdout: str = "28d", confidence: float = 0.95) -> Gate:
+    """See `BetterThanChampion`."""
+    if metric not in METRICS:
+        raise UnknownName(f"no metric is named {metric!r}", available=sorted(METRICS))
+    return BetterThanChampion(metric, holdout, confidence)
+
+
+def no_worse_slice(metric: str, *, by: Sequence[str], margin: float, min_rows: int = 500) -> Gate:
+    """See `NoWorseSlice`."""
+    if metric not in METRICS:
+        raise UnknownName(f"no metric is named {metric!r}", available=sorted(METRICS))
+    return NoWorseSlice(metric, tuple(by), margin, min_rows)
+
+
+def calibration(*, max_ece: float, bins: int = 20) -> Gate:
+    """See `Calibration`."""
+    return Calibration(max_ece, bins)
+
+
+def judge(gates: Sequence[Gate], evidence: Evidence, subject: str, *, looks: int = 1) -> Verdict:
+    """The verdict of all gates on one model version; every gate is asked, so that the record is whole."""
+    return Verdict(subject, tuple(gate.judge(evidence, looks) for gate in gates), len(evidence.y))

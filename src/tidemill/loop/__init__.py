@@ -1,0 +1,28 @@
+"""The story: build → train → gates → rollout → watch → retrain, as one tick; replay runs it over the past.
+
+Read `tick.py` first, then `decide.py`.
+"""
+
+from tidemill.loop.build import Built, build, prepare
+from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
+from tidemill.loop.replay import Progress, Replay, replay, with_model
+from tidemill.loop.state import State
+
+__all__ = [
+    "Age",
+    "Built",
+    "DriftFound",
+    "Every",
+    "Never",
+    "PolicyComparison",
+    "Progress",
+    "QualityDrop",
+    "Replay",
+    "RetrainPolicy",
+    "State",
+    "Trigger",
+    "build",
+    "prepare",
+    "replay",
+    "with_model",
+]

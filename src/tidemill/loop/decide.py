@@ -1,0 +1,63 @@
+"""The loop's decisions: state and observation in, actions out. Pure; nothing is read, written, trained or timed here."""
+
+from tidemill.core import DAY, Refused, duration
+from tidemill.core.statistics import spend
+from tidemill.loop.declarations import RetrainPolicy, Seen
+from tidemill.loop.state import Action, Admit, Ask, Candidate, Climb, Look, Note, Observation, Promote, Refuse, Retrain, RollBack, State
+from tidemill.serving import Canary
+
+
+def decide(policy: RetrainPolicy, state: State, seen: Observation) -> list[Action]:
+    """What to do at `seen.now`, in order."""
+    notes: list[Action] = [Note(alert) for alert in seen.alerts]
+    if state.candidate is None:
+        return notes + _retrain(policy, state, seen)
+    rollout = policy.monitor.deployment.rollout
+    match state.candidate.phase:
+        case "judging" | "judged":
+            return notes + _judged(policy, rollout, seen)
+        case "approval":
+            return notes + ([*_live(rollout)] if seen.approvals >= policy.approvals else [])
+        case "canary" if rollout is not None:
+            return notes + _canary(rollout, state.candidate, seen)
+        case phase:
+            raise Refused(f"a candidate cannot be in phase {phase!r} here", hint="the deployment's rollout was changed: start a new replay")
+
+
+def _retrain(policy: RetrainPolicy, state: State, seen: Observation) -> list[Action]:
+    if seen.now - state.last_attempt < duration(policy.cooldown) - DAY // 24 or seen.new_labels < policy.min_new_labels:
+        return []
+    view = Seen(seen.now, state.champion.until, state.last_attempt, seen.alerts)
+    reasons = [reason for reason in (trigger.due(view) for trigger in policy.on) if reason]
+    return [Retrain("; ".join(reasons))] if reasons else []
+
+
+def _judged(policy: RetrainPolicy, rollout: Canary | None, seen: Observation) -> list[Action]:
+    if seen.verdict is None:
+        return []
+    if not seen.verdict.passed:
+        return [Refuse(seen.verdict) if seen.last_look else Look(seen.verdict)]
+    if seen.approvals < policy.approvals:
+        return [Admit(seen.verdict), Ask(policy.approvals - seen.approvals)]
+    return [Admit(seen.verdict), *_live(rollout)]
+
+
+def _live(rollout: Canary | None) -> list[Action]:
+    if rollout is None or rollout.steps[0] >= 1.0:
+        return [Promote("its gates passed; no rollout is declared")]
+    return [Climb(0, f"its gates passed: {rollout.steps[0]:.0%} of requests")]
+
+
+def _canary(rollout: Canary, candidate: Candidate, seen: Observation) -> list[Action]:
+    compared = seen.compared
+    if compared is None or compared.labels < rollout.min_labels:
+        return []
+    looks = len(rollout.steps) - 1  # the last step is the promotion itself
+    if compared.p_worse < spend(rollout.alpha, max(looks, 1)):
+        why = f"log loss {compared.worse:+.4f} against the champion on {compared.labels} pairs, p = {compared.p_worse:.2g}"
+        return [RollBack(why, compared)]
+    step = candidate.step + 1
+    told = f"log loss {compared.worse:+.4f} against the champion on {compared.labels} pairs"
+    if rollout.steps[step] >= 1.0:
+        return [Promote(f"canary passed: {told}")]
+    return [Climb(step, f"{told}: {rollout.steps[step]:.0%} of requests")]

@@ -1,0 +1,173 @@
+"""Retraining policies, their triggers, and comparisons of policies, as a project's files declare them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tidemill.core import DAY, Declaration, DefinitionError, definition, duration
+from tidemill.core.metrics import METRICS
+from tidemill.monitoring import Alert, Monitor
+from tidemill.training import Model
+
+JUDGES = ("ahead", "holdout")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a trigger may look at: the time, the champion's cut-off, when a candidate was last trained, and the alerts of this tick."""
+
+    now: int
+    trained_until: int
+    last_attempt: int
+    alerts: Sequence[Alert]
+
+
+@dataclass(frozen=True)
+class Trigger(Declaration):
+    """A reason to retrain: `due(seen)` gives a sentence, or nothing."""
+
+    kind: ClassVar[str] = "trigger"
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def due(self, seen: Seen) -> str:
+        """Why to retrain now; empty when there is no reason."""
+        raise DefinitionError(f"trigger {self.name} has no due method", where=str(self.where))
+
+
+@dataclass(frozen=True)
+class Never(Trigger):
+    """No retraining."""
+
+    @property
+    def name(self) -> str:
+        return "never"
+
+    def due(self, seen: Seen) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Every(Trigger):
+    """By the calendar: this long after the last candidate was trained."""
+
+    period: str
+
+    @property
+    def name(self) -> str:
+        return f"every {self.period}"
+
+    def due(self, seen: Seen) -> str:
+        # an hour of slack: a day on which clocks go forward has 23
+        return f"every {self.period}" if seen.now - seen.last_attempt >= duration(self.period) - DAY // 24 else ""
+
+
+@dataclass(frozen=True)
+class Age(Trigger):
+    """When the champion's training data end longer ago than this."""
+
+    limit: str
+
+    @property
+    def name(self) -> str:
+        return f"age {self.limit}"
+
+    def due(self, seen: Seen) -> str:
+        age = seen.now - seen.trained_until
+        return f"the champion knows nothing of the last {age // DAY} days" if age >= duration(self.limit) - DAY // 24 else ""
+
+
+@dataclass(frozen=True)
+class DriftFound(Trigger):
+    """When the monitor finds drift."""
+
+    @property
+    def name(self) -> str:
+        return "on drift"
+
+    def due(self, seen: Seen) -> str:
+        return next((f"drift: {alert.why}" for alert in seen.alerts if alert.kind == "drift found"), "")
+
+
+@dataclass(frozen=True)
+class QualityDrop(Trigger):
+    """When a metric is surely worse, by more than `by`, than when the champion was judged."""
+
+    metric: str
+    by: float
+
+    @property
+    def name(self) -> str:
+        return f"on drop of {self.metric}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fitting = [name for name, metric in METRICS.items() if metric.row_losses]
+        if self.metric not in fitting:
+            raise DefinitionError(f"a drop of {self.metric!r} has no test", where=str(self.where), available=fitting)
+
+    def due(self, seen: Seen) -> str:
+        return next((alert.why for alert in seen.alerts if alert.kind == "quality drop" and alert.metric == self.metric), "")
+
+
+@dataclass(frozen=True)
+class RetrainPolicy(Declaration):
+    """When to retrain what a monitor watches, and how a candidate is judged.
+
+    `on`: any of these triggers. Not sooner than `cooldown` after the last candidate, nor with fewer than `min_new_labels` labels
+    that the champion has not seen. `judge="ahead"`: the candidate learns from all rows and is judged on rows to come, which both
+    versions score. `judge="holdout"`: a twin is judged on the newest rows, and the candidate is fitted again on all of them.
+    `approvals`: how many people must agree before it goes live.
+    """
+
+    kind: ClassVar[str] = "policy"
+    monitor: Monitor
+    on: Sequence[Trigger]
+    cooldown: str = "7d"
+    min_new_labels: int = 1
+    approvals: int = 0
+    judge: str = "ahead"
+
+    @property
+    def name(self) -> str:
+        return " or ".join(trigger.name for trigger in self.on)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        duration(self.cooldown)
+        if self.judge not in JUDGES:
+            raise DefinitionError(f"judge={self.judge!r} is not known", where=str(self.where), available=list(JUDGES))
+
+    def definition(self) -> dict[str, Any]:
+        """Plain data; the monitor by its definition."""
+        plain = {name: definition(getattr(self, name)) for name in ("on", "cooldown", "min_new_labels", "approvals", "judge")}
+        return {"type": "RetrainPolicy", "monitor": self.monitor.definition(), **plain}
+
+
+@dataclass(frozen=True)
+class PolicyComparison(Declaration):
+    """Replay the same history under a policy, under each of its triggers alone, and under those of `against`; with each model.
+
+    The choice is made on `choose_on` and its regret is reported on `report_on` (dates, start included, end not).
+    """
+
+    kind: ClassVar[str] = "comparison"
+    policy: RetrainPolicy
+    against: Sequence[Trigger] = ()
+    models: Sequence[Model] = ()
+    choose_on: tuple[str, str] = ("", "")
+    report_on: tuple[str, str] = ("", "")
+
+    @property
+    def name(self) -> str:
+        return self.policy.monitor.name
+
+    @property
+    def triggers(self) -> list[tuple[Trigger, ...]]:
+        """The policies to compare, each as its triggers."""
+        alone = [(trigger,) for trigger in self.policy.on] if len(self.policy.on) > 1 else []
+        return [tuple(self.policy.on), *alone, *((trigger,) for trigger in self.against)]
+
+

@@ -1,0 +1,124 @@
+"""The loop over historical data with a simulated clock, on a branch of the ledger of its own.
+
+Each local midnight is a tick. The state of every tick is kept, so a killed replay goes on from where it was; a finished one
+is answered from the ledger.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import DefinitionError, definition, midnights, moment
+from tidemill.data import segments
+from tidemill.ledger import Branch, Ledger, own_code
+from tidemill.loop.build import Built
+from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.result import events, months, result
+from tidemill.loop.state import State
+from tidemill.loop.tick import Loop
+from tidemill.loop.world import World
+from tidemill.serving import Deployment
+from tidemill.training import Model
+
+STAGES = ("core", "data", "features", "models", "training", "evaluation", "registry", "serving", "monitoring", "loop")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a replay is: its clock, the share that is done, what it is doing, months and events so far."""
+
+    now: int
+    share: float
+    months: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    state: State
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What to replay: the examples, from when to when, and the policy."""
+
+    built: Built
+    policy: RetrainPolicy
+    start: int
+    end: int
+    timezone: str
+    kind: str = "replay"
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.policy.monitor.deployment
+
+    def parts(self) -> dict[str, Any]:
+        """What the branch is keyed by; what differs between two of them is why one had to run."""
+        return {
+            "examples": self.built.examples.ref.digest,
+            "model": definition(self.deployment.model),
+            "deployment": definition(self.deployment),
+            "policy": definition(self.policy),
+            "time": [self.start, self.end, self.timezone],
+            "code": own_code(*STAGES),
+        }
+
+    def branch(self, ledger: Ledger) -> Branch:
+        return ledger.open_branch(self.kind, self.deployment.name, self.parts())
+
+
+def with_model(policy: RetrainPolicy, model: Model) -> RetrainPolicy:
+    """The same policy over another model of the same task."""
+    return replace(policy, monitor=replace(policy.monitor, deployment=replace(policy.monitor.deployment, model=model)))
+
+
+def check(policy: RetrainPolicy) -> None:
+    """Problems that would only show at the end of a training."""
+    deployment = policy.monitor.deployment
+    if not deployment.gates:
+        hint = "declare gates=[…]: nothing is promoted without a verdict"
+        raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)
+
+
+def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = lambda progress: None) -> tuple[Branch, bool]:
+    """Run, go on with, or look up a replay; returns its finished branch, and whether it was finished before."""
+    check(job.policy)
+    branch = job.branch(ledger)
+    if branch.status == "finished":
+        ledger.finish_branch(branch.id, branch.result)
+        return branch, True
+    world = World(ledger, branch.id, job.deployment, job.built.examples, job.timezone, job.policy.monitor.maturity)
+    loop = Loop(job.policy, world)
+    state = _restore(ledger, world, branch, job.start) or loop.begin(job.start)
+    ticks = [at for at in midnights(job.start, job.end, job.timezone) if at > state.now]
+    progress: Progress | None = None
+    for now in ticks:
+        state = loop.tick(state, now)
+        progress = _progress(ledger, job, world, state, progress)
+        listen(progress)
+    ledger.finish_branch(branch.id, result(world, state, job.start, ledger.decisions(branch.id)))
+    finished = ledger.branch(branch.id)
+    assert finished is not None
+    return finished, False
+
+
+def _restore(ledger: Ledger, world: World, branch: Branch, start: int) -> State | None:
+    """The state of an unfinished branch, with the scores of its log; None for a new one."""
+    if not branch.state:
+        return None
+    state, row = State.of(branch.state), world.rows(start, start + 1)
+    first = int(row[0]) if len(row) else len(world.rows(-(2**62), start))
+    candidate = state.candidate.version.label if state.candidate else ""
+    for number, segment in segments(ledger, branch.id, world.deployment.name):
+        if number < state.segments:
+            world.restore(np.arange(first, first + len(segment.at)), segment, candidate)
+            first += len(segment.at)
+    return state
+
+
+def _progress(ledger: Ledger, job: Replay, world: World, state: State, before: Progress | None) -> Progress:
+    """Months are counted again when one has ended; counting each day would cost more than the day itself."""
+    share = (state.now - job.start) / max(job.end - job.start, 1)
+    month = moment(state.now - 1, job.timezone).month
+    same = before is not None and moment(before.now - 1, job.timezone).month == month
+    table = before.months if before is not None and same else months(world, job.start, state.now)
+    return Progress(state.now, share, table, events(ledger.decisions(world.branch)), state)

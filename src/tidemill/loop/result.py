@@ -1,0 +1,98 @@
+"""What a replay found, as plain data: months, means, the gain with its interval, events, cost."""
+
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import show
+from tidemill.core.metrics import calibration_curve, row_log_loss
+from tidemill.core.statistics import cluster_bootstrap_mean, mean_of_monthly_auc_bootstrap
+from tidemill.evaluation import quality
+from tidemill.ledger import Decision
+from tidemill.loop.state import State
+from tidemill.loop.world import World
+from tidemill.monitoring import cohorts, months_of
+
+EVENTS = ("drift found", "quality drop", "retrained", "gate refused", "canary", "promoted", "rolled back", "approval needed")
+METRICS = ("roc_auc", "log_loss", "calibration_error")
+
+
+def months(world: World, start: int, now: int) -> list[dict[str, Any]]:
+    """Quality by month of the event, frozen against loop, over rows whose label is known at `now`, with the share that is resolved."""
+    rows = world.rows(start, now)
+    rows = rows[~np.isnan(world.served[rows])]
+    names = np.array(months_of(world.days[rows]))
+    found = []
+    for month in np.unique(names).tolist():
+        chosen = rows[names == month]
+        known = chosen[world.known(chosen, now)]
+        label = world.examples.label[known]
+        both = {"frozen": quality(label, world.frozen[known]), "loop": quality(label, world.served[known])}
+        resolved = float((world.examples.resolved[chosen] <= now).mean())
+        share = float(label.mean()) if len(label) else None
+        found.append({"month": month, "rows": len(known), "requests": len(chosen), "resolved": resolved, "share_late": share, **both})
+    return found
+
+
+def result(world: World, state: State, start: int, decisions: list[Decision]) -> dict[str, Any]:
+    """The whole result of a replay."""
+    table = months(world, start, state.now)
+    rows = world.labelled(start, state.now)
+    label, days = world.examples.label[rows], world.days[rows]
+    frozen, served = world.frozen[rows], world.served[rows]
+    return {
+        "months": table,
+        "mean": {who: {name: _mean([month[who][name] for month in table]) for name in METRICS} for who in ("frozen", "loop")},
+        "gain": _gain(label, frozen, served, days),
+        "events": events(decisions),
+        "cost": {"trainings": state.trainings, "row_rounds": state.row_rounds, "predictions": len(world.rows(start, state.now))},
+        "champion": state.champion.label,
+        "daily": _daily(world, rows),
+        "calibration": {who: _curve(label, p) for who, p in (("frozen", frozen), ("loop", served))},
+        "maturity": _maturity(world, start, state.now),
+    }
+
+
+def events(decisions: list[Decision]) -> list[dict[str, Any]]:
+    """The decisions that people want to hear of."""
+    return [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in decisions if d.kind in EVENTS]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _gain(label: Any, frozen: Any, served: Any, days: Any) -> dict[str, Any]:
+    """How much better the loop is than the frozen model: mean of the months for AUC, mean over rows for log loss; 95 % intervals by days."""
+    if not len(label):
+        return {}
+    months = np.array(months_of(days))
+    auc = mean_of_monthly_auc_bootstrap(label, frozen, served, days, months, 0.95, seed=0)
+    loss = cluster_bootstrap_mean(row_log_loss(label, frozen) - row_log_loss(label, served), days, 0.95, seed=0)
+    return {
+        "roc_auc": {"estimate": auc.estimate, "low": auc.low, "high": auc.high},
+        "log_loss": {"estimate": loss.estimate, "low": loss.low, "high": loss.high},
+    }
+
+
+def _daily(world: World, rows: Any) -> list[dict[str, Any]]:
+    """Mean log loss by day, for the plot."""
+    days, codes = np.unique(world.days[rows], return_inverse=True)
+    counts = np.bincount(codes)
+    label = world.examples.label[rows]
+    losses = [np.bincount(codes, weights=row_log_loss(label, p[rows])) / counts for p in (world.frozen, world.served)]
+    late = np.bincount(codes, weights=label) / counts
+    return [{"day": int(d), "frozen": float(f), "loop": float(s), "share_late": float(r)} for d, f, s, r in zip(days, *losses, late, strict=True)]
+
+
+def _curve(label: Any, p: Any) -> list[tuple[float, float, int]]:
+    if not len(label):
+        return []
+    return [(float(a), float(b), int(n)) for a, b, n in zip(*calibration_curve(label, p, 20), strict=True)]
+
+
+def _maturity(world: World, start: int, now: int) -> dict[str, int]:
+    rows = world.rows(start, now)
+    seen = cohorts(world.days[rows], world.examples.resolved[rows], now, world.maturity)
+    return {"days": len(seen.days), "mature": int(seen.mature.sum())}

@@ -1,0 +1,148 @@
+"""The state of the loop on one branch, and the actions that change it. Plain values: they go to the ledger as JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgspec
+
+from tidemill.core import Verdict
+from tidemill.monitoring import Alert
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model version in the loop: its number, the digest of the model, its knowledge cut-off, and since when it has its role."""
+
+    label: str
+    number: int
+    digest: str
+    until: int
+    since: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version on its way. `phase`: judging (gates look at rows to come), judged, approval (people are asked), canary."""
+
+    version: Served
+    phase: str
+    since: int
+    why: str
+    look: int = 0
+    step: int = 0
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged."""
+
+    now: int
+    champion: Served
+    frozen: Served
+    previous: Served | None = None
+    candidate: Candidate | None = None
+    last_attempt: int = 0
+    watched: int = 0
+    reference: dict[str, float] = field(default_factory=dict)
+    numbers: int = 1
+    segments: int = 0
+    trainings: int = 0
+    row_rounds: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "State":
+        return msgspec.convert(plain, cls)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both versions on the same rows since a rollout's step began: labels, how much worse the candidate is, and one-sided p of that."""
+
+    labels: int
+    worse: float
+    p_worse: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that a decision may rest on."""
+
+    now: int
+    alerts: tuple[Alert, ...] = ()
+    new_labels: int = 0
+    verdict: Verdict | None = None
+    last_look: bool = False
+    compared: Compared | None = None
+    approvals: int = 0
+
+
+@dataclass(frozen=True)
+class Note:
+    """Write an alert down."""
+
+    alert: Alert
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Train a candidate."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """The gates looked and did not say yes; they look again later."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """The gates refuse the candidate for good."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Admit:
+    """The gates pass the candidate; with `rollout` it starts to climb, otherwise people are asked or it is promoted."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Wait for people."""
+
+    missing: int
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Give the candidate the weight of a step of the canary."""
+
+    step: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Promote:
+    """The candidate becomes champion."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class RollBack:
+    """The candidate leaves the rollout."""
+
+    why: str
+    compared: Compared
+
+
+Action = Note | Retrain | Look | Refuse | Admit | Ask | Climb | Promote | RollBack

@@ -1,0 +1,329 @@
+"""One pass of the loop: answer, observe, decide, act. Everything a tick changes is written in one transaction.
+
+A tick is the same for a replayed day and for a live one; only the clock that gives `now` differs.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import assert_never
+
+import numpy as np
+from sqlalchemy import Connection
+
+from tidemill import registry, training
+from tidemill.core import DAY, HOUR, DataError, Refused, Verdict, duration, show
+from tidemill.core.metrics import row_log_loss
+from tidemill.core.statistics import paired_cluster_test
+from tidemill.data import append_predictions, pack_predictions
+from tidemill.evaluation import judge
+from tidemill.loop.decide import decide
+from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.state import (
+    Action,
+    Admit,
+    Ask,
+    Candidate,
+    Climb,
+    Compared,
+    Look,
+    Note,
+    Observation,
+    Promote,
+    Refuse,
+    Retrain,
+    RollBack,
+    Served,
+    State,
+)
+from tidemill.loop.world import World
+from tidemill.monitoring import Alert, drift_alert, quality_alert
+from tidemill.registry import Version
+from tidemill.serving import Route
+from tidemill.training import Trained
+
+Effect = Callable[[Connection], None]
+LOOKS = (0.25, 0.5, 1.0)  # of the gates' holdout: when rows to come are looked at
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A policy over a world."""
+
+    policy: RetrainPolicy
+    world: World
+
+    @property
+    def deployment(self) -> str:
+        return self.world.deployment.name
+
+    @property
+    def holdout(self) -> int:
+        """How much recent time the gates want as evidence."""
+        gates = self.world.deployment.gates
+        return max((duration(gate.holdout) for gate in gates if hasattr(gate, "holdout")), default=28 * DAY)
+
+    # ── the first champion ──────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, now: int) -> State:
+        """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do."""
+        trained, verdict, reference = self._judge_on_holdout(now, None, 1)
+        served = Served(f"{trained[-1].model.ref.name}/1", 1, trained[-1].model.ref.digest, now, now)
+        if not verdict.passed:
+            hint = "give it better features, more data, or gates that it can pass"
+            raise Refused(f"the first model does not pass its gates: {verdict.reason}", where=str(self.world.deployment.where), hint=hint)
+        cost = sum(one.cost for one in trained)
+        state = State(now, served, served, None, None, now, now, reference, 1, 0, len(trained), cost)
+        version = self._version(served)
+        effects: list[Effect] = [
+            lambda c: _register(self.world, c, trained[-1], now),
+            lambda c: registry.record_verdict(self.world.ledger, c, version, verdict, at=now),
+            lambda c: registry.promote(self.world.ledger, c, self.deployment, version, verdict, at=now, why="the first champion"),
+        ]
+        self._commit(state, effects)
+        return state
+
+    # ── a tick ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, state: State, now: int) -> State:
+        """The state after the time from `state.now` to `now`."""
+        effects = [self._answer(state, now)]
+        after = replace(state, now=now, segments=state.segments + 1)
+        for _ in range(2):  # a candidate that is judged at once may act in the same tick
+            actions = decide(self.policy, after, self.observe(after, now))
+            for action in actions:
+                after = self._act(after, action, effects)
+            after = replace(after, watched=self._watched(after, now))
+            if after.candidate is None or after.candidate.phase != "judged":
+                break
+        self._commit(after, effects)
+        return after
+
+    def _answer(self, state: State, now: int) -> Effect:
+        """Answer the requests of the tick; the segment is stored here and named in the tick's transaction."""
+        candidate, rollout = state.candidate, self.world.deployment.rollout
+        weight = rollout.steps[candidate.step] if candidate and rollout and candidate.phase == "canary" else 0.0
+        label, digest = (candidate.version.label, candidate.version.digest) if candidate else ("", "")
+        route = Route(state.champion.label, label, weight, f"{self.deployment}/{label}")
+        rows = self.world.rows(state.now, now)
+        answers = self.world.answer(rows, route, state.champion.digest, digest, state.frozen.digest)
+        stored = self.world.ledger.blobs.put(pack_predictions(answers))
+        return lambda c: append_predictions(c, self.world.branch, self.deployment, state.segments, stored, answers)
+
+    def _commit(self, state: State, effects: list[Effect]) -> None:
+        with self.world.ledger.records.begin() as connection:
+            for effect in effects:
+                effect(connection)
+            self.world.ledger.save_branch(connection, self.world.branch, state.plain())
+
+    # ── observe ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def observe(self, state: State, now: int) -> Observation:
+        """What can be known at `now`."""
+        verdict, last = self._verdict(state, now)
+        approvals = self._approvals(state.candidate) if self.policy.approvals and state.candidate else 0
+        labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
+        return Observation(now, tuple(self._alerts(state, now)), labels, verdict, last, self._compare(state, now), approvals)
+
+    def _approvals(self, candidate: Candidate) -> int:
+        found = self.world.ledger.decisions(self.world.branch)
+        return len({one.who for one in found if one.kind == "approved" and one.subject == candidate.version.label})
+
+    def _window(self) -> int:
+        return duration(self.policy.monitor.every)
+
+    def _watched(self, state: State, now: int) -> int:
+        """The end of the newest window that is whole and mature."""
+        end = state.watched
+        while self._mature(end + self._window(), now):
+            end += self._window()
+        return end
+
+    def _mature(self, end: int, now: int) -> bool:
+        rows = self.world.rows(end - self._window(), end)
+        if end > now or not len(rows):
+            return bool(end <= now)
+        done = self.world.examples.resolved[rows] <= now
+        days = self.world.days[rows]
+        return all(done[days == day].mean() >= self.policy.monitor.maturity for day in np.unique(days))
+
+    def _alerts(self, state: State, now: int) -> list[Alert]:
+        found, end = [], state.watched
+        while self._mature(end + self._window(), now):
+            found += self._watch(state, end, end + self._window(), now)
+            end += self._window()
+        return found
+
+    def _watch(self, state: State, start: int, end: int, now: int) -> list[Alert]:
+        """Look at one window, as far as the champion served it and did not learn from it."""
+        rows = self.world.rows(max(start, state.champion.since, state.champion.until), end)
+        monitor, found = self.policy.monitor, []
+        if monitor.drift and end - max(start, state.champion.until) >= self._window() - HOUR:
+            features, days = self.world.aligned(state.champion.digest, rows), self.world.utc_days(rows)
+            width = int(days.max() - days.min() + 1) if len(days) else 1
+            rate = monitor.drift.false_alarm_rate
+            profile = self.world.profile(state.champion.digest)
+            found.append(drift_alert(profile, features, days, window=width, false_alarm_rate=rate, at=now))
+        counted = rows[self.world.known(rows, now)]
+        for name in monitor.quality:
+            by = min((t.by for t in self.policy.on if getattr(t, "metric", "") == name), default=None)
+            if by is not None and name in state.reference:
+                label, served, days = self.world.examples.label[counted], self.world.served[counted], self.world.days[counted]
+                found.append(quality_alert(name, label, served, days, reference=state.reference[name], by=by, at=now))
+        return [alert for alert in found if alert is not None]
+
+    def _verdict(self, state: State, now: int) -> tuple[Verdict | None, bool]:
+        candidate = state.candidate
+        if candidate is None or candidate.phase not in ("judging", "judged"):
+            return None, False
+        if candidate.phase == "judged":
+            return candidate.verdict, True
+        if now - candidate.since < LOOKS[candidate.look] * self.holdout - HOUR:
+            return None, False
+        rows = self.world.mature(candidate.since, now)
+        champion = self.world.score(state.champion.digest, rows)
+        evidence = self.world.evidence(rows, self.world.candidate[rows], champion, 0.5)
+        verdict = judge(self.world.deployment.gates, evidence, candidate.version.label, looks=len(LOOKS))
+        return verdict, candidate.look == len(LOOKS) - 1
+
+    def _compare(self, state: State, now: int) -> Compared | None:
+        candidate = state.candidate
+        if candidate is None or candidate.phase != "canary":
+            return None
+        rows = self.world.labelled(candidate.since, now)
+        if not len(rows):
+            return None
+        label = self.world.examples.label[rows]
+        champion = self.world.score(state.champion.digest, rows)
+        worse = row_log_loss(label, self.world.candidate[rows]) - row_log_loss(label, champion)
+        test = paired_cluster_test(worse, self.world.examples.at[rows] // HOUR)
+        return Compared(len(rows), test.mean, test.p_greater)
+
+    # ── act ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _act(self, state: State, action: Action, effects: list[Effect]) -> State:
+        match action:
+            case Note(alert):
+                effects.append(self._decision(state.now, "monitor", alert.kind, state.champion.label, alert.why, alert.evidence))
+                return state
+            case Retrain(why):
+                return self._train(state, why, effects)
+            case Look(verdict):
+                return self._look(state, verdict, effects)
+            case Refuse(verdict):
+                return self._refuse(state, verdict, effects)
+            case Admit(verdict):
+                return self._admit(state, verdict, effects)
+            case Ask(missing):
+                label = self._candidate(state).version.label
+                effects.append(self._decision(state.now, "loop", "approval needed", label, f"{missing} more people must approve", {}))
+                return replace(state, candidate=replace(self._candidate(state), phase="approval"))
+            case Climb(step, why):
+                return self._climb(state, step, why, effects)
+            case Promote(why):
+                return self._promote(state, why, effects)
+            case RollBack(why, compared):
+                return self._roll_back(state, why, compared, effects)
+            case _:
+                assert_never(action)
+
+    def _candidate(self, state: State) -> Candidate:
+        assert state.candidate is not None
+        return state.candidate
+
+    def _version(self, served: Served) -> Version:
+        return Version(self.world.branch, self.world.deployment.model.name, served.number, served.digest, served.since)
+
+    def _decision(self, at: int, who: str, kind: str, subject: str, why: str, evidence: dict[str, object]) -> Effect:
+        decide = self.world.ledger.decide
+        return lambda c: decide(c, self.world.branch, at=at, who=who, kind=kind, subject=subject, why=why, evidence=evidence)
+
+    def _train(self, state: State, why: str, effects: list[Effect]) -> State:
+        now, number = state.now, state.numbers + 1
+        verdict, phase = None, "judging"
+        if self.policy.judge == "holdout":
+            trained, verdict, _ = self._judge_on_holdout(now, state, number)
+            phase = "judged"
+        else:
+            trained = [self._fit(now)]
+        model = trained[-1].model
+        version = Served(f"{model.ref.name}/{number}", number, model.ref.digest, now, now)
+        cost = sum(one.cost for one in trained)
+        effects.append(lambda c: _register(self.world, c, trained[-1], now))
+        effects.append(self._decision(now, "policy", "retrained", version.label, why, {"row_rounds": cost, "model": model.ref.digest}))
+        self.world.candidate[:] = np.nan
+        made = replace(state, numbers=number, last_attempt=now, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost)
+        return replace(made, candidate=Candidate(version, phase, now, why, verdict=verdict))
+
+    def _fit(self, until: int) -> Trained:
+        ledger, branch = self.world.ledger, self.world.branch
+        chosen = training.training_set(ledger, self.world.examples, until, branch=branch)
+        return training.train(ledger, self.world.deployment.model, chosen, branch=branch)
+
+    def _judge_on_holdout(self, now: int, state: State | None, number: int) -> tuple[list[Trained], Verdict, dict[str, float]]:
+        """Judge a twin that knows nothing of the newest rows, then fit on all rows; also the twin's quality, the reference."""
+        start = now - self.holdout if state is None else max(now - self.holdout, state.champion.until)
+        rows = self.world.mature(start, now)
+        if not len(rows):
+            raise DataError(f"no labelled row since {show(start)} to judge on", where=self.deployment, hint="choose a shorter holdout")
+        twin = self._fit(start)
+        scores = self.world.score(twin.model.ref.digest, rows)
+        champion = None if state is None else self.world.score(state.champion.digest, rows)
+        base_rate = float(self.world.examples.label[self.world.examples.known(start)].mean())
+        evidence = self.world.evidence(rows, scores, champion, base_rate)
+        verdict = judge(self.world.deployment.gates, evidence, f"{twin.model.ref.name}/{number}")
+        return [twin, self._fit(now)], verdict, self.world.reference(rows, scores)
+
+    def _look(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
+        candidate = self._candidate(state)
+        evidence = asdict(verdict)
+        effects.append(self._decision(state.now, "gates", "gates undecided", candidate.version.label, verdict.reason, evidence))
+        return replace(state, candidate=replace(candidate, look=candidate.look + 1))
+
+    def _refuse(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
+        version = self._version(self._candidate(state).version)
+        effects.append(partial(self._record, version, verdict, state.now))
+        return replace(state, candidate=None)
+
+    def _record(self, version: Version, verdict: Verdict, at: int, connection: Connection) -> None:
+        registry.record_verdict(self.world.ledger, connection, version, verdict, at=at)
+
+    def _admit(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
+        candidate = self._candidate(state)
+        effects.append(partial(self._record, self._version(candidate.version), verdict, state.now))
+        return replace(state, candidate=replace(candidate, verdict=verdict))
+
+    def _climb(self, state: State, step: int, why: str, effects: list[Effect]) -> State:
+        candidate, ledger = self._candidate(state), self.world.ledger
+        version, verdict, now = self._version(candidate.version), candidate.verdict, state.now
+        assert verdict is not None
+        if step == 0:
+            effects.append(
+                lambda c: registry.promote(ledger, c, self.deployment, version, verdict, alias="challenger", at=now, why=why)
+            )
+        effects.append(self._decision(now, "loop", "canary", version.label, why, {"step": step}))
+        return replace(state, candidate=replace(candidate, phase="canary", step=step, since=now))
+
+    def _promote(self, state: State, why: str, effects: list[Effect]) -> State:
+        candidate, ledger, now = self._candidate(state), self.world.ledger, state.now
+        version, verdict = self._version(candidate.version), candidate.verdict
+        assert verdict is not None
+        effects.append(lambda c: registry.promote(ledger, c, self.deployment, version, verdict, at=now, why=why))
+        rows = self.world.labelled(candidate.version.until, now)
+        scores = self.world.score(candidate.version.digest, rows)
+        champion = replace(candidate.version, since=now)
+        reference = self.world.reference(rows, scores)
+        return replace(state, champion=champion, previous=state.champion, candidate=None, reference=reference)
+
+    def _roll_back(self, state: State, why: str, compared: Compared, effects: list[Effect]) -> State:
+        ledger, now = self.world.ledger, state.now
+        version, champion = self._version(self._candidate(state).version), self._version(state.champion)
+        evidence = asdict(compared)
+        effects.append(
+            lambda c: registry.roll_back(ledger, c, self.deployment, version, champion, at=now, why=why, evidence=evidence)
+        )
+        return replace(state, candidate=None)
+
+
+def _register(world: World, connection: Connection, trained: Trained, at: int) -> None:
+    registry.register(world.ledger, connection, world.branch, trained.model, at=at)

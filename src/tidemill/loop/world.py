@@ -1,0 +1,141 @@
+"""What the loop sees of the world: requests, labels and scores up to a time. Nothing here looks beyond `now`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import DAY, Bools, Coded, Floats, Ref
+from tidemill.core.drift import Profile
+from tidemill.core.metrics import METRICS
+from tidemill.data import Predictions
+from tidemill.evaluation import Evidence
+from tidemill.ledger import Artifact, Ledger
+from tidemill.models import Predictor, load_model
+from tidemill.monitoring import local_days, mature_rows
+from tidemill.serving import Deployment, Route, to_challenger
+from tidemill.training import Examples
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+RUNG = "champion"
+
+
+@dataclass
+class World:
+    """The examples of a task on one branch, with the scores that versions gave so far: `served`, `frozen`, `candidate` (n,) NaN where none."""
+
+    ledger: Ledger
+    branch: str
+    deployment: Deployment
+    examples: Examples
+    timezone: str
+    maturity: float
+    served: Floats = field(init=False)
+    frozen: Floats = field(init=False)
+    candidate: Floats = field(init=False)
+    days: Ints = field(init=False)
+    _predictors: dict[str, Predictor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = len(self.examples.at)
+        self.served, self.frozen, self.candidate = (np.full(rows, np.nan) for _ in range(3))
+        self.days = local_days(self.examples.requests.event, self.timezone)
+
+    # ── rows and scores ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def rows(self, start: int, end: int) -> Ints:
+        """Requests asked in [start, end)."""
+        low, high = np.searchsorted(self.examples.at, [start, end])
+        return np.arange(low, high)
+
+    def model(self, digest: str) -> Artifact:
+        """The model artifact of a digest."""
+        return self.ledger.artifact(Ref("model", self.deployment.model.name, "", digest))
+
+    def score(self, digest: str, rows: Ints) -> Floats:
+        """Probabilities of requests by a model, as the gateway would answer."""
+        if digest not in self._predictors:
+            self._predictors[digest] = load_model(self.ledger, self.model(digest))
+        predictor, matrix = self._predictors[digest], self.examples.matrix
+        if not len(rows):
+            return np.empty(0)
+        return predictor.predict(predictor.signature.align(matrix.names, matrix.values[rows], matrix.vocabularies))
+
+    def sticky(self, column: str, rows: Ints) -> list[str]:
+        """The key by which a rollout keeps requests together: a column of the request, or its own key."""
+        texts = self.examples.requests.texts.get(column)
+        own = [key.decode() for key in self.examples.requests.keys[rows].tolist()]
+        return own if texts is None else [text or key for text, key in zip(texts.take(rows).texts(), own, strict=True)]
+
+    def answer(self, rows: Ints, route: Route, champion: str, candidate: str, frozen: str) -> Predictions:
+        """Answer requests by a route, with every version that is watched scoring every row. `champion` … are digests."""
+        scores = {digest: self.score(digest, rows) for digest in {champion, candidate, frozen} - {""}}
+        sticky_by = self.deployment.rollout.sticky_by if self.deployment.rollout else ""
+        chosen = to_challenger(route, self.sticky(sticky_by, rows)) if route.weight > 0 else np.zeros(len(rows), dtype=bool)
+        self.served[rows] = np.where(chosen, scores.get(candidate, scores[champion]), scores[champion])
+        self.frozen[rows] = scores[frozen]
+        shadows = {"champion": (route.champion, scores[champion]), "frozen": ("", scores[frozen])}
+        if candidate:
+            self.candidate[rows] = scores[candidate]
+            shadows["candidate"] = (route.challenger, scores[candidate])
+        requests = self.examples.requests
+        versions = (route.champion, route.challenger) if route.challenger else (route.champion,)
+        rungs = np.zeros(len(rows), np.int32)
+        return Predictions(requests.keys[rows], requests.at[rows], self.served[rows], chosen.astype(np.int32), versions, rungs, (RUNG,), shadows)
+
+    def restore(self, rows: Ints, segment: Predictions, candidate: str) -> None:
+        """Take back what a segment of the log holds of the candidate's, the frozen and the served scores."""
+        self.served[rows], self.frozen[rows] = segment.probability, segment.shadows["frozen"][1]
+        if candidate and segment.shadows.get("candidate", ("",))[0] == candidate:
+            self.candidate[rows] = segment.shadows["candidate"][1]
+
+    # ── what is known ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def mature(self, start: int, now: int) -> Ints:
+        """Labelled requests asked since `start` whose days are mature at `now`."""
+        rows = self.rows(start, now)
+        chosen = mature_rows(self.days[rows], self.examples.label[rows], self.examples.resolved[rows], now, self.maturity)
+        return np.asarray(rows[chosen])
+
+    def labelled(self, start: int, now: int) -> Ints:
+        """Labelled requests asked since `start`, known at `now`."""
+        rows = self.rows(start, now)
+        return np.asarray(rows[self.known(rows, now)])
+
+    def known(self, rows: Ints, now: int) -> Bools:
+        """Which rows have a label that is known at `now`."""
+        return (self.examples.resolved[rows] <= now) & ~np.isnan(self.examples.label[rows])
+
+    def new_labels(self, since: int, now: int) -> int:
+        """Labels that became known in (since, now]."""
+        resolved, label = self.examples.resolved, self.examples.label
+        return int(np.sum((resolved > since) & (resolved <= now) & ~np.isnan(label)))
+
+    def evidence(self, rows: Ints, candidate: Floats, champion: Floats | None, base_rate: float) -> Evidence:
+        """The evidence of rows, with the columns to slice by."""
+        slices: dict[str, Coded] = {name: column.take(rows) for name, column in self.examples.requests.texts.items()}
+        return Evidence(self.examples.label[rows], candidate, champion, base_rate, self.days[rows], slices)
+
+    def reference(self, rows: Ints, scores: Floats) -> dict[str, float]:
+        """Every metric of scores on rows, to compare later windows with."""
+        label = self.examples.label[rows]
+        return {name: float(metric.function(label, scores)) for name, metric in METRICS.items()} if len(rows) else {}
+
+    def profile(self, digest: str) -> Profile:
+        """The reference profile that a model carries."""
+        import msgspec
+
+        blob = self.ledger.blobs.get(self.model(digest).meta["blobs"]["profile"])
+        return Profile.from_dict(msgspec.json.decode(bytes(blob)))
+
+    def aligned(self, digest: str, rows: Ints) -> Floats:
+        """Feature rows in the order and codes of a model."""
+        self.score(digest, rows[:0])
+        matrix = self.examples.matrix
+        return self._predictors[digest].signature.align(matrix.names, matrix.values[rows], matrix.vocabularies)
+
+    def utc_days(self, rows: Ints) -> Ints:
+        """The day of prediction time (UTC) of rows."""
+        return np.asarray(self.examples.at[rows] // DAY)
+
+

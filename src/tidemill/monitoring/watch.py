@@ -1,0 +1,57 @@
+"""What a monitor finds in one window, as values. Only `loop` acts on them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import DefinitionError, Floats
+from tidemill.core.drift import DriftTest, Profile, profile_like
+from tidemill.core.metrics import METRICS
+from tidemill.core.statistics import paired_cluster_test
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that a person or a policy should know: its kind ("drift found", "quality drop", "stale data"), when, and the evidence."""
+
+    kind: str
+    at: int
+    why: str
+    metric: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def drift_alert(reference: Profile, features: Floats, days: Ints, *, window: int, false_alarm_rate: float, at: int) -> Alert | None:
+    """The alert of a window of feature rows (n, f) on `days` (n,), or None. `window` is its length in days."""
+    if not len(days):
+        return None
+    result = DriftTest(reference, window, false_alarm_rate).run(profile_like(reference, features, days))
+    if not result.drifted:
+        return None
+    top = [f"{feature.name} (PSI {feature.psi:.2f}, {feature.ratio:.0f}× its usual)" for feature in result.features[:3]]
+    doubt = f"p = {result.p_value:.3g}" if result.p_value is not None else "p unknown"
+    why = f"{', '.join(top)}; {doubt} against {result.reference_blocks} blocks of {window} days"
+    evidence = {"p": result.p_value, "statistic": result.statistic, "features": {f.name: f.psi for f in result.features[:10]}}
+    return Alert("drift found", at, why, evidence=evidence)
+
+
+def quality_alert(metric: str, y: Floats, p: Floats, days: Ints, *, reference: float, by: float, at: int, doubt: float = 0.05) -> Alert | None:
+    """The alert that a metric is worse than its reference by more than `by`, surely: a one-sided test over whole days at level `doubt`.
+
+    Raises DefinitionError for a metric that is not a mean over rows.
+    """
+    losses = METRICS[metric].row_losses
+    if losses is None:
+        fitting = [name for name, known in METRICS.items() if known.row_losses]
+        raise DefinitionError(f"a drop of {metric!r} has no test here", available=fitting, hint="watch a metric that is a mean over rows")
+    if not len(y):
+        return None
+    worse = losses(y, p) - reference
+    test = paired_cluster_test(worse - by, days)
+    if not test.p_greater < doubt:
+        return None
+    why = f"{metric} {reference + float(np.mean(worse)):.3f} against {reference:.3f} when it was judged: worse by more than {by:g}, p = {test.p_greater:.2g}"
+    return Alert("quality drop", at, why, metric, {"now": reference + float(np.mean(worse)), "reference": reference, "p": test.p_greater})

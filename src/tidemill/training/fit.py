@@ -1,0 +1,74 @@
+"""Fitting a declared model: train → compile → parity, as one tracked run that is not run again for equal inputs."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import DAY, DefinitionError, TidemillError, definition
+from tidemill.core.drift import build_profile
+from tidemill.ledger import Artifact, Ledger, Made, own_code
+from tidemill.models import compile_model, store_model
+from tidemill.tracking import Run
+from tidemill.training.declarations import Model
+from tidemill.training.examples import CODE
+from tidemill.training.sets import TrainingSet
+
+RECORDED = 2_000  # rows of the training set on which parity is proven
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run and the model version that it made; `cost` is rows × rounds, the declared price of training."""
+
+    run: Run
+    model: Artifact
+    cached: bool
+
+    @property
+    def cost(self) -> int:
+        return int(self.run.execution.params["rows"]) * int(self.model.meta["rounds"])
+
+
+def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str = "") -> Trained:
+    """Fit a model on a training set; raises DefinitionError with the file and line when its function fails."""
+    started: list[int] = []
+
+    def make() -> Made:
+        run = Run(ledger, started[0])
+        fitted = _fit(model, replace(train_set, seed=model.seed, log_metric=run.log_metric))
+        spread = np.linspace(0, len(train_set.y) - 1, min(RECORDED, len(train_set.y))).astype(np.int64)
+        recorded = np.ascontiguousarray(train_set.X[spread])
+        compiled = compile_model(fitted, train_set.signature, recorded)
+        made = store_model(ledger, model.name, compiled, train_set.signature, recorded, _profile(train_set))
+        parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference")}
+        return Made({"model": made}, _params(model, train_set), {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity})
+
+    inputs = {"definition": definition(model), "training set": train_set.ref}
+    code = own_code(*CODE, "models")
+    once = ledger.once("training run", model.name, inputs, make, branch=branch, code=code, on_start=started.append)
+    return Trained(Run(ledger, once.execution), once.output, once.cached)
+
+
+def _params(model: Model, train_set: TrainingSet) -> dict[str, Any]:
+    return {**model.params, "seed": model.seed, "rows": len(train_set.y), "features": len(train_set.signature.features)}
+
+
+def _fit(model: Model, train_set: TrainingSet) -> Any:
+    try:
+        return model.function(train_set, model.params)
+    except TidemillError:
+        raise
+    except Exception as error:
+        what = f"model {model.name!r} cannot be trained: {type(error).__name__}: {error}"
+        raise DefinitionError(what, where=str(model.where), hint="correct the function or its parameters") from error
+
+
+def _profile(train_set: TrainingSet) -> dict[str, Any]:
+    """The reference for drift: histograms of each feature by day of prediction time (UTC)."""
+    categorical = np.zeros(len(train_set.signature.features), dtype=bool)
+    categorical[train_set.categorical] = True
+    days = train_set.at // DAY
+    return build_profile(train_set.X, list(train_set.signature.features), categorical, days).to_dict()
+
+
