@@ -15,7 +15,7 @@ FORMATS = ("csv", "parquet", "json")
 class Source(Declaration):
     """A file: a path from the declaring file's folder, or `package:path` inside an installed package, which is not imported.
 
-    A `.zip` that holds one file is read as that file. `null_values` are texts that mean null (CSV).
+    A `.zip` that holds one file is read as that file. `null_values` are texts that mean null, as an empty field does (CSV).
     """
 
     kind: ClassVar[str] = "source"
@@ -61,7 +61,7 @@ class Check(Declaration):
 
     @property
     def name(self) -> str:
-        limits = [str(limit) for limit in (self.low, self.high) if limit is not None]
+        limits = [f"{side}={limit}" for side, limit in (("low", self.low), ("high", self.high)) if limit is not None]
         return f"{self.kind_of}({', '.join([self.column or self.within, *limits])})"
 
 
@@ -116,11 +116,10 @@ class Dataset(Declaration):
     def sql(self) -> str:
         """The query's text; raises MissingFile."""
         path = self.query_file()
-        if path is None:
-            return self.query or f'SELECT * FROM "{next(iter(self.sources))}"'
-        if not path.is_file():
+        if path is not None and not path.is_file():
             raise MissingFile(f"there is no file {self.query!r}", where=str(self.where), hint=f"looked at {path}")
-        return path.read_text()
+        text = path.read_text(encoding="utf-8") if path else self.query or f'SELECT * FROM "{next(iter(self.sources))}"'
+        return text.rstrip().rstrip(";")
 
     def definition(self) -> dict[str, Any]:
         """Plain data: the query by its text, whatever file holds it."""

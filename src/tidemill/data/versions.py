@@ -6,7 +6,9 @@ added: `__event` and `__known`, microseconds UTC.
 
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +62,9 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
     path = source.file()
     if path.suffix == ".zip":
         path = _unzip(path, scratch / name)
-    nulls = ", ".join(literal(value) for value in source.null_values)
+    nulls = ", ".join(literal(value) for value in ("", *source.null_values))
     reader = {
-        "csv": f"read_csv({literal(str(path))}, header = true, sample_size = -1{f', nullstr = [{nulls}]' if nulls else ''})",
+        "csv": f"read_csv({literal(str(path))}, header = true, sample_size = -1, nullstr = [{nulls}])",
         "parquet": table(path),
         "json": f"read_json_auto({literal(str(path))})",
     }[source.format]
@@ -71,11 +73,14 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
 
 
 def _unzip(path: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        names = [item for item in archive.namelist() if not item.endswith("/")]
-        if len(names) != 1:
-            raise DataError(f"{path.name} holds {len(names)} files, one is needed", where=str(path), available=names)
-        return Path(archive.extract(names[0], folder))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [item for item in archive.namelist() if not item.endswith("/") and not item.startswith("__MACOSX/")]
+            if len(names) != 1:
+                raise DataError(f"{path.name} holds {len(names)} files, one is needed", where=str(path), available=names)
+            return Path(archive.extract(names[0], folder))
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{path.name} cannot be unpacked: {error}", where=str(path), hint="fetch it again, without a password") from error
 
 
 def _place(dataset: Dataset) -> str:
@@ -85,7 +90,7 @@ def _place(dataset: Dataset) -> str:
 
 def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, str]:
     with explained(f"the query of dataset {dataset.name!r} is wrong", _place(dataset)):
-        rows = connection.execute(f"DESCRIBE\n{dataset.sql()}".replace("DESCRIBE\n", "DESCRIBE ")).fetchall()
+        rows = connection.execute(f"DESCRIBE SELECT * FROM ({dataset.sql()}\n)").fetchall()
     types = {row[0]: row[1] for row in rows}
     needed = [dataset.event_time, *([dataset.known_at] if dataset.known_at else []), *dataset.keys]
     for column in [*needed, *(check.column for check in dataset.checks if check.column)]:
@@ -116,7 +121,9 @@ def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[st
     order = f"ORDER BY __known, __event, {columns}"
     with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset)):
         connection.execute("SET threads = 1")  # the same rows must give the same bytes
-        connection.execute(f"COPY (SELECT * FROM ({rows}) {order}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)")
+        key = literal(", ".join(dataset.keys))  # rows with another key are another version: they are found and joined by it
+        options = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{tidemill_key: {key}}}"
+        connection.execute(f"COPY (SELECT * FROM ({rows}) {order}) TO {literal(str(file))} ({options})")
         connection.execute("RESET threads")
 
 
@@ -127,7 +134,7 @@ def violations(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, ty
         key = ", ".join(quote(k) for k in dataset.keys)
         nulls = " OR ".join(f"{quote(k)} IS NULL" for k in dataset.keys)
         found.append(_violation(connection, dataset, rows, "NULL key", nulls, dataset.keys))
-        found.append(_violation(connection, dataset, rows, f"key {dataset.keys} is not unique", _twice(key, rows), dataset.keys))
+        found.append(_violation(connection, dataset, rows, f"unique key ({', '.join(dataset.keys)})", _twice(key, rows), dataset.keys))
     for check in dataset.checks:
         wrong = _wrong(check, rows, types)
         if wrong:
@@ -141,9 +148,12 @@ def _twice(columns: str, rows: str) -> str:
 
 def _wrong(check: Check, rows: str, types: Mapping[str, str]) -> str:
     column = quote(check.column)
-    limits = [f"{column} < {check.low}" if check.low is not None else "", f"{column} > {check.high}" if check.high is not None else ""]
+    sides = [("<", check.low), (">", check.high)]
+    limits = [f"{column} {beyond} {limit}" for beyond, limit in sides if limit is not None and isfinite(limit)]
+        f"{column} {beyond} {limit}" for beyond, limit in (("<", check.low), (">", check.high)) if limit is not None and isfinite(limit)
+    ]
     return {
-        "in_range": " OR ".join(limit for limit in limits if limit),
+        "in_range": " OR ".join(limits),
         "not_null": f"{column} IS NULL",
         "unique": _twice(column, rows),
         "fresh": "",
