@@ -150,8 +150,6 @@ def _wrong(check: Check, rows: str, types: Mapping[str, str]) -> str:
     column = quote(check.column)
     sides = [("<", check.low), (">", check.high)]
     limits = [f"{column} {beyond} {limit}" for beyond, limit in sides if limit is not None and isfinite(limit)]
-        f"{column} {beyond} {limit}" for beyond, limit in (("<", check.low), (">", check.high)) if limit is not None and isfinite(limit)
-    ]
     return {
         "in_range": " OR ".join(limits),
         "not_null": f"{column} IS NULL",
