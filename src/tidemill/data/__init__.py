@@ -1,7 +1,7 @@
 """Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
-from tidemill.data.engine import Column, Columns, engine, explained, fetch, literal, quote
+from tidemill.data.engine import Column, Columns, engine, explained, fetch, instant_of, literal, quote
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -30,6 +30,7 @@ __all__ = [
     "fresh",
     "in_range",
     "ingest",
+    "instant_of",
     "literal",
     "not_null",
     "pack_predictions",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Column = np.ndarray[Any, np.dtype[Any]] | Coded
 Columns = dict[str, Column]
+NO_ZONE = "a time has no time zone: give its dataset one, or convert it in the query"
 
 
 @contextmanager
@@ -66,6 +67,17 @@ def table(path: Path) -> str:
     return f"read_parquet({literal(str(path))})"
 
 
+def instant_of(expression: str, timezone: str) -> str:
+    """SQL for the instant of a time: as it says itself, or read in `timezone`; without either, the query fails."""
+    naive = (
+        f"timezone({literal(timezone)}, CAST(({expression}) AS TIMESTAMP))"
+        if timezone
+        else f"CAST(error({literal(NO_ZONE)}) AS TIMESTAMPTZ)"
+    )
+    zoned = f"typeof({expression}) = 'TIMESTAMP WITH TIME ZONE'"
+    return f"epoch_us(CASE WHEN {zoned} THEN CAST(({expression}) AS TIMESTAMPTZ) ELSE {naive} END)"
+
+
 def fetch(connection: "DuckDBPyConnection", sql: str, kinds: Mapping[str, str]) -> Columns:
     """The rows of a query by column: kind "number" as float64 (null: NaN), "instant" as int64, "text" as Coded."""
     raw = connection.execute(sql).fetchnumpy()
@@ -77,5 +89,7 @@ def _column(values: Any, kind: str) -> Column:
         masked = np.ma.getmaskarray(values)
         return Coded.of(None if gone else str(value) for value, gone in zip(np.ma.getdata(values), masked, strict=True))
     if kind == "instant":
+        if np.ma.getmaskarray(values).any():
+            raise DataError("a time is null", hint="leave such rows out in the query")
         return np.asarray(np.ma.getdata(values), dtype=np.int64)
     return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)

@@ -200,6 +200,13 @@ def scan(ledger: Ledger, version: Artifact, columns: Mapping[str, tuple[str, str
     casts = {"number": "CAST(({}) AS DOUBLE)", "instant": "CAST(({}) AS BIGINT)", "text": "CAST(({}) AS VARCHAR)"}
     chosen = ", ".join(f"{casts[kind].format(sql)} AS {quote(name)}" for name, (sql, kind) in columns.items())
     path = ledger.blobs.path(version.meta["blobs"]["rows"])
-    with engine() as connection, explained(f"an expression over dataset {version.ref.name!r} is wrong", source):
-        sql = f"SELECT {chosen} FROM {table(path)} WHERE {where}"
-        return fetch(connection, sql, {name: kind for name, (_, kind) in columns.items()})
+    with engine() as connection:
+        with explained(f"an expression over dataset {version.ref.name!r} is wrong", source):
+            sql = f"SELECT {chosen} FROM {table(path)} WHERE {where}"
+            found = fetch(connection, sql, {name: kind for name, (_, kind) in columns.items()})
+        with explained(f"an expression over dataset {version.ref.name!r} may only use its own row", source):
+            # A window function or an aggregate would look at rows that are not known yet; SQL allows neither in WHERE.
+            connection.execute(
+                f"DESCRIBE SELECT 1 AS one FROM {table(path)} WHERE {' OR '.join(f'({sql}) IS NULL' for sql, _ in columns.values())}"
+            )
+    return found

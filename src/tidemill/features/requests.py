@@ -5,13 +5,14 @@ A request by key is answered from here; a request with its own columns is evalua
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from tidemill.core import Array, Coded, DataError, DefinitionError, Floats, Instants, Ref, definition, pack, unpack
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import Dataset, engine, explained, fetch, literal, quote, scan
+from tidemill.data import Dataset, engine, explained, fetch, instant_of, literal, quote, scan
 from tidemill.features.declarations import RequestView
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
@@ -63,10 +64,13 @@ def key_sql(dataset: Dataset) -> str:
     return f" || {literal(SEPARATOR)} || ".join(f"CAST({quote(part)} AS VARCHAR)" for part in dataset.keys)
 
 
-def _columns(dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str) -> dict[str, tuple[str, str]]:
-    columns = {"__key": (key_sql(dataset), "text"), "__at": (f"epoch_us({predict_at})", "instant")}
+def _columns(
+    dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str, lookups: Sequence[str]
+) -> dict[str, tuple[str, str]]:
+    columns = {"__key": (key_sql(dataset), "text"), "__at": (instant_of(predict_at, dataset.timezone), "instant")}
     columns |= {"__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    columns |= {f"t:{name}": (quote(name), "text") for name, kind in types.items() if kind == "VARCHAR" and name not in dataset.keys}
+    texts = [name for name, kind in types.items() if name in lookups or (kind == "VARCHAR" and name not in dataset.keys)]
+    columns |= {f"t:{name}": (quote(name), "text") for name in texts}
     for view in views:
         for name, feature in view.columns.items():
             columns[f"x:{view.name}__{name}"] = (feature.expression, "text" if feature.category else "number")
@@ -74,20 +78,31 @@ def _columns(dataset: Dataset, types: Mapping[str, str], views: Sequence[Request
 
 
 def build_requests(
-    ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str, *, branch: str = ""
+    ledger: Ledger,
+    dataset: Dataset,
+    version: Artifact,
+    views: Sequence[RequestView],
+    predict_at: str,
+    *,
+    lookups: Sequence[str] = (),
+    branch: str = "",
 ) -> Once:
-    """All requests of a dataset version."""
+    """All requests of a dataset version. Views are looked up by its columns of text, and by `lookups`: keys and numbers."""
     if not dataset.keys:
         raise DefinitionError(f"the request dataset {dataset.name!r} has no key", where=str(dataset.where), hint='give it one: key="…"')
-    inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at}
+    inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at, "lookups": list(lookups)}
     code = own_code(*DATA_CODE, "features")
-    return ledger.once(
-        "requests", dataset.name, inputs, lambda: _make(ledger, dataset, version, views, predict_at), branch=branch, code=code
-    )
+
+    def make() -> Made:
+        return _make(ledger, dataset, version, views, predict_at, lookups)
+
+    return ledger.once("requests", dataset.name, {**inputs, "timezone": dataset.timezone}, make, branch=branch, code=code)
 
 
-def _make(ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str) -> Made:
-    columns = _columns(dataset, version.meta["types"], views, predict_at)
+def _make(
+    ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str, lookups: Sequence[str]
+) -> Made:
+    columns = _columns(dataset, version.meta["types"], views, predict_at, lookups)
     source = str(views[0].where) if views else str(dataset.where)
     raw = scan(ledger, version, columns, "TRUE", source=source)
     keys = raw["__key"]
@@ -95,7 +110,7 @@ def _make(ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[R
     order = np.lexsort((keys.codes, raw["__at"]))  # type: ignore[arg-type]
     encoded = np.array([text.encode() for text in keys.vocabulary] or [b""])[keys.codes[order]] if len(keys) else np.empty(0, "S1")
     arrays: dict[str, Array] = {name[2:]: raw[name][order] for name in ("__at", "__event", "__known")}  # type: ignore[index]
-    arrays["keys"] = encoded.view(np.uint8).reshape(len(encoded), -1)
+    arrays["keys"] = encoded.view(np.uint8).reshape(len(encoded), encoded.dtype.itemsize)
     arrays["order"] = np.argsort(encoded, kind="stable").astype(np.int32)
     vocabularies = {}
     for name in columns:
@@ -124,28 +139,49 @@ def load_requests(ledger: Ledger, version: Artifact) -> Requests:
 
 
 def evaluate(
-    dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str, rows: Sequence[Mapping[str, Any]]
+    dataset: Dataset,
+    types: Mapping[str, str],
+    views: Sequence[RequestView],
+    predict_at: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    lookups: Sequence[str] = (),
 ) -> Requests:
     """Requests that bring their own columns, by the same SQL. Raises DataError for a missing or mistyped column."""
-    columns = _columns(dataset, types, views, predict_at)
+    columns = _columns(dataset, types, views, predict_at, lookups)
     plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
-    for row in rows:
-        missing = [name for name in plain if name not in row]
-        if missing:
-            raise DataError(
-                f"the request lacks {missing[0]!r}", available=sorted(row), hint=f"send a known key, or all of: {', '.join(plain)}"
-            )
-    order = ", ".join(f"CAST(? AS {kind}) AS {quote(name)}" for name, kind in plain.items())
-    event = f"epoch_us({quote(dataset.event_time)}) AS __event, epoch_us({quote(dataset.known_at or dataset.event_time)}) AS __known"
+    values = [_values(plain, row) for row in rows]
+    casts = ", ".join(f"CAST(? AS {kind}) AS {quote(name)}" for name, kind in plain.items())
+    event, known = (instant_of(quote(name), dataset.timezone) for name in (dataset.event_time, dataset.known_at or dataset.event_time))
+    verb = "CREATE TABLE requests AS"
     with engine() as connection, explained("the request cannot be evaluated"):
-        for i, row in enumerate(rows):
-            values = [row[name] for name in plain]
-            verb = "CREATE TABLE requests AS" if i == 0 else "INSERT INTO requests"
-            connection.execute(f"{verb} SELECT *, {event}, {i} AS __row FROM (SELECT {order})", values)
-        casts = {"number": "DOUBLE", "instant": "BIGINT", "text": "VARCHAR"}
-        chosen = ", ".join(f"CAST({sql} AS {casts[kind]}) AS {quote(name)}" for name, (sql, kind) in columns.items())
+        for i, row in enumerate(values):
+            row_sql = f"SELECT *, {event} AS __event, {known} AS __known, {i} AS __row FROM (SELECT {casts})"
+            connection.execute(f"{verb} {row_sql}", row)
+            verb = "INSERT INTO requests"
+        if not rows:
+            nothing = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in plain.items())
+            connection.execute(f"{verb} SELECT *, 0::BIGINT AS __event, 0::BIGINT AS __known, 0 AS __row FROM (SELECT {nothing}) LIMIT 0")
+        as_kind = {"number": "DOUBLE", "instant": "BIGINT", "text": "VARCHAR"}
+        chosen = ", ".join(f"CAST({sql} AS {as_kind[kind]}) AS {quote(name)}" for name, (sql, kind) in columns.items())
         raw = fetch(connection, f"SELECT {chosen} FROM requests ORDER BY __row", {name: kind for name, (_, kind) in columns.items()})
     return _of_raw(raw)
+
+
+def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
+    for name, kind in types.items():
+        if name not in row:
+            raise DataError(f"the request lacks {name!r}", available=sorted(row), hint=f"send a known key, or all of: {', '.join(types)}")
+        if kind == "TIMESTAMP WITH TIME ZONE" and row[name] is not None and not _zoned(row[name]):
+            raise DataError(f"the request's {name} = {row[name]} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+    return [row[name] for name in types]
+
+
+def _zoned(value: Any) -> bool:
+    try:
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).tzinfo is not None
+    except (ValueError, AttributeError):
+        return False
 
 
 def _of_raw(raw: Mapping[str, Any]) -> Requests:
@@ -154,5 +190,5 @@ def _of_raw(raw: Mapping[str, Any]) -> Requests:
     vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
     numbers = [np.where(c.codes >= 0, c.codes, np.nan) if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
-    keys = np.array([(text or "").encode() for text in raw["__key"].texts()])
+    keys = np.array([(text or "").encode() for text in raw["__key"].texts()], dtype=bytes)
     return Requests(keys, raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)

@@ -86,8 +86,10 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     raw = scan(ledger, dataset, {**needed, **columns}, f"{key} IS NOT NULL", source=str(view.where))
     entity, event, known = raw["__entity"], raw["__event"], raw["__known"]
     assert isinstance(entity, Coded)
-    order = np.lexsort((np.arange(len(entity)), known, event, entity.codes))  # type: ignore[arg-type]
-    arrays: dict[str, Array] = {"entity": entity.codes[order], "event": event[order], "known": known[order]}  # type: ignore[dict-item]
+    assert isinstance(event, np.ndarray)
+    assert isinstance(known, np.ndarray)
+    order = np.lexsort((np.arange(len(entity)), known, event, entity.codes))
+    arrays: dict[str, Array] = {"entity": entity.codes[order], "event": event[order], "known": known[order]}
     vocabularies = {}
     for name in columns:
         column = raw[name]
