@@ -54,7 +54,7 @@ def instant(moment: datetime | date | str, timezone: str = "UTC") -> int:
         except ValueError:
             raise DefinitionError(f"{moment!r} is not a time", hint="write ISO 8601, for example 2013-05-01T12:00:00Z") from None
     if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=ZoneInfo(timezone))
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=ZoneInfo(timezone))
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)

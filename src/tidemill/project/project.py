@@ -80,7 +80,7 @@ class Project:
     @contextmanager
     def writing(self, command: str, *, wait: float = 0.0) -> Iterator[Ledger]:
         """The ledger, with the writer's lock held. Executions that dead processes left open are closed first."""
-        with writer(self.state / "writer.lock", command, wait=wait, waiting=lambda who: print(who, file=sys.stderr)):
+        with writer(self.state / "writer.lock", command, wait=wait, waiting=lambda who: print(who, file=sys.stderr)):  # noqa: T201 – said once, to the person who waits
             ledger = self.ledger()
             try:
                 ledger.close_dead()
@@ -96,6 +96,7 @@ class Project:
 def load(folder: Path | str = ".") -> Project:
     """The project in a folder; raises MissingFile, DefinitionError with file and line."""
     settings = read_settings(Path(folder))
+    _forget()
     found: dict[tuple[str, str], Declaration] = {}
     for path in sorted(settings.folder.glob("*.py")):
         module = _import(path)
@@ -116,31 +117,57 @@ def _collect(found: dict[tuple[str, str], Declaration], declaration: Declaration
         )
 
 
+_imported: set[str] = set()  # modules of projects: another project may have files of the same names, and a file may have changed
+
+
+def _forget() -> None:
+    for name in _imported:
+        sys.modules.pop(name, None)
+    _imported.clear()
+
+
 def _import(path: Path) -> ModuleType:
     name = f"_tidemill_project_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except TidemillError as error:
-        error.where = error.where or _place(error, path)
-        raise
-    except Exception as error:
-        hint = "install what it needs" if isinstance(error, ImportError) else "correct the file"
-        raise DefinitionError(
-            f"{path.name} cannot be imported: {type(error).__name__}: {error}", where=_place(error, path), hint=hint
-        ) from error
-    finally:
-        sys.path.remove(str(path.parent))
+    with _importing(path.parent):
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except TidemillError as error:
+            error.where = error.where or _place(error, path)
+            raise
+        except Exception as error:
+            hint = "install what it needs" if isinstance(error, ImportError) else "correct the file"
+            what = f"{path.name} cannot be imported: {type(error).__name__}: {error}"
+            raise DefinitionError(what, where=_place(error, path), hint=hint) from error
     return module
+
+
+@contextmanager
+def _importing(folder: Path) -> Iterator[None]:
+    """Files of the folder can import each other. Their byte code is not written: it is kept by seconds, too coarse for an edit."""
+    before, writes = set(sys.modules), sys.dont_write_bytecode
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes
+        sys.path.remove(str(folder))
+        new = {name: getattr(sys.modules.get(name), "__file__", None) for name in set(sys.modules) - before}
+        _imported.update(name for name, file in new.items() if _of_project(file, folder))
+
+
+def _of_project(file: str | None, folder: Path) -> bool:
+    """Whether a file is the project's own: in its folder, and not in an environment that lies there."""
+    return file is not None and Path(file).is_relative_to(folder) and not {"site-packages", "dist-packages"} & set(Path(file).parts)
 
 
 def _place(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _of_project(frame.filename, path.parent)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tidemill.core import DefinitionError, MissingFile, instant
 
@@ -53,14 +54,20 @@ def read_settings(folder: Path) -> Settings:
         hint = "go to a project's folder, or make one: `tidemill init data.csv`"
         raise MissingFile(f"no {FILE} here", where=str(folder), hint=hint)
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{FILE} cannot be read: {error}", where=str(path)) from None
-    values = {f"{table}.{key}": value for table, items in tables.items() if isinstance(items, dict) for key, value in items.items()}
+    loose = {table: items for table, items in tables.items() if not isinstance(items, dict)}
+    values = {f"{table}.{key}": value for table, items in tables.items() if table not in loose for key, value in items.items()} | loose
     for name, value in values.items():
         _check(name, value, path)
     if not values.get("project.name"):
         raise DefinitionError("the project has no name", where=str(path), hint='add [project] name = "…"')
+    try:
+        ZoneInfo(values.get("project.timezone", "UTC"))
+    except (KeyError, ValueError, OSError):
+        what = f"project.timezone = {values['project.timezone']!r} is not a time zone"
+        raise DefinitionError(what, where=str(path), hint="write a name of the IANA database, for example Europe/Berlin") from None
     return Settings(folder.resolve(), values)
 
 
