@@ -5,14 +5,16 @@ that, so both paths are one piece of code.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from tidemill.core import Coded, Damaged, Instants, digest_bytes, duration, pack, unpack
+from tidemill.core import Coded, Damaged, Instants, StoreError, digest_bytes, duration, pack, unpack
 from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.views import Block, ViewLog, of_arrays
+from tidemill.store import store_error
 
 
 class OnlineStore(Protocol):
@@ -53,12 +55,22 @@ class LmdbOnline:
     def __init__(self, folder: Path, *, gigabytes: float = 16) -> None:
         import lmdb
 
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
+        self._error, self._folder = lmdb.Error, folder
+        with self._explained():
+            folder.mkdir(parents=True, exist_ok=True)
             self._db: lmdb.Environment = lmdb.open(str(folder), map_size=int(gigabytes * 2**30), max_dbs=1, sync=False, metasync=False)
-        except lmdb.Error as error:
-            hint = "it is a cache: delete the folder, it is made anew"
-            raise Damaged(f"the online store cannot be opened: {error}", where=str(folder), hint=hint) from error
+            self._db.reader_check()  # frees the places of readers that were killed
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise store_error(error, str(self._folder)) from error
+        except self._error as error:
+            kind = Damaged if type(error).__name__ in ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError") else StoreError
+            hint = "free some space; if that is not it, delete the folder: it is a cache and is made anew"
+            raise kind(f"the online store cannot be used: {error}", where=str(self._folder), hint=hint) from error
 
     @staticmethod
     def _key(version: str, entity: str) -> bytes:
@@ -66,17 +78,17 @@ class LmdbOnline:
         return version[:16].encode() + b"/" + (text if len(text) < 400 else digest_bytes(text).encode())  # LMDB takes 511 bytes
 
     def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
-        with self._db.begin(buffers=False) as transaction:
+        with self._explained(), self._db.begin(buffers=False) as transaction:
             return [transaction.get(self._key(version, entity)) for entity in entities]
 
     def watermark(self, version: str) -> int | None:
-        with self._db.begin() as transaction:
+        with self._explained(), self._db.begin() as transaction:
             found = transaction.get(b"watermark/" + version.encode())
         return int.from_bytes(found, "little", signed=True) if found else None
 
     def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
         mark = b"watermark/" + version.encode()
-        with self._db.begin(write=True) as transaction:
+        with self._explained(), self._db.begin(write=True) as transaction:
             found = transaction.get(mark)
             if found and int.from_bytes(found, "little", signed=True) > watermark:
                 return
