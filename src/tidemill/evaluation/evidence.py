@@ -1,5 +1,6 @@
 """The evidence that gates judge: scores of a candidate and of the champion on the same labelled rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from tidemill.core import Coded, Floats
 from tidemill.core.metrics import METRICS
+from tidemill.core.statistics import t_cdf
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 NAMES = {"roc_auc": "roc_auc", "log_loss": "log_loss", "calibration_error": "ece"}  # reported name → metric
@@ -32,6 +34,32 @@ class Evidence:
     @property
     def rival_name(self) -> str:
         return "the champion" if self.champion is not None else "the base rate"
+
+
+def daily_means(values: Floats, days: Ints) -> tuple[float, ...]:
+    """The mean of each day, in the order of the days.
+
+    >>> daily_means(np.array([1.0, 3.0, 5.0]), np.array([1, 1, 2]))
+    (2.0, 5.0)
+    """
+    found, codes = np.unique(days, return_inverse=True)
+    return tuple((np.bincount(codes, weights=values) / np.bincount(codes)).tolist()) if len(found) else ()
+
+
+def p_above_zero(now: Sequence[float], usual: Sequence[float]) -> float:
+    """One-sided p that the mean of the days `now` is above 0, with the spread between days taken from the days `usual`.
+
+    A rollout's step may last a single day, whose rows are alike: only other days tell how much a day differs by chance.
+    t with len(usual) − 1 degrees of freedom; 1.0 where there are fewer than three usual days, or none now.
+
+    >>> round(p_above_zero([0.5], [0.1, -0.1, 0.1, -0.1, 0.0]), 4)
+    0.0037
+    """
+    if len(usual) < 3 or not now:
+        return 1.0
+    spread = float(np.std(usual, ddof=1)) / len(now) ** 0.5
+    mean = float(np.mean(now))
+    return 1.0 if spread == 0 and mean <= 0 else t_cdf(-mean / spread if spread else -np.inf, len(usual) - 1)
 
 
 def quality(y: Floats, p: Floats) -> dict[str, float | None]:

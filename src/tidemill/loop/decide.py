@@ -38,8 +38,8 @@ def _judged(policy: RetrainPolicy, rollout: Canary | None, seen: Observation) ->
     if not seen.verdict.passed:
         return [Refuse(seen.verdict) if seen.last_look else Look(seen.verdict)]
     if seen.approvals < policy.approvals:
-        return [Admit(seen.verdict), Ask(policy.approvals - seen.approvals)]
-    return [Admit(seen.verdict), *_live(rollout)]
+        return [Admit(seen.verdict, seen.daily), Ask(policy.approvals - seen.approvals)]
+    return [Admit(seen.verdict, seen.daily), *_live(rollout)]
 
 
 def _live(rollout: Canary | None) -> list[Action]:

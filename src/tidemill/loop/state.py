@@ -22,7 +22,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version on its way. `phase`: judging (gates look at rows to come), judged, approval (people are asked), canary."""
+    """A version on its way. `phase`: judging (gates look at rows to come), judged, approval (people are asked), canary.
+
+    `daily`: by how much its log loss was above the champion's on each day that the gates saw: how much a day differs by chance.
+    """
 
     version: Served
     phase: str
@@ -31,6 +34,7 @@ class Candidate:
     look: int = 0
     step: int = 0
     verdict: Verdict | None = None
+    daily: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Observation:
     alerts: tuple[Alert, ...] = ()
     new_labels: int = 0
     verdict: Verdict | None = None
+    daily: tuple[float, ...] = ()
     last_look: bool = False
     compared: Compared | None = None
     approvals: int = 0
@@ -113,6 +118,7 @@ class Admit:
     """The gates pass the candidate; with `rollout` it starts to climb, otherwise people are asked or it is promoted."""
 
     verdict: Verdict
+    daily: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

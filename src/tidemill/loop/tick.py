@@ -12,11 +12,10 @@ import numpy as np
 from sqlalchemy import Connection
 
 from tidemill import registry, training
-from tidemill.core import DAY, HOUR, DataError, Refused, Verdict, duration, show
+from tidemill.core import DAY, HOUR, DataError, Floats, Refused, Verdict, duration, show
 from tidemill.core.metrics import row_log_loss
-from tidemill.core.statistics import paired_cluster_test
 from tidemill.data import append_predictions, pack_predictions
-from tidemill.evaluation import judge
+from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
 from tidemill.loop.declarations import RetrainPolicy
 from tidemill.loop.state import (
@@ -67,7 +66,7 @@ class Loop:
 
     def begin(self, now: int) -> State:
         """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do."""
-        trained, verdict, reference = self._judge_on_holdout(now, None, 1)
+        trained, verdict, reference, _ = self._judge_on_holdout(now, None, 1)
         served = Served(f"{trained[-1].model.ref.name}/1", 1, trained[-1].model.ref.digest, now, now)
         if not verdict.passed:
             hint = "give it better features, more data, or gates that it can pass"
@@ -120,10 +119,10 @@ class Loop:
 
     def observe(self, state: State, now: int) -> Observation:
         """What can be known at `now`."""
-        verdict, last = self._verdict(state, now)
+        verdict, daily, last = self._verdict(state, now)
         approvals = self._approvals(state.candidate) if self.policy.approvals and state.candidate else 0
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
-        return Observation(now, tuple(self._alerts(state, now)), labels, verdict, last, self._compare(state, now), approvals)
+        return Observation(now, tuple(self._alerts(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
 
     def _approvals(self, candidate: Candidate) -> int:
         found = self.world.ledger.decisions(self.world.branch)
@@ -172,32 +171,30 @@ class Loop:
                 found.append(quality_alert(name, label, served, days, reference=state.reference[name], by=by, at=now))
         return [alert for alert in found if alert is not None]
 
-    def _verdict(self, state: State, now: int) -> tuple[Verdict | None, bool]:
+    def _verdict(self, state: State, now: int) -> tuple[Verdict | None, tuple[float, ...], bool]:
+        """The gates' verdict where a look is due, the daily differences behind it, and whether it is the last look."""
         candidate = state.candidate
         if candidate is None or candidate.phase not in ("judging", "judged"):
-            return None, False
+            return None, (), False
         if candidate.phase == "judged":
-            return candidate.verdict, True
+            return candidate.verdict, candidate.daily, True
         if now - candidate.since < LOOKS[candidate.look] * self.holdout - HOUR:
-            return None, False
+            return None, (), False
         rows = self.world.mature(candidate.since, now)
         champion = self.world.score(state.champion.digest, rows)
         evidence = self.world.evidence(rows, self.world.candidate[rows], champion, 0.5)
         verdict = judge(self.world.deployment.gates, evidence, candidate.version.label, looks=len(LOOKS))
-        return verdict, candidate.look == len(LOOKS) - 1
+        return verdict, _daily(evidence), candidate.look == len(LOOKS) - 1
 
     def _compare(self, state: State, now: int) -> Compared | None:
         candidate = state.candidate
         if candidate is None or candidate.phase != "canary":
             return None
         rows = self.world.labelled(candidate.since, now)
-        if not len(rows):
-            return None
-        label = self.world.examples.label[rows]
-        champion = self.world.score(state.champion.digest, rows)
-        worse = row_log_loss(label, self.world.candidate[rows]) - row_log_loss(label, champion)
-        test = paired_cluster_test(worse, self.world.examples.at[rows] // HOUR)
-        return Compared(len(rows), test.mean, test.p_greater)
+        evidence = self.world.evidence(rows, self.world.candidate[rows], self.world.score(state.champion.digest, rows), 0.5)
+        daily = _daily(evidence)
+        worse = float(np.mean(_worse(evidence))) if len(rows) else 0.0
+        return Compared(len(rows), worse, p_above_zero(daily, candidate.daily))
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,8 +209,8 @@ class Loop:
                 return self._look(state, verdict, effects)
             case Refuse(verdict):
                 return self._refuse(state, verdict, effects)
-            case Admit(verdict):
-                return self._admit(state, verdict, effects)
+            case Admit(verdict, daily):
+                return self._admit(state, verdict, daily, effects)
             case Ask(missing):
                 label = self._candidate(state).version.label
                 effects.append(self._decision(state.now, "loop", "approval needed", label, f"{missing} more people must approve", {}))
@@ -240,9 +237,10 @@ class Loop:
 
     def _train(self, state: State, why: str, effects: list[Effect]) -> State:
         now, number = state.now, state.numbers + 1
-        verdict, phase = None, "judging"
+        verdict: Verdict | None = None
+        phase, daily = "judging", tuple[float, ...]()
         if self.policy.judge == "holdout":
-            trained, verdict, _ = self._judge_on_holdout(now, state, number)
+            trained, verdict, _, daily = self._judge_on_holdout(now, state, number)
             phase = "judged"
         else:
             trained = [self._fit(now)]
@@ -253,15 +251,15 @@ class Loop:
         effects.append(self._decision(now, "policy", "retrained", version.label, why, {"row_rounds": cost, "model": model.ref.digest}))
         self.world.candidate[:] = np.nan
         made = replace(state, numbers=number, last_attempt=now, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost)
-        return replace(made, candidate=Candidate(version, phase, now, why, verdict=verdict))
+        return replace(made, candidate=Candidate(version, phase, now, why, verdict=verdict, daily=daily))
 
     def _fit(self, until: int) -> Trained:
         ledger, branch = self.world.ledger, self.world.branch
         chosen = training.training_set(ledger, self.world.examples, until, branch=branch)
         return training.train(ledger, self.world.deployment.model, chosen, branch=branch)
 
-    def _judge_on_holdout(self, now: int, state: State | None, number: int) -> tuple[list[Trained], Verdict, dict[str, float]]:
-        """Judge a twin that knows nothing of the newest rows, then fit on all rows; also the twin's quality, the reference."""
+    def _judge_on_holdout(self, now: int, state: State | None, number: int) -> tuple[list[Trained], Verdict, dict[str, float], tuple[float, ...]]:
+        """Judge a twin that knows nothing of the newest rows, then fit on all rows; also the twin's quality and daily differences."""
         start = now - self.holdout if state is None else max(now - self.holdout, state.champion.until)
         rows = self.world.mature(start, now)
         if not len(rows):
@@ -272,7 +270,7 @@ class Loop:
         base_rate = float(self.world.examples.label[self.world.examples.known(start)].mean())
         evidence = self.world.evidence(rows, scores, champion, base_rate)
         verdict = judge(self.world.deployment.gates, evidence, f"{twin.model.ref.name}/{number}")
-        return [twin, self._fit(now)], verdict, self.world.reference(rows, scores)
+        return [twin, self._fit(now)], verdict, self.world.reference(rows, scores), _daily(evidence)
 
     def _look(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
         candidate = self._candidate(state)
@@ -288,10 +286,10 @@ class Loop:
     def _record(self, version: Version, verdict: Verdict, at: int, connection: Connection) -> None:
         registry.record_verdict(self.world.ledger, connection, version, verdict, at=at)
 
-    def _admit(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
+    def _admit(self, state: State, verdict: Verdict, daily: tuple[float, ...], effects: list[Effect]) -> State:
         candidate = self._candidate(state)
         effects.append(partial(self._record, self._version(candidate.version), verdict, state.now))
-        return replace(state, candidate=replace(candidate, verdict=verdict))
+        return replace(state, candidate=replace(candidate, verdict=verdict, daily=daily))
 
     def _climb(self, state: State, step: int, why: str, effects: list[Effect]) -> State:
         candidate, ledger = self._candidate(state), self.world.ledger
@@ -323,6 +321,15 @@ class Loop:
             lambda c: registry.roll_back(ledger, c, self.deployment, version, champion, at=now, why=why, evidence=evidence)
         )
         return replace(state, candidate=None)
+
+
+def _worse(evidence: Evidence) -> Floats:
+    """By how much the candidate's log loss is above its rival's, row by row."""
+    return row_log_loss(evidence.y, evidence.candidate) - row_log_loss(evidence.y, evidence.rival)
+
+
+def _daily(evidence: Evidence) -> tuple[float, ...]:
+    return daily_means(_worse(evidence), evidence.days)
 
 
 def _register(world: World, connection: Connection, trained: Trained, at: int) -> None:

@@ -109,7 +109,7 @@ def hostile_rows(recorded: Floats, signature: Signature, thresholds: dict[int, F
     made = np.ascontiguousarray(recorded[random.integers(0, len(recorded), rows)])
     for feature, values in thresholds.items():
         if feature not in signature.categorical:
-            beside = np.concatenate([values, np.nextafter(values, np.inf), np.nextafter(values, -np.inf), [0.0, -0.0, 1e300, -1e300]])
+            beside = np.concatenate([values, np.nextafter(values, np.inf), np.nextafter(values, -np.inf), [0.0, -0.0, 1e200, -1e200]])
             made[: rows // 2, feature] = random.choice(beside, rows // 2)
     for feature in signature.categorical:
         size = len(signature.categories[signature.features[feature]])
