@@ -38,7 +38,7 @@ def digest_value(value: Any) -> str:
     """
     text = canonical(value)
     if b"null" in text:  # JSON has no infinity and no NaN
-        text = canonical(_spelled(msgspec.to_builtins(value)))
+        text = canonical(_spelled(msgspec.to_builtins(value, order="deterministic")))
     return digest_bytes(text)
 
 

@@ -5,6 +5,7 @@ Whole numbers because a window's edge must fall on the same side offline and onl
 
 import re
 from datetime import UTC, date, datetime
+from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from tidemill.core.errors import DefinitionError
@@ -25,7 +26,7 @@ def duration(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min|m|h|d|w)", text.strip())
     if not match:
         raise DefinitionError(f"{text!r} is not a duration", hint='write a number and a unit, for example "1h", "28d" or "50ms"')
-    return round(float(match[1]) * _UNITS[match[2]])
+    return round(Fraction(match[1]) * _UNITS[match[2]])
 
 
 def show_duration(us: int) -> str:
