@@ -36,10 +36,10 @@ class Other:
         self.process.wait()
 
 
-def run_python(code: str, *arguments: object, user: int | None = None) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a few lines in a process of their own, to the end."""
     call = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(call, capture_output=True, text=True, timeout=120, user=user, check=False)
+    return subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
 
 
 @contextmanager

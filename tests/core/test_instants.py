@@ -51,16 +51,11 @@ def test_what_is_not_a_time_is_refused() -> None:
         instant("yesterday")
 
 
-@given(
-    st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1)),
-    st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata"]),
-)  # noqa: DTZ001
-def test_an_instant_survives_the_way_to_people_and_back(naive: datetime, zone: str) -> None:
-    us = instant(naive.replace(tzinfo=UTC))
+@given(st.integers(-2 * 10**15, 7 * 10**15), st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata"]))
+def test_an_instant_survives_the_way_to_people_and_back(us: int, zone: str) -> None:
     assert instant(moment(us, zone)) == us
-    assert instant(show(us)) == us
-    if zone == "UTC":
-        assert moment(us) - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(microseconds=us)
+    assert instant(show(us, zone)) == us
+    assert moment(us, zone) - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(microseconds=us)
 
 
 def test_days_between_midnights_are_23_and_25_hours_long_when_clocks_change() -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from tidemill.core import Busy, Damaged, MissingFile, StoreError
 
@@ -36,10 +36,15 @@ def _explain(error: BaseException, where: str) -> StoreError:
     return StoreError(f"the records cannot be used: {said}", where=where, hint=hint)
 
 
+def _may_write(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK)
+
+
 def _open(path: Path, read_only: bool) -> sqlite3.Connection:
-    """A connection. Where the disk itself is read-only and no writer was interrupted, the file cannot change: SQLite is told so."""
+    """A connection. SQLite readers share a file beside the database; where they cannot make it and no writer is open, there is
+    nothing to share."""
     mode = "mode=ro" if read_only else "mode=rwc"
-    if read_only and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+    if read_only and not _may_write(path) and not path.with_name(f"{path.name}-wal").exists():
         mode += "&immutable=1"
     return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=30, check_same_thread=False)
 
@@ -48,7 +53,8 @@ def _engine(path: Path | None, read_only: bool) -> Engine:
     if path is None:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
-        engine = create_engine("sqlite://", creator=lambda: _open(path, read_only), poolclass=QueuePool)
+        pool = QueuePool if _may_write(path) or not read_only else NullPool  # a writer may come: look anew each time
+        engine = create_engine("sqlite://", creator=lambda: _open(path, read_only), poolclass=pool)
 
     @event.listens_for(engine, "connect")
     def settings(connection, _record) -> None:  # type: ignore[no-untyped-def]
@@ -121,8 +127,11 @@ class Records:
 
     def check(self) -> list[str]:
         """What SQLite's own integrity check finds wrong; empty when the file is sound."""
-        with self.read() as connection:
-            rows = connection.execute(text("pragma integrity_check")).scalars().all()
+        try:
+            with self.read() as connection:
+                rows = connection.execute(text("pragma integrity_check")).scalars().all()
+        except Damaged as error:
+            return [error.what]
         return [str(row) for row in rows if row != "ok"]
 
     def close(self) -> None:

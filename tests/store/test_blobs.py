@@ -1,0 +1,87 @@
+"""Acceptance suite of `Blobs`: every implementation passes it (the fixture `blobs` makes them)."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidemill.core import Damaged, MissingFile, digest_bytes
+from tidemill.store import Blobs, FolderBlobs, MemoryBlobs
+
+UNKNOWN = digest_bytes(b"never stored")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=2000))
+def test_what_goes_in_comes_out(blobs: Blobs, data: bytes) -> None:
+    digest = blobs.put(data)
+    assert digest == digest_bytes(data)
+    assert bytes(blobs.get(digest)) == data
+    assert blobs.path(digest).read_bytes() == data
+    blobs.verify(digest)
+
+
+def test_storing_again_changes_nothing(blobs: Blobs) -> None:
+    assert blobs.put(b"same") == blobs.put(b"same")
+    assert list(blobs.digests()) == [digest_bytes(b"same")]
+
+
+def test_all_that_is_stored_is_listed(blobs: Blobs) -> None:
+    assert list(blobs.digests()) == []
+    stored = {blobs.put(bytes([i])) for i in range(20)}
+    assert set(blobs.digests()) == stored
+
+
+def test_a_view_cannot_be_written(blobs: Blobs) -> None:
+    view = blobs.get(blobs.put(b"fixed"))
+    assert view.readonly
+
+
+def test_what_was_deleted_is_missing(blobs: Blobs) -> None:
+    digest = blobs.put(b"gone soon")
+    blobs.path(digest)
+    view = blobs.get(digest)
+    assert blobs.has(digest)
+    blobs.delete(digest)
+    blobs.delete(digest)
+    assert not blobs.has(digest)
+    assert bytes(view) == b"gone soon"  # what is open stays readable
+    for read in (blobs.get, blobs.path, blobs.verify):
+        with pytest.raises(MissingFile, match="is not stored"):
+            read(digest)
+
+
+@pytest.mark.parametrize("digest", [UNKNOWN, "", "../../etc/passwd", "..", "/etc/passwd", "ab/../../..", UNKNOWN.upper()])
+def test_what_was_never_stored_is_missing_wherever_its_name_leads(blobs: Blobs, digest: str) -> None:
+    assert not blobs.has(digest)
+    for read in (blobs.get, blobs.path):
+        with pytest.raises(MissingFile):
+            read(digest)
+
+
+def test_damage_in_a_file_is_found(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    digest = blobs.put(b"x" * 1000)
+    path = blobs.path(digest)
+    path.chmod(0o644)
+    for damaged in (b"x" * 999 + b"y", b"x" * 999, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(Damaged, match="not what was written") as error:
+            blobs.verify(digest)
+        assert error.value.where == str(path)
+        assert "run again" in error.value.hint
+    assert blobs.put(b"x" * 1000) == digest  # a cut file is written again
+    blobs.verify(digest)
+
+
+def test_a_file_that_was_left_half_written_is_not_a_blob(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    digest = blobs.put(b"whole")
+    (blobs.path(digest).parent / ".part-killed").write_bytes(b"hal")
+    assert list(blobs.digests()) == [digest]
+
+
+def test_memory_forgets_with_its_object() -> None:
+    digest = MemoryBlobs().put(b"x")
+    assert not MemoryBlobs().has(digest)
