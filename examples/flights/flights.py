@@ -71,7 +71,7 @@ late = tm.Task(
 
 @tm.model(late, seed=13, params={"num_leaves": 31, "learning_rate": 0.06, "n_estimators": 150, "min_child_samples": 100})
 def boosted(train: tm.TrainingSet, params: tm.Params) -> LGBMClassifier:
-    model = LGBMClassifier(**params, random_state=train.seed, deterministic=True, force_row_wise=True, n_jobs=2, verbose=-1)
+    model = LGBMClassifier(**params, random_state=train.seed, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
     return model.fit(train.X, train.y, categorical_feature=train.categorical)
 
 

@@ -34,8 +34,42 @@ if TYPE_CHECKING:
     from tidemill.core.coded import Codes as Codes
     from tidemill.core.coded import Floats as Floats
     from tidemill.core.coded import Instants as Instants
+    from tidemill.core.drift import DriftTest as DriftTest
+    from tidemill.core.drift import Profile as Profile
+    from tidemill.core.drift import build_profile as build_profile
+    from tidemill.core.drift import profile_like as profile_like
+    from tidemill.core.metrics import METRICS as METRICS
+    from tidemill.core.metrics import calibration_curve as calibration_curve
+    from tidemill.core.metrics import calibration_error as calibration_error
+    from tidemill.core.metrics import roc_auc as roc_auc
+    from tidemill.core.metrics import row_log_loss as row_log_loss
+    from tidemill.core.statistics import Interval as Interval
+    from tidemill.core.statistics import bonferroni as bonferroni
+    from tidemill.core.statistics import cluster_bootstrap_mean as cluster_bootstrap_mean
+    from tidemill.core.statistics import mean_of_monthly_auc_bootstrap as mean_of_monthly_auc_bootstrap
+    from tidemill.core.statistics import paired_bootstrap as paired_bootstrap
+    from tidemill.core.statistics import paired_cluster_test as paired_cluster_test
+    from tidemill.core.statistics import spend as spend
+    from tidemill.core.statistics import t_cdf as t_cdf
 
 _WITH_NUMPY = {
+    "Interval": "statistics",
+    "DriftTest": "drift",
+    "METRICS": "metrics",
+    "Profile": "drift",
+    "bonferroni": "statistics",
+    "build_profile": "drift",
+    "calibration_curve": "metrics",
+    "calibration_error": "metrics",
+    "cluster_bootstrap_mean": "statistics",
+    "mean_of_monthly_auc_bootstrap": "statistics",
+    "paired_bootstrap": "statistics",
+    "paired_cluster_test": "statistics",
+    "profile_like": "drift",
+    "roc_auc": "metrics",
+    "row_log_loss": "metrics",
+    "spend": "statistics",
+    "t_cdf": "statistics",
     "Array": "arrays",
     "Bools": "coded",
     "Coded": "coded",
@@ -49,6 +83,7 @@ _WITH_NUMPY = {
 __all__ = [
     "DAY",
     "HOUR",
+    "METRICS",
     "MINUTE",
     "SECOND",
     "Approval",
@@ -61,12 +96,15 @@ __all__ = [
     "DataError",
     "Declaration",
     "DefinitionError",
+    "DriftTest",
     "Floats",
     "GateResult",
     "Instants",
+    "Interval",
     "MissingExtra",
     "MissingFile",
     "NoExactForm",
+    "Profile",
     "Ref",
     "Refused",
     "StoreError",
@@ -74,19 +112,32 @@ __all__ = [
     "UnknownName",
     "Verdict",
     "Where",
+    "bonferroni",
+    "build_profile",
+    "calibration_curve",
+    "calibration_error",
     "caller",
     "canonical",
+    "cluster_bootstrap_mean",
     "definition",
     "differences",
     "digest_bytes",
     "digest_value",
     "duration",
     "instant",
+    "mean_of_monthly_auc_bootstrap",
     "midnights",
     "moment",
     "pack",
+    "paired_bootstrap",
+    "paired_cluster_test",
+    "profile_like",
+    "roc_auc",
+    "row_log_loss",
     "show",
     "show_duration",
+    "spend",
+    "t_cdf",
     "unpack",
     "version_of",
     "walk",

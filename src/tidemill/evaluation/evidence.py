@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Coded, Floats
-from tidemill.core.metrics import METRICS
-from tidemill.core.statistics import t_cdf
+from tidemill.core import METRICS, Coded, Floats, t_cdf
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 NAMES = {"roc_auc": "roc_auc", "log_loss": "log_loss", "calibration_error": "ece"}  # reported name → metric

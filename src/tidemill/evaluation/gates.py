@@ -6,13 +6,24 @@ chance of a wrong yes is shared among them (`looks`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tidemill.core import Declaration, DefinitionError, GateResult, UnknownName, Verdict
-from tidemill.core.metrics import METRICS, calibration_error, roc_auc
-from tidemill.core.statistics import bonferroni, paired_bootstrap, spend
+from tidemill.core import (
+    METRICS,
+    Declaration,
+    DefinitionError,
+    GateResult,
+    Interval,
+    UnknownName,
+    Verdict,
+    bonferroni,
+    calibration_error,
+    paired_bootstrap,
+    roc_auc,
+    spend,
+)
 from tidemill.evaluation.evidence import Evidence
 
 
@@ -31,6 +42,13 @@ class Gate(Declaration):
         raise DefinitionError(f"gate {self.name} has no judge method", where=str(self.where))
 
 
+def _interval(metric: str, evidence: Evidence, rows: Any, doubt: float) -> Interval:
+    """The interval of candidate − rival, with `doubt` beyond each bound; enough resamples that ten lie there."""
+    pair = evidence.rival[rows], evidence.candidate[rows]
+    resamples = max(1000, round(10 / doubt))
+    return paired_bootstrap(metric, evidence.y[rows], *pair, evidence.days[rows], 1 - 2 * doubt, seed=0, resamples=resamples)
+
+
 @dataclass(frozen=True)
 class BetterThanChampion(Gate):
     """The candidate is better on recent labelled rows, surely: the one-sided bootstrap bound over whole days lies beyond zero.
@@ -44,12 +62,14 @@ class BetterThanChampion(Gate):
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         doubt = spend(1 - self.confidence, looks)
-        interval = paired_bootstrap(self.metric, evidence.y, evidence.rival, evidence.candidate, evidence.days, 1 - 2 * doubt, seed=0)
+        interval = _interval(self.metric, evidence, slice(None), doubt)
         sign = 1 if METRICS[self.metric].higher_is_better else -1
         gain, bound = sign * interval.estimate, sign * (interval.low if sign > 0 else interval.high)
         passed = bool(bound > 0)
         words = "surely better" if passed else "not surely better"
-        reason = f"{words} than {evidence.rival_name}: {self.metric} gain {gain:+.4f}, at least {bound:+.4f} with {1 - doubt:.1%} confidence"
+        reason = (
+            f"{words} than {evidence.rival_name}: {self.metric} gain {gain:+.4f}, at least {bound:+.4f} with {1 - doubt:.1%} confidence"
+        )
         return GateResult(self.name, passed, reason, {"metric": self.metric, "gain": gain, "bound": bound, "rows": len(evidence.y)})
 
 
@@ -73,9 +93,7 @@ class NoWorseSlice(Gate):
         doubt = bonferroni(1 - self.confidence, max(len(chosen), 1) * looks)
         worst, failed = {}, []
         for column, word, rows in chosen:
-            interval = paired_bootstrap(
-                self.metric, evidence.y[rows], evidence.champion[rows], evidence.candidate[rows], evidence.days[rows], 1 - 2 * doubt, seed=0
-            )
+            interval = _interval(self.metric, evidence, rows, doubt)
             sign = 1 if METRICS[self.metric].higher_is_better else -1
             change = sign * interval.estimate
             worst[f"{column}={word}"] = change
@@ -106,7 +124,9 @@ class Calibration(Gate):
         rival = calibration_error(evidence.y, evidence.rival, self.bins)
         passed = mine <= self.max_ece or (evidence.champion is not None and mine <= rival)
         reason = f"calibration error {mine:.3f}, allowed {self.max_ece:g}, {evidence.rival_name} has {rival:.3f}"
-        return GateResult(self.name, bool(passed), reason, {"ece": mine, "rival": rival, "auc": float(roc_auc(evidence.y, evidence.candidate))})
+        return GateResult(
+            self.name, bool(passed), reason, {"ece": mine, "rival": rival, "auc": float(roc_auc(evidence.y, evidence.candidate))}
+        )
 
 
 def better_than_champion(metric: str, *, holdout: str = "28d", confidence: float = 0.95) -> Gate:

@@ -1,7 +1,6 @@
 """The loop's decisions: state and observation in, actions out. Pure; nothing is read, written, trained or timed here."""
 
-from tidemill.core import DAY, Refused, duration
-from tidemill.core.statistics import spend
+from tidemill.core import DAY, Refused, duration, spend
 from tidemill.loop.declarations import RetrainPolicy, Seen
 from tidemill.loop.state import Action, Admit, Ask, Candidate, Climb, Look, Note, Observation, Promote, Refuse, Retrain, RollBack, State
 from tidemill.serving import Canary

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidemill.core import DAY, Declaration, DefinitionError, definition, duration
-from tidemill.core.metrics import METRICS
+from tidemill.core import DAY, METRICS, Declaration, DefinitionError, definition, duration
 from tidemill.monitoring import Alert, Monitor
 from tidemill.training import Model
 
@@ -169,5 +168,3 @@ class PolicyComparison(Declaration):
         """The policies to compare, each as its triggers."""
         alone = [(trigger,) for trigger in self.policy.on] if len(self.policy.on) > 1 else []
         return [tuple(self.policy.on), *alone, *((trigger,) for trigger in self.against)]
-
-

@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import show
-from tidemill.core.metrics import calibration_curve, row_log_loss
-from tidemill.core.statistics import cluster_bootstrap_mean, mean_of_monthly_auc_bootstrap
+from tidemill.core import calibration_curve, cluster_bootstrap_mean, mean_of_monthly_auc_bootstrap, row_log_loss, show
 from tidemill.evaluation import quality
 from tidemill.ledger import Decision
 from tidemill.loop.state import State
@@ -83,7 +81,10 @@ def _daily(world: World, rows: Any) -> list[dict[str, Any]]:
     label = world.examples.label[rows]
     losses = [np.bincount(codes, weights=row_log_loss(label, p[rows])) / counts for p in (world.frozen, world.served)]
     late = np.bincount(codes, weights=label) / counts
-    return [{"day": int(d), "frozen": float(f), "loop": float(s), "share_late": float(r)} for d, f, s, r in zip(days, *losses, late, strict=True)]
+    return [
+        {"day": int(d), "frozen": float(f), "loop": float(s), "share_late": float(r)}
+        for d, f, s, r in zip(days, *losses, late, strict=True)
+    ]
 
 
 def _curve(label: Any, p: Any) -> list[tuple[float, float, int]]:

@@ -12,8 +12,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from tidemill import registry, training
-from tidemill.core import DAY, HOUR, DataError, Floats, Refused, Verdict, duration, show
-from tidemill.core.metrics import row_log_loss
+from tidemill.core import DAY, HOUR, DataError, Floats, Refused, Verdict, duration, row_log_loss, show
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
@@ -250,7 +249,9 @@ class Loop:
         effects.append(lambda c: _register(self.world, c, trained[-1], now))
         effects.append(self._decision(now, "policy", "retrained", version.label, why, {"row_rounds": cost, "model": model.ref.digest}))
         self.world.candidate[:] = np.nan
-        made = replace(state, numbers=number, last_attempt=now, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost)
+        made = replace(
+            state, numbers=number, last_attempt=now, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost
+        )
         return replace(made, candidate=Candidate(version, phase, now, why, verdict=verdict, daily=daily))
 
     def _fit(self, until: int) -> Trained:
@@ -258,7 +259,9 @@ class Loop:
         chosen = training.training_set(ledger, self.world.examples, until, branch=branch)
         return training.train(ledger, self.world.deployment.model, chosen, branch=branch)
 
-    def _judge_on_holdout(self, now: int, state: State | None, number: int) -> tuple[list[Trained], Verdict, dict[str, float], tuple[float, ...]]:
+    def _judge_on_holdout(
+        self, now: int, state: State | None, number: int
+    ) -> tuple[list[Trained], Verdict, dict[str, float], tuple[float, ...]]:
         """Judge a twin that knows nothing of the newest rows, then fit on all rows; also the twin's quality and daily differences."""
         start = now - self.holdout if state is None else max(now - self.holdout, state.champion.until)
         rows = self.world.mature(start, now)
@@ -296,9 +299,7 @@ class Loop:
         version, verdict, now = self._version(candidate.version), candidate.verdict, state.now
         assert verdict is not None
         if step == 0:
-            effects.append(
-                lambda c: registry.promote(ledger, c, self.deployment, version, verdict, alias="challenger", at=now, why=why)
-            )
+            effects.append(lambda c: registry.promote(ledger, c, self.deployment, version, verdict, alias="challenger", at=now, why=why))
         effects.append(self._decision(now, "loop", "canary", version.label, why, {"step": step}))
         return replace(state, candidate=replace(candidate, phase="canary", step=step, since=now))
 
@@ -317,9 +318,7 @@ class Loop:
         ledger, now = self.world.ledger, state.now
         version, champion = self._version(self._candidate(state).version), self._version(state.champion)
         evidence = asdict(compared)
-        effects.append(
-            lambda c: registry.roll_back(ledger, c, self.deployment, version, champion, at=now, why=why, evidence=evidence)
-        )
+        effects.append(lambda c: registry.roll_back(ledger, c, self.deployment, version, champion, at=now, why=why, evidence=evidence))
         return replace(state, candidate=None)
 
 

@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, Bools, Coded, Floats, Ref
-from tidemill.core.drift import Profile
-from tidemill.core.metrics import METRICS
+from tidemill.core import DAY, METRICS, Bools, Coded, Floats, Profile, Ref
 from tidemill.data import Predictions
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
@@ -81,7 +79,9 @@ class World:
         requests = self.examples.requests
         versions = (route.champion, route.challenger) if route.challenger else (route.champion,)
         rungs = np.zeros(len(rows), np.int32)
-        return Predictions(requests.keys[rows], requests.at[rows], self.served[rows], chosen.astype(np.int32), versions, rungs, (RUNG,), shadows)
+        return Predictions(
+            requests.keys[rows], requests.at[rows], self.served[rows], chosen.astype(np.int32), versions, rungs, (RUNG,), shadows
+        )
 
     def restore(self, rows: Ints, segment: Predictions, candidate: str) -> None:
         """Take back what a segment of the log holds of the candidate's, the frozen and the served scores."""
@@ -137,5 +137,3 @@ class World:
     def utc_days(self, rows: Ints) -> Ints:
         """The day of prediction time (UTC) of rows."""
         return np.asarray(self.examples.at[rows] // DAY)
-
-

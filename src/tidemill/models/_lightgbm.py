@@ -12,6 +12,7 @@ import numpy as np
 from tidemill.core import NoExactForm
 
 LEQ, MEMBER = 0, 6  # ONNX's codes of the two kinds of node
+LARGEST = 1e300  # LightGBM writes infinity so
 ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold
 
 
@@ -74,6 +75,8 @@ class _Trees:
         threshold = float(tree["threshold"])
         if threshold == -ZERO:  # LightGBM reads |x| <= 1e-35 as 0, so this very value goes right
             threshold = float(np.nextafter(threshold, -np.inf))
+        if abs(threshold) >= LARGEST:  # a split of missing against all the rest: infinite in memory, cut when it is written
+            threshold = float(np.copysign(np.inf, threshold))
         goes_left = bool(tree["default_left"]) if missing == "NaN" else threshold >= 0.0  # without NaN in training, NaN counts as 0
         return self.node(feature, LEQ, threshold, goes_left)
 

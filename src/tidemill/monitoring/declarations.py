@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidemill.core import Declaration, DefinitionError, definition, duration
-from tidemill.core.metrics import METRICS
+from tidemill.core import METRICS, Declaration, DefinitionError, definition, duration
 from tidemill.serving import Deployment
 
 

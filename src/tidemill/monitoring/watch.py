@@ -5,10 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DefinitionError, Floats
-from tidemill.core.drift import DriftTest, Profile, profile_like
-from tidemill.core.metrics import METRICS
-from tidemill.core.statistics import paired_cluster_test
+from tidemill.core import METRICS, DefinitionError, DriftTest, Floats, Profile, paired_cluster_test, profile_like
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -38,7 +35,9 @@ def drift_alert(reference: Profile, features: Floats, days: Ints, *, window: int
     return Alert("drift found", at, why, evidence=evidence)
 
 
-def quality_alert(metric: str, y: Floats, p: Floats, days: Ints, *, reference: float, by: float, at: int, doubt: float = 0.05) -> Alert | None:
+def quality_alert(
+    metric: str, y: Floats, p: Floats, days: Ints, *, reference: float, by: float, at: int, doubt: float = 0.05
+) -> Alert | None:
     """The alert that a metric is worse than its reference by more than `by`, surely: a one-sided test over whole days at level `doubt`.
 
     Raises DefinitionError for a metric that is not a mean over rows.

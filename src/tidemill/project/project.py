@@ -111,7 +111,7 @@ def _collect(found: dict[tuple[str, str], Declaration], declaration: Declaration
     other = found.setdefault(key, declaration)
     if other is not declaration and version_of(other) != version_of(declaration):
         raise DefinitionError(
-            f"two different {key[0]}s are named {key[1]!r}",
+            f"the {key[0]} {key[1]!r} is declared in two different ways",
             where=f"{other.where} and {declaration.where}",
             hint="give one of them another name",
         )

@@ -59,9 +59,7 @@ def record_verdict(ledger: Ledger, connection: Connection, version: Version, ver
     connection.execute(update(version_table).where(*row).values(verdict=canonical(asdict(verdict)).decode()))
     kind = "gates passed" if verdict.passed else "gate refused"
     evidence = asdict(verdict)
-    ledger.decide(
-        connection, version.branch, at=at, who="gates", kind=kind, subject=version.label, why=verdict.reason, evidence=evidence
-    )
+    ledger.decide(connection, version.branch, at=at, who="gates", kind=kind, subject=version.label, why=verdict.reason, evidence=evidence)
 
 
 def versions(ledger: Ledger, branch: str, name: str = "") -> list[Version]:
@@ -115,7 +113,9 @@ def promote(
         ledger.decide(connection, version.branch, at=at, who="loop", kind="promoted", subject=version.label, why=why, evidence=evidence)
 
 
-def roll_back(ledger: Ledger, connection: Connection, deployment: str, version: Version, to: Version, *, at: int, why: str, evidence: Any) -> None:
+def roll_back(
+    ledger: Ledger, connection: Connection, deployment: str, version: Version, to: Version, *, at: int, why: str, evidence: Any
+) -> None:
     """Take a version out of a rollout: the deployment's challenger is again its champion."""
     ledger.set_alias(connection, version.branch, deployment, "challenger", to.ref, at=at, who="loop", why=why)
     ledger.decide(connection, version.branch, at=at, who="loop", kind="rolled back", subject=version.label, why=why, evidence=evidence)

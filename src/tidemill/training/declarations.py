@@ -54,7 +54,9 @@ class Task(Declaration):
         names = [view.name for view in self.features]
         twice = {name for name in names if names.count(name) > 1}
         if twice or not names:
-            raise DefinitionError(f"task {self.name!r} lists {'a view twice' if twice else 'no view'}", where=str(self.where), available=names)
+            raise DefinitionError(
+                f"task {self.name!r} lists {'a view twice' if twice else 'no view'}", where=str(self.where), available=names
+            )
 
     @property
     def feature_views(self) -> list[FeatureView]:

@@ -66,7 +66,11 @@ def _make(ledger: Ledger, task: Task, requests: Artifact, views: dict[str, Artif
     words = {name: list(vocabulary) for name, vocabulary in matrix.vocabularies.items()}
     meta = {"names": list(matrix.names), "views": list(matrix.views), "vocabularies": words}
     digest = ledger.blobs.put(pack(arrays, meta))
-    counts = {"rows": len(rows), "labelled": int((~np.isnan(label)).sum()), "without label": int((np.isnan(label) & (resolved < NEVER)).sum())}
+    counts = {
+        "rows": len(rows),
+        "labelled": int((~np.isnan(label)).sum()),
+        "without label": int((np.isnan(label) & (resolved < NEVER)).sum()),
+    }
     found = {"blobs": {"examples": digest, "requests": requests.meta["blobs"]["requests"]}, **counts}
     return Made({"version": Artifact(Ref.of("examples", task.name, digest), found)}, metrics={k: float(v) for k, v in counts.items()})
 

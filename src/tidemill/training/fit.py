@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, DefinitionError, TidemillError, definition
-from tidemill.core.drift import build_profile
+from tidemill.core import DAY, DefinitionError, TidemillError, build_profile, definition
 from tidemill.ledger import Artifact, Ledger, Made, own_code
 from tidemill.models import compile_model, store_model
 from tidemill.tracking import Run
@@ -42,7 +41,9 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
         compiled = compile_model(fitted, train_set.signature, recorded)
         made = store_model(ledger, model.name, compiled, train_set.signature, recorded, _profile(train_set))
         parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference")}
-        return Made({"model": made}, _params(model, train_set), {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity})
+        return Made(
+            {"model": made}, _params(model, train_set), {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity}
+        )
 
     inputs = {"definition": definition(model), "training set": train_set.ref}
     code = own_code(*CODE, "models")
@@ -70,5 +71,3 @@ def _profile(train_set: TrainingSet) -> dict[str, Any]:
     categorical[train_set.categorical] = True
     days = train_set.at // DAY
     return build_profile(train_set.X, list(train_set.signature.features), categorical, days).to_dict()
-
-
