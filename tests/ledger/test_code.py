@@ -186,8 +186,8 @@ def test_all_of_it_is_seen_and_the_libraries_are_named(tmp_path: Path) -> None:
 
 def test_another_process_and_folder_give_the_same_digest(tmp_path: Path) -> None:
     here = code_in(tmp_path / "here").digest
-    code = "import sys; from tidemill.ledger import code_of\nsys.path.insert(0, sys.argv[1]); from step import step; print(code_of(step).digest)"
     code_in(tmp_path / "there")
+    code = "import sys; sys.path.insert(0, sys.argv[1])\nimport step; from tidemill.ledger import code_of; print(code_of(step.step).digest)"
     assert run_python(code, tmp_path / "there").stdout.strip() == here
 
 

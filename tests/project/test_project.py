@@ -1,0 +1,158 @@
+"""A folder of files → declarations; what is wrong in them is said with the user's file and line."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from processes import other
+from tidemill.core import Busy, Declaration, DefinitionError, MissingFile, UnknownName
+from tidemill.data import Dataset, Source
+from tidemill.features import Entity, FeatureView
+from tidemill.ledger import Made
+from tidemill.project import FILE, Project, load
+
+FLIGHTS = '''"""A toy."""
+import tidemill as tm
+
+file = tm.Source("flights.csv")
+flights = tm.Dataset("flights", {"file": file}, event_time="departed")
+airport = tm.Entity("airport", key="origin")
+delays = tm.FeatureView("delays", flights, entity=airport, windows=["1h"], features={"mean": tm.mean("delay")})
+'''
+
+
+def project(folder: Path, **files: str) -> Project:
+    """A project of these files."""
+    folder.mkdir(exist_ok=True)
+    (folder / FILE).write_text('[project]\nname = "toy"\n')
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return load(folder)
+
+
+def test_declarations_are_found_with_file_and_line(tmp_path: Path) -> None:
+    found = project(tmp_path / "p", flights=FLIGHTS)
+    assert [(d.kind, d.where.line) for d in found.declarations] == [("source", 4), ("dataset", 5), ("entity", 6), ("feature view", 7)]
+    assert {d.where.file for d in found.declarations} == {str(tmp_path / "p" / "flights.py")}
+    assert found.name == "toy"
+    assert found.get(Dataset, "flights").event_time == "departed"
+    assert [view.name for view in found.all(FeatureView)] == ["delays"]
+
+
+def test_declarations_inside_others_and_in_containers_are_found(tmp_path: Path) -> None:
+    text = 'import tidemill as tm\nall = [tm.Dataset("d", {"s": tm.Source("x.csv")}, event_time="t")]\n'
+    assert {d.kind for d in project(tmp_path / "p", x=text).declarations} == {"source", "dataset"}
+
+
+def test_files_of_a_project_import_each_other(tmp_path: Path) -> None:
+    found = project(tmp_path / "p", flights=FLIGHTS, more="from flights import flights\nsame = flights\n")
+    assert len(found.all(Dataset)) == 1
+
+
+def test_two_projects_in_one_process_keep_their_own_files(tmp_path: Path) -> None:
+    use = "import tidemill as tm\nfrom helper import PATH\ns = tm.Source(PATH)\n"
+    one = project(tmp_path / "one", use=use, helper='PATH = "one.csv"')
+    two = project(tmp_path / "two", use=use, helper='PATH = "two.csv"')
+    assert [one.all(Source)[0].path, two.all(Source)[0].path] == ["one.csv", "two.csv"]
+
+
+def test_an_edit_is_seen_at_once(tmp_path: Path) -> None:
+    """Within the same second, and of the same length, as Python's cache of byte code would not notice."""
+    folder = tmp_path / "p"
+    use = "from helper import PATH\nimport tidemill as tm\ns = tm.Source(PATH)\n"
+    paths = [project(folder, use=use, helper=f'PATH = "{i}.csv"').all(Source)[0].path for i in range(5)]
+    assert paths == [f"{i}.csv" for i in range(5)]
+    assert not (folder / "__pycache__").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "line"),
+    [
+        ("x = 1\ny = = 2\n", "SyntaxError", 2),
+        ("x = 1\n\nimport no_such_library\n", "No module named 'no_such_library'", 3),
+        ("def f():\n    return 1 / 0\n\nf()\n", "ZeroDivisionError", 2),
+        ('import tidemill as tm\ntm.Source("x", format="xls")\n', "source format 'xls' is not known", 2),
+        ('import tidemill as tm\ntm.fresh("soon")\n', "'soon' is not a duration", 2),
+        ("import tidemill as tm\ntm.Datset\n", "has no attribute 'Datset'", 2),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_line(tmp_path: Path, text: str, what: str, line: int) -> None:
+    with pytest.raises(DefinitionError, match=what) as error:
+        project(tmp_path / "p", flights=text)
+    assert error.value.where == f"{tmp_path / 'p' / 'flights.py'}:{line}"
+
+
+def test_what_is_wrong_in_an_imported_file_is_said_with_that_files_line(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="ZeroDivisionError") as error:
+        project(tmp_path / "p", flights="import zelper\n", zelper="x = 1\ny = 1 / 0\n")
+    assert error.value.where == f"{tmp_path / 'p' / 'zelper.py'}:2"
+
+
+def test_a_file_that_fails_can_be_mended(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError):
+        project(tmp_path / "p", flights="import helper\n", helper="1 / 0\n")
+    assert project(tmp_path / "p", flights=FLIGHTS, helper="x = 1\n").all(Dataset)
+
+
+def test_one_name_for_two_things_is_refused_with_both_places(tmp_path: Path) -> None:
+    text = 'import tidemill as tm\na = tm.Entity("airport", key="origin")\nb = tm.Entity("airport", key="dest")\n'
+    with pytest.raises(DefinitionError, match="the entity 'airport' is declared in two different ways") as error:
+        project(tmp_path / "p", flights=text)
+    file = tmp_path / "p" / "flights.py"
+    assert error.value.where == f"{file}:2 and {file}:3"
+
+
+def test_one_thing_said_twice_is_one(tmp_path: Path) -> None:
+    text = 'import tidemill as tm\na = tm.Entity("airport", key="origin")\nb = tm.Entity("airport", key="origin")\n'
+    assert len(project(tmp_path / "p", flights=text).all(Entity)) == 1
+
+
+def test_checks_with_one_limit_each_are_two(tmp_path: Path) -> None:
+    text = 'import tidemill as tm\nchecks = [tm.in_range("x", low=0), tm.in_range("x", high=0)]\n'
+    assert len(project(tmp_path / "p", flights=text).declarations) == 2
+
+
+def test_an_unknown_name_lists_those_there_are(tmp_path: Path) -> None:
+    found = project(tmp_path / "p", flights=FLIGHTS)
+    with pytest.raises(UnknownName, match="no dataset is named 'flihgts'") as error:
+        found.get(Dataset, "flihgts")
+    assert error.value.available == ["flights"]
+
+
+def test_the_only_one_needs_no_name(tmp_path: Path) -> None:
+    found = project(tmp_path / "p", flights=FLIGHTS)
+    assert found.only(Dataset).name == "flights"
+    assert found.only(Dataset, "flights").name == "flights"
+    with pytest.raises(DefinitionError, match="declares 4 of Declaration"):
+        found.only(Declaration)
+
+
+def test_the_ledger_is_there_after_the_first_writer(tmp_path: Path) -> None:
+    found = project(tmp_path / "p")
+    with pytest.raises(MissingFile, match="no ledger yet"):
+        found.ledger(read_only=True)
+    with found.writing("run") as ledger:
+        ledger.once("step", "s", {}, lambda: Made({}))
+        assert found.writer() == {"pid": os.getpid(), "command": "run"}
+        reader = found.ledger(read_only=True)
+        assert [execution.name for execution in reader.executions()] == ["s"]
+        with pytest.raises(Busy), found.writing("run"):
+            pass
+
+
+def test_a_writer_closes_what_a_killed_one_left_open(tmp_path: Path) -> None:
+    found = project(tmp_path / "p")
+    code = """
+import sys
+from tidemill.project import load
+with load(sys.argv[1]).writing("replay") as ledger:
+    ledger.once("step", "s", {}, lambda: (print("running"), input()))
+"""
+    with other(code, found.folder) as process:
+        assert process.says() == "running"
+        with pytest.raises(Busy, match=f"process {process.pid} \\(replay\\)"), found.writing("run"):
+            pass
+        process.kill()
+    with found.writing("run") as ledger:
+        assert [execution.status for execution in ledger.executions()] == ["interrupted"]
