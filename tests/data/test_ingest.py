@@ -1,0 +1,343 @@
+"""Files → dataset versions: what is wrong is said with file and line and loses nothing; equal content gives equal digests."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, TidemillError, Where, instant, version_of
+from tidemill.data import Check, Dataset, Source, fresh, in_range, ingest, not_null, scan, stale, unique
+from tidemill.ledger import Artifact, Ledger, Once
+
+ROWS = "id,t,v,origin\n1,2013-01-01T10:00:00Z,5,JFK\n2,2013-01-01T11:00:00Z,,LGA\n3,2013-01-01T09:00:00Z,7,JFK\n"
+
+
+class Folder:
+    """A project's folder with one file, and datasets declared there at line 3 of flights.py."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.folder, self.ledger = folder, ledger
+        self.where = Where(str(folder / "flights.py"), 3)
+        folder.mkdir(exist_ok=True)
+
+    def dataset(self, file: str = "rows.csv", null_values: Sequence[str] = (), **more: Any) -> Dataset:
+        source = Source(file, null_values=null_values, where=self.where)
+        return Dataset("d", {"s": source}, where=self.where, **({"event_time": "t"} | more))
+
+    def ingest(self, rows: str | None = ROWS, **more: Any) -> Once:
+        if rows is not None:
+            (self.folder / "rows.csv").write_text(rows)
+        return ingest(self.ledger, self.dataset(**more))
+
+    def refuses(self, kind: type[TidemillError], what: str, rows: str | None = ROWS, **more: Any) -> TidemillError:
+        """The error of rows that cannot be taken; the failure is recorded and no version made."""
+        with pytest.raises(kind, match=what) as error:
+            self.ingest(rows, **more)
+        assert error.type is kind
+        assert self.ledger.artifacts("dataset") == []
+        assert {found.status for found in self.ledger.executions(kind="dataset")} <= {"failed"}
+        return error.value
+
+
+@pytest.fixture
+def here(tmp_path: Path, ledger: Ledger) -> Folder:
+    return Folder(tmp_path / "project", ledger)
+
+
+# ── what a version is ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_version_has_rows_types_and_a_profile_in_order_of_knowledge(here: Folder) -> None:
+    version = here.ingest(key="id").output
+    assert version.meta["types"] == {"id": "BIGINT", "t": "TIMESTAMP WITH TIME ZONE", "v": "BIGINT", "origin": "VARCHAR"}
+    assert version.meta["rows"] == 3
+    assert version.meta["profile"]["v"] == {"nulls": 1, "distinct": 2, "min": 5.0, "max": 7.0, "mean": 6.0}
+    assert version.meta["first_event"] == instant("2013-01-01T09:00:00Z")
+    assert version.meta["last_known"] == instant("2013-01-01T11:00:00Z")
+    rows = scan(here.ledger, version, {"id": ("id", "number"), "known": ("__known", "instant"), "o": ("origin", "text")}, "TRUE")
+    assert rows["id"].tolist() == [3, 1, 2]  # type: ignore[union-attr]
+    assert rows["known"].tolist() == [instant(f"2013-01-01T{hour}:00:00Z") for hour in ("09", "10", "11")]  # type: ignore[union-attr]
+    assert rows["o"].texts() == ["JFK", "JFK", "LGA"]  # type: ignore[union-attr]
+
+
+def test_known_times_are_their_own(here: Folder) -> None:
+    version = here.ingest(query="SELECT *, t - INTERVAL 2 HOUR AS published FROM s", known_at="published").output
+    assert version.meta["last_event"] - version.meta["last_known"] == 2 * HOUR
+
+
+def test_unchanged_files_are_not_read_twice(here: Folder) -> None:
+    assert not here.ingest().cached
+    assert here.ingest().cached
+    assert here.ingest(ROWS + "4,2013-01-02T10:00:00Z,5,JFK\n").why.startswith("sources.s: source:rows.csv@")
+
+
+def test_a_changed_query_or_check_is_read_again_and_says_so(here: Folder) -> None:
+    here.ingest(query="SELECT * FROM s")
+    assert "definition.query" in here.ingest(query="SELECT * FROM s WHERE v > 0").why
+    assert "definition.checks" in here.ingest(query="SELECT * FROM s WHERE v > 0", checks=[not_null("v")]).why
+
+
+def test_equal_bytes_in_another_folder_are_the_same_version(tmp_path: Path, ledger: Ledger, folder_ledger: Ledger) -> None:
+    one = Folder(tmp_path / "one", ledger).ingest().output
+    assert Folder(tmp_path / "two", ledger).ingest().cached
+    assert Folder(tmp_path / "three", folder_ledger).ingest().output.ref == one.ref
+
+
+def test_another_key_is_another_version(here: Folder) -> None:
+    assert here.ingest(key="id").output.ref != here.ingest(key=["id", "origin"]).output.ref
+
+
+def test_lines_and_places_of_a_declaration_do_not_count(tmp_path: Path, ledger: Ledger) -> None:
+    one, two = (Folder(tmp_path / name, ledger).dataset(query="q.sql") for name in "ab")
+    for name in "ab":
+        (tmp_path / name / "q.sql").write_text("SELECT * FROM s;\n")
+    assert version_of(one) == version_of(two)
+
+
+def test_a_version_leads_back_to_its_files(here: Folder) -> None:
+    version = here.ingest().output
+    (edge,) = here.ledger.parents(version.ref)
+    assert (edge.role, edge.parent.split("@")[0]) == ("sources", "source:rows.csv")
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_missing_file_is_said_with_the_declaration_and_the_place(here: Folder) -> None:
+    error = here.refuses(MissingFile, "no file 'rows.csv'", rows=None)
+    assert error.where == str(here.where)
+    assert str(here.folder / "rows.csv") in error.hint
+
+
+def test_a_missing_package_is_said_with_the_way_to_get_it(here: Folder) -> None:
+    error = here.refuses(MissingFile, "package 'nosuchpackage' is not installed", rows=None, file="nosuchpackage:data/x.csv")
+    assert error.hint == "pip install nosuchpackage"
+
+
+def test_a_file_inside_a_package_is_found_without_importing_it(here: Folder) -> None:
+    assert Source("numpy:version.py").file().name == "version.py"
+    with pytest.raises(MissingFile, match=r"no file 'numpy:nothing\.csv'"):
+        Source("numpy:nothing.csv").file()
+
+
+def zipped(folder: Path, files: dict[str, str]) -> str:
+    with zipfile.ZipFile(folder / "rows.zip", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return "rows.zip"
+
+
+def test_a_zip_with_one_file_is_that_file(here: Folder) -> None:
+    file = zipped(here.folder, {"inner/rows.csv": ROWS, "__MACOSX/._rows.csv": "what a Mac adds"})
+    assert here.ingest(None, file=file).output.meta["rows"] == 3
+
+
+def test_a_zip_with_several_files_names_them(here: Folder) -> None:
+    error = here.refuses(DataError, "holds 2 files, one is needed", rows=None, file=zipped(here.folder, {"a.csv": ROWS, "b.csv": ROWS}))
+    assert error.available == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize("data", [b"", b"not a zip", b"PK\x03\x04 cut short"])
+def test_a_broken_zip_says_so(here: Folder, data: bytes) -> None:
+    (here.folder / "rows.zip").write_bytes(data)
+    error = here.refuses(DataError, "rows.zip cannot be unpacked", rows=None, file="rows.zip")
+    assert error.where == str(here.folder / "rows.zip")
+
+
+def test_bytes_that_are_no_csv_say_so(here: Folder) -> None:
+    (here.folder / "rows.csv").write_bytes(b"\xff\xfe\x00\x01binary")
+    assert here.refuses(DataError, "source 'rows.csv' cannot be read", rows=None).where == str(here.folder / "rows.csv")
+
+
+def test_an_unknown_format_is_refused_when_declared() -> None:
+    with pytest.raises(DefinitionError, match="format 'xls' is not known") as error:
+        Source("x.xls", format="xls")
+    assert error.value.available == ["csv", "parquet", "json"]
+
+
+def test_parquet_and_json_are_read_too(here: Folder) -> None:
+    import duckdb
+
+    (here.folder / "rows.csv").write_text(ROWS)
+    for kind in ("parquet", "json"):
+        path = here.folder / f"rows.{kind}"
+        duckdb.sql(f"COPY (SELECT * FROM read_csv('{here.folder / 'rows.csv'}')) TO '{path}' (FORMAT {kind})")
+        source = Source(path.name, format=kind, where=here.where)
+        query = "SELECT id, CAST(t AS TIMESTAMPTZ) AS t, v, origin FROM s"
+        version = ingest(here.ledger, Dataset(kind, {"s": source}, event_time="t", query=query, where=here.where)).output
+        assert version.meta["rows"] == 3
+
+
+def test_an_empty_field_is_null_beside_other_words_for_it(here: Folder) -> None:
+    version = here.ingest(
+        "id,t,v\n1,2013-01-01T10:00:00Z,NA\n2,2013-01-01T10:00:00Z,\n3,2013-01-01T10:00:00Z,5\n", null_values=["NA"]
+    ).output
+    assert version.meta["types"]["v"] == "BIGINT"
+    assert version.meta["profile"]["v"]["nulls"] == 2
+
+
+def test_no_rows_are_a_version_too(here: Folder) -> None:
+    version = here.ingest(
+        "id,t\n", query="SELECT id, CAST(t AS TIMESTAMPTZ) AS t FROM s", key="id", checks=[not_null("id"), unique("id")]
+    ).output
+    assert (version.meta["rows"], version.meta["last_known"]) == (0, None)
+
+
+# ── columns and times ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("more", "column"),
+    [
+        ({"event_time": "when"}, "when"),
+        ({"known_at": "published"}, "published"),
+        ({"key": ["id", "part"]}, "part"),
+        ({"checks": [in_range("delay", 0, 1)]}, "delay"),
+    ],
+)
+def test_a_missing_column_names_those_there_are(here: Folder, more: dict[str, Any], column: str) -> None:
+    error = here.refuses(DefinitionError, f"no column '{column}'", **more)
+    assert error.available == ["id", "t", "v", "origin"]
+    assert error.where == str(here.where)
+
+
+def test_a_column_that_is_no_time_is_refused(here: Folder) -> None:
+    here.refuses(DataError, "column 'v' of dataset 'd' is BIGINT, not a time", event_time="v")
+    here.refuses(DataError, "column 'origin' of dataset 'd' is VARCHAR, not a time", known_at="origin")
+
+
+def test_a_wrong_type_is_said_with_the_line_of_the_query(here: Folder) -> None:
+    (here.folder / "d.sql").write_text("SELECT id, t,\n\n  CAST(origin AS INTEGER) AS o\nFROM s\n")
+    error = here.refuses(DataError, "Could not convert string 'JFK' to INT32", query="d.sql")
+    assert error.where in (f"{here.folder / 'd.sql'}:3", str(here.folder / "d.sql"))
+
+
+NAIVE = "id,t\n1,2013-07-01 10:00:00\n2,2013-01-01 10:00:00\n"
+
+
+def test_times_without_a_zone_are_refused(here: Folder) -> None:
+    error = here.refuses(DataError, "times of 't' in dataset 'd' have no time zone", NAIVE)
+    assert "timezone=" in error.hint
+
+
+def test_times_without_a_zone_are_read_in_the_declared_one(here: Folder) -> None:
+    version = here.ingest(NAIVE, timezone="America/New_York").output
+    assert version.meta["first_event"] == instant("2013-01-01T15:00:00Z")
+    assert version.meta["last_event"] == instant("2013-07-01T14:00:00Z")
+
+
+def test_times_with_a_zone_keep_it(here: Folder) -> None:
+    version = here.ingest("id,t\n1,2013-01-01T10:00:00+05:30\n", timezone="America/New_York").output
+    assert version.meta["last_event"] == instant("2013-01-01T04:30:00Z")
+
+
+def test_a_zone_that_is_none_is_refused(here: Folder) -> None:
+    here.refuses(DataError, "Unknown TimeZone 'America/Nowhere'", NAIVE, timezone="America/Nowhere")
+
+
+# ── queries ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("sql", "what", "line"),
+    [
+        ("SELECT id,\n  nope AS x, t\nFROM s\n", 'column "nope" not found', 2),
+        ("SELECT id, t\nFRM s\n", "syntax error", 2),
+        ("SELECT id, t\nFROM\n  nowhere\n", "nowhere does not exist", 3),
+        ("SELECT id, t FROM s;\nDROP TABLE s;\n", "syntax error", 1),
+        ("-- nothing here\n", "syntax error", 2),
+        ("DROP TABLE s", "syntax error", 1),
+    ],
+)
+def test_wrong_sql_is_said_with_the_file_and_its_line(here: Folder, sql: str, what: str, line: int) -> None:
+    (here.folder / "d.sql").write_text(sql)
+    error = here.refuses(DefinitionError, what, query="d.sql")
+    assert error.where == f"{here.folder / 'd.sql'}:{line}"
+
+
+def test_wrong_sql_in_the_declaration_is_said_with_its_line(here: Folder) -> None:
+    assert here.refuses(DefinitionError, "syntax error", query="SELECT id t FRM s").where == str(here.where)
+
+
+def test_a_missing_query_file_is_said(here: Folder) -> None:
+    assert here.refuses(MissingFile, "no file 'd.sql'", query="d.sql").where == str(here.where)
+
+
+@pytest.mark.parametrize("end", ["", ";", ";\n", " ; \n\n", "\n-- a last word"])
+def test_a_query_may_end_as_people_end_it(here: Folder, end: str) -> None:
+    assert here.ingest(query=f"WITH a AS (SELECT * FROM s) SELECT * FROM a{end}").output.meta["rows"] == 3
+
+
+# ── keys and checks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (
+            "id,part,t\n1,a,2013-01-01T10:00:00Z\n1,a,2013-01-02T10:00:00Z\n",
+            r"unique key \(id, part\) fails for 2 rows, for example id=1, part=a",
+        ),
+        ("id,part,t\n1,a,2013-01-01T10:00:00Z\n2,,2013-01-02T10:00:00Z\n", "NULL key fails for 1 rows, for example id=2, part=None"),
+        ("id,part,t\n1,a,2013-01-01T10:00:00Z\n2,b,\n", "NULL time fails for 1 rows"),
+    ],
+)
+def test_keys_and_times_must_be_there_and_keys_unique(here: Folder, rows: str, what: str) -> None:
+    assert here.refuses(DataError, what, rows, key=["id", "part"]).where == str(here.where)
+
+
+def test_parts_of_a_key_may_repeat(here: Folder) -> None:
+    rows = "id,part,t\n1,a,2013-01-01T10:00:00Z\n1,b,2013-01-02T10:00:00Z\n"
+    assert here.ingest(rows, key=["id", "part"]).output.meta["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("check", "what"),
+    [
+        (in_range("v", 6), r"in_range\(v, low=6\) fails for 1 rows, for example id=1, v=5"),
+        (in_range("v", high=6), r"in_range\(v, high=6\) fails for 1 rows, for example id=3, v=7"),
+        (not_null("v"), r"not_null\(v\) fails for 1 rows, for example id=2, v=None"),
+        (unique("origin"), r"unique\(origin\) fails for 2 rows, for example id=3, origin=JFK"),
+    ],
+)
+def test_a_check_that_fails_shows_a_row(here: Folder, check: Check, what: str) -> None:
+    here.refuses(DataError, what, key="id", checks=[check])
+
+
+@pytest.mark.parametrize(
+    "check", [in_range("v", 5, 7), in_range("v"), in_range("v", 0, float("inf")), not_null("id"), unique("v"), fresh("1s")]
+)
+def test_a_check_that_holds_is_silent(here: Folder, check: Check) -> None:
+    assert here.ingest(checks=[check]).output.meta["rows"] == 3
+
+
+def test_a_check_that_cannot_run_is_the_declarations_fault(here: Folder) -> None:
+    here.refuses(DefinitionError, r"check in_range\(origin, low=0\).* cannot run", checks=[in_range("origin", 0)])
+
+
+def test_stale_data_is_an_alert_and_no_error(here: Folder) -> None:
+    dataset, version = here.dataset(checks=[fresh("6h"), fresh("2d")]), here.ingest(checks=[fresh("6h"), fresh("2d")]).output
+    newest = instant("2013-01-01T11:00:00Z")
+    assert stale(dataset, version, newest + 6 * HOUR) == []
+    assert stale(dataset, version, newest + 6 * HOUR + 1) == [
+        "dataset 'd' is older than 6h: its newest row became known at 2013-01-01T11:00:00Z"
+    ]
+    assert len(stale(dataset, version, newest + 3 * DAY)) == 2
+    assert len(stale(dataset, Artifact(version.ref, {"last_known": None}), newest)) == 2
+
+
+def test_an_expression_over_a_version_that_is_wrong_is_said_with_its_place(here: Folder) -> None:
+    version = here.ingest().output
+    with pytest.raises(DefinitionError, match="nope") as error:
+        scan(here.ledger, version, {"x": ("nope + 1", "number")}, "TRUE", source="flights.py:9")
+    assert error.value.where == "flights.py:9"
+    with pytest.raises(DataError, match="Could not convert string 'JFK'"):
+        scan(here.ledger, version, {"x": ("origin", "number")}, "TRUE")
+
+
+@pytest.mark.parametrize("expression", ["avg(v) OVER ()", "lead(v) OVER (ORDER BY t)", "row_number() OVER ()"])
+def test_an_expression_may_not_look_at_other_rows(here: Folder, expression: str) -> None:
+    with pytest.raises(DefinitionError, match="may only use its own row"):
+        scan(here.ledger, here.ingest().output, {"x": (expression, "number")}, "TRUE")
