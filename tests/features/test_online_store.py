@@ -1,0 +1,115 @@
+"""Acceptance suite of `OnlineStore`: every implementation passes it (the fixture `online` makes them)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import other, run_python
+from tidemill.core import Damaged
+from tidemill.features import LmdbOnline, OnlineStore
+
+V1, V2 = "a" * 40, "b" * 40
+
+
+def test_nothing_is_stored_at_first(online: OnlineStore) -> None:
+    assert online.get(V1, ["x"]) == [None]
+    assert online.get(V1, []) == []
+    assert online.watermark(V1) is None
+
+
+def test_what_goes_in_comes_out_in_the_order_asked(online: OnlineStore) -> None:
+    online.write(V1, [("x", b"1"), ("y", b"2")], 10)
+    assert online.get(V1, ["y", "none", "x", "y"]) == [b"2", None, b"1", b"2"]
+    assert online.watermark(V1) == 10
+
+
+def test_versions_do_not_see_each_other(online: OnlineStore) -> None:
+    online.write(V1, [("x", b"1")], 10)
+    online.write(V2, [("x", b"2")], 5)
+    assert (online.get(V1, ["x"]), online.get(V2, ["x"])) == ([b"1"], [b"2"])
+    assert (online.watermark(V1), online.watermark(V2)) == (10, 5)
+
+
+def test_newer_rows_take_the_place_of_older_ones(online: OnlineStore) -> None:
+    online.write(V1, [("x", b"1"), ("y", b"1")], 10)
+    online.write(V1, [("x", b"2")], 20)
+    online.write(V1, [("z", b"2")], 20)
+    assert online.get(V1, ["x", "y", "z"]) == [b"2", b"1", b"2"]
+    assert online.watermark(V1) == 20
+
+
+def test_an_older_watermark_changes_nothing(online: OnlineStore) -> None:
+    online.write(V1, [("x", b"new")], 20)
+    online.write(V1, [("x", b"old"), ("y", b"old")], 19)
+    assert online.get(V1, ["x", "y"]) == [b"new", None]
+    assert online.watermark(V1) == 20
+
+
+def test_times_before_1970_are_times(online: OnlineStore) -> None:
+    online.write(V1, [], -5)
+    assert online.watermark(V1) == -5
+
+
+def test_all_or_nothing(online: OnlineStore) -> None:
+    def rows() -> Iterator[tuple[str, bytes]]:
+        yield "x", b"half"
+        raise ZeroDivisionError
+
+    online.write(V1, [("x", b"whole")], 10)
+    with pytest.raises(ZeroDivisionError):
+        online.write(V1, rows(), 20)
+    assert (online.get(V1, ["x"]), online.watermark(V1)) == ([b"whole"], 10)
+
+
+@pytest.mark.parametrize("entity", ["", " ", "ü€𝄞", "a/b", "\x1f", "x" * 399, "x" * 400, "x" * 5000])
+def test_any_text_names_an_entity(online: OnlineStore, entity: str) -> None:
+    online.write(V1, [(entity, b"it"), (entity + "2", b"another")], 1)
+    assert online.get(V1, [entity, entity + "2", entity + "3"]) == [b"it", b"another", None]
+
+
+# ── LMDB, on disk ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+WRITE = """
+import sys
+from pathlib import Path
+from tidemill.features import LmdbOnline
+store = LmdbOnline(Path(sys.argv[1]), gigabytes=0.1)
+store.write("a" * 40, [("x", b"written")], 10)
+def rows():
+    yield "x", b"half"
+    print("half"); input()
+store.write("a" * 40, rows(), 20)
+"""
+
+
+READ = """
+import sys
+from pathlib import Path
+from tidemill.features import LmdbOnline
+print(LmdbOnline(Path(sys.argv[1]), gigabytes=0.1).get("a" * 40, ["x"]))
+"""
+
+
+def test_what_was_written_survives_sigkill_and_half_a_write_does_not(tmp_path: Path) -> None:
+    with other(WRITE, tmp_path) as process:
+        assert process.says() == "half"
+        process.kill()
+    store = LmdbOnline(tmp_path, gigabytes=0.1)
+    assert (store.get(V1, ["x"]), store.watermark(V1)) == ([b"written"], 10)
+    store.write(V1, [("x", b"next")], 30)
+    store.close()
+
+
+def test_another_process_reads_what_this_one_wrote(tmp_path: Path) -> None:
+    store = LmdbOnline(tmp_path, gigabytes=0.1)
+    store.write(V1, [("x", b"1")], 10)
+    assert run_python(READ, tmp_path).stdout == "[b'1']\n"
+    store.close()
+
+
+def test_a_damaged_store_says_that_it_can_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"not a store" * 1000)
+    with pytest.raises(Damaged, match="online store cannot be used") as error:
+        LmdbOnline(tmp_path)
+    assert "delete the folder" in error.value.hint

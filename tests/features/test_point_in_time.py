@@ -1,0 +1,275 @@
+"""Batch = one row = online = a slow oracle, for random events with ties, late rows, null keys and values on every edge."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from features.oracle import Row, Value, hop_of, newest, windowed
+from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, Where, show
+from tidemill.data import Dataset, Source, ingest
+from tidemill.features import (
+    STATUS,
+    Block,
+    Entity,
+    Feature,
+    FeatureView,
+    MemoryOnline,
+    ViewLog,
+    build,
+    category,
+    count,
+    last,
+    load,
+    materialise,
+    mean,
+)
+from tidemill.features import max as largest
+from tidemill.features import min as smallest
+from tidemill.features import sum as total
+from tidemill.features.online import read_online
+from tidemill.features.views import of_arrays
+from tidemill.ledger import Ledger
+from tidemill.store import MemoryBlobs, Records
+
+START = 15_706 * DAY  # midnight UTC of a day in 2013; windows' edges lie on multiples of 5 minutes from there
+NOWHERE = Where("views.py", 1)
+FILE = Source("events.csv", null_values=["NA"], where=NOWHERE)
+EVENTS = Dataset("events", {"s": FILE}, event_time="event", known_at="known", where=NOWHERE)
+ENTITY = Entity("thing", key="entity", where=NOWHERE)
+FUNCTIONS: dict[str, Feature] = {
+    "mean": mean("number"),
+    "sum": total("number"),
+    "min": smallest("number"),
+    "max": largest("number"),
+    "count": count("number"),
+    "last": last("number"),
+}
+NEWEST = FeatureView(
+    "newest", EVENTS, entity=ENTITY, ttl="1h", features={"number": last("number"), "word": category("word")}, where=NOWHERE
+)
+FOREVER = FeatureView("forever", EVENTS, entity=ENTITY, features={"number": last("number"), "word": category("word")}, where=NOWHERE)
+WINDOWS = FeatureView("windows", EVENTS, entity=ENTITY, windows=["10min", "1h"], features=FUNCTIONS, where=NOWHERE)
+WIDE = FeatureView("wide", EVENTS, entity=ENTITY, windows=["13h", "13d"], features=FUNCTIONS, where=NOWHERE)
+WIDTHS = {"windows": [10 * MINUTE, HOUR], "wide": [13 * HOUR, 13 * DAY]}
+VIEWS = {view.name: view for view in (NEWEST, FOREVER, WINDOWS, WIDE)}
+
+# Times on the edges of windows and hops and a microsecond beside them, ties included; numbers that add up to the same in any order.
+beside = st.sampled_from([0, 0, 0, 1, -1])
+minutes = st.integers(-3, 26).map(lambda five: five * 5 * MINUTE)
+wide = st.sampled_from([-14 * DAY, -13 * DAY, -13 * DAY - HOUR, -13 * HOUR, -14 * HOUR, 0, 0, 0, 0, 0])
+times = st.tuples(minutes, beside, wide).map(lambda parts: START + sum(parts))
+entities = st.sampled_from(["a", "a", "a", "b", "ü", None])
+numbers = st.none() | st.integers(-20, 20).map(lambda n: n / 4)
+delays = st.sampled_from([0, 0, 0, 0, MINUTE, 5 * MINUTE, HOUR, DAY, -HOUR])
+rows_of = st.builds(lambda e, at, d, n, w: Row(e, at, at + d, n, w), entities, times, delays, numbers, st.sampled_from([None, "x", "y"]))
+asked = st.lists(st.tuples(st.sampled_from(["a", "a", "b", "ü", "never", None]), times), min_size=1, max_size=12)
+
+
+def write_rows(rows: Sequence[Row], folder: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["place", "entity", "event", "known", "number", "word"])
+    for place, row in enumerate(rows):
+        written = [row.entity, show(row.event), show(row.known), row.number, row.word]
+        writer.writerow([place, *("NA" if value is None else value for value in written)])
+    (folder / "events.csv").write_text(text.getvalue())
+
+
+TYPES = "place, CAST(entity AS VARCHAR) AS entity, CAST(event AS TIMESTAMPTZ) AS event, CAST(known AS TIMESTAMPTZ) AS known"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("events")
+
+
+def in_file_order(rows: Sequence[Row]) -> list[Row]:
+    """Ties are broken by the order of the dataset: by knowledge time, event time, then its columns, of which `place` comes first."""
+    return [row for _, row in sorted(enumerate(rows), key=lambda item: (item[1].known, item[1].event, item[0]))]
+
+
+def log_through_files(view: FeatureView, rows: Sequence[Row], folder: Path) -> ViewLog:
+    """The log of a view over these rows, the whole way from a file."""
+    ledger = Ledger(Records(None), MemoryBlobs())
+    write_rows(rows, folder)
+    where = Where(str(folder / "views.py"), 1)
+    query = f"SELECT {TYPES}, CAST(number AS DOUBLE) AS number, CAST(word AS VARCHAR) AS word FROM s"
+    source = Source("events.csv", null_values=["NA"], where=where)
+    dataset = Dataset("events", {"s": source}, event_time="event", known_at="known", query=query, where=where)
+    return load(ledger, view, build(ledger, view, ingest(ledger, dataset).output).output)
+
+
+def log_of(view: FeatureView, rows: Sequence[Row]) -> ViewLog:
+    """The same log, made from its arrays; that it is the same is a test of its own."""
+    ordered = [row for row in in_file_order(rows) if row.entity is not None]
+    entity, word = Coded.of(row.entity for row in ordered), Coded.of(row.word for row in ordered)
+    event, known = (np.array([getattr(row, name) for row in ordered], dtype=np.int64) for name in ("event", "known"))
+    number = np.array([np.nan if row.number is None else row.number for row in ordered], dtype=np.float64)
+    order = np.lexsort((np.arange(len(ordered)), known, event, entity.codes))
+    columns = {f"x:{name}": np.where(word.codes >= 0, word.codes, np.nan) if name == "word" else number for name in view.columns}
+    arrays = {name: array[order] for name, array in {"entity": entity.codes, "event": event, "known": known, **columns}.items()}
+    return of_arrays(view, entity.vocabulary, arrays, {"word": word.vocabulary} if "word" in view.columns else {})
+
+
+def expected(view: FeatureView, rows: Sequence[Row], entity: str | None, at: int) -> tuple[list[Value | str], str]:
+    ordered = in_file_order(rows)
+    if view.windows:
+        values, status = windowed(ordered, entity, at, WIDTHS[view.name], list(FUNCTIONS))
+        return list(values), status
+    row, status = newest(ordered, entity, at, HOUR if view.ttl else None)
+    return [row.number if row else None, row.word if row else None], status
+
+
+def shown(block: Block) -> list[tuple[list[Value | str], str]]:
+    """A block as the oracle writes it."""
+    words = [block.vocabularies.get(name) for name in block.names]
+    return [
+        (
+            [None if np.isnan(v) else vocabulary[int(v)] if vocabulary else float(v) for v, vocabulary in zip(row, words, strict=True)],
+            STATUS[status],
+        )
+        for row, status in zip(block.values, block.status, strict=True)
+    ]
+
+
+def read(log: ViewLog, requests: Sequence[tuple[str | None, int]]) -> Block:
+    return log.read(Coded.of(entity for entity, _ in requests), np.array([at for _, at in requests], dtype=np.int64))
+
+
+def same_bits(one: Block, two: Block) -> bool:
+    return one.values.tobytes() == two.values.tobytes() and one.status.tobytes() == two.status.tobytes()
+
+
+thorough = settings(max_examples=150, deadline=None)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@thorough
+@given(rows=st.lists(rows_of, max_size=25), requests=asked)
+@example(rows=[], requests=[("a", START), (None, START)])
+@example(rows=[Row("a", START, START, 1.0, "x")], requests=[("a", START + HOUR), ("a", START + HOUR + 1), ("a", START - 1), ("a", START)])
+@example(
+    rows=[Row("a", START - HOUR, START - HOUR, 1.0, None), Row("a", START, START + DAY, 2.0, None)], requests=[("a", START + 2 * HOUR)]
+)
+@example(rows=[Row(None, START, START, 1.0, "x")], requests=[(None, START), ("a", START)])
+def test_every_way_to_read_gives_what_the_oracle_gives(name: str, rows: list[Row], requests: list[tuple[str | None, int]]) -> None:
+    view = VIEWS[name]
+    log = log_of(view, rows)
+    batch = read(log, requests)
+    assert shown(batch) == [expected(view, rows, entity, at) for entity, at in requests]
+    for i, request in enumerate(requests):
+        one = read(log, [request])
+        assert one.values.tobytes() == batch.values[i : i + 1].tobytes()
+        assert one.status.tobytes() == batch.status[i : i + 1].tobytes()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(rows_of, max_size=25), requests=asked)
+@example(rows=[], requests=[("a", START)])
+@example(rows=[Row(None, START, START, 1.0, "x")], requests=[(None, START)])
+def test_the_whole_way_from_a_file_gives_the_same(folder: Path, name: str, rows: list[Row], requests: list[tuple[str | None, int]]) -> None:
+    view = VIEWS[name]
+    through, straight = read(log_through_files(view, rows, folder), requests), read(log_of(view, rows), requests)
+    assert shown(through) == shown(straight) == [expected(view, rows, entity, at) for entity, at in requests]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@thorough
+@given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
+def test_online_is_offline_bit_for_bit(name: str, rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]) -> None:
+    """After any steps of materialisation, a read at or after the watermark gives what offline gave over the rows known by then."""
+    view = VIEWS[name]
+    log, store = log_of(view, rows), MemoryOnline()
+    for mark in marks:
+        materialise(store, "v", log, mark)
+    until = max(marks)
+    assert store.watermark("v") == until
+    later = [(entity, max(at, until)) for entity, at in requests]
+    known = log_of(view, [row for row in rows if row.known <= until])
+    keys, at = Coded.of(entity for entity, _ in later), np.array([at for _, at in later], dtype=np.int64)
+    online = read_online(store, "v", view, log.vocabularies, keys, at)
+    assert shown(online) == shown(read(known, later))
+    now = [(entity, until) for entity, _ in requests]  # at the watermark itself nothing is missing
+    online = read_online(store, "v", view, log.vocabularies, keys, np.full(len(now), until))
+    assert same_bits(online, read(log, now))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@thorough
+@given(rows=st.lists(rows_of, max_size=25), future=st.lists(rows_of, max_size=10), requests=asked, now=times)
+def test_the_future_changes_nothing(
+    name: str, rows: list[Row], future: list[Row], requests: list[tuple[str | None, int]], now: int
+) -> None:
+    """Rows that are not known at `now` may be added, changed or taken away: values at `now` and before stay equal."""
+    view = VIEWS[name]
+    asked_by_now = [(entity, min(at, now)) for entity, at in requests]
+    past = [row for row in rows if row.known <= now]
+    others = [Row(row.entity, row.event, row.known + max(0, now + 1 - row.known), row.number, row.word) for row in future]
+    assert shown(read(log_of(view, rows), asked_by_now)) == shown(read(log_of(view, [*past, *others]), asked_by_now))
+
+
+@thorough
+@given(rows=st.lists(rows_of, max_size=25), mark=times, older=times)
+def test_materialising_again_or_to_an_older_time_changes_nothing(rows: list[Row], mark: int, older: int) -> None:
+    log, store = log_of(WINDOWS, rows), MemoryOnline()
+    materialise(store, "v", log, mark)
+    before = store.get("v", log.entities)
+    assert materialise(store, "v", log, mark) == 0
+    assert materialise(store, "v", log, min(older, mark)) == 0
+    assert store.get("v", log.entities) == before
+    assert store.watermark("v") == mark
+
+
+def test_only_entities_with_news_are_written() -> None:
+    rows = [Row("a", START, START, 1.0, None), Row("b", START, START, 2.0, None), Row("a", START + HOUR, START + HOUR, 3.0, None)]
+    log, store = log_of(WINDOWS, rows), MemoryOnline()
+    assert materialise(store, "v", log, START) == 2
+    assert materialise(store, "v", log, START + HOUR) == 1
+    assert materialise(store, "v", log, START + 2 * HOUR) == 0
+    assert store.watermark("v") == START + 2 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("width", "step"), [(5 * MINUTE, 5 * MINUTE), (12 * HOUR, 5 * MINUTE), (13 * HOUR, HOUR), (12 * DAY, HOUR), (13 * DAY, DAY)]
+)
+def test_a_window_begins_at_its_hop_and_ends_at_the_request(width: int, step: int) -> None:
+    assert hop_of(width) == step
+    text = f"{width // MINUTE}min"
+    view = FeatureView("v", EVENTS, entity=ENTITY, windows=[text], features={"n": count("number")}, where=NOWHERE)
+    at = START + 7 * SECOND
+    edge = (at - width) // step * step
+    log = log_of(view, [Row("a", t, t, 1.0, None) for t in (edge - 1, edge, at - width, at, at + 1)])
+    assert read(log, [("a", at)]).values.tolist() == [[3.0]]
+    assert read(log, [("a", at + 1)]).values.tolist() == [[4.0]]
+
+
+def test_many_entities_and_windows_do_not_run_into_each_other() -> None:
+    rows = [Row(f"e{i:03}", START + j * MINUTE, START + j * MINUTE, float(i), None) for i in range(50) for j in range(5)]
+    log = log_of(WINDOWS, rows)
+    block = read(log, [(f"e{i:03}", START + HOUR) for i in range(50)])
+    assert block.values[:, block.names.index("windows__mean_1h")].tolist() == [float(i) for i in range(50)]
+
+
+def test_sums_are_bit_equal_where_rounding_shows(online: object) -> None:
+    """Numbers whose sum depends on the order of adding: one row, a batch and online must add them in one order."""
+    random = np.random.default_rng(0)
+    rows = [
+        Row(entity, START + int(random.integers(0, 60)) * MINUTE, START + 60 * MINUTE, float(value), None)
+        for entity in ("a", "b", "c")
+        for value in random.lognormal(0, 8, 400)
+    ]
+    log = log_of(WINDOWS, rows)
+    requests = [(entity, START + minute * MINUTE) for entity in ("a", "b", "c", "never") for minute in range(60, 130, 3)]
+    batch = read(log, requests)
+    alone = [read(log, [request]).values.tobytes() for request in requests]
+    assert alone == [batch.values[i].tobytes() for i in range(len(requests))]
+    materialise(online, "a" * 40, log, START + 60 * MINUTE)  # type: ignore[arg-type]
+    keys, at = Coded.of(entity for entity, _ in requests), np.array([at for _, at in requests], dtype=np.int64)
+    assert same_bits(read_online(online, "a" * 40, WINDOWS, log.vocabularies, keys, at), batch)  # type: ignore[arg-type]
