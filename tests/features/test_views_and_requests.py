@@ -1,0 +1,319 @@
+"""Declared views and requests over real files: versions, errors with their places, and one answer by key and by own columns."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tidemill as tm
+from tidemill.core import DAY, HOUR, DataError, DefinitionError, Where, instant
+from tidemill.data import ingest
+from tidemill.features import Matrix, OnlineStore, Reader, Requests, build, build_requests, evaluate, key_text, load, load_requests
+from tidemill.ledger import Artifact, Ledger
+
+FLIGHTS = """id,part,origin,seat,published,departs,delay,carrier
+1,a,JFK,7,2013-01-01T00:00:00Z,2013-01-01T10:00:00Z,5,AA
+1,b,LGA,8,2013-01-01T00:00:00Z,2013-01-01T10:00:00Z,,
+2,a,JFK,7,2013-01-01T00:00:00Z,2013-01-02T12:00:00Z,20,ünï
+3,a,,9,2013-01-01T00:00:00Z,2013-01-03T09:00:00Z,-3,BB
+"""
+PREDICT_AT = "departs - INTERVAL 1 HOUR"
+
+
+class World:
+    """Departures and requests over one file."""
+
+    def __init__(self, folder: Path, ledger: Ledger, text: str = FLIGHTS) -> None:
+        (folder / "flights.csv").write_text(text)
+        self.ledger, self.where = ledger, Where(str(folder / "flights.py"), 3)
+        source = {"s": tm.Source("flights.csv", where=self.where)}
+        casts = "CAST(departs AS TIMESTAMPTZ) AS departs, CAST(published AS TIMESTAMPTZ) AS published, CAST(delay AS DOUBLE) AS delay"
+        query = f"SELECT * REPLACE ({casts}) FROM s"
+        self.request = tm.Dataset(
+            "asked", source, key=["id", "part"], event_time="departs", known_at="published", query=query, where=self.where
+        )
+        self.departures = tm.Dataset("departures", source, event_time="departs", query=query, where=self.where)
+        self.airport = tm.Entity("airport", key="origin", where=self.where)
+        self.calendar = tm.RequestView(
+            "calendar",
+            self.request,
+            features={"carrier": tm.category("carrier"), "hour": "hour(departs)", "late": "delay > 10"},
+            where=self.where,
+        )
+
+    def view(self, **more: Any) -> tm.FeatureView:
+        given = {"windows": ["24h"], "features": {"mean": tm.mean("delay"), "n": tm.count()}, "entity": self.airport} | more
+        return tm.FeatureView("delays", self.departures, where=self.where, **given)
+
+    def built(self, view: tm.FeatureView) -> Artifact:
+        return build(self.ledger, view, ingest(self.ledger, self.departures).output).output
+
+    def types(self) -> dict[str, str]:
+        return dict(ingest(self.ledger, self.request).output.meta["types"])
+
+    def requests(self, predict_at: str = PREDICT_AT, **more: Any) -> Requests:
+        version = ingest(self.ledger, self.request).output
+        return load_requests(self.ledger, build_requests(self.ledger, self.request, version, [self.calendar], predict_at, **more).output)
+
+    def reader(self, view: tm.FeatureView, online: OnlineStore | None = None) -> Reader:
+        version = self.built(view)
+        return Reader([self.calendar, view], {view.name: load(self.ledger, view, version)}, {view.name: version.ref.digest}, online)
+
+
+@pytest.fixture
+def world(tmp_path: Path, ledger: Ledger) -> World:
+    return World(tmp_path, ledger)
+
+
+# ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_names_are_view_feature_and_window() -> None:
+    source = tm.Dataset("d", {"s": tm.Source("x.csv")}, event_time="t")
+    airport = tm.Entity("airport", key="origin")
+    windows = tm.FeatureView("v", source, entity=airport, windows=["1h", "2d"], features={"a": tm.mean("x"), "b": tm.count()})
+    assert windows.names == ["v__a_1h", "v__b_1h", "v__a_2d", "v__b_2d"]
+    assert tm.FeatureView("v", source, entity=airport, features=["temp", "wind"]).names == ["v__temp", "v__wind"]
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"ttl": "1h"}, "has windows and a ttl"),
+        ({"windows": [], "features": {"m": tm.mean("delay")}}, "mean of 'm' in view 'delays' needs windows"),
+        ({"windows": ["a day"]}, "'a day' is not a duration"),
+    ],
+)
+def test_a_view_that_cannot_work_is_refused_when_declared(world: World, more: dict[str, Any], what: str) -> None:
+    with pytest.raises(DefinitionError, match=what):
+        world.view(**more)
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "what"),
+    [
+        ({"features": {"m": tm.mean("dealy")}}, DefinitionError, 'column "dealy" not found'),
+        ({"features": {"m": tm.mean("delay >")}}, DefinitionError, "syntax error"),
+        ({"features": {"m": tm.mean("avg(delay) OVER ()")}}, DefinitionError, "may only use its own row"),
+        ({"features": {"m": tm.mean("origin")}}, DataError, "Could not convert string 'JFK'"),
+        ({"entity": tm.Entity("airport", key="orign")}, DefinitionError, 'column "orign" not found'),
+    ],
+)
+def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict[str, Any], kind: type[Exception], what: str) -> None:
+    with pytest.raises(kind, match=what) as error:
+        world.built(world.view(**more))
+    assert error.value.where == str(world.where)  # type: ignore[attr-defined]
+
+
+def test_every_change_of_a_view_is_another_version(world: World) -> None:
+    views = [
+        world.view(),
+        world.view(windows=["12h"]),
+        world.view(windows=["24h", "12h"]),
+        world.view(features={"mean": tm.mean("delay")}),
+        world.view(features={"mean": tm.sum("delay"), "n": tm.count()}),
+        world.view(features={"n": tm.count(), "mean": tm.mean("delay")}),
+        world.view(entity=tm.Entity("plane", key="carrier")),
+        world.view(windows=[], features=["delay"]),
+        world.view(windows=[], features=["delay"], ttl="1h"),
+        world.view(windows=[], features=["delay"], ttl="2h"),
+    ]
+    assert len({world.built(view).ref.digest for view in views}) == len(views)
+
+
+def test_a_view_that_did_not_change_is_not_built_again(world: World) -> None:
+    assert world.built(world.view()).ref == world.built(world.view()).ref
+    assert len(world.ledger.executions(kind="feature view")) == 1
+
+
+def test_why_a_view_was_built_again(world: World) -> None:
+    world.built(world.view())
+    once = build(world.ledger, world.view(windows=["12h"]), ingest(world.ledger, world.departures).output)
+    assert once.why == 'definition.windows: ["24h"] → ["12h"]'
+
+
+def test_online_values_of_one_window_are_not_read_for_another(world: World, online: OnlineStore) -> None:
+    requests, until = world.requests(), instant("2013-01-02T12:00:00Z")
+    for windows in (["1h"], ["2d"]):
+        reader = world.reader(world.view(windows=windows), online)
+        reader.materialise(until)
+        at = np.full(len(requests), until)
+        matrix = reader.read(requests, at)
+        assert matrix.online.all()
+        assert matrix.values.tobytes() == world.reader(world.view(windows=windows)).read(requests, at).values.tobytes()
+
+
+def test_an_entity_under_another_column(world: World) -> None:
+    view = world.view(entity=world.airport.on("carrier"))
+    assert view.entity.key == "carrier"
+    with pytest.raises(DefinitionError, match="looked up by 'nowhere'") as error:
+        Reader(
+            [world.view(entity=tm.Entity("x", key="nowhere"))], {"delays": load(world.ledger, world.view(), world.built(world.view()))}, {}
+        ).read(world.requests(), world.requests().at)
+    assert error.value.available == ["carrier", "origin"]
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_are_sorted_by_prediction_time_and_found_by_key(world: World) -> None:
+    requests = world.requests()
+    assert requests.at.tolist() == sorted(requests.event - HOUR)
+    assert requests.keys.tolist() == [b"1\x1fa", b"1\x1fb", b"2\x1fa", b"3\x1fa"]
+    assert [requests.find(key_text(["2", "a"])), requests.find(key_text(["1", "b"]))] == [2, 1]
+    assert requests.known.tolist() == [instant("2013-01-01T00:00:00Z")] * 4
+    assert requests.texts["origin"].texts() == ["JFK", "LGA", "JFK", None]
+
+
+@pytest.mark.parametrize("key", ["", "1", "1\x1f", "1\x1fc", "4\x1fa", "0", "1\x1fab", "1\x1fa" + "x" * 100, "ü"])
+def test_a_key_that_is_not_there_is_not_found(world: World, key: str) -> None:
+    assert world.requests().find(key) == -1
+
+
+def test_parts_of_a_key_keep_their_border(tmp_path: Path, ledger: Ledger) -> None:
+    rows = "id,part,origin,seat,published,departs,delay,carrier\n"
+    rows += "".join(f"{i},{p},J,1,2013-01-01T00:00:00Z,2013-01-01T10:00:00Z,5,A\n" for i, p in (("x1", "11"), ("x11", "1")))
+    requests = World(tmp_path, ledger, rows).requests()
+    assert requests.find(key_text(["x1", "11"])) != requests.find(key_text(["x11", "1"])) != -1
+    assert requests.find(key_text("x111")) == -1
+
+
+def test_no_requests_are_requests_too(tmp_path: Path, ledger: Ledger) -> None:
+    world = World(tmp_path, ledger, FLIGHTS.splitlines()[0] + "\n")
+    requests = world.requests()
+    assert len(requests) == 0
+    assert requests.find("1\x1fa") == -1
+    assert world.reader(world.view()).read(requests, requests.at).values.shape == (0, 5)
+
+
+def by_own_columns(world: World, requests: Requests, rows: list[int]) -> Requests:
+    """The same requests as a client sends them that brings its own columns."""
+    lines = [dict(zip(FLIGHTS.splitlines()[0].split(","), line.split(","), strict=True)) for line in FLIGHTS.splitlines()[1:]]
+    sent = [{name: value or None for name, value in line.items()} for line in lines]
+    keys = [key_text([line["id"], line["part"]]) for line in lines]
+    chosen = [sent[keys.index(requests.keys[row].decode())] for row in rows]
+    return evaluate(world.request, world.types(), [world.calendar], PREDICT_AT, chosen, lookups=["seat"])
+
+
+def shown(matrix: Matrix) -> list[list[object]]:
+    """Values with categories as text."""
+    words = [matrix.vocabularies.get(name) for name in matrix.names]
+    return [
+        [None if np.isnan(v) else vocabulary[int(v)] if vocabulary else v for v, vocabulary in zip(row, words, strict=True)]
+        for row in matrix.values.tolist()
+    ]
+
+
+def test_a_request_by_key_and_one_by_its_own_columns_give_the_same(world: World) -> None:
+    reader, requests = world.reader(world.view()), world.requests(lookups=["seat"])
+    whole = shown(reader.read(requests, requests.at))
+    assert whole[0] == ["AA", 10.0, 0.0, None, None]
+    assert whole[2][:3] == ["ünï", 12.0, 1.0]
+    for rows in ([0], [1], [3, 2, 1, 0]):
+        own = by_own_columns(world, requests, rows)
+        assert own.at.tolist() == requests.at[rows].tolist()
+        assert own.event.tolist() == requests.event[rows].tolist()
+        assert own.known.tolist() == requests.known[rows].tolist()
+        assert own.keys.tolist() == requests.keys[rows].tolist()
+        assert {name: column.texts() for name, column in own.texts.items()} == {
+            name: column.take(rows).texts() for name, column in requests.texts.items()
+        }
+        assert shown(reader.read(own, own.at)) == [whole[row] for row in rows]
+
+
+def test_no_own_columns_are_no_requests(world: World) -> None:
+    assert len(evaluate(world.request, world.types(), [world.calendar], PREDICT_AT, [])) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"origin": "absent"}, "the request lacks 'origin'"),
+        ({"delay": "late"}, "Could not convert string 'late'"),
+        ({"departs": "2013-01-01T10:00:00"}, "departs = 2013-01-01T10:00:00 is not a time with its zone"),
+        ({"departs": "soon"}, "departs = soon is not a time with its zone"),
+        ({"departs": None}, "a time is null"),
+    ],
+)
+def test_a_wrong_own_column_is_refused(world: World, changed: dict[str, Any], what: str) -> None:
+    row = dict(zip(FLIGHTS.splitlines()[0].split(","), FLIGHTS.splitlines()[1].split(","), strict=True)) | changed
+    with pytest.raises(DataError, match=what):
+        evaluate(world.request, world.types(), [], PREDICT_AT, [{name: value for name, value in row.items() if value != "absent"}])
+
+
+def test_numbers_and_keys_are_looked_up_when_asked_for(world: World) -> None:
+    seats = world.view(entity=tm.Entity("seat", key="seat"))
+    requests = world.requests(lookups=["seat", "id"])
+    assert requests.texts["id"].texts() == ["1", "1", "2", "3"]
+    matrix = world.reader(seats).read(requests, requests.event)
+    assert matrix.values[:, matrix.names.index("delays__n_24h")].tolist() == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_prediction_time_without_a_zone_is_read_in_the_datasets_or_refused(tmp_path: Path, ledger: Ledger) -> None:
+    (tmp_path / "r.csv").write_text("id,t\n1,2013-01-01 10:00:00\n")
+    where = Where(str(tmp_path / "x.py"), 1)
+    dataset = tm.Dataset("r", {"s": tm.Source("r.csv", where=where)}, key="id", event_time="t", timezone="America/New_York", where=where)
+    version = ingest(ledger, dataset).output
+    requests = load_requests(ledger, build_requests(ledger, dataset, version, [], "t - INTERVAL 1 HOUR").output)
+    assert requests.at.tolist() == [instant("2013-01-01T14:00:00Z")]
+    own = evaluate(dataset, version.meta["types"], [], "t - INTERVAL 1 HOUR", [{"id": 1, "t": "2013-01-01 10:00:00"}])
+    assert (own.at.tolist(), own.event.tolist()) == (requests.at.tolist(), requests.event.tolist())
+
+
+@pytest.mark.parametrize(
+    ("predict_at", "what"),
+    [
+        ("CAST(departs AS TIMESTAMP)", "a time has no time zone"),
+        ("delay", "a time has no time zone"),
+        ("CASE WHEN id > 1 THEN departs END", "a time is null"),
+        ("max(departs) OVER ()", "may only use its own row"),
+    ],
+)
+def test_a_wrong_prediction_time_is_refused(world: World, predict_at: str, what: str) -> None:
+    with pytest.raises((DataError, DefinitionError), match=what):
+        world.requests(predict_at)
+
+
+def test_requests_need_a_key(world: World) -> None:
+    with pytest.raises(DefinitionError, match="has no key"):
+        build_requests(world.ledger, world.departures, ingest(world.ledger, world.departures).output, [], "departs")
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_older_than_the_store_are_answered_offline_and_say_so(world: World, online: OnlineStore) -> None:
+    requests, until = world.requests(), instant("2013-01-02T10:00:00Z")
+    reader = world.reader(world.view(), online)
+    assert not reader.read(requests, requests.at).online.any()  # nothing is stored yet
+    assert reader.materialise(until) == {"delays": 2}
+    at = np.array([until - 1, until, until + DAY, until - DAY])
+    matrix = reader.read(requests, at)
+    assert matrix.online.tolist() == [False, True, True, False]
+    offline = world.reader(world.view())
+    assert matrix.values[[0, 1, 3]].tobytes() == offline.read(requests, at).values[[0, 1, 3]].tobytes()
+
+
+def test_what_is_missing_says_why(world: World) -> None:
+    requests = world.requests()
+    matrix = world.reader(world.view()).read(requests, np.full(len(requests), instant("2013-01-02T11:00:00Z")))
+    assert [matrix.problems(row) for row in range(4)] == [
+        {"delays": "expired"},
+        {"delays": "expired"},
+        {"delays": "expired"},
+        {"delays": "unknown"},
+    ]
+    newest = world.view(windows=[], features=["delay"], ttl="1d")
+    matrix = world.reader(newest).read(requests, np.full(len(requests), instant("2013-01-02T10:00:00Z")))
+    assert [matrix.problems(row) for row in range(4)] == [{}, {"delays": "null"}, {}, {"delays": "unknown"}]
+    matrix = world.reader(newest).read(requests, np.full(len(requests), instant("2013-01-02T10:00:00Z") + 1))
+    assert matrix.problems(1) == {"delays": "expired"}
+
+
+def test_a_reader_of_request_features_alone(world: World) -> None:
+    requests = world.requests()
+    matrix = Reader([world.calendar], {}, {}).read(requests, requests.at)
+    assert matrix.names == ("calendar__carrier", "calendar__hour", "calendar__late")
+    assert matrix.status.shape == (4, 0)
+    assert matrix.problems(0) == {}
