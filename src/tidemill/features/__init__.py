@@ -3,15 +3,29 @@
 Comes in: dataset versions and declarations. Goes out: view versions, and matrices of values as known at each row's time.
 """
 
-from tidemill.features.declarations import Entity, Feature, FeatureView, RequestView, category, count, last, max, mean, min, sum
+from tidemill.features.declarations import (
+    Entity,
+    Feature,
+    FeatureView,
+    RequestView,
+    category,
+    count,
+    from_definition,
+    last,
+    max,
+    mean,
+    min,
+    sum,
+)
 from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, materialise
 from tidemill.features.reader import Matrix, Reader
-from tidemill.features.requests import Requests, build_requests, evaluate, key_sql, key_text, load_requests
+from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
 from tidemill.features.views import CODE, Block, ViewLog, build, load
 from tidemill.features.windows import STATUS, Events
 
 __all__ = [
     "CODE",
+    "SEPARATOR",
     "STATUS",
     "Block",
     "Entity",
@@ -31,6 +45,7 @@ __all__ = [
     "category",
     "count",
     "evaluate",
+    "from_definition",
     "key_sql",
     "key_text",
     "last",

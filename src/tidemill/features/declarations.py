@@ -116,7 +116,7 @@ class FeatureView(Declaration):
     def definition(self) -> dict[str, Any]:
         """Plain data; the dataset by name, since its version is an input of its own."""
         features = {name: definition(feature) for name, feature in self.columns.items()}
-        plain = {"name": self.name, "entity": self.entity.key, "windows": list(self.windows), "ttl": self.ttl}
+        plain: dict[str, Any] = {"name": self.name, "entity": self.entity.key, "windows": list(self.windows), "ttl": self.ttl}
         return {"type": "FeatureView", **plain, "dataset": self.dataset.name, "features": features, "order": list(features)}
 
 
@@ -142,6 +142,16 @@ class RequestView(Declaration):
         """Plain data; the dataset by name."""
         features = {name: definition(feature) for name, feature in self.columns.items()}
         return {"type": "RequestView", "name": self.name, "dataset": self.dataset.name, "features": features, "order": list(features)}
+
+
+def from_definition(plain: Mapping[str, Any]) -> FeatureView | RequestView:
+    """A view from its definition as plain data: what serves is read from the ledger, not from the user's files of today."""
+    dataset = Dataset(plain["dataset"], {}, "event")
+    features = {name: Feature(**{k: v for k, v in plain["features"][name].items() if k != "type"}) for name in plain["order"]}
+    if plain["type"] == "RequestView":
+        return RequestView(plain["name"], dataset, features)
+    entity = Entity(plain["entity"], plain["entity"])
+    return FeatureView(plain["name"], dataset, entity, features, tuple(plain["windows"]), plain["ttl"])
 
 
 def hop(window: int) -> int:

@@ -136,7 +136,7 @@ class History:
 
     def open_branch(self, kind: str, name: str, parts: dict[str, Any]) -> Branch:
         """The branch of these parts, made if it is not there yet."""
-        key = digest_value([kind, name, parts])[:16] if kind != "live" else "live"
+        key = digest_value([kind, name, parts])[:16] if kind != "live" else f"live-{name}"
         found = self.branch(key)
         if found is None:
             row = {"id": key, "kind": kind, "name": name, "status": "running", "created_at": time.time_ns() // 1000}
@@ -159,6 +159,11 @@ class History:
     def save_branch(self, connection: Connection, key: str, state: dict[str, Any]) -> None:
         """Keep the state of a branch, in the same transaction as what it decided."""
         connection.execute(update(t.branch).where(t.branch.c.id == key).values(state=canonical(state).decode()))
+
+    def save_parts(self, key: str, parts: dict[str, Any]) -> None:
+        """What the live branch is made of now."""
+        with self.records.begin() as connection:
+            connection.execute(update(t.branch).where(t.branch.c.id == key).values(parts=canonical(parts).decode()))
 
     def finish_branch(self, key: str, result: dict[str, Any]) -> None:
         """A branch is whole: keep its result. Finishing it again moves it to the front."""

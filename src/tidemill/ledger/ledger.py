@@ -18,7 +18,7 @@ from tidemill.core import Ref, StoreError, canonical, differences, digest_value
 from tidemill.ledger import tables as t
 from tidemill.ledger.code import environment
 from tidemill.ledger.history import History
-from tidemill.ledger.values import Artifact, Edge, Made, Once, Step
+from tidemill.ledger.values import Artifact, Edge, Execution, Made, Once, Step
 from tidemill.store import Blobs, Records
 
 _STARTED = time.time_ns() // 1000  # in a container every process may have the same number: what began before this one is not ours
@@ -104,6 +104,17 @@ class Ledger(History):
         if not changed:
             return "its result was not kept" if row.status == "finished" else f"it was {row.status} before"
         return "; ".join(f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in changed[:4])
+
+    def changed(self, execution: Execution) -> str:
+        """What differed from the execution of the same name before it: why it ran."""
+        query = select(t.execution.c.inputs).where(t.execution.c.kind == execution.kind, t.execution.c.name == execution.name)
+        with self.records.read() as connection:
+            earlier = query.where(t.execution.c.id < execution.id).order_by(t.execution.c.id.desc()).limit(1)
+            row = connection.execute(earlier).first()
+        if row is None:
+            return "first time"
+        found = differences(msgspec.json.decode(row.inputs), execution.inputs)
+        return "; ".join(f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in found[:4]) or "its result was not kept"
 
     def _start(self, key: str, kind: str, name: str, branch: str, inputs: dict[str, Any], code: str) -> int:
         row = {"key": key, "kind": kind, "name": name, "branch": branch, "status": "running", "started_at": time.time_ns() // 1000}

@@ -4,16 +4,20 @@ Read `tick.py` first, then `decide.py`.
 """
 
 from tidemill.loop.build import Built, build, prepare
+from tidemill.loop.compare import Compared, compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
+from tidemill.loop.live import Passed, run_once
 from tidemill.loop.replay import Progress, Replay, replay, with_model
 from tidemill.loop.state import State
 
 __all__ = [
     "Age",
     "Built",
+    "Compared",
     "DriftFound",
     "Every",
     "Never",
+    "Passed",
     "PolicyComparison",
     "Progress",
     "QualityDrop",
@@ -22,7 +26,9 @@ __all__ = [
     "State",
     "Trigger",
     "build",
+    "compare",
     "prepare",
     "replay",
+    "run_once",
     "with_model",
 ]

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from tidemill import data, features, pipelines, registry, tracking, training
+from tidemill.core import definition
 from tidemill.data import Dataset
 from tidemill.features import FeatureView, Reader
 from tidemill.ledger import Artifact, Ledger
@@ -25,6 +26,16 @@ class Built:
 
     def dataset(self, name: str) -> Artifact:
         return self.versions[f"dataset {name}"]
+
+    def recipe(self) -> dict[str, Any]:
+        """All that answering a request needs, as plain data: definitions, and digests of the versions that they gave."""
+        request, views = self.task.request, []
+        for view in self.task.features:
+            version = self.versions.get(f"view {view.name}")
+            views.append({"definition": definition(view), "digest": version.ref.digest if version else ""})
+        plain = {"name": request.name, "key": list(request.keys), "event_time": request.event_time, "known_at": request.known_at}
+        digests = {"requests": self.versions["requests"].ref.digest, "dataset": self.dataset(request.name).ref.digest}
+        return {"task": self.task.name, "predict_at": self.task.predict_at, "request": plain, "views": views, **digests}
 
     def reader(self, ledger: Ledger) -> Reader:
         """The reader of the task's features over these versions."""

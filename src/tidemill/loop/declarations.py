@@ -8,7 +8,7 @@ from tidemill.core import DAY, METRICS, Declaration, DefinitionError, definition
 from tidemill.monitoring import Alert, Monitor
 from tidemill.training import Model
 
-JUDGES = ("ahead", "holdout")
+JUDGES = ("holdout", "ahead")
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ class RetrainPolicy(Declaration):
     """When to retrain what a monitor watches, and how a candidate is judged.
 
     `on`: any of these triggers. Not sooner than `cooldown` after the last candidate, nor with fewer than `min_new_labels` labels
-    that the champion has not seen. `judge="ahead"`: the candidate learns from all rows and is judged on rows to come, which both
-    versions score. `judge="holdout"`: a twin is judged on the newest rows, and the candidate is fitted again on all of them.
+    that the champion has not seen. `judge="holdout"`: a twin is judged on the newest rows and, if it passes, the candidate is fitted
+    on all of them; its own check is the rollout. `judge="ahead"`: the candidate learns from all rows at once and is judged on rows to
+    come, which both versions score. On the year of flights the first gave the larger gain (`docs/replay.md`), so it is the default.
     `approvals`: how many people must agree before it goes live.
     """
 
@@ -127,7 +128,7 @@ class RetrainPolicy(Declaration):
     cooldown: str = "7d"
     min_new_labels: int = 1
     approvals: int = 0
-    judge: str = "ahead"
+    judge: str = "holdout"
 
     @property
     def name(self) -> str:

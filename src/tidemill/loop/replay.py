@@ -55,6 +55,7 @@ class Replay:
         """What the branch is keyed by; what differs between two of them is why one had to run."""
         return {
             "examples": self.built.examples.ref.digest,
+            "recipe": self.built.recipe(),
             "model": definition(self.deployment.model),
             "deployment": definition(self.deployment),
             "policy": definition(self.policy),

@@ -25,6 +25,7 @@ class Candidate:
     """A version on its way. `phase`: judging (gates look at rows to come), judged, approval (people are asked), canary.
 
     `daily`: by how much its log loss was above the champion's on each day that the gates saw: how much a day differs by chance.
+    `reference`: its quality on the rows that it was judged on, where those were held out.
     """
 
     version: Served
@@ -35,6 +36,7 @@ class Candidate:
     step: int = 0
     verdict: Verdict | None = None
     daily: tuple[float, ...] = ()
+    reference: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

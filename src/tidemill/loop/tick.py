@@ -66,10 +66,10 @@ class Loop:
     def begin(self, now: int) -> State:
         """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do."""
         trained, verdict, reference, _ = self._judge_on_holdout(now, None, 1)
-        served = Served(f"{trained[-1].model.ref.name}/1", 1, trained[-1].model.ref.digest, now, now)
         if not verdict.passed:
             hint = "give it better features, more data, or gates that it can pass"
             raise Refused(f"the first model does not pass its gates: {verdict.reason}", where=str(self.world.deployment.where), hint=hint)
+        served = Served(f"{trained[-1].model.ref.name}/1", 1, trained[-1].model.ref.digest, now, now)
         cost = sum(one.cost for one in trained)
         state = State(now, served, served, None, None, now, now, reference, 1, 0, len(trained), cost)
         version = self._version(served)
@@ -78,7 +78,7 @@ class Loop:
             lambda c: registry.record_verdict(self.world.ledger, c, version, verdict, at=now),
             lambda c: registry.promote(self.world.ledger, c, self.deployment, version, verdict, at=now, why="the first champion"),
         ]
-        self._commit(state, effects)
+        self.commit(state, effects)
         return state
 
     # ── a tick ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -90,11 +90,11 @@ class Loop:
         for _ in range(2):  # a candidate that is judged at once may act in the same tick
             actions = decide(self.policy, after, self.observe(after, now))
             for action in actions:
-                after = self._act(after, action, effects)
+                after = self.act(after, action, effects)
             after = replace(after, watched=self._watched(after, now))
             if after.candidate is None or after.candidate.phase != "judged":
                 break
-        self._commit(after, effects)
+        self.commit(after, effects)
         return after
 
     def _answer(self, state: State, now: int) -> Effect:
@@ -108,7 +108,8 @@ class Loop:
         stored = self.world.ledger.blobs.put(pack_predictions(answers))
         return lambda c: append_predictions(c, self.world.branch, self.deployment, state.segments, stored, answers)
 
-    def _commit(self, state: State, effects: list[Effect]) -> None:
+    def commit(self, state: State, effects: list[Effect]) -> None:
+        """Write what was decided and the state that follows, whole or not at all."""
         with self.world.ledger.records.begin() as connection:
             for effect in effects:
                 effect(connection)
@@ -197,7 +198,8 @@ class Loop:
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _act(self, state: State, action: Action, effects: list[Effect]) -> State:
+    def act(self, state: State, action: Action, effects: list[Effect]) -> State:
+        """The state after an action; what it writes is appended to `effects`."""
         match action:
             case Note(alert):
                 effects.append(self._decision(state.now, "monitor", alert.kind, state.champion.label, alert.why, alert.evidence))
@@ -235,15 +237,18 @@ class Loop:
         return lambda c: decide(c, self.world.branch, at=at, who=who, kind=kind, subject=subject, why=why, evidence=evidence)
 
     def _train(self, state: State, why: str, effects: list[Effect]) -> State:
-        now, number = state.now, state.numbers + 1
-        verdict: Verdict | None = None
-        phase, daily = "judging", tuple[float, ...]()
         if self.policy.judge == "holdout":
-            trained, verdict, _, daily = self._judge_on_holdout(now, state, number)
-            phase = "judged"
-        else:
-            trained = [self._fit(now)]
-        model = trained[-1].model
+            return self.candidate_on_holdout(state, why, effects)
+        return self._candidate_of(state, why, [self._fit(state.now)], effects)
+
+    def candidate_on_holdout(self, state: State, why: str, effects: list[Effect]) -> State:
+        """Train a candidate that is judged at once, on the newest rows."""
+        trained, verdict, reference, daily = self._judge_on_holdout(state.now, state, state.numbers + 1)
+        made = self._candidate_of(state, why, trained, effects)
+        return replace(made, candidate=replace(self._candidate(made), phase="judged", verdict=verdict, daily=daily, reference=reference))
+
+    def _candidate_of(self, state: State, why: str, trained: list[Trained], effects: list[Effect]) -> State:
+        now, number, model = state.now, state.numbers + 1, trained[-1].model
         version = Served(f"{model.ref.name}/{number}", number, model.ref.digest, now, now)
         cost = sum(one.cost for one in trained)
         effects.append(lambda c: _register(self.world, c, trained[-1], now))
@@ -252,7 +257,7 @@ class Loop:
         made = replace(
             state, numbers=number, last_attempt=now, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost
         )
-        return replace(made, candidate=Candidate(version, phase, now, why, verdict=verdict, daily=daily))
+        return replace(made, candidate=Candidate(version, "judging", now, why))
 
     def _fit(self, until: int) -> Trained:
         ledger, branch = self.world.ledger, self.world.branch
@@ -262,18 +267,26 @@ class Loop:
     def _judge_on_holdout(
         self, now: int, state: State | None, number: int
     ) -> tuple[list[Trained], Verdict, dict[str, float], tuple[float, ...]]:
-        """Judge a twin that knows nothing of the newest rows, then fit on all rows; also the twin's quality and daily differences."""
-        start = now - self.holdout if state is None else max(now - self.holdout, state.champion.until)
+        """Judge a twin that knows nothing of the newest rows; if it passes, fit on all rows. Also its quality and daily differences.
+
+        The rows are the newest `holdout`, or the newer half of what the champion has not seen: it must not be judged on its own lessons,
+        and the twin must have learnt something new.
+        """
+        start = now - self.holdout if state is None else max(now - self.holdout, (state.champion.until + now) // 2)
         rows = self.world.mature(start, now)
         if not len(rows):
             raise DataError(f"no labelled row since {show(start)} to judge on", where=self.deployment, hint="choose a shorter holdout")
         twin = self._fit(start)
+        champion = None
+        if state is not None:
+            champion = self.world.score(state.champion.digest, rows)
+            rows, champion = rows[~np.isnan(champion)], champion[~np.isnan(champion)]
         scores = self.world.score(twin.model.ref.digest, rows)
-        champion = None if state is None else self.world.score(state.champion.digest, rows)
         base_rate = float(self.world.examples.label[self.world.examples.known(start)].mean())
         evidence = self.world.evidence(rows, scores, champion, base_rate)
         verdict = judge(self.world.deployment.gates, evidence, f"{twin.model.ref.name}/{number}")
-        return [twin, self._fit(now)], verdict, self.world.reference(rows, scores), _daily(evidence)
+        fitted = [twin, self._fit(now)] if verdict.passed else [twin]
+        return fitted, verdict, self.world.reference(rows, scores), _daily(evidence)
 
     def _look(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
         candidate = self._candidate(state)
@@ -309,9 +322,8 @@ class Loop:
         assert verdict is not None
         effects.append(lambda c: registry.promote(ledger, c, self.deployment, version, verdict, at=now, why=why))
         rows = self.world.labelled(candidate.version.until, now)
-        scores = self.world.score(candidate.version.digest, rows)
+        reference = candidate.reference or self.world.reference(rows, self.world.score(candidate.version.digest, rows))
         champion = replace(candidate.version, since=now)
-        reference = self.world.reference(rows, scores)
         return replace(state, champion=champion, previous=state.champion, candidate=None, reference=reference)
 
     def _roll_back(self, state: State, why: str, compared: Compared, effects: list[Effect]) -> State:

@@ -12,7 +12,7 @@ from tidemill.ledger import Artifact, Ledger
 from tidemill.models import Predictor, load_model
 from tidemill.monitoring import local_days, mature_rows
 from tidemill.serving import Deployment, Route, to_challenger
-from tidemill.training import Examples
+from tidemill.training import Examples, load_examples
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 RUNG = "champion"
@@ -51,13 +51,30 @@ class World:
         return self.ledger.artifact(Ref("model", self.deployment.model.name, "", digest))
 
     def score(self, digest: str, rows: Ints) -> Floats:
-        """Probabilities of requests by a model, as the gateway would answer."""
+        """Probabilities of requests (NaN: it never saw them) by a model, over the features that it was trained on."""
         if digest not in self._predictors:
             self._predictors[digest] = load_model(self.ledger, self.model(digest))
-        predictor, matrix = self._predictors[digest], self.examples.matrix
         if not len(rows):
             return np.empty(0)
-        return predictor.predict(predictor.signature.align(matrix.names, matrix.values[rows], matrix.vocabularies))
+        predictor, matrix = self._predictors[digest], self.examples.matrix
+        if set(predictor.signature.features) <= set(matrix.names):
+            return predictor.predict(predictor.signature.align(matrix.names, matrix.values[rows], matrix.vocabularies))
+        return self._score_elsewhere(predictor, self._own_examples(digest), rows)
+
+    def _own_examples(self, digest: str) -> Examples:
+        """The examples that a model was trained on: a changed definition does not change the model that came before it."""
+        chosen = self.ledger.parents(self.model(digest).ref)
+        training_set = next(Ref.parse(edge.parent) for edge in chosen if edge.parent.startswith("training set:"))
+        examples = self.ledger.artifact(training_set).meta["examples"]
+        return load_examples(self.ledger, self.ledger.artifact(Ref.parse(examples)))
+
+    def _score_elsewhere(self, predictor: Predictor, theirs: Examples, rows: Ints) -> Floats:
+        found = np.array([theirs.requests.find(key.decode()) for key in self.examples.requests.keys[rows].tolist()])
+        scores, there = np.full(len(rows), np.nan), found >= 0
+        matrix = theirs.matrix
+        if there.any():
+            scores[there] = predictor.predict(predictor.signature.align(matrix.names, matrix.values[found[there]], matrix.vocabularies))
+        return scores
 
     def sticky(self, column: str, rows: Ints) -> list[str]:
         """The key by which a rollout keeps requests together: a column of the request, or its own key."""

@@ -1,6 +1,40 @@
-"""Deployments, routes, the gateway and batch scoring. Comes in: requests. Goes out: answers that say which version and rung gave them."""
+"""Deployments, routes, the gateway and its log. Comes in: requests. Goes out: answers that say which version and rung gave them."""
+
+from typing import TYPE_CHECKING
 
 from tidemill.serving.declarations import Canary, Constant, Deployment, PreviousVersion
+from tidemill.serving.endpoint import Answer, Endpoint, Standing, open_endpoint
+from tidemill.serving.log import AnswerLog, read_log
 from tidemill.serving.routing import Route, to_challenger
 
-__all__ = ["Canary", "Constant", "Deployment", "PreviousVersion", "Route", "to_challenger"]
+if TYPE_CHECKING:
+    from tidemill.serving.gateway import Gateway as Gateway
+    from tidemill.serving.gateway import gateway_routes as gateway_routes
+    from tidemill.serving.gateway import reply as reply
+    from tidemill.serving.gateway import route as route
+
+_WITH_HTTP = ("Gateway", "gateway_routes", "reply", "route")
+
+__all__ = [
+    "Answer",
+    "AnswerLog",
+    "Canary",
+    "Constant",
+    "Deployment",
+    "Endpoint",
+    "PreviousVersion",
+    "Route",
+    "Standing",
+    "open_endpoint",
+    "read_log",
+    "to_challenger",
+]
+
+
+def __getattr__(name: str) -> object:
+    """The web framework is loaded only where something is served."""
+    if name not in _WITH_HTTP:
+        raise AttributeError(f"module 'tidemill.serving' has no attribute {name!r}")
+    from tidemill.serving import gateway
+
+    return getattr(gateway, name)

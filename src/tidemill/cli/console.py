@@ -1,0 +1,82 @@
+"""What the commands share: the console, a live table of steps, figures and trees as text."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.tree import Tree
+
+from tidemill.pipelines import Report
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One object on standard output."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+class Steps:
+    """A table of steps that grows in place: what ran, what was cached, and why."""
+
+    def __init__(self) -> None:
+        self.reports: dict[str, Report] = {}
+        self.live: Live | None = None
+
+    def __call__(self, report: Report) -> None:
+        self.reports[report.name] = report
+        if self.live is not None:
+            self.live.update(self.table())
+
+    def table(self) -> Table:
+        """The steps so far."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("step", "", "s", "why"):
+            table.add_column(name, justify="right" if name == "s" else "left", overflow="fold" if name == "why" else "ellipsis")
+        for report in self.reports.values():
+            state = "[cyan]running[/]" if not report.done else "[dim]cached[/]" if report.cached else "[green]ran[/]"
+            table.add_row(report.name, state, f"{report.seconds:.1f}" if report.done else "", "" if report.cached else report.why)
+        return table
+
+    @contextmanager
+    def shown(self, *, quiet: bool) -> Iterator["Steps"]:
+        """Show the table while the block runs; only a count is left where all was cached."""
+        if quiet:
+            yield self
+            return
+        with Live(self.table(), console=out, refresh_per_second=8, transient=True) as self.live:
+            yield self
+        self.live = None
+        done = list(self.reports.values())
+        if all(report.cached for report in done):
+            out.print(f"[dim]{len(done)} steps, all cached[/]")
+        else:
+            out.print(self.table())
+
+
+def tree_text(node: dict[str, Any]) -> Tree:
+    """A lineage as a tree for the terminal."""
+    top = Tree(_line(node))
+    _grow(top, node)
+    return top
+
+
+def _line(node: dict[str, Any]) -> str:
+    role = f"[dim]{node['role']}[/] " if node["role"] else ""
+    return f"{role}[bold]{node['ref']}[/]" + (f"  [dim]{node['detail']}[/]" if node["detail"] else "")
+
+
+def _grow(tree: Tree, node: dict[str, Any]) -> None:
+    for parent in node["parents"]:
+        _grow(tree.add(_line(parent)), parent)

@@ -1,0 +1,72 @@
+"""`tidemill run` and `tidemill approve`: the live loop by hand."""
+
+import getpass
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from tidemill import loop, project
+from tidemill.cli.console import Steps, out, print_json
+from tidemill.core import UnknownName, show
+from tidemill.data import stale
+from tidemill.loop import Built, Passed
+from tidemill.session.session import now, policy_of
+
+
+@click.command()
+@click.option("--deployment", default="", help="Which deployment, where the project has several.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as one object.")
+@click.pass_obj
+def run(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
+    """One pass of the loop at this moment: build, train if there is a reason, gate, promote."""
+    declared, clock = project.load(obj["folder"]), now()
+    policy = policy_of(declared, deployment)
+    task = policy.monitor.deployment.model.task
+    with declared.writing("run", wait=600) as ledger, Steps().shown(quiet=as_json) as steps:
+        built = loop.build(loop.prepare(ledger), task, listen=steps)
+        passed = loop.run_once(ledger, built, policy, clock, declared.timezone)
+    alerts = [text for dataset in task.datasets for text in stale(dataset, built.dataset(dataset.name), clock)]
+    if as_json:
+        print_json(_plain(steps, passed, alerts))
+    else:
+        _print(built, passed, alerts)
+
+
+def _plain(steps: Steps, passed: Passed, alerts: list[str]) -> dict[str, Any]:
+    done = [{"step": r.name, "cached": r.cached, "why": r.why, "seconds": r.seconds} for r in steps.reports.values()]
+    decided = [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in passed.decisions]
+    return {"steps": done, "decisions": decided, "champion": passed.state.champion.label, "changed": passed.changed, "stale": alerts}
+
+
+def _print(built: Built, passed: Passed, alerts: list[str]) -> None:
+    if passed.changed and passed.changed != "there was no champion":
+        out.print(f"changed  {escape(passed.changed)}")
+    for decision in passed.decisions:
+        out.print(f"{decision.kind:<12} [bold]{escape(decision.subject)}[/]  {escape(decision.why)}")
+    if not passed.decisions:
+        out.print("no reason to train: the champion stays")
+    for alert in alerts:
+        out.print(f"[yellow]stale[/]        {escape(alert)}")
+    out.print(f"\n[bold]{passed.state.champion.label}[/] serves deployment {passed.branch.removeprefix('live-')}; `tidemill up` answers requests")
+
+
+@click.command()
+@click.argument("version")
+@click.option("--who", default="", help="Your name; the user of this machine by default.")
+@click.option("--why", "reason", default="", help="The reason, for the record.")
+@click.pass_obj
+def approve(obj: dict[str, Any], version: str, who: str, reason: str) -> None:
+    """Agree that VERSION (for example boosted/3) may go live. The next `tidemill run` acts on it."""
+    declared = project.load(obj["folder"])
+    with declared.writing("approve", wait=60) as ledger:
+        branches = [branch for branch in ledger.branches("live") if branch.state]
+        waiting = {loop.State.of(branch.state).candidate: branch.id for branch in branches}
+        found = {candidate.version.label: key for candidate, key in waiting.items() if candidate and candidate.phase == "approval"}
+        if version not in found:
+            raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint="`tidemill status` shows the candidates")
+        name = who or getpass.getuser()
+        with ledger.records.begin() as connection:
+            why = reason or "approved"
+            ledger.decide(connection, found[version], at=now(), who=name, kind="approved", subject=version, why=why, evidence={})
+    out.print(f"{name} approved {version}; `tidemill run` goes on")

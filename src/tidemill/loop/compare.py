@@ -1,0 +1,120 @@
+"""Policies over the same history: quality against cost, chosen on one stretch of time, and the regret of the choice on another.
+
+Each policy is a replay on a branch of its own kind, which `up` does not serve.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import Floats, cluster_bootstrap_mean, instant, row_log_loss
+from tidemill.data import segments
+from tidemill.evaluation import quality
+from tidemill.ledger import Branch, Ledger
+from tidemill.loop.build import Built
+from tidemill.loop.declarations import PolicyComparison, RetrainPolicy
+from tidemill.loop.replay import Progress, Replay, replay, with_model
+from tidemill.monitoring import local_days
+
+Listen = Callable[[str, str, Progress | None], None]  # policy, model, where its replay is (None: done)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One policy over one model: its quality on both stretches, what it cost, and what it answered."""
+
+    policy: str
+    model: str
+    choose: dict[str, float | None]
+    report: dict[str, float | None]
+    cost: dict[str, int]
+    promotions: int
+    served: Floats
+
+    def plain(self) -> dict[str, Any]:
+        names = ("policy", "model", "choose", "report", "cost", "promotions")
+        return {name: getattr(self, name) for name in names}
+
+
+def jobs(built: Built, comparison: PolicyComparison, start: int, end: int, timezone: str) -> list[tuple[str, str, Replay]]:
+    """(policy, model, replay) of a comparison."""
+    models = list(comparison.models) or [comparison.policy.monitor.deployment.model]
+    found = []
+    for model in models:
+        for triggers in comparison.triggers:
+            policy: RetrainPolicy = replace(with_model(comparison.policy, model), on=triggers)
+            found.append((policy.name, model.name, Replay(built, policy, start, end, timezone, "comparison")))
+    return found
+
+
+def compare(
+    ledger: Ledger,
+    built: Built,
+    comparison: PolicyComparison,
+    start: int,
+    end: int,
+    timezone: str,
+    *,
+    listen: Listen = lambda policy, model, progress: None,
+) -> dict[str, Any]:
+    """Replay every policy with every model, choose, and report the regret, as plain data."""
+    spans = [tuple(instant(day, timezone) for day in days) for days in (comparison.choose_on, comparison.report_on)]
+    found = []
+    for policy, model, job in jobs(built, comparison, start, end, timezone):
+        branch, _ = replay(ledger, job, listen=lambda progress, p=policy, m=model: listen(p, m, progress))  # type: ignore[misc]
+        found.append(_compared(ledger, built, job, branch, policy, model, spans))
+        listen(policy, model, None)
+    chosen = choose(built, found, spans[0], timezone)
+    regret = _regret(built, found, chosen, spans[1], timezone)
+    rows = [one.plain() | {"chosen": one is chosen} for one in found]
+    return {"policies": rows, "chosen": {"policy": chosen.policy, "model": chosen.model}, "regret": regret, "rule": RULE}
+
+
+RULE = "the cheapest policy (rows × rounds) whose log loss is not surely worse than the best (95 % interval over days)"
+
+
+def _rows(built: Built, span: tuple[int, ...]) -> Any:
+    """Labelled requests whose event lies in a span."""
+    event = built.examples.requests.event
+    return np.flatnonzero((event >= span[0]) & (event < span[1]) & ~np.isnan(built.examples.label))
+
+
+def _compared(ledger: Ledger, built: Built, job: Replay, branch: Branch, policy: str, model: str, spans: list[tuple[int, ...]]) -> Compared:
+    served = np.full(len(built.examples.at), np.nan)
+    first = int(np.searchsorted(built.examples.at, job.start))
+    for _, segment in segments(ledger, branch.id, job.deployment.name):
+        served[first : first + len(segment.at)] = segment.probability
+        first += len(segment.at)
+    both = []
+    for span in spans:
+        rows = _rows(built, span)
+        rows = rows[~np.isnan(served[rows])]
+        both.append(quality(built.examples.label[rows], served[rows]))
+    cost = {name: int(branch.result["cost"][name]) for name in ("trainings", "row_rounds")}
+    promotions = sum(event["kind"] == "promoted" for event in branch.result["events"]) - 1
+    return Compared(policy, model, both[0], both[1], cost, promotions, served)
+
+
+def _worse(built: Built, one: Compared, other: Compared, span: tuple[int, ...], timezone: str) -> dict[str, float]:
+    """By how much the log loss of one is above the other's, with its interval over days."""
+    rows = _rows(built, span)
+    rows = rows[~np.isnan(one.served[rows]) & ~np.isnan(other.served[rows])]
+    label = built.examples.label[rows]
+    difference = row_log_loss(label, one.served[rows]) - row_log_loss(label, other.served[rows])
+    found = cluster_bootstrap_mean(difference, local_days(built.examples.requests.event[rows], timezone), 0.95, seed=0)
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def choose(built: Built, found: list[Compared], span: tuple[int, ...], timezone: str) -> Compared:
+    """The choice by the rule."""
+    best = min(found, key=lambda one: one.choose["log_loss"] or np.inf)
+    fit = [one for one in found if one is best or _worse(built, one, best, span, timezone)["low"] <= 0]
+    return min(fit, key=lambda one: (one.cost["row_rounds"], one.choose["log_loss"]))
+
+
+def _regret(built: Built, found: list[Compared], chosen: Compared, span: tuple[int, ...], timezone: str) -> dict[str, Any]:
+    """How much log loss the choice gave away on the later stretch, against the policy that was best there."""
+    best = min(found, key=lambda one: one.report["log_loss"] or np.inf)
+    return {"best": {"policy": best.policy, "model": best.model}, "log_loss": _worse(built, chosen, best, span, timezone)}

@@ -1,0 +1,80 @@
+"""One pass of the loop on the live branch of a deployment: the same tick as in a replay, with the time that it is handed."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tidemill.core import differences
+from tidemill.ledger import Branch, Decision, Ledger
+from tidemill.loop.build import Built
+from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.replay import Replay, check
+from tidemill.loop.state import Admit, Promote, Refuse, State
+from tidemill.loop.tick import Effect, Loop
+from tidemill.loop.world import World
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one pass did: the state, the decisions that it wrote, and why a candidate was needed, if one was."""
+
+    branch: str
+    state: State
+    decisions: list[Decision]
+    changed: str
+
+
+def run_once(ledger: Ledger, built: Built, policy: RetrainPolicy, now: int, timezone: str) -> Passed:
+    """Build the first champion, or make one tick. Changed definitions call for a candidate at once. Raises Refused when the first
+    model does not pass its gates."""
+    check(policy)
+    deployment = policy.monitor.deployment
+    parts = Replay(built, policy, 0, 0, timezone).parts() | {"time": [timezone]}
+    branch = ledger.open_branch("live", deployment.name, parts)
+    before = len(ledger.decisions(branch.id))
+    loop = Loop(policy, World(ledger, branch.id, deployment, built.examples, timezone, policy.monitor.maturity))
+    state, changed = _pass(ledger, loop, branch, parts, now)
+    return Passed(branch.id, state, ledger.decisions(branch.id)[before:], changed)
+
+
+def _pass(ledger: Ledger, loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[State, str]:
+    if not branch.state:
+        return loop.begin(now), "there was no champion"
+    state = State.of(branch.state)
+    changed = _changed(branch.parts, parts)
+    if not changed:
+        ledger.save_parts(branch.id, parts)
+        return loop.tick(state, now), ""
+    after, promoted = _replace(loop, state, changed, now)
+    if promoted:
+        ledger.save_parts(branch.id, parts)
+    return after, changed
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What changed in the definitions of features and model, in words; new data and other code are no reason by themselves."""
+    found = differences(_definitions(before), _definitions(after))
+    return "; ".join(f"{path}: {one} → {two}" for path, one, two in found[:3])
+
+
+def _definitions(parts: dict[str, Any]) -> dict[str, Any]:
+    views = {view["definition"]["name"]: view["definition"] for view in parts["recipe"]["views"]}
+    return {"views": views, "predict_at": parts["recipe"]["predict_at"], "model": parts["model"]}
+
+
+def _replace(loop: Loop, state: State, why: str, now: int) -> tuple[State, bool]:
+    """Train on the changed definitions and, if the gates pass, promote at once: a rollout would need both versions to read the same
+    features, and they no longer do."""
+    effects: list[Effect] = []
+    started = replace(state, now=now, candidate=None)
+    judged = loop.candidate_on_holdout(started, f"definitions changed: {why}", effects)
+    assert judged.candidate is not None
+    verdict = judged.candidate.verdict
+    assert verdict is not None
+    if not verdict.passed:
+        refused = loop.act(judged, Refuse(verdict), effects)
+        loop.commit(refused, effects)
+        return refused, False
+    admitted = loop.act(judged, Admit(verdict, judged.candidate.daily), effects)
+    after = loop.act(admitted, Promote("its gates passed; it reads other features than the champion, so there is no rollout"), effects)
+    loop.commit(replace(after, previous=None), effects)
+    return replace(after, previous=None), True

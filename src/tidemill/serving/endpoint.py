@@ -1,0 +1,220 @@
+"""A deployment that answers: keys in, features looked up at the request's time, prediction out, and the ladder of fallbacks.
+
+Built from the ledger alone: neither the user's files nor a training library is imported.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import DataError, Floats, Instants, Ref, Refused, TidemillError, UnknownName, show
+from tidemill.data import Dataset
+from tidemill.features import (
+    FeatureView,
+    Matrix,
+    OnlineStore,
+    Reader,
+    Requests,
+    RequestView,
+    evaluate,
+    from_definition,
+    key_text,
+    load,
+    load_requests,
+)
+from tidemill.ledger import Artifact, Ledger
+from tidemill.models import Predictor, golden_differences, golden_of, load_model
+from tidemill.serving.routing import Route, to_challenger
+
+MAX_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which versions serve, by label and digest, and the weight of the challenger; `branch` is the history that they come from."""
+
+    branch: str
+    champion: tuple[str, str]
+    previous: tuple[str, str] | None = None
+    challenger: tuple[str, str] | None = None
+    weight: float = 0.0
+    sticky_by: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prediction. `rung` is what gave it; `features` is the path they came by; `problems` are views without a value, and why."""
+
+    key: str
+    probability: float
+    version: str
+    rung: str
+    at: int
+    features: str
+    problems: dict[str, str]
+    inputs: dict[str, Any] | None = None
+
+    def plain(self, views: int) -> dict[str, Any]:
+        """For JSON, with a note where it rests on nothing that was looked up."""
+        found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": show(self.at)}
+        found |= {"features_from": self.features, "features_missing": self.problems}
+        if views and len(self.problems) == views:
+            found["note"] = "every looked-up feature is missing or expired at this time"
+        if self.features == "offline":
+            found["note_features"] = "older than the newest stored value: answered from the offline path"
+        return found if self.inputs is None else found | {"inputs": self.inputs}
+
+
+@dataclass
+class Endpoint:
+    """One deployment, ready. `fallback` are ("previous version", 0) or ("constant", value) in order; `timeout` in microseconds."""
+
+    name: str
+    standing: Standing
+    reader: Reader
+    requests: Requests
+    dataset: Dataset
+    types: Mapping[str, str]
+    predict_at: str
+    predictors: dict[str, Predictor]
+    fallback: Sequence[tuple[str, float]] = ()
+    timeout: int = 1_000_000
+    counts: dict[str, int] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False) -> list[Answer]:
+        """Answer requests at their prediction times (microseconds UTC). Raises DataError and UnknownName for a wrong request."""
+        if not rows or len(rows) > MAX_ROWS:
+            raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
+        requests, when = self._requests(rows), np.array(at, dtype=np.int64)
+        matrix = self._features(requests, when)
+        scored = self._score(requests, matrix)
+        keys = [key.decode() for key in requests.keys.tolist()]
+        answers = []
+        for i, (probability, version, rung) in enumerate(scored):
+            path = "none" if matrix is None else "online" if matrix.online[i] else "offline"
+            problems = {} if matrix is None else matrix.problems(i)
+            inputs = _inputs(matrix, i) if explain and matrix is not None else None
+            answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, inputs))
+            self.counts[rung] = self.counts.get(rung, 0) + 1
+        return answers
+
+    def _requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
+        places = []
+        for i, row in enumerate(rows):
+            missing = [part for part in self.dataset.keys if part not in row]
+            if missing:
+                raise DataError(
+                    f"rows[{i}] lacks the key {missing[0]!r}", available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}"
+                )
+            places.append(self.requests.find(key_text([str(row[part]) for part in self.dataset.keys])))
+        if all(place >= 0 for place in places):
+            return self.requests.take(np.array(places))
+        bare = next((row for row, place in zip(rows, places, strict=True) if place < 0 and len(row) <= len(self.dataset.keys)), None)
+        if bare is not None:
+            hint = "send the key of a known request, or the request with all its columns"
+            raise UnknownName(f"no request has the key {dict(bare)}", available=[n for n in self.types], hint=hint)
+        views = [view for view in self.reader.views if isinstance(view, RequestView)]
+        return evaluate(self.dataset, self.types, views, self.predict_at, rows)
+
+    def _features(self, requests: Requests, at: Instants) -> Matrix | None:
+        try:
+            return self.reader.read(requests, at)
+        except (TidemillError, OSError):
+            if not any(kind == "constant" for kind, _ in self.fallback):
+                raise
+            return None  # a dead store: the ladder goes on at its constant
+
+    def _score(self, requests: Requests, matrix: Matrix | None) -> list[tuple[float, str, str]]:
+        rows = len(requests)
+        for rung, give in self._ladder(requests, matrix):
+            try:
+                return self._pool.submit(give).result(self.timeout / 1e6) if rung != "constant" else give()
+            except Late:
+                self.counts[f"{rung}: too late"] = self.counts.get(f"{rung}: too late", 0) + rows
+            except Exception:  # noqa: BLE001 – whatever a rung does, the next one answers; the count and the answer's rung tell
+                self.counts[f"{rung}: failed"] = self.counts.get(f"{rung}: failed", 0) + rows
+        raise Refused(f"no rung of deployment {self.name!r} could answer", hint="declare a Constant fallback, and look at the server's log")
+
+    def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[tuple[str, Callable[[], list[tuple[float, str, str]]]]]:
+        found: list[tuple[str, Callable[[], list[tuple[float, str, str]]]]] = []
+        if matrix is not None:
+            found.append(("champion", lambda: self._routed(requests, matrix)))
+        for kind, value in self.fallback:
+            previous = self.standing.previous
+            if kind == "previous version" and previous and matrix is not None:
+                found.append((kind, lambda label=previous: _plain(self._predict(label, matrix), label[0], "previous version")))  # type: ignore[misc]
+            if kind == "constant":
+                found.append((kind, lambda value=value: [(value, "", "constant")] * len(requests)))  # type: ignore[misc]
+        return found
+
+    def _routed(self, requests: Requests, matrix: Matrix) -> list[tuple[float, str, str]]:
+        champion, challenger = self.standing.champion, self.standing.challenger
+        answers = _plain(self._predict(champion, matrix), champion[0], "champion")
+        if challenger is None or self.standing.weight <= 0:
+            return answers
+        route = Route(champion[0], challenger[0], self.standing.weight, f"{self.name}/{challenger[0]}")
+        own = [key.decode() for key in requests.keys.tolist()]
+        texts = requests.texts.get(self.standing.sticky_by)
+        keys = own if texts is None else [text or key for text, key in zip(texts.texts(), own, strict=True)]
+        other = _plain(self._predict(challenger, matrix), challenger[0], "challenger")
+        return [b if to else a for a, b, to in zip(answers, other, to_challenger(route, keys).tolist(), strict=True)]
+
+    def _predict(self, version: tuple[str, str], matrix: Matrix) -> Floats:
+        predictor = self.predictors[version[1]]
+        return predictor.predict(predictor.signature.align(matrix.names, matrix.values, matrix.vocabularies))
+
+
+def _plain(probabilities: Floats, version: str, rung: str) -> list[tuple[float, str, str]]:
+    return [(probability, version, rung) for probability in probabilities.tolist()]
+
+
+def _inputs(matrix: Matrix, row: int) -> dict[str, Any]:
+    """The features of one row for people: categories as text, missing as null."""
+    found: dict[str, Any] = {}
+    for name, value in zip(matrix.names, matrix.values[row].tolist(), strict=True):
+        words = matrix.vocabularies.get(name)
+        missing = value != value  # noqa: PLR0124 – NaN is not itself
+        found[name] = None if missing else words[int(value)] if words else value
+    return found
+
+
+def open_endpoint(
+    ledger: Ledger,
+    name: str,
+    recipe: Mapping[str, Any],
+    standing: Standing,
+    model: str,
+    *,
+    fallback: Sequence[tuple[str, float]] = (),
+    timeout: int = 1_000_000,
+    online: OnlineStore | None = None,
+) -> Endpoint:
+    """An endpoint from the recipe of a branch. Its golden cases are run first: raises Refused when a version answers otherwise."""
+    views = [from_definition(view["definition"]) for view in recipe["views"]]
+    logs, versions = {}, {}
+    for view, plain in zip(views, recipe["views"], strict=True):
+        if isinstance(view, FeatureView):
+            logs[view.name] = load(ledger, view, ledger.artifact(Ref("feature view", view.name, "", plain["digest"])))
+            versions[view.name] = plain["digest"]
+    request = recipe["request"]
+    dataset = Dataset(request["name"], {}, request["event_time"], key=tuple(request["key"]), known_at=request["known_at"])
+    types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
+    requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
+    found = [version for version in (standing.champion, standing.previous, standing.challenger) if version]
+    predictors = {digest: _load(ledger, ledger.artifact(Ref("model", model, "", digest)), label) for label, digest in found}
+    reader = Reader(views, logs, versions, online)
+    return Endpoint(name, standing, reader, requests, dataset, types, recipe["predict_at"], predictors, fallback, timeout)
+
+
+def _load(ledger: Ledger, artifact: Artifact, label: str) -> Predictor:
+    predictor = load_model(ledger, artifact)
+    wrong = golden_differences(predictor, golden_of(ledger, artifact))
+    if wrong:
+        hint = "the runtime or the machine differs from the one it was made on: train it again here"
+        raise Refused(f"{label} answers {wrong} of its golden cases otherwise than when it was made", where=str(artifact.ref), hint=hint)
+    return predictor

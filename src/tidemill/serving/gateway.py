@@ -1,0 +1,188 @@
+"""HTTP: the Open Inference Protocol v2 (JSON) over the feature matrix, and a plain form for people, entity keys in.
+
+Every route says what it requires; `routes` refuses one that does not. Errors are `{"error": …}` with the fitting code.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as HttpRoute
+
+from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName, instant
+from tidemill.serving.endpoint import Endpoint
+from tidemill.serving.log import AnswerLog
+
+MAX_BODY = 4 * 2**20
+REQUIRES = ("open", "predict", "read")
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Ask(msgspec.Struct):
+    """`{"rows": [{"flight_id": "…"}], "at": "2013-05-01T12:00:00Z"}`; without `at` the prediction time is now."""
+
+    rows: list[dict[str, Any]]
+    at: str | list[str] | None = None
+    explain: bool = False
+
+
+class Tensor(msgspec.Struct):
+    """A named tensor of the protocol."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class Infer(msgspec.Struct):
+    """A request of the protocol."""
+
+    inputs: list[Tensor]
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Endpoints by name, their logs, the clock, and whether a client may state its own prediction time."""
+
+    endpoints: Mapping[str, Endpoint]
+    logs: Mapping[str, AnswerLog]
+    clock: Callable[[], int]
+    client_time: bool
+
+    def endpoint(self, request: Request) -> Endpoint:
+        """The endpoint that a path names; raises UnknownName."""
+        name = request.path_params["name"]
+        if name not in self.endpoints:
+            raise UnknownName(f"no deployment is named {name!r}", available=sorted(self.endpoints))
+        return self.endpoints[name]
+
+    async def live(self, request: Request) -> Response:
+        return reply({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        return reply({"ready": bool(self.endpoints)}, 200 if self.endpoints else 503)
+
+    async def server(self, request: Request) -> Response:
+        return reply({"name": "tidemill", "version": "2", "extensions": []})
+
+    async def model_ready(self, request: Request) -> Response:
+        return reply({"name": self.endpoint(request).name, "ready": True})
+
+    async def metadata(self, request: Request) -> Response:
+        """Names, shapes and types of a deployment's inputs and outputs."""
+        endpoint = self.endpoint(request)
+        width = len(endpoint.predictors[endpoint.standing.champion[1]].signature.features)
+        one = {"name": "features", "datatype": "FP64", "shape": [-1, width]}
+        out = {"name": "probability", "datatype": "FP64", "shape": [-1, 1]}
+        label = endpoint.standing.champion[0]
+        return reply({"name": endpoint.name, "versions": [label], "platform": "onnx", "inputs": [one], "outputs": [out]})
+
+    async def infer(self, request: Request) -> Response:
+        """The champion over a feature matrix: rows in, probabilities out. Nothing is looked up and nothing is logged."""
+        endpoint = self.endpoint(request)
+        asked = await decode(request, Infer)
+        label, digest = endpoint.standing.champion
+        predictor = endpoint.predictors[digest]
+        answer = predictor.predict(_matrix(asked.inputs, len(predictor.signature.features)))
+        output = {"name": "probability", "datatype": "FP64", "shape": [len(answer), 1], "data": answer.tolist()}
+        return reply({"model_name": endpoint.name, "model_version": label, "id": asked.id, "outputs": [output]})
+
+    async def predict(self, request: Request) -> Response:
+        """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""
+        endpoint, now = self.endpoint(request), self.clock()
+        asked = await decode(request, Ask)
+        answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain)
+        self.logs[endpoint.name].append(answers, now)
+        views = len(endpoint.reader.logs)
+        return reply({"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]})
+
+    def _times(self, asked: Ask, now: int) -> list[int]:
+        if asked.at is None:
+            return [now] * len(asked.rows)
+        if not self.client_time:
+            raise Refused(
+                "a request may not state its own time here", hint="leave out `at`, or set serve.client_time = true in tidemill.toml"
+            )
+        times = [asked.at] * len(asked.rows) if isinstance(asked.at, str) else asked.at
+        if len(times) != len(asked.rows):
+            raise DataError(f"`at` has {len(times)} times for {len(asked.rows)} rows", hint="send one time, or one for each row")
+        return [instant(time) for time in times]
+
+
+def _matrix(inputs: Sequence[Tensor], width: int) -> Floats:
+    if len(inputs) != 1 or inputs[0].datatype not in ("FP64", "FP32", "INT64", "INT32"):
+        raise DataError("one numeric input is needed", where="inputs", available=[f"{one.name} {one.datatype}" for one in inputs])
+    tensor = inputs[0]
+    if len(tensor.shape) != 2 or tensor.shape[1] != width:
+        raise DataError(f"the input has shape {tensor.shape}; [rows, {width}] is needed", where="inputs[0].shape")
+    try:
+        values = np.array([np.nan if value is None else value for value in _flat(tensor.data)], dtype=np.float64)
+        return values.reshape(tensor.shape)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the data do not fill the shape {tensor.shape}: {error}", where="inputs[0].data") from error
+
+
+def _flat(data: Sequence[Any]) -> list[Any]:
+    return [value for item in data for value in (item if isinstance(item, list) else [item])]
+
+
+def reply(body: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    headers = {"x-content-type-options": "nosniff"}
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+async def decode(request: Request, kind: type[T]) -> T:
+    """The body as a typed value; raises DataError with the path of the fault. A missing content type counts as JSON."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise DataError(f"the body is larger than {MAX_BODY} bytes", hint="send fewer rows at once")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise DataError(f"the body is not what is expected: {error}", hint='for example {"rows": [{"id": "…"}]}') from error
+
+
+_CODES = ((UnknownName, 404), (Refused, 403), (DefinitionError, 400), (DataError, 400))
+
+
+def guarded(handler: Handler) -> Handler:
+    """Turn our errors into answers; another error is a bug and stays one (500)."""
+
+    async def guard(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except TidemillError as error:
+            status = next((code for kind, code in _CODES if isinstance(error, kind)), 503)
+            return reply({"error": str(error), "detail": error.data()}, status)
+
+    return guard
+
+
+def route(method: str, path: str, handler: Handler, *, requires: str) -> HttpRoute:
+    """A route that says what it requires; raises DefinitionError for one that does not."""
+    if requires not in REQUIRES:
+        raise DefinitionError(f"route {method} {path} does not say what it requires", available=list(REQUIRES))
+    return HttpRoute(path, guarded(handler), methods=[method], name=f"{requires}:{path}")
+
+
+def gateway_routes(gateway: Gateway) -> list[HttpRoute]:
+    """The routes that serving offers."""
+    return [
+        route("GET", "/v2", gateway.server, requires="open"),
+        route("GET", "/v2/health/live", gateway.live, requires="open"),
+        route("GET", "/v2/health/ready", gateway.ready, requires="open"),
+        route("GET", "/v2/models/{name}", gateway.metadata, requires="read"),
+        route("GET", "/v2/models/{name}/ready", gateway.model_ready, requires="open"),
+        route("POST", "/v2/models/{name}/infer", gateway.infer, requires="predict"),
+        route("POST", "/predict/{name}", gateway.predict, requires="predict"),
+    ]

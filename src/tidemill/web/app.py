@@ -1,0 +1,126 @@
+"""The server of `tidemill up`: the gateway's routes, and the pages."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from tidemill.core import Busy, Refused
+from tidemill.serving import AnswerLog, Gateway, gateway_routes, reply, route
+from tidemill.session import Session
+from tidemill.session.session import now, online_store
+from tidemill.web.report import render_report
+from tidemill.web.status import render_status
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def page(html: str) -> Response:
+    """A page that can neither load nor send anything."""
+    return HTMLResponse(html, headers={"content-security-policy": POLICY, "x-content-type-options": "nosniff"})
+
+
+class Pages:
+    """The pages of one session."""
+
+    def __init__(self, session: Session, gateway: Gateway, url: str) -> None:
+        self.session, self.gateway, self.url = session, gateway, url
+
+    def status(self) -> dict[str, object]:
+        """The status with what only the server knows: its address, and what it has answered."""
+        found = self.session.status()
+        for deployment in found["deployments"]:
+            endpoint = self.gateway.endpoints[deployment["name"]]
+            deployment["url"] = f"{self.url}/predict/{endpoint.name}"
+            deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
+        counts = {rung: n for endpoint in self.gateway.endpoints.values() for rung, n in endpoint.counts.items()}
+        return found | {"served": {"requests": sum(n for rung, n in counts.items() if ":" not in rung), "by_rung": counts}}
+
+    def example(self, name: str) -> tuple[dict[str, str], str]:
+        """A request that can be answered: the key of the newest one, and its own prediction time."""
+        from tidemill.core import show
+        from tidemill.features import SEPARATOR
+
+        endpoint = self.gateway.endpoints[name]
+        row = len(endpoint.requests) - 1
+        parts = endpoint.requests.keys[row].decode().split(SEPARATOR)
+        at = show(int(endpoint.requests.at[row])) if self.gateway.client_time else ""
+        return dict(zip(endpoint.dataset.keys, parts, strict=True)), at
+
+    async def home(self, request: Request) -> Response:
+        return page(render_status(self.status()))
+
+    async def status_json(self, request: Request) -> Response:
+        return reply(self.status())
+
+    async def report(self, request: Request) -> Response:
+        """The report of the branch that serves."""
+        branch = self.session.branch
+        settings = self.session.project.settings
+        names = {name: str(settings[f"project.{name}"]) for name in ("name", "objective", "owner")}
+        if not branch.result:
+            raise Refused("the live branch has no report", hint="run `tidemill replay` for one of the past")
+        html = render_report(
+            branch.result, project=names, policy="", model=str(branch.parts["model"]["name"]), timezone=self.session.project.timezone
+        )
+        return page(html)
+
+
+def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
+    """A line to copy."""
+    import json
+
+    body = json.dumps({"rows": [key]} | ({"at": at} if at else {}))
+    return f"curl -s {url}/predict/{name} -d '{body}'"
+
+
+def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
+    """The application over a session. The online store is brought up to the end of the branch first."""
+    endpoints, logs = {}, {}
+    for name, handle in session.deployments.items():
+        store = online_store(session.project)
+        endpoint = handle.endpoint(store)
+        endpoint.reader.materialise(int(handle.branch.state["now"]))
+        endpoints[name], logs[name] = endpoint, AnswerLog(session.project.state / "log" / f"{name}.jsonl")
+    gateway = Gateway(endpoints, logs, clock, bool(session.project.settings["serve.client_time"]))
+    pages = Pages(session, gateway, url)
+    own = [
+        route("GET", "/", pages.home, requires="read"),
+        route("GET", "/status.json", pages.status_json, requires="read"),
+        route("GET", "/report", pages.report, requires="read"),
+    ]
+    app = Starlette(routes=[*gateway_routes(gateway), *own])
+    app.state.gateway = gateway
+    return app
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket; raises Refused for an address that others can reach, and Busy for a port that is taken."""
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise Refused(f"without users, the server binds to this machine only, not to {host}", hint="leave serve.host at 127.0.0.1")
+    listener = socket.socket(socket.AF_INET6 if host == "::1" else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Busy(f"port {port} is taken: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error
+    with listener:
+        yield listener
+
+
+def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
+    """Serve until interrupted; `ready` is told the address."""
+    import uvicorn
+
+    with bound(host, port) as listener:
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        config = uvicorn.Config(make_app(session, url), log_level="warning", access_log=False, lifespan="off")
+        server = uvicorn.Server(config)
+        ready(url)
+        asyncio.run(server.serve(sockets=[listener]))
