@@ -1,0 +1,58 @@
+"""The status page: what is served, which versions there are and why, what was noticed, and where the champion comes from."""
+
+from typing import Any
+
+from tidemill.web.report import icons
+from tidemill.web.templates import fill, number, percent
+
+SHOWN = 10  # alerts on the page; all of them are in the ledger
+
+
+def render_status(status: dict[str, Any]) -> str:
+    """The page of one project. Any key of `status` may be missing or None; times are ISO 8601 text and are shown in
+    `project.timezone`, or in UTC."""
+    retrainings = _newest(status.get("retrainings"))
+    versions = _newest(status.get("versions"))
+    return fill(
+        "status.html",
+        **{name: status.get(name) or {} for name in ("project", "branch", "lineage", "mean", "gain", "cost", "served")},
+        months=status.get("months") or [],
+        deployments=[_deployment(one) for one in status.get("deployments") or []],
+        versions=[{**version, "said": _verdict(version.get("passed"))} for version in versions],
+        alerts=_newest(status.get("alerts"))[:SHOWN],
+        more=max(len(status.get("alerts") or []) - SHOWN, 0),
+        retrained=retrainings[0] if retrainings else None,
+        rungs=_rungs(status.get("served") or {}),
+        icons=icons(),
+        timezone=(status.get("project") or {}).get("timezone") or "UTC",
+        positive=(status.get("project") or {}).get("positive") or "late",
+    )
+
+
+def _newest(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Rows, the newest first; of equal times the one told last first."""
+    return sorted(rows or [], key=lambda row: str(row.get("at") or ""))[::-1]
+
+
+def _verdict(passed: Any) -> tuple[str, str]:
+    """A verdict as class and words; the words carry it, the colour helps."""
+    return ("good", "✓ passed") if passed is True else ("bad", "✗ refused") if passed is False else ("", "no verdict")
+
+
+def _deployment(one: dict[str, Any]) -> dict[str, Any]:
+    """A deployment with the versions that it knows, each with its role and weight."""
+    candidate = one.get("candidate")
+    weight = number((candidate or {}).get("weight")) or 0.0
+    roles = [
+        ("champion", one.get("champion"), percent(1 - weight)),
+        ("candidate", candidate, percent(weight)),
+        ("previous", one.get("previous"), "0 %"),
+    ]
+    return {**one, "roles": [{**version, "role": role, "share": share} for role, version, share in roles if version]}
+
+
+def _rungs(served: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """Answers by the rung of the ladder that gave them: name, count, share."""
+    counts = served.get("by_rung") or {}
+    total = sum(number(count) or 0.0 for count in counts.values())
+    return [(str(rung), count, percent((number(count) or 0.0) / total, 1) if total else "") for rung, count in counts.items()]
