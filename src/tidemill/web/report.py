@@ -81,7 +81,12 @@ def tiles(result: dict[str, Any]) -> list[dict[str, str]]:
             "log_loss",
             "Price of wrong probabilities, lower is better. Mean of the months; the difference is over all rows.",
         ),
-        _tile(result, "Calibration error", "calibration_error", "Mean distance of predicted from observed share, lower is better. No interval."),
+        _tile(
+            result,
+            "Calibration error",
+            "calibration_error",
+            "Mean distance of predicted from observed share, lower is better. No interval.",
+        ),
     ]
     moves = Counter(event.get("kind") for event in result.get("events") or [])
     cost = result.get("cost") or {}
