@@ -60,7 +60,7 @@ WIDTHS = {"windows": [10 * MINUTE, HOUR], "wide": [13 * HOUR, 13 * DAY]}
 VIEWS = {view.name: view for view in (NEWEST, FOREVER, WINDOWS, WIDE)}
 
 # Times on the edges of windows and hops and a microsecond beside them, ties included; numbers that add up to the same in any order.
-beside = st.sampled_from([0, 0, 0, 1, -1])
+beside = st.sampled_from([0, 0, 0, 1, -1, 2 * MINUTE])
 minutes = st.integers(-3, 26).map(lambda five: five * 5 * MINUTE)
 wide = st.sampled_from([-14 * DAY, -13 * DAY, -13 * DAY - HOUR, -13 * HOUR, -14 * HOUR, 0, 0, 0, 0, 0])
 times = st.tuples(minutes, beside, wide).map(lambda parts: START + sum(parts))
@@ -146,6 +146,8 @@ def same_bits(one: Block, two: Block) -> bool:
     return one.values.tobytes() == two.values.tobytes() and one.status.tobytes() == two.status.tobytes()
 
 
+TIES = [Row("a", START, START, 1.0, "x"), Row("a", START, START, 2.0, "y")]
+BEFORE_THE_HOP = [Row("a", START - 54 * MINUTE + i, START - 54 * MINUTE + i, 1.0, None) for i in range(3)]
 thorough = settings(max_examples=150, deadline=None)
 
 
@@ -174,6 +176,8 @@ def test_every_way_to_read_gives_what_the_oracle_gives(name: str, rows: list[Row
 @given(rows=st.lists(rows_of, max_size=25), requests=asked)
 @example(rows=[], requests=[("a", START)])
 @example(rows=[Row(None, START, START, 1.0, "x")], requests=[(None, START)])
+@example(rows=TIES, requests=[("a", START)])
+@example(rows=TIES[::-1], requests=[("a", START)])
 def test_the_whole_way_from_a_file_gives_the_same(folder: Path, name: str, rows: list[Row], requests: list[tuple[str | None, int]]) -> None:
     view = VIEWS[name]
     through, straight = read(log_through_files(view, rows, folder), requests), read(log_of(view, rows), requests)
@@ -183,6 +187,7 @@ def test_the_whole_way_from_a_file_gives_the_same(folder: Path, name: str, rows:
 @pytest.mark.parametrize("name", VIEWS)
 @thorough
 @given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
+@example(rows=BEFORE_THE_HOP, requests=[("a", START + 7 * MINUTE)], marks=[START + 7 * MINUTE])
 def test_online_is_offline_bit_for_bit(name: str, rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]) -> None:
     """After any steps of materialisation, a read at or after the watermark gives what offline gave over the rows known by then."""
     view = VIEWS[name]
