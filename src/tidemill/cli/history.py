@@ -18,7 +18,7 @@ from tidemill.core import show
 from tidemill.ledger import Ledger
 from tidemill.loop import Built, PolicyComparison, Progress, Replay
 from tidemill.project import Project
-from tidemill.session.session import policy_of
+from tidemill.session import policy_of
 
 COLOURS = {"promoted": "green", "rolled back": "red", "gate refused": "yellow", "drift found": "magenta", "quality drop": "magenta"}
 METRICS = (("roc_auc", "ROC AUC", 3, 1), ("log_loss", "log loss", 3, -1), ("calibration_error", "calibration", 3, -1))
@@ -71,13 +71,13 @@ def months_table(months: list[dict[str, Any]], mean: dict[str, Any] | None = Non
     """Frozen against loop by month; the better figure is bold."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("month")
-    for name in ("flights", "late"):
-        table.add_column("rows" if name == "flights" else "share true", justify="right")
+    for name in ("rows", "share true"):
+        table.add_column(name, justify="right")
     for _, title, _, _ in METRICS:
         table.add_column(f"{title}\nfrozen", justify="right")
         table.add_column("\nloop", justify="right")
     for month in months:
-        resolved = "" if month["resolved"] >= 0.9995 else f" [dim]({month['resolved']:.0%} known)[/]"
+        resolved = "" if month["resolved"] >= 0.995 else f" [dim]({month['resolved']:.0%} known)[/]"
         table.add_row(month["month"] + resolved, f"{month['rows']:,}", figure(month["share_late"]), *_pairs(month))
     if mean and months:
         table.add_section()
@@ -96,7 +96,8 @@ def _pairs(both: dict[str, Any]) -> list[str]:
 
 def _event(event: dict[str, Any], width: int = 110) -> Text:
     why = event["why"] if len(event["why"]) <= width else event["why"][: width - 1] + "…"
-    text = f"{event['at'][:10]}  [{COLOURS.get(event['kind'], 'cyan')}]{event['kind']:<13}[/] {escape(event['subject']):<11} [dim]{escape(why)}[/]"
+    colour = COLOURS.get(event["kind"], "cyan")
+    text = f"{event['at'][:10]}  [{colour}]{event['kind']:<13}[/] {escape(event['subject']):<11} [dim]{escape(why)}[/]"
     return Text.from_markup(text)
 
 
@@ -123,8 +124,8 @@ def _print_result(result: dict[str, Any], cached: bool, declared: Project) -> No
     gain = result["gain"]
     if gain:
         auc, loss = gain["roc_auc"], gain["log_loss"]
-        text = f"ROC AUC {auc['estimate']:+.4f} (95 % interval {auc['low']:+.4f} to {auc['high']:+.4f}, by days), log loss {-loss['estimate']:+.4f}"
-        out.print(f"\nthe loop against the frozen model: {text}\n")
+        interval = f"95 % interval over days {auc['low']:+.4f} to {auc['high']:+.4f}"
+        out.print(f"\nloop against frozen: ROC AUC {auc['estimate']:+.4f} ({interval}), log loss {-loss['estimate']:+.4f}\n")
     for event in result["events"]:
         out.print(_event(event, max(out.width - 45, 40)), no_wrap=True, overflow="ellipsis")
     cost = result["cost"]

@@ -7,10 +7,10 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-import tidemill as package
+from tidemill import __version__
 from tidemill.cli.console import out, print_json, tree_text
 from tidemill.core import MissingExtra, TidemillError, UnknownName, show
-from tidemill.session import Session
+from tidemill.session import Session, plain_tree
 
 
 @click.command()
@@ -54,8 +54,6 @@ def _versions(versions: list[dict[str, Any]]) -> Table:
 @click.pass_obj
 def lineage(obj: dict[str, Any], ref: str, as_json: bool) -> None:
     """The way back from REF: prediction:KEY, a deployment, a version such as boosted/3, or kind:name@version."""
-    from tidemill.session.status import plain_tree
-
     found = plain_tree(Session(obj["folder"]).lineage(ref))
     if as_json:
         print_json(found)
@@ -122,8 +120,8 @@ def _environment() -> tuple[str, bool, str]:
     import duckdb
     import onnxruntime
 
-    text = f"tidemill {package.__version__}, Python {platform.python_version()}, duckdb {duckdb.__version__}, onnxruntime {onnxruntime.__version__}"
-    return "environment", True, text
+    libraries = f"duckdb {duckdb.__version__}, onnxruntime {onnxruntime.__version__}"
+    return "environment", True, f"tidemill {__version__}, Python {platform.python_version()}, {libraries}"
 
 
 def _project_checks(folder: str) -> list[tuple[str, bool, str]]:

@@ -11,7 +11,7 @@ from tidemill.cli.console import Steps, out, print_json
 from tidemill.core import UnknownName, show
 from tidemill.data import stale
 from tidemill.loop import Built, Passed
-from tidemill.session.session import now, policy_of
+from tidemill.session import now, policy_of
 
 
 @click.command()
@@ -48,7 +48,8 @@ def _print(built: Built, passed: Passed, alerts: list[str]) -> None:
         out.print("no reason to train: the champion stays")
     for alert in alerts:
         out.print(f"[yellow]stale[/]        {escape(alert)}")
-    out.print(f"\n[bold]{passed.state.champion.label}[/] serves deployment {passed.branch.removeprefix('live-')}; `tidemill up` answers requests")
+    name = passed.branch.removeprefix("live-")
+    out.print(f"\n[bold]{passed.state.champion.label}[/] serves deployment {name}; `tidemill up` answers requests")
 
 
 @click.command()
@@ -64,7 +65,8 @@ def approve(obj: dict[str, Any], version: str, who: str, reason: str) -> None:
         waiting = {loop.State.of(branch.state).candidate: branch.id for branch in branches}
         found = {candidate.version.label: key for candidate, key in waiting.items() if candidate and candidate.phase == "approval"}
         if version not in found:
-            raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint="`tidemill status` shows the candidates")
+            hint = "`tidemill status` shows the candidates"
+            raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint=hint)
         name = who or getpass.getuser()
         with ledger.records.begin() as connection:
             why = reason or "approved"

@@ -79,7 +79,7 @@ def _unzip(path: Path, folder: Path) -> Path:
             if len(names) != 1:
                 raise DataError(f"{path.name} holds {len(names)} files, one is needed", where=str(path), available=names)
             return Path(archive.extract(names[0], folder))
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise DataError(f"{path.name} cannot be unpacked: {error}", where=str(path), hint="fetch it again, without a password") from error
 
 

@@ -65,5 +65,5 @@ def quality(y: Floats, p: Floats) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name, metric in NAMES.items():
         value = METRICS[metric].function(y, p) if len(y) else float("nan")
-        found[name] = None if value != value else float(value)  # noqa: PLR0124 – NaN is not itself
+        found[name] = None if value != value else float(value)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
-from tidemill.core import Damaged, Ref, UnknownName, canonical, digest_value
+from tidemill.core import Busy, Damaged, Ref, UnknownName, canonical, digest_value
 from tidemill.ledger import tables as t
 from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution
 from tidemill.store import Records
@@ -156,9 +156,14 @@ class History:
         query = select(t.branch).order_by(func.coalesce(t.branch.c.finished_at, 0).desc(), t.branch.c.created_at.desc())
         return [_branch(row) for row in self._rows(query if not kind else query.where(t.branch.c.kind == kind))]
 
-    def save_branch(self, connection: Connection, key: str, state: dict[str, Any]) -> None:
-        """Keep the state of a branch, in the same transaction as what it decided."""
-        connection.execute(update(t.branch).where(t.branch.c.id == key).values(state=canonical(state).decode()))
+    def save_branch(self, connection: Connection, key: str, before: dict[str, Any], state: dict[str, Any]) -> None:
+        """Keep the state of a branch, in the same transaction as what it decided. Raises Busy when it is no longer `before`."""
+        same = t.branch.c.id == key, t.branch.c.state == canonical(before).decode()
+        changed = connection.execute(update(t.branch).where(*same).values(state=canonical(state).decode()))
+        if changed.rowcount != 1:
+            raise Busy(
+                f"another process moved branch {key} on", where=self.records.where, hint="run the command again: it goes on from there"
+            )
 
     def save_parts(self, key: str, parts: dict[str, Any]) -> None:
         """What the live branch is made of now."""

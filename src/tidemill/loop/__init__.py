@@ -8,7 +8,7 @@ from tidemill.loop.compare import Compared, compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
 from tidemill.loop.live import Passed, run_once
 from tidemill.loop.replay import Progress, Replay, replay, with_model
-from tidemill.loop.state import State
+from tidemill.loop.state import Served, State
 
 __all__ = [
     "Age",
@@ -23,6 +23,7 @@ __all__ = [
     "QualityDrop",
     "Replay",
     "RetrainPolicy",
+    "Served",
     "State",
     "Trigger",
     "build",

@@ -53,8 +53,7 @@ def prepare(ledger: Ledger) -> Ledger:
 def steps(ledger: Ledger, task: Task) -> list[Step]:
     """The steps of a task, each with what it needs."""
     found = [Step(f"dataset {dataset.name}", partial(_ingest, ledger, dataset)) for dataset in task.datasets]
-    for view in task.feature_views:
-        found.append(Step(f"view {view.name}", partial(_view, ledger, view), (f"dataset {view.dataset.name}",)))
+    found += [Step(f"view {view.name}", partial(_view, ledger, view), (f"dataset {view.dataset.name}",)) for view in task.feature_views]
     found.append(Step("requests", partial(_requests, ledger, task), (f"dataset {task.request.name}",)))
     views = tuple(f"view {view.name}" for view in task.feature_views)
     found.append(Step("examples", partial(_examples, ledger, task), ("requests", f"dataset {task.label.dataset.name}", *views)))

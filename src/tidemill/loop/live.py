@@ -72,9 +72,10 @@ def _replace(loop: Loop, state: State, why: str, now: int) -> tuple[State, bool]
     assert verdict is not None
     if not verdict.passed:
         refused = loop.act(judged, Refuse(verdict), effects)
-        loop.commit(refused, effects)
+        loop.commit(state, refused, effects)
         return refused, False
     admitted = loop.act(judged, Admit(verdict, judged.candidate.daily), effects)
     after = loop.act(admitted, Promote("its gates passed; it reads other features than the champion, so there is no rollout"), effects)
-    loop.commit(replace(after, previous=None), effects)
-    return replace(after, previous=None), True
+    alone = replace(after, previous=None)  # what came before reads features that this branch no longer serves
+    loop.commit(state, alone, effects)
+    return alone, True

@@ -62,7 +62,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _gain(label: Any, frozen: Any, served: Any, days: Any) -> dict[str, Any]:
-    """How much better the loop is than the frozen model: mean of the months for AUC, mean over rows for log loss; 95 % intervals by days."""
+    """How much better the loop is than the frozen model: mean of months for AUC, mean of rows for log loss; 95 % intervals by days."""
     if not len(label):
         return {}
     months = np.array(months_of(days))

@@ -11,13 +11,18 @@ from tidemill.monitoring import Alert
 
 @dataclass(frozen=True)
 class Served:
-    """A model version in the loop: its number, the digest of the model, its knowledge cut-off, and since when it has its role."""
+    """A model version in the loop: its number, the digest of the model, its knowledge cut-off, and since when it has its role.
+
+    `twin`, where it was judged on held-out rows: the digest and cut-off of the model that the gates saw.
+    """
 
     label: str
     number: int
     digest: str
     until: int
     since: int
+    twin: str = ""
+    twin_until: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tidemill.core import DAY, HOUR, DataError, Floats, Refused, Verdict, durati
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
-from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.declarations import QualityDrop, RetrainPolicy
 from tidemill.loop.state import (
     Action,
     Admit,
@@ -45,6 +45,21 @@ LOOKS = (0.25, 0.5, 1.0)  # of the gates' holdout: when rows to come are looked 
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A version that the gates judged on held-out rows; `trained` is its twin and, when it passed, itself."""
+
+    served: Served
+    trained: tuple[Trained, ...]
+    verdict: Verdict
+    reference: dict[str, float]
+    daily: tuple[float, ...]
+
+    @property
+    def cost(self) -> int:
+        return sum(one.cost for one in self.trained)
+
+
+@dataclass(frozen=True)
 class Loop:
     """A policy over a world."""
 
@@ -65,20 +80,19 @@ class Loop:
 
     def begin(self, now: int) -> State:
         """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do."""
-        trained, verdict, reference, _ = self._judge_on_holdout(now, None, 1)
-        if not verdict.passed:
+        judged = self._judge_on_holdout(now, None, 1)
+        if not judged.verdict.passed:
             hint = "give it better features, more data, or gates that it can pass"
-            raise Refused(f"the first model does not pass its gates: {verdict.reason}", where=str(self.world.deployment.where), hint=hint)
-        served = Served(f"{trained[-1].model.ref.name}/1", 1, trained[-1].model.ref.digest, now, now)
-        cost = sum(one.cost for one in trained)
-        state = State(now, served, served, None, None, now, now, reference, 1, 0, len(trained), cost)
-        version = self._version(served)
+            what = f"the first model does not pass its gates: {judged.verdict.reason}"
+            raise Refused(what, where=str(self.world.deployment.where), hint=hint)
+        served, version = judged.served, self._version(judged.served)
+        state = State(now, served, served, None, None, now, now, judged.reference, 1, 0, len(judged.trained), judged.cost)
         effects: list[Effect] = [
-            lambda c: _register(self.world, c, trained[-1], now),
-            lambda c: registry.record_verdict(self.world.ledger, c, version, verdict, at=now),
-            lambda c: registry.promote(self.world.ledger, c, self.deployment, version, verdict, at=now, why="the first champion"),
+            lambda c: _register(self.world, c, judged.trained[-1], now),
+            lambda c: registry.record_verdict(self.world.ledger, c, version, judged.verdict, at=now),
+            lambda c: registry.promote(self.world.ledger, c, self.deployment, version, judged.verdict, at=now, why="the first champion"),
         ]
-        self.commit(state, effects)
+        self.commit(None, state, effects)
         return state
 
     # ── a tick ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,7 +108,7 @@ class Loop:
             after = replace(after, watched=self._watched(after, now))
             if after.candidate is None or after.candidate.phase != "judged":
                 break
-        self.commit(after, effects)
+        self.commit(state, after, effects)
         return after
 
     def _answer(self, state: State, now: int) -> Effect:
@@ -108,12 +122,12 @@ class Loop:
         stored = self.world.ledger.blobs.put(pack_predictions(answers))
         return lambda c: append_predictions(c, self.world.branch, self.deployment, state.segments, stored, answers)
 
-    def commit(self, state: State, effects: list[Effect]) -> None:
-        """Write what was decided and the state that follows, whole or not at all."""
+    def commit(self, before: State | None, state: State, effects: list[Effect]) -> None:
+        """Write what was decided and the state that follows, whole or not at all; raises Busy when another process was faster."""
         with self.world.ledger.records.begin() as connection:
             for effect in effects:
                 effect(connection)
-            self.world.ledger.save_branch(connection, self.world.branch, state.plain())
+            self.world.ledger.save_branch(connection, self.world.branch, before.plain() if before else {}, state.plain())
 
     # ── observe ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -165,7 +179,7 @@ class Loop:
             found.append(drift_alert(profile, features, days, window=width, false_alarm_rate=rate, at=now))
         counted = rows[self.world.known(rows, now)]
         for name in monitor.quality:
-            by = min((t.by for t in self.policy.on if getattr(t, "metric", "") == name), default=None)
+            by = min((t.by for t in self.policy.on if isinstance(t, QualityDrop) and t.metric == name), default=None)
             if by is not None and name in state.reference:
                 label, served, days = self.world.examples.label[counted], self.world.served[counted], self.world.days[counted]
                 found.append(quality_alert(name, label, served, days, reference=state.reference[name], by=by, at=now))
@@ -239,54 +253,64 @@ class Loop:
     def _train(self, state: State, why: str, effects: list[Effect]) -> State:
         if self.policy.judge == "holdout":
             return self.candidate_on_holdout(state, why, effects)
-        return self._candidate_of(state, why, [self._fit(state.now)], effects)
+        trained = self._fit(state.now)
+        digest, number = trained.model.ref.digest, state.numbers + 1
+        served = Served(f"{trained.model.ref.name}/{number}", number, digest, state.now, state.now)
+        return self._made(state, Candidate(served, "judging", state.now, why), (trained,), effects)
 
     def candidate_on_holdout(self, state: State, why: str, effects: list[Effect]) -> State:
         """Train a candidate that is judged at once, on the newest rows."""
-        trained, verdict, reference, daily = self._judge_on_holdout(state.now, state, state.numbers + 1)
-        made = self._candidate_of(state, why, trained, effects)
-        return replace(made, candidate=replace(self._candidate(made), phase="judged", verdict=verdict, daily=daily, reference=reference))
+        judged = self._judge_on_holdout(state.now, state, state.numbers + 1)
+        candidate = Candidate(judged.served, "judged", state.now, why, 0, 0, judged.verdict, judged.daily, judged.reference)
+        return self._made(state, candidate, judged.trained, effects)
 
-    def _candidate_of(self, state: State, why: str, trained: list[Trained], effects: list[Effect]) -> State:
-        now, number, model = state.now, state.numbers + 1, trained[-1].model
-        version = Served(f"{model.ref.name}/{number}", number, model.ref.digest, now, now)
-        cost = sum(one.cost for one in trained)
-        effects.append(lambda c: _register(self.world, c, trained[-1], now))
-        effects.append(self._decision(now, "policy", "retrained", version.label, why, {"row_rounds": cost, "model": model.ref.digest}))
+    def _made(self, state: State, candidate: Candidate, trained: tuple[Trained, ...], effects: list[Effect]) -> State:
+        """The state with a new candidate, and what its training cost."""
+        cost, version = sum(one.cost for one in trained), candidate.version
+        effects.append(lambda c: _register(self.world, c, trained[-1], state.now))
+        evidence: dict[str, object] = {"row_rounds": cost, "model": version.digest}
+        effects.append(self._decision(state.now, "policy", "retrained", version.label, candidate.why, evidence))
         self.world.candidate[:] = np.nan
-        made = replace(
-            state, numbers=number, last_attempt=now, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost
-        )
-        return replace(made, candidate=Candidate(version, "judging", now, why))
+        made = replace(state, numbers=version.number, last_attempt=state.now, candidate=candidate)
+        return replace(made, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost)
 
     def _fit(self, until: int) -> Trained:
         ledger, branch = self.world.ledger, self.world.branch
         chosen = training.training_set(ledger, self.world.examples, until, branch=branch)
         return training.train(ledger, self.world.deployment.model, chosen, branch=branch)
 
-    def _judge_on_holdout(
-        self, now: int, state: State | None, number: int
-    ) -> tuple[list[Trained], Verdict, dict[str, float], tuple[float, ...]]:
-        """Judge a twin that knows nothing of the newest rows; if it passes, fit on all rows. Also its quality and daily differences.
-
-        The rows are the newest `holdout`, or the newer half of what the champion has not seen: it must not be judged on its own lessons,
-        and the twin must have learnt something new.
-        """
-        start = now - self.holdout if state is None else max(now - self.holdout, (state.champion.until + now) // 2)
+    def _judge_on_holdout(self, now: int, state: State | None, number: int) -> Judged:
+        """Judge a twin that knows nothing of the newest rows; if it passes, fit on all rows."""
+        start, rival = self._held_out(now, state)
         rows = self.world.mature(start, now)
         if not len(rows):
             raise DataError(f"no labelled row since {show(start)} to judge on", where=self.deployment, hint="choose a shorter holdout")
-        twin = self._fit(start)
-        champion = None
-        if state is not None:
-            champion = self.world.score(state.champion.digest, rows)
+        twin, champion = self._fit(start), None
+        if rival:
+            champion = self.world.score(rival, rows)
             rows, champion = rows[~np.isnan(champion)], champion[~np.isnan(champion)]
         scores = self.world.score(twin.model.ref.digest, rows)
         base_rate = float(self.world.examples.label[self.world.examples.known(start)].mean())
         evidence = self.world.evidence(rows, scores, champion, base_rate)
         verdict = judge(self.world.deployment.gates, evidence, f"{twin.model.ref.name}/{number}")
-        fitted = [twin, self._fit(now)] if verdict.passed else [twin]
-        return fitted, verdict, self.world.reference(rows, scores), _daily(evidence)
+        trained = (twin, self._fit(now)) if verdict.passed else (twin,)
+        model = trained[-1].model
+        served = Served(f"{model.ref.name}/{number}", number, model.ref.digest, now, now, twin.model.ref.digest, start)
+        return Judged(served, trained, verdict, self.world.reference(rows, scores), _daily(evidence))
+
+    def _held_out(self, now: int, state: State | None) -> tuple[int, str]:
+        """Since when rows are held out, and which model the twin must beat on them (none for the first).
+
+        The newest `holdout` up to the newest label; of a younger champion's, the newer half of what it has not seen: it must not be
+        judged on its own lessons, and the twin must have learnt something new. Where there is nothing new (only the definitions
+        changed), twin meets twin: on the rows that the champion's own twin was judged on.
+        """
+        newest = self.world.newest_label(now)
+        if state is None:
+            return newest - self.holdout, ""
+        if state.champion.twin and self.world.new_labels(state.champion.until, now) < self.policy.min_new_labels:
+            return state.champion.twin_until, state.champion.twin
+        return max(newest - self.holdout, (state.champion.until + newest) // 2), state.champion.digest
 
     def _look(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
         candidate = self._candidate(state)

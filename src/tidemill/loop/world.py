@@ -20,7 +20,7 @@ RUNG = "champion"
 
 @dataclass
 class World:
-    """The examples of a task on one branch, with the scores that versions gave so far: `served`, `frozen`, `candidate` (n,) NaN where none."""
+    """The examples of a task on one branch, and the scores (n,) that versions gave so far, NaN where none."""
 
     ledger: Ledger
     branch: str
@@ -127,6 +127,11 @@ class World:
         """Labels that became known in (since, now]."""
         resolved, label = self.examples.resolved, self.examples.label
         return int(np.sum((resolved > since) & (resolved <= now) & ~np.isnan(label)))
+
+    def newest_label(self, now: int) -> int:
+        """When the newest label that is known at `now` became known; at most `now`."""
+        resolved = self.examples.resolved
+        return int(resolved[(resolved <= now) & ~np.isnan(self.examples.label)].max(initial=0)) or now
 
     def evidence(self, rows: Ints, candidate: Floats, champion: Floats | None, base_rate: float) -> Evidence:
         """The evidence of rows, with the columns to slice by."""

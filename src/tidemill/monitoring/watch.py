@@ -52,5 +52,6 @@ def quality_alert(
     test = paired_cluster_test(worse - by, days)
     if not test.p_greater < doubt:
         return None
-    why = f"{metric} {reference + float(np.mean(worse)):.3f} against {reference:.3f} when it was judged: worse by more than {by:g}, p = {test.p_greater:.2g}"
-    return Alert("quality drop", at, why, metric, {"now": reference + float(np.mean(worse)), "reference": reference, "p": test.p_greater})
+    now = reference + float(np.mean(worse))
+    why = f"{metric} {now:.3f} against {reference:.3f} when it was judged: worse by more than {by:g}, p = {test.p_greater:.2g}"
+    return Alert("quality drop", at, why, metric, {"now": now, "reference": reference, "p": test.p_greater})

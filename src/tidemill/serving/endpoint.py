@@ -117,7 +117,7 @@ class Endpoint:
         bare = next((row for row, place in zip(rows, places, strict=True) if place < 0 and len(row) <= len(self.dataset.keys)), None)
         if bare is not None:
             hint = "send the key of a known request, or the request with all its columns"
-            raise UnknownName(f"no request has the key {dict(bare)}", available=[n for n in self.types], hint=hint)
+            raise UnknownName(f"no request has the key {dict(bare)}", available=list(self.types), hint=hint)
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
         return evaluate(self.dataset, self.types, views, self.predict_at, rows)
 
@@ -178,7 +178,7 @@ def _inputs(matrix: Matrix, row: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in zip(matrix.names, matrix.values[row].tolist(), strict=True):
         words = matrix.vocabularies.get(name)
-        missing = value != value  # noqa: PLR0124 – NaN is not itself
+        missing = value != value  # NaN is not itself
         found[name] = None if missing else words[int(value)] if words else value
     return found
 

@@ -6,8 +6,7 @@ from tidemill import registry
 from tidemill.core import Ref, UnknownName, show
 from tidemill.data import find_predictions
 from tidemill.ledger import Branch, Decision, Ledger, Node, lineage
-from tidemill.loop import State
-from tidemill.loop.state import Served
+from tidemill.loop import Served, State
 from tidemill.project import Project
 from tidemill.serving import Constant, Deployment
 

@@ -81,6 +81,8 @@ def _labels(ledger: Ledger, label: Label, version: Artifact, requests: Requests)
     raw = scan(ledger, version, columns, "TRUE", source=str(label.where))
     keys, known, value = raw["key"], raw["known"], raw["value"]
     assert isinstance(keys, Coded)
+    assert not isinstance(known, Coded)
+    assert not isinstance(value, Coded)
     wanted = np.array([text.encode() for text in keys.vocabulary] or [b""])
     place = np.minimum(np.searchsorted(wanted, requests.keys), len(wanted) - 1)
     row_of_code = np.full(len(wanted), -1)

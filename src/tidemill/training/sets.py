@@ -44,19 +44,19 @@ class TrainingSet:
     def frame(self) -> Any:
         """A frame with names: pandas, or polars where only that is installed. Raises MissingExtra without either."""
         try:
-            import pandas
+            import pandas as pd
 
-            return pandas.DataFrame(self.columns())
+            return pd.DataFrame(self.columns())
         except ImportError:
             try:
-                import polars
+                import polars as pl
             except ImportError as error:
                 raise MissingExtra("a frame needs pandas or polars", hint="pip install pandas") from error
-            return polars.DataFrame(self.columns())
+            return pl.DataFrame(self.columns())
 
 
 def _texts(codes: Floats, words: tuple[str, ...]) -> Any:
-    return np.array([words[int(code)] if code == code else None for code in codes], dtype=object)  # noqa: PLR0124 – NaN is not itself
+    return np.array([words[int(code)] if code == code else None for code in codes], dtype=object)
 
 
 def training_set(ledger: Ledger, examples: Examples, until: int, *, branch: str = "") -> TrainingSet:

@@ -11,8 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from tidemill.core import Busy, Refused
 from tidemill.serving import AnswerLog, Gateway, gateway_routes, reply, route
-from tidemill.session import Session
-from tidemill.session.session import now, online_store
+from tidemill.session import Session, now, online_store
 from tidemill.web.report import render_report
 from tidemill.web.status import render_status
 
