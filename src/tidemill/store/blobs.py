@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 from tidemill.core import Damaged, MissingFile, StoreError, digest_bytes
@@ -57,6 +58,7 @@ class MemoryBlobs:
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
         self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._writing = Lock()
 
     def put(self, data: bytes) -> str:
         digest = digest_bytes(data)
@@ -70,10 +72,11 @@ class MemoryBlobs:
 
     def path(self, digest: str) -> Path:
         data = self.get(digest)
-        self._files = self._files or tempfile.TemporaryDirectory(prefix="tidemill-blobs-")
-        path = Path(self._files.name) / digest
-        if not path.exists():
-            path.write_bytes(data)
+        with self._writing:  # steps that run side by side ask for the same file
+            self._files = self._files or tempfile.TemporaryDirectory(prefix="tidemill-blobs-")
+            path = Path(self._files.name) / digest
+            if not path.exists():
+                path.write_bytes(data)
         return path
 
     def has(self, digest: str) -> bool:
