@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tidemill.core import Damaged, Ref, UnknownName, digest_bytes
+from tidemill.core import Busy, Damaged, Ref, UnknownName, digest_bytes
 from tidemill.ledger import Artifact, Edge, Ledger, Made, lineage
 from tidemill.store import MemoryBlobs, Records
 
@@ -212,19 +212,36 @@ def test_the_state_of_a_branch_moves_with_what_it_decided(tmp_path: Path) -> Non
 
     def half() -> None:
         with ledger.records.begin() as connection:
-            ledger.save_branch(connection, branch.id, {"day": 2})
+            ledger.save_branch(connection, branch.id, first, {"day": 2})
             ledger.decide(connection, branch.id, at=2, who="loop", kind="k", subject="s", why="w", evidence={})
             raise ZeroDivisionError
 
+    first = {"day": 1, "weights": [0.5, 0.5], "quality": float("nan")}
     with ledger.records.begin() as connection:
-        ledger.save_branch(connection, branch.id, {"day": 1, "weights": [0.5, 0.5]})
+        ledger.save_branch(connection, branch.id, {}, first)
     with pytest.raises(ZeroDivisionError):
         half()
     again = Ledger(Records(tmp_path / "records.db"), MemoryBlobs())
     found = again.branch(branch.id)
     assert found
-    assert found.state == {"day": 1, "weights": [0.5, 0.5]}
+    assert found.state == {"day": 1, "weights": [0.5, 0.5], "quality": None}
     assert again.decisions(branch.id) == []
+    with again.records.begin() as connection:
+        again.save_branch(connection, branch.id, found.state, {"day": 2})  # as it was read, so it is known
+
+
+def test_a_branch_that_another_moved_on_is_not_moved_twice(ledger: Ledger) -> None:
+    branch = ledger.open_branch("replay", "r", {})
+
+    def move(before: dict[str, object], after: dict[str, object]) -> None:
+        with ledger.records.begin() as connection:
+            ledger.decide(connection, branch.id, at=1, who="loop", kind="k", subject="s", why="w", evidence={})
+            ledger.save_branch(connection, branch.id, before, after)
+
+    move({}, {"day": 1})
+    with pytest.raises(Busy, match="another process moved branch"):
+        move({}, {"day": 1, "by": "a slower one"})
+    assert len(ledger.decisions(branch.id)) == 1
 
 
 def test_finished_branches_come_first_newest_first(ledger: Ledger) -> None:
