@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, Floats, Instants, Ref, definition, duration, pack, unpack
+from tidemill.core import Array, Bools, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import scan
 from tidemill.features import CODE as FEATURES_CODE
 from tidemill.features import Matrix, Reader, Requests, key_sql, load, load_requests
@@ -71,8 +71,9 @@ def _make(ledger: Ledger, task: Task, requests: Artifact, views: dict[str, Artif
         "labelled": int((~np.isnan(label)).sum()),
         "without label": int((np.isnan(label) & (resolved < NEVER)).sum()),
     }
-    found = {"blobs": {"examples": digest, "requests": requests.meta["blobs"]["requests"]}, **counts}
-    return Made({"version": Artifact(Ref.of("examples", task.name, digest), found)}, metrics={k: float(v) for k, v in counts.items()})
+    blobs = {"examples": digest, "requests": requests.meta["blobs"]["requests"]}
+    version = Artifact(Ref.of("examples", task.name, digest_value(blobs)), {"blobs": blobs, **counts})
+    return Made({"version": version}, metrics={k: float(v) for k, v in counts.items()})
 
 
 def _labels(ledger: Ledger, label: Label, version: Artifact, requests: Requests) -> tuple[Floats, Instants]:

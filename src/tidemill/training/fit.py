@@ -66,8 +66,8 @@ def _fit(model: Model, train_set: TrainingSet) -> Any:
 
 
 def _profile(train_set: TrainingSet) -> dict[str, Any]:
-    """The reference for drift: histograms of each feature by day of prediction time (UTC)."""
+    """The reference for drift: histograms of each feature by day, counted back from the cut-off."""
     categorical = np.zeros(len(train_set.signature.features), dtype=bool)
     categorical[train_set.categorical] = True
-    days = train_set.at // DAY
+    days = (train_set.at - train_set.until) // DAY
     return build_profile(train_set.X, list(train_set.signature.features), categorical, days).to_dict()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Coded, DataError, Floats, Instants, MissingExtra, Ref, digest_bytes, show
+from tidemill.core import Coded, DataError, Floats, Instants, MissingExtra, Ref, canonical, digest_bytes, show
 from tidemill.ledger import Artifact, Ledger, Made, own_code
 from tidemill.models import Signature
 from tidemill.training.examples import CODE, Examples
@@ -15,6 +15,7 @@ from tidemill.training.examples import CODE, Examples
 @dataclass(frozen=True)
 class TrainingSet:
     """`X` (rows, features) float64, categories as codes, missing and unseen as NaN; `y` (rows,) 0 or 1; `at` (rows,) prediction times.
+    `until` is the knowledge cut-off.
 
     `signature` holds the names and the vocabularies, which are of these rows only. `log_metric(key, value, step)` belongs to
     the run that trains on it.
@@ -25,6 +26,7 @@ class TrainingSet:
     y: np.ndarray[Any, np.dtype[np.int64]]
     at: Instants
     signature: Signature
+    until: int = 0
     seed: int = 0
     log_metric: Callable[..., None] = field(default=lambda key, value, step=0: None)
 
@@ -68,13 +70,14 @@ def training_set(ledger: Ledger, examples: Examples, until: int, *, branch: str 
     label = examples.label[rows].astype(np.int64)
 
     def make() -> Made:
-        digest = digest_bytes(found.tobytes(), label.tobytes(), "\n".join(signature.features).encode())
+        spelled = canonical({"features": signature.features, "categories": signature.categories})  # codes mean nothing without their words
+        digest = digest_bytes(found.tobytes(), label.tobytes(), examples.at[rows].tobytes(), spelled)
         meta = {"until": until, "rows": len(rows), "positives": int(label.sum()), "examples": str(examples.ref)}
         return Made({"set": Artifact(Ref.of("training set", examples.ref.name, digest), meta)}, metrics={"rows": float(len(rows))})
 
     inputs = {"examples": examples.ref, "until": until}
     once = ledger.once("training set", examples.ref.name, inputs, make, branch=branch, code=own_code(*CODE))
-    return TrainingSet(once.output.ref, found, label, examples.at[rows], signature)
+    return TrainingSet(once.output.ref, found, label, examples.at[rows], signature, until)
 
 
 def _matrix(examples: Examples, rows: Any) -> tuple[Floats, Signature]:
