@@ -40,8 +40,9 @@ def status(obj: dict[str, Any], as_json: bool) -> None:
 
 def _versions(versions: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("version", "role", "gates", "made", "reason"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for name in ("version", "role", "gates", "made"):
+        table.add_column(name, no_wrap=True, min_width=8)
+    table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=1)
     words = {True: "[green]passed[/]", False: "[yellow]refused[/]", None: "[dim]–[/]"}
     for one in versions:
         table.add_row(one["label"], one["role"], words[one["passed"]], one["at"][:10], escape(one["reason"]))
@@ -58,7 +59,7 @@ def lineage(obj: dict[str, Any], ref: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        out.print(tree_text(found))
+        out.print(tree_text(found), soft_wrap=True)
 
 
 @click.command()

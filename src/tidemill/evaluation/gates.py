@@ -4,6 +4,7 @@ A gate is a frozen declaration with `judge(evidence) -> GateResult`. One that re
 chance of a wrong yes is shared among them (`looks`).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ class Gate(Declaration):
 
     @property
     def name(self) -> str:
-        return type(self).__name__
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         """The gate's answer; it may be asked `looks` times about growing evidence."""

@@ -171,11 +171,11 @@ class Loop:
         """Look at one window, as far as the champion served it and did not learn from it."""
         rows = self.world.rows(max(start, state.champion.since, state.champion.until), end)
         monitor, found = self.policy.monitor, []
-        if monitor.drift and end - max(start, state.champion.until) >= self._window() - HOUR:
-            features, days = self.world.aligned(state.champion.digest, rows), self.world.utc_days(rows)
-            width = int(days.max() - days.min() + 1) if len(days) else 1
-            rate = monitor.drift.false_alarm_rate
-            profile = self.world.profile(state.champion.digest)
+        first = max(start, state.champion.until)
+        if monitor.drift and end - first >= self._window() - HOUR:
+            features, days = self.world.aligned(state.champion.digest, rows), self.world.days_since(first, end, rows)
+            profile, rate = self.world.profile(state.champion.digest), monitor.drift.false_alarm_rate
+            width = (self._window() + HOUR) // DAY
             found.append(drift_alert(profile, features, days, window=width, false_alarm_rate=rate, at=now))
         counted = rows[self.world.known(rows, now)]
         for name in monitor.quality:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, METRICS, Bools, Coded, Floats, Profile, Ref
+from tidemill.core import DAY, HOUR, METRICS, Bools, Coded, Floats, Profile, Ref
 from tidemill.data import Predictions
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
@@ -156,6 +156,6 @@ class World:
         matrix = self.examples.matrix
         return self._predictors[digest].signature.align(matrix.names, matrix.values[rows], matrix.vocabularies)
 
-    def utc_days(self, rows: Ints) -> Ints:
-        """The day of prediction time (UTC) of rows."""
-        return np.asarray(self.examples.at[rows] // DAY)
+    def days_since(self, start: int, end: int, rows: Ints) -> Ints:
+        """Days of rows counted from `start`; the odd hour of a day on which clocks change belongs to the last day before `end`."""
+        return np.minimum((self.examples.at[rows] - start) // DAY, max((end - start + HOUR) // DAY - 1, 0))

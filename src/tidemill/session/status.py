@@ -116,7 +116,9 @@ def plain_tree(node: Node) -> dict[str, Any]:
     parents = [plain_tree(parent) for parent in node.parents]
     if node.execution is not None:
         run = node.execution
-        detail = f"code {run.code[:12]}, environment {run.environment[:12]}, run {run.id}"
+        own = run.inputs.get("definition", {}).get("code", "")
+        function = f"function {own[:12]}, " if own else ""
+        detail = f"{function}code {run.code[:12]}, environment {run.environment[:12]}, run {run.id}"
         parents = [{"ref": f"{run.kind}:{run.name}", "role": "made by", "detail": detail, "parents": parents}]
     return {"ref": _name(node.ref), "role": node.role, "detail": _detail(node), "parents": parents}
 
