@@ -70,7 +70,7 @@ class Prediction:
 def pack_predictions(rows: Predictions) -> bytes:
     """The bytes of a segment."""
     arrays: dict[str, Array] = {"at": rows.at, "probability": rows.probability, "version": rows.version, "rung": rows.rung}
-    arrays["keys"] = np.ascontiguousarray(rows.keys).view(np.uint8).reshape(len(rows.keys), -1)
+    arrays["keys"] = np.ascontiguousarray(rows.keys).view(np.uint8).reshape(len(rows.keys), rows.keys.dtype.itemsize)
     arrays |= {f"shadow:{role}": scores for role, (_, scores) in rows.shadows.items()}
     names = {role: version for role, (version, _) in rows.shadows.items()}
     return pack(arrays, {"versions": list(rows.versions), "rungs": list(rows.rungs), "shadows": names})

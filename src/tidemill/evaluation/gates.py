@@ -114,8 +114,11 @@ class NoWorseSlice(Gate):
 
 @dataclass(frozen=True)
 class Calibration(Gate):
-    """The calibration error over `bins` bins of equal mass is at most `max_ece`, or at least no larger than the champion's:
-    refusing a candidate for the weather would keep a champion that is off by more."""
+    """The calibration error over `bins` bins of equal mass is at most `max_ece`, or at least no larger than the rival's.
+
+    When the share of true labels moves, every model is off: refusing a candidate for the weather would keep a champion (without
+    one, the base rate) that is off by more.
+    """
 
     max_ece: float
     bins: int = 20
@@ -123,7 +126,7 @@ class Calibration(Gate):
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         mine = calibration_error(evidence.y, evidence.candidate, self.bins)
         rival = calibration_error(evidence.y, evidence.rival, self.bins)
-        passed = mine <= self.max_ece or (evidence.champion is not None and mine <= rival)
+        passed = mine <= self.max_ece or mine <= rival
         reason = f"calibration error {mine:.3f}, allowed {self.max_ece:g}, {evidence.rival_name} has {rival:.3f}"
         return GateResult(
             self.name, bool(passed), reason, {"ece": mine, "rival": rival, "auc": float(roc_auc(evidence.y, evidence.candidate))}

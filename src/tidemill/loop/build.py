@@ -77,7 +77,12 @@ def _view(ledger: Ledger, view: FeatureView, answers: Answers) -> Any:
 
 def _requests(ledger: Ledger, task: Task, answers: Answers) -> Any:
     version = answers[f"dataset {task.request.name}"].output
-    return features.build_requests(ledger, task.request, version, task.request_views, task.predict_at)
+    return features.build_requests(ledger, task.request, version, task.request_views, task.predict_at, lookups=_lookups(task))
+
+
+def _lookups(task: Task) -> list[str]:
+    """The columns by which views are looked up."""
+    return sorted({view.entity.key for view in task.feature_views})
 
 
 def _examples(ledger: Ledger, task: Task, answers: Answers) -> Any:

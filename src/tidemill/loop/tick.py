@@ -118,6 +118,8 @@ class Loop:
         label, digest = (candidate.version.label, candidate.version.digest) if candidate else ("", "")
         route = Route(state.champion.label, label, weight, f"{self.deployment}/{label}")
         rows = self.world.rows(state.now, now)
+        if not len(rows):
+            return lambda connection: None
         answers = self.world.answer(rows, route, state.champion.digest, digest, state.frozen.digest)
         stored = self.world.ledger.blobs.put(pack_predictions(answers))
         return lambda c: append_predictions(c, self.world.branch, self.deployment, state.segments, stored, answers)

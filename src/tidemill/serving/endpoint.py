@@ -119,7 +119,8 @@ class Endpoint:
             hint = "send the key of a known request, or the request with all its columns"
             raise UnknownName(f"no request has the key {dict(bare)}", available=list(self.types), hint=hint)
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
-        return evaluate(self.dataset, self.types, views, self.predict_at, rows)
+        lookups = [view.entity.key for view in self.reader.views if isinstance(view, FeatureView)]
+        return evaluate(self.dataset, self.types, views, self.predict_at, rows, lookups=lookups)
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
