@@ -114,8 +114,10 @@ class _Screen:
         bar.add_row(
             show(progress.now, self.timezone)[:10], ProgressBar(1.0, progress.share, width=40), f"{progress.state.champion.label} serves"
         )
-        newest = [_event(event) for event in progress.events[-8:]]
-        self.live.update(Group(months_table(progress.months), Text(""), *newest, Text(""), bar))
+        newest = [_event(event, max(out.width - 45, 30)) for event in progress.events[-8:]]
+        month = show(progress.now, self.timezone)[:7]
+        ended = [one for one in progress.months if one["month"] < month]
+        self.live.update(Group(months_table(ended), Text(""), *newest, Text(""), bar))
 
 
 def _print_result(result: dict[str, Any], cached: bool, declared: Project) -> None:

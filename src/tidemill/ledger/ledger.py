@@ -103,7 +103,7 @@ class Ledger(History):
         changed = differences(msgspec.json.decode(row.inputs), msgspec.json.decode(_json(plain)))
         if not changed:
             return "its result was not kept" if row.status == "finished" else f"it was {row.status} before"
-        return "; ".join(f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in changed[:4])
+        return _told(changed)
 
     def changed(self, execution: Execution) -> str:
         """What differed from the execution of the same name before it: why it ran."""
@@ -114,7 +114,7 @@ class Ledger(History):
         if row is None:
             return "first time"
         found = differences(msgspec.json.decode(row.inputs), execution.inputs)
-        return "; ".join(f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in found[:4]) or "its result was not kept"
+        return _told(found) or "its result was not kept"
 
     def _start(self, key: str, kind: str, name: str, branch: str, inputs: dict[str, Any], code: str) -> int:
         row = {"key": key, "kind": kind, "name": name, "branch": branch, "status": "running", "started_at": time.time_ns() // 1000}
@@ -178,6 +178,13 @@ def _refs(inputs: Any, role: str = "") -> list[tuple[str, Ref]]:
     if isinstance(inputs, (list, tuple)):
         return [found for value in inputs for found in _refs(value, role)]
     return []
+
+
+def _told(changed: list[tuple[str, Any, Any]]) -> str:
+    """What changed between two executions, in words."""
+    texts = [f"{path}: {_brief(before)} → {_brief(after)}" for path, before, after in changed if path != "code"]
+    own = [] if len(texts) == len(changed) else ["Tidemill's own code for it, or a library's version"]
+    return "; ".join([*texts[:4], *own])
 
 
 def _brief(value: Any) -> str:
