@@ -40,6 +40,7 @@ def _pass(ledger: Ledger, loop: Loop, branch: Branch, parts: dict[str, Any], now
     if not branch.state:
         return loop.begin(now), "there was no champion"
     state = State.of(branch.state)
+    loop.world.recall(state.segments, state.candidate.version.label if state.candidate else "")
     changed = _changed(branch.parts, parts)
     if not changed:
         ledger.save_parts(branch.id, parts)

@@ -8,10 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from tidemill.core import DefinitionError, definition, midnights, moment
-from tidemill.data import segments
 from tidemill.ledger import Branch, Ledger, own_code
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import RetrainPolicy
@@ -89,7 +86,7 @@ def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = 
         return branch, True
     world = World(ledger, branch.id, job.deployment, job.built.examples, job.timezone, job.policy.monitor.maturity)
     loop = Loop(job.policy, world)
-    state = _restore(ledger, world, branch, job.start) or loop.begin(job.start)
+    state = _restore(world, branch) or loop.begin(job.start)
     ticks = [at for at in midnights(job.start, job.end, job.timezone) if at > state.now]
     progress: Progress | None = None
     for now in ticks:
@@ -102,17 +99,12 @@ def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = 
     return finished, False
 
 
-def _restore(ledger: Ledger, world: World, branch: Branch, start: int) -> State | None:
+def _restore(world: World, branch: Branch) -> State | None:
     """The state of an unfinished branch, with the scores of its log; None for a new one."""
     if not branch.state:
         return None
-    state, row = State.of(branch.state), world.rows(start, start + 1)
-    first = int(row[0]) if len(row) else len(world.rows(-(2**62), start))
-    candidate = state.candidate.version.label if state.candidate else ""
-    for number, segment in segments(ledger, branch.id, world.deployment.name):
-        if number < state.segments:
-            world.restore(np.arange(first, first + len(segment.at)), segment, candidate)
-            first += len(segment.at)
+    state = State.of(branch.state)
+    world.recall(state.segments, state.candidate.version.label if state.candidate else "")
     return state
 
 

@@ -34,7 +34,7 @@ from tidemill.loop.state import (
     Served,
     State,
 )
-from tidemill.loop.world import World
+from tidemill.loop.world import Ints, World
 from tidemill.monitoring import Alert, drift_alert, quality_alert
 from tidemill.registry import Version
 from tidemill.serving import Route
@@ -179,7 +179,7 @@ class Loop:
             profile, rate = self.world.profile(state.champion.digest), monitor.drift.false_alarm_rate
             width = (self._window() + HOUR) // DAY
             found.append(drift_alert(profile, features, days, window=width, false_alarm_rate=rate, at=now))
-        counted = rows[self.world.known(rows, now)]
+        counted = rows[self.world.known(rows, now) & ~np.isnan(self.world.served[rows])]  # one that came late was not answered
         for name in monitor.quality:
             by = min((t.by for t in self.policy.on if isinstance(t, QualityDrop) and t.metric == name), default=None)
             if by is not None and name in state.reference:
@@ -197,8 +197,7 @@ class Loop:
         if now - candidate.since < LOOKS[candidate.look] * self.holdout - HOUR:
             return None, (), False
         rows = self.world.mature(candidate.since, now)
-        champion = self.world.score(state.champion.digest, rows)
-        evidence = self.world.evidence(rows, self.world.candidate[rows], champion, 0.5)
+        evidence = self._pairs(state, rows)
         verdict = judge(self.world.deployment.gates, evidence, candidate.version.label, looks=len(LOOKS))
         return verdict, _daily(evidence), candidate.look == len(LOOKS) - 1
 
@@ -206,11 +205,15 @@ class Loop:
         candidate = state.candidate
         if candidate is None or candidate.phase != "canary":
             return None
-        rows = self.world.labelled(candidate.since, now)
-        evidence = self.world.evidence(rows, self.world.candidate[rows], self.world.score(state.champion.digest, rows), 0.5)
-        daily = _daily(evidence)
-        worse = float(np.mean(_worse(evidence))) if len(rows) else 0.0
-        return Compared(len(rows), worse, p_above_zero(daily, candidate.daily))
+        evidence = self._pairs(state, self.world.labelled(candidate.since, now))
+        worse = float(np.mean(_worse(evidence))) if len(evidence.y) else 0.0
+        return Compared(len(evidence.y), worse, p_above_zero(_daily(evidence), candidate.daily))
+
+    def _pairs(self, state: State, rows: Ints) -> Evidence:
+        """The evidence of those rows that both versions scored."""
+        candidate, champion = self.world.candidate[rows], self.world.score(state.champion.digest, rows)
+        both = ~np.isnan(candidate) & ~np.isnan(champion)
+        return self.world.evidence(rows[both], candidate[both], champion[both], 0.5)
 
     # ── act ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

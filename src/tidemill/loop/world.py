@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import DAY, HOUR, METRICS, Bools, Coded, Floats, Profile, Ref
-from tidemill.data import Predictions
+from tidemill.data import Predictions, segments
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models import Predictor, load_model
@@ -100,11 +100,28 @@ class World:
             requests.keys[rows], requests.at[rows], self.served[rows], chosen.astype(np.int32), versions, rungs, (RUNG,), shadows
         )
 
-    def restore(self, rows: Ints, segment: Predictions, candidate: str) -> None:
-        """Take back what a segment of the log holds of the candidate's, the frozen and the served scores."""
-        self.served[rows], self.frozen[rows] = segment.probability, segment.shadows["frozen"][1]
-        if candidate and segment.shadows.get("candidate", ("",))[0] == candidate:
-            self.candidate[rows] = segment.shadows["candidate"][1]
+    def recall(self, count: int, candidate: str) -> None:
+        """Take back what the first `count` segments of the log hold of the served, the frozen and a candidate's scores.
+
+        Requests are found by their keys: new data may have come between since they were answered.
+        """
+        for number, segment in segments(self.ledger, self.branch, self.deployment.name):
+            if number >= count:
+                continue
+            rows = self._rows_of(segment.keys)
+            there = rows >= 0
+            self.served[rows[there]] = segment.probability[there]
+            self.frozen[rows[there]] = segment.shadows["frozen"][1][there]
+            if candidate and segment.shadows.get("candidate", ("",))[0] == candidate:
+                self.candidate[rows[there]] = segment.shadows["candidate"][1][there]
+
+    def _rows_of(self, keys: Any) -> Ints:
+        """The rows of keys, −1 where there is none."""
+        known, order = self.examples.requests.keys, self.examples.requests.order
+        if order is None or not len(known):
+            return np.full(len(keys), -1)
+        place = np.minimum(np.searchsorted(known, keys, sorter=order), len(known) - 1)
+        return np.where(known[order[place]] == keys, order[place], -1)
 
     # ── what is known ───────────────────────────────────────────────────────────────────────────────────────────
 
