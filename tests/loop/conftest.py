@@ -1,0 +1,5 @@
+"""The toy project for these tests."""
+
+from toy import parcels as parcels
+from toy import replayed as replayed
+from toy import toy as toy

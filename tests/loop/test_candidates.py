@@ -1,0 +1,226 @@
+"""Candidates on their way: refused by the gates, rolled back from a canary, waiting for people, judged on rows to come."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from lightgbm import LGBMClassifier
+
+from tidemill import loop, registry
+from tidemill.core import DAY, GateResult, Verdict, instant
+from tidemill.data import segments
+from tidemill.evaluation import Evidence, Gate
+from tidemill.ledger import Branch
+from tidemill.loop import Every, Passed, RetrainPolicy, State
+from tidemill.serving import Canary
+from tidemill.training import Params, TrainingSet, model
+from toy import ZONE, Toy, with_deployment
+
+BAD_FROM = instant("2024-03-13", ZONE)
+SMALL = {"num_leaves": 7, "n_estimators": 20, "min_child_samples": 20}
+
+
+@dataclass(frozen=True)
+class AlwaysPass(Gate):
+    """A gate as a user may write it, too kind."""
+
+    def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
+        return GateResult("always", passed=True, reason="why not", evidence={"rows": len(evidence.y)})
+
+
+def sometimes_bad(train: TrainingSet, params: Params) -> LGBMClassifier:
+    """Sound until BAD_FROM; from then on it learns the opposite of the truth."""
+    labels = 1 - train.y if train.at.max() > BAD_FROM else train.y
+    fitted = LGBMClassifier(**params, random_state=train.seed, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
+    return fitted.fit(train.X, labels, categorical_feature=train.categorical)
+
+
+def every_ten_days(toy: Toy, **changes: Any) -> RetrainPolicy:
+    return replace(toy.policy, on=(Every("10d"),), cooldown="1d", min_new_labels=1, **changes)
+
+
+def bad_candidates(toy: Toy, **changes: Any) -> RetrainPolicy:
+    """Every candidate but the first is bad. The world does not change in March."""
+    bad = model(toy.built.task, seed=5, params=SMALL)(sometimes_bad)
+    return with_deployment(every_ten_days(toy, **changes), model=bad)
+
+
+# ── refused ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("judge", ["holdout", "ahead"])
+def test_the_gates_refuse_a_bad_candidate(toy: Toy, judge: str) -> None:
+    branch = toy.replay(bad_candidates(toy, judge=judge), end="2024-04-01")
+    bad = [version for version in registry.versions(toy.ledger, branch.id) if version.at > BAD_FROM]
+    refused = {one.subject: one for one in toy.decisions(branch, "gate refused")}
+    for version in bad:
+        if version.label in refused:
+            assert version.verdict is not None
+            assert not version.verdict.passed
+            assert refused[version.label].evidence["results"][0]["passed"] is False
+            assert "not surely better" in refused[version.label].why
+    assert {version.label for version in bad} & set(refused), toy.kinds(branch)
+    served = {segment.versions[v] for _, segment in segments(toy.ledger, branch.id, "late") for v in np.unique(segment.version)}
+    assert not served & {version.label for version in bad}, "a refused candidate answers nobody"
+    promoted = {one.subject for one in toy.decisions(branch, "promoted")}
+    assert not promoted & {version.label for version in bad}
+
+
+def test_a_candidate_judged_ahead_is_looked_at_more_than_once_and_refused_at_the_last(toy: Toy) -> None:
+    branch = toy.replay(bad_candidates(toy, judge="ahead"), end="2024-03-31")
+    looks = toy.decisions(branch, "gates undecided", "gate refused")
+    kinds = [one.kind for one in looks if one.subject == looks[0].subject]
+    assert kinds == ["gates undecided", "gates undecided", "gate refused"]
+    made = toy.decisions(branch, "retrained")[0].at
+    assert [(one.at - made) // DAY for one in looks[:3]] == [2, 4, 8], "quarter, half and whole of the gates' holdout of 8 days"
+
+
+def test_a_good_candidate_judged_ahead_is_promoted(toy: Toy) -> None:
+    branch = toy.replay(replace(toy.policy, judge="ahead"))
+    promoted = toy.decisions(branch, "promoted")
+    assert len(promoted) >= 2
+    assert branch.result["cost"]["trainings"] == 2 + len(toy.decisions(branch, "retrained")), "no twin: one training for each candidate"
+    assert branch.result["gain"]["log_loss"]["low"] > 0
+
+
+# ── rolled back ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bad_canary(toy: Toy) -> tuple[RetrainPolicy, Branch]:
+    """The twin that is judged is sound, the refitted candidate is not, and the only gate is too kind."""
+    canary = Canary(steps=[0.2, 0.6, 1.0], min_labels=40, sticky_by="courier")
+    policy = with_deployment(bad_candidates(toy), gates=[AlwaysPass()], rollout=canary)
+    return policy, toy.replay(policy, end="2024-04-01")
+
+
+def test_a_bad_canary_is_rolled_back_and_the_champion_stays(toy: Toy) -> None:
+    _, branch = bad_canary(toy)
+    back = toy.decisions(branch, "rolled back")
+    assert back, toy.kinds(branch)
+    for one in back:
+        version = registry.version(toy.ledger, branch.id, one.subject)
+        assert version.at > BAD_FROM
+        assert version.verdict is not None
+        assert version.verdict.passed, "its verdict is kept: the gate was too kind"
+        assert one.evidence["labels"] >= 40
+        assert one.evidence["worse"] > 0.1
+        assert one.evidence["p_worse"] < 0.025
+        assert "against the champion" in one.why
+    state = State.of(branch.state)
+    assert state.champion.label not in {one.subject for one in back}
+    assert toy.ledger.alias(branch.id, "late", "champion").digest == state.champion.digest  # type: ignore[union-attr]
+    history = [ref.version for ref, _, _ in toy.ledger.alias_history(branch.id, "late", "challenger")]
+    labels = [one.subject.split("/")[1] for one in back]
+    assert all(label in history for label in labels)
+    last = back[-1].at
+    assert next(ref.version for ref, at, _ in toy.ledger.alias_history(branch.id, "late", "challenger") if at == last) not in labels
+
+
+def test_a_rolled_back_version_answers_only_its_share_and_nobody_later(toy: Toy) -> None:
+    _, branch = bad_canary(toy)
+    back = toy.decisions(branch, "rolled back")[0]
+    begin = next(one.at for one in toy.decisions(branch, "canary") if one.subject == back.subject)
+    during, after, asked = 0, 0, 0
+    for _, segment in segments(toy.ledger, branch.id, "late"):
+        mine = np.array([segment.versions[v] == back.subject for v in segment.version])
+        live = (segment.at >= begin) & (segment.at < back.at)
+        during, asked, after = during + int(mine[live].sum()), asked + int(live.sum()), after + int(mine[segment.at >= back.at].sum())
+        assert not mine[segment.at < begin].any()
+    assert 0 < during < 0.65 * asked
+    assert after == 0
+
+
+def test_a_later_candidate_may_try_again_after_a_rollback(toy: Toy) -> None:
+    _, branch = bad_canary(toy)
+    kinds = toy.kinds(branch)
+    assert "retrained" in kinds[kinds.index("rolled back") :]
+    numbers = [version.number for version in registry.versions(toy.ledger, branch.id)]
+    assert numbers == list(range(1, len(numbers) + 1)), "no number is given twice"
+
+
+# ── people ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nobody_can_approve_in_a_replay_so_the_candidate_waits(toy: Toy) -> None:
+    branch = toy.replay(replace(toy.policy, approvals=1))
+    kinds = toy.kinds(branch)
+    assert "approval needed" in kinds
+    assert kinds.count("promoted") == 1, "only the first champion"
+    state = State.of(branch.state)
+    assert state.candidate is not None
+    assert (state.candidate.phase, state.champion.number) == ("approval", 1)
+    assert kinds.count("retrained") == 1, "one candidate at a time"
+
+
+def live_pass(toy: Toy, policy: RetrainPolicy, day: str) -> Passed:
+    return loop.run_once(toy.ledger, toy.built, policy, toy.at(day), ZONE)
+
+
+def approve(toy: Toy, branch: str, label: str, who: str) -> None:
+    with toy.ledger.records.begin() as connection:
+        toy.ledger.decide(connection, branch, at=0, who=who, kind="approved", subject=label, why="looks well", evidence={})
+
+
+def days_of(month: str, first: int, end: int) -> list[str]:
+    return [f"2024-{month}-{day:02}" for day in range(first, end)]
+
+
+def test_a_candidate_goes_live_when_enough_different_people_approved_it(toy: Toy) -> None:
+    policy = with_deployment(replace(toy.policy, approvals=2), rollout=None)
+    live_pass(toy, policy, "2024-03-25")
+    passed = [live_pass(toy, policy, day) for day in [*days_of("03", 26, 32), *days_of("04", 1, 13)]][-1]
+    candidate = passed.state.candidate
+    assert candidate is not None
+    assert candidate.phase == "approval"
+    label = candidate.version.label
+    approve(toy, passed.branch, label, "ann")
+    approve(toy, passed.branch, label, "ann")
+    approve(toy, passed.branch, "trees/99", "ben")
+    assert live_pass(toy, policy, "2024-04-13").state.candidate == candidate, "one person twice, or for another version, is one"
+    approve(toy, passed.branch, label, "ben")
+    after = live_pass(toy, policy, "2024-04-14")
+    assert after.state.champion.label == label
+    assert [one.kind for one in after.decisions if one.subject == label] == ["promoted"]
+
+
+# ── live ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_live_loop_decides_as_the_replay_does(toy: Toy, replayed: tuple[Toy, Branch]) -> None:
+    """The same tick with the same clock: only the branch differs."""
+    other, branch = replayed
+    days = [*days_of("03", 1, 32), *days_of("04", 1, 31), "2024-05-01"]
+    passed = [live_pass(toy, toy.policy, day) for day in days]
+    told: Callable[[Any], tuple[Any, ...]] = lambda one: (one.at, one.who, one.kind, one.subject, one.why)  # noqa: E731
+    assert [told(one) for each in passed for one in each.decisions] == [told(one) for one in other.decisions(branch)]
+    assert passed[-1].state == State.of(branch.state)
+
+
+def test_the_first_pass_makes_a_champion_and_the_next_does_nothing_without_a_reason(toy: Toy) -> None:
+    first = live_pass(toy, toy.policy, "2024-03-01")
+    assert [one.kind for one in first.decisions] == ["gates passed", "promoted"]
+    second = live_pass(toy, toy.policy, "2024-03-02")
+    assert (second.decisions, second.changed) == ([], "")
+    assert second.state.champion == first.state.champion
+
+
+def test_a_changed_definition_calls_for_a_candidate_and_says_what_changed(toy: Toy) -> None:
+    live_pass(toy, toy.policy, "2024-03-15")
+    declared = toy.policy.monitor.deployment.model
+    other = replace(declared, params={**declared.params, "num_leaves": 15})
+    passed = live_pass(toy, with_deployment(toy.policy, model=other, gates=[AlwaysPass()]), "2024-03-29")
+    assert "num_leaves: 7 → 15" in passed.changed
+    assert passed.state.champion.number == 2
+    assert any("num_leaves" in one.why for one in passed.decisions)
+    again = live_pass(toy, with_deployment(toy.policy, model=other, gates=[AlwaysPass()]), "2024-03-30")
+    assert again.changed == ""
+
+
+def test_verdicts_survive_the_way_to_the_records(toy: Toy) -> None:
+    passed = live_pass(toy, toy.policy, "2024-03-01")
+    (version,) = registry.versions(toy.ledger, passed.branch)
+    assert isinstance(version.verdict, Verdict)
+    assert version.verdict.subject == "trees/1"
+    assert [result.passed for result in version.verdict.results] == [True, True, True]
