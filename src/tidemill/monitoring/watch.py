@@ -28,10 +28,10 @@ def drift_alert(reference: Profile, features: Floats, days: Ints, *, window: int
     result = DriftTest(reference, window, false_alarm_rate).run(profile_like(reference, features, days))
     if not result.drifted:
         return None
-    top = [f"{feature.name} (PSI {feature.psi:.2f}, {feature.ratio:.0f}× its usual)" for feature in result.features[:3]]
-    doubt = f"p = {result.p_value:.3g}" if result.p_value is not None else "p unknown"
-    why = f"{', '.join(top)}; {doubt} against {result.reference_blocks} blocks of {window} days"
-    evidence = {"p": result.p_value, "statistic": result.statistic, "features": {f.name: f.psi for f in result.features[:10]}}
+    top = [f"{one.name} (PSI {one.psi:.2f}, p = {one.p_value:.2g})" for one in result.features[:3] if one.p_value is not None]
+    told = f"p = {result.p_value:.2g} over {len(result.features)} features"
+    why = f"{', '.join(top)}; {told} against {result.reference_blocks} blocks of {window} days"
+    evidence = {"p": result.p_value, "features": {f.name: {"psi": f.psi, "p": f.p_value} for f in result.features[:10]}}
     return Alert("drift found", at, why, evidence=evidence)
 
 
