@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_ticks_are_the_midnights_of_the_project_through_a_change_of_clocks(toy: 
     seen: list[Progress] = []
     toy.replay(replace(toy.policy, on=(Never(),)), start="2024-03-08", end="2024-03-13", listen=seen.append)
     assert [one.now for one in seen] == [toy.at(f"2024-03-{day:02}") for day in range(9, 14)]
-    gaps = {b.now - a.now for a, b in zip(seen, seen[1:], strict=False)}
+    gaps = {b.now - a.now for a, b in pairwise(seen)}
     assert gaps == {DAY, 23 * DAY // 24}
 
 
@@ -152,7 +153,7 @@ def test_the_calendar_and_the_age_say_when(toy: Toy) -> None:
     made = [one.at for one in toy.decisions(toy.replay(policy, end="2024-04-01"), "retrained")]
     assert made == [toy.at(day) for day in ("2024-03-11", "2024-03-21", "2024-03-31")]
     aged = toy.replay(replace(policy, on=(Age("14d"),)), end="2024-03-20")
-    assert [one.at for one in toy.decisions(aged, "retrained")][0] == toy.at("2024-03-15")
+    assert next(one.at for one in toy.decisions(aged, "retrained")) == toy.at("2024-03-15")
 
 
 def test_other_policies_times_and_models_are_other_branches(toy: Toy) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, DefinitionError, TidemillError, build_profile, definition
+from tidemill.core import DAY, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition
 from tidemill.ledger import Artifact, Ledger, Made, own_code
-from tidemill.models import compile_model, store_model
+from tidemill.models import Compiled, compile_model, store_model
 from tidemill.tracking import Run
 from tidemill.training.declarations import Model
 from tidemill.training.examples import CODE
@@ -38,7 +38,7 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
         fitted = _fit(model, replace(train_set, seed=model.seed, log_metric=run.log_metric))
         spread = np.linspace(0, len(train_set.y) - 1, min(RECORDED, len(train_set.y))).astype(np.int64)
         recorded = np.ascontiguousarray(train_set.X[spread])
-        compiled = compile_model(fitted, train_set.signature, recorded)
+        compiled = _compiled(model, fitted, train_set, recorded)
         made = store_model(ledger, model.name, compiled, train_set.signature, recorded, _profile(train_set))
         parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference")}
         return Made(
@@ -49,6 +49,14 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
     code = own_code(*CODE, "models")
     once = ledger.once("training run", model.name, inputs, make, branch=branch, code=code, on_start=started.append)
     return Trained(Run(ledger, once.execution), once.output, once.cached)
+
+
+def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats) -> Compiled:
+    try:
+        return compile_model(fitted, train_set.signature, recorded)
+    except NoExactForm as error:
+        error.where = error.where or str(model.where)
+        raise
 
 
 def _params(model: Model, train_set: TrainingSet) -> dict[str, Any]:

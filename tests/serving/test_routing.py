@@ -1,0 +1,55 @@
+"""Which version answers a key: the same every time, and never back again while a rollout climbs."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.serving import Route, to_challenger
+from tidemill.serving.routing import share
+
+words = st.text(max_size=12)
+weights = st.floats(0, 1)
+
+
+def chosen(weight: float, keys: list[str], salt: str = "late/2") -> list[bool]:
+    return to_challenger(Route("m/1", "m/2", weight, salt), keys).tolist()
+
+
+@given(keys=st.lists(words, max_size=50), weight=weights, salt=words)
+def test_a_key_goes_where_it_went_whatever_else_is_asked(keys: list[str], weight: float, salt: str) -> None:
+    together = chosen(weight, keys, salt)
+    assert together == [chosen(weight, [key], salt)[0] for key in keys]
+    assert together[::-1] == chosen(weight, keys[::-1], salt)
+
+
+@given(keys=st.lists(words, max_size=50), one=weights, two=weights)
+def test_a_key_of_the_challenger_stays_when_the_weight_grows(keys: list[str], one: float, two: float) -> None:
+    low, high = sorted([one, two])
+    assert all(not before or after for before, after in zip(chosen(low, keys), chosen(high, keys), strict=True))
+
+
+@given(keys=st.lists(words, min_size=1, max_size=20))
+def test_nobody_at_zero_everybody_at_one(keys: list[str]) -> None:
+    assert not any(chosen(0.0, keys))
+    assert all(chosen(1.0, keys))
+    assert not to_challenger(Route("m/1", "", 0.7), keys).any(), "without a challenger the champion answers all"
+
+
+def test_the_share_of_keys_is_the_weight() -> None:
+    keys = [f"N{i}" for i in range(20_000)]
+    for weight in (0.05, 0.25, 0.5, 0.9):
+        count = sum(chosen(weight, keys))
+        sigma = (len(keys) * weight * (1 - weight)) ** 0.5
+        assert abs(count - weight * len(keys)) < 4 * sigma
+
+
+def test_each_rollout_draws_its_own_keys() -> None:
+    keys = [f"N{i}" for i in range(20_000)]
+    one, two = (np.array(chosen(0.25, keys, salt)) for salt in ("late/2", "late/3"))
+    both = int((one & two).sum())
+    assert abs(both - len(keys) / 16) < 4 * (len(keys) / 16) ** 0.5
+
+
+@given(key=words, salt=words)
+def test_a_share_is_a_share(key: str, salt: str) -> None:
+    assert 0 <= share(key, salt) < 1

@@ -1,0 +1,138 @@
+"""Training sets and runs: what their digests cover, what a function gets, what is tracked, and what is not run again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from tidemill import training
+from tidemill.core import DataError, DefinitionError, NoExactForm
+from tidemill.training import Params, Trained, TrainingSet, model
+from toy import Row, Toy, make_rows, open_toy, write_rows
+
+UNTIL = "2024-02-01"
+
+
+def chosen(toy: Toy, until: str = UNTIL) -> TrainingSet:
+    return training.training_set(toy.ledger, toy.built.examples, toy.at(until))
+
+
+def declared_train(toy: Toy, until: str = UNTIL) -> Trained:
+    return training.train(toy.ledger, toy.policy.monitor.deployment.model, chosen(toy, until))
+
+
+def changed(toy: Toy, parcels: Path, tmp_path: Path, change: Row) -> Toy:
+    """The project over the same ledger, with all rows changed by functions of a row."""
+    from shutil import copy
+
+    for name in ("tidemill.toml", "parcels.py"):
+        copy(parcels / name, tmp_path / name)
+    write_rows(tmp_path, [row | {name: f(row) for name, f in change.items()} for row in make_rows()])
+    return open_toy(tmp_path, toy.ledger)
+
+
+def test_a_matrix_that_scikit_learn_takes_with_categories_as_codes(toy: Toy) -> None:
+    found = chosen(toy)
+    assert found.X.dtype == np.float64
+    assert found.X.shape == (len(found.y), len(found.signature.features))
+    assert set(found.y.tolist()) == {0, 1}
+    assert (np.diff(found.at) >= 0).all()
+    assert [found.signature.features[i] for i in found.categorical] == ["booking__grade"]
+    assert found.signature.categories == {"booking__grade": ("x", "y", "z")}
+    assert set(np.unique(found.X[:, found.categorical[0]])) == {0.0, 1.0, 2.0}
+
+
+def test_a_frame_with_names_says_the_same(toy: Toy) -> None:
+    found = chosen(toy)
+    frame = found.frame()
+    assert list(frame.columns) == ["predict_at", *found.signature.features, "label"]
+    assert frame["label"].tolist() == found.y.tolist()
+    assert set(frame["booking__grade"]) == {"x", "y", "z"}
+    assert frame["booking__weight"].to_numpy().tobytes() == np.ascontiguousarray(found.X[:, 1]).tobytes()
+    grades = {row["parcel"]: row["grade"] for row in make_rows()}
+    examples = toy.built.examples
+    keys = examples.requests.keys[examples.known(toy.at(UNTIL))].tolist()
+    assert frame["booking__grade"].tolist() == [grades[key.decode()] for key in keys]
+
+
+def test_vocabularies_are_of_the_rows_that_were_known(toy: Toy, parcels: Path, tmp_path: Path) -> None:
+    other = changed(toy, parcels, tmp_path, {"grade": lambda row: "brand new" if row["sent"].month >= 3 else row["grade"]})
+    assert chosen(other).signature.categories == {"booking__grade": ("x", "y", "z")}
+    assert "brand new" in chosen(other, "2024-04-01").signature.categories["booking__grade"]
+
+
+def test_other_words_with_equal_codes_are_another_training_set(toy: Toy, parcels: Path, tmp_path: Path) -> None:
+    before = declared_train(toy)
+    other = changed(toy, parcels, tmp_path, {"grade": lambda row: {"x": "u", "y": "v", "z": "w"}[row["grade"]]})
+    assert chosen(other).ref.digest != chosen(toy).ref.digest
+    after = declared_train(other)
+    assert not after.cached
+    assert after.model.ref.digest != before.model.ref.digest
+
+
+def test_requests_with_other_keys_are_other_examples_from_the_cache_too(toy: Toy, parcels: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        other = changed(toy, parcels, tmp_path, {"parcel": lambda row: "q" + row["parcel"]})
+        assert other.built.examples.ref.digest != toy.built.examples.ref.digest
+        assert all(key.startswith(b"q") for key in other.built.examples.requests.keys.tolist())
+
+
+def test_training_is_tracked_and_not_run_again(toy: Toy) -> None:
+    first, second = declared_train(toy), declared_train(toy)
+    assert (first.cached, second.cached) == (False, True)
+    assert first.model.ref == second.model.ref
+    assert first.cost == second.cost == len(chosen(toy).y) * 30
+    assert first.run.params["num_leaves"] == 7
+    assert first.run.params["rows"] == len(chosen(toy).y)
+    assert first.run.metrics["rounds"] == 30
+    assert first.run.execution.status == "finished"
+    assert first.run.execution.code
+
+
+def test_no_known_label_is_an_error_that_names_the_time(toy: Toy) -> None:
+    with pytest.raises(DataError, match="no labelled example was known by 2023-12-01"):
+        chosen(toy, "2023-12-01")
+
+
+def fails(train: TrainingSet, params: Params) -> Pipeline:
+    raise KeyError("no such column")
+
+
+def logs(train: TrainingSet, params: Params) -> Pipeline:
+    for step in range(3):
+        train.log_metric("loss", 1.0 / (step + 1), step)
+    train.log_metric("seed", float(train.seed))
+    return make_pipeline(SimpleImputer(), LogisticRegression(max_iter=200)).fit(train.X, train.y)
+
+
+def test_a_function_that_fails_is_named_with_its_place_and_leaves_a_failed_run(toy: Toy) -> None:
+    bad = model(toy.built.task)(fails)
+    with pytest.raises(DefinitionError, match=r"model 'fails' cannot be trained: KeyError") as error:
+        training.train(toy.ledger, bad, chosen(toy))
+    assert "test_sets.py" in error.value.where
+    (run,) = toy.ledger.executions(kind="training run")
+    assert run.status == "failed"
+    assert "KeyError" in run.error
+
+
+def test_a_function_logs_into_its_own_run_and_gets_its_seed(toy: Toy) -> None:
+    trained = training.train(toy.ledger, model(toy.built.task, seed=41)(logs), chosen(toy))
+    assert trained.run.history("loss") == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    assert trained.run.metrics["seed"] == 41.0
+
+
+def test_a_declared_model_is_still_a_function(toy: Toy) -> None:
+    assert isinstance(model(toy.built.task)(logs)(chosen(toy), {}), Pipeline)
+
+
+def no_nulls(train: TrainingSet, params: Params) -> LogisticRegression:
+    return LogisticRegression(max_iter=200).fit(np.nan_to_num(train.X), train.y)
+
+
+def test_a_model_that_cannot_serve_is_refused_where_it_is_declared(toy: Toy) -> None:
+    with pytest.raises(NoExactForm, match="LogisticRegression fails on rows with missing values") as error:
+        training.train(toy.ledger, model(toy.built.task)(no_nulls), chosen(toy))
+    assert "test_sets.py" in error.value.where
