@@ -1,6 +1,7 @@
 """`tidemill run` and `tidemill approve`: the live loop by hand."""
 
 import getpass
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -20,36 +21,52 @@ from tidemill.session import now, policy_of
 @click.pass_obj
 def run(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
     """One pass of the loop at this moment: build, train if there is a reason, gate, promote."""
-    declared, clock = project.load(obj["folder"]), now()
-    policy = policy_of(declared, deployment)
+    done = one_pass(project.load(obj["folder"]), deployment, quiet=as_json)
+    if as_json:
+        print_json(done.plain())
+    else:
+        done.say()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one pass did: its steps, what they gave, what was decided, and which data are stale."""
+
+    steps: Steps
+    built: Built
+    passed: Passed
+    alerts: list[str]
+
+    def plain(self) -> dict[str, Any]:
+        """As one object."""
+        steps = [{"step": r.name, "cached": r.cached, "why": r.why, "seconds": r.seconds} for r in self.steps.reports.values()]
+        decided = [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in self.passed.decisions]
+        found = {"champion": self.passed.state.champion.label, "changed": self.passed.changed, "stale": self.alerts}
+        return {"steps": steps, "decisions": decided, **found}
+
+    def say(self) -> None:
+        """For people."""
+        if self.passed.changed and self.passed.changed != "there was no champion":
+            out.print(f"changed  {escape(self.passed.changed)}")
+        for decision in self.passed.decisions:
+            out.print(f"{decision.kind:<12} [bold]{escape(decision.subject)}[/]  {escape(decision.why)}")
+        if not self.passed.decisions:
+            out.print("no reason to train: the champion stays")
+        for alert in self.alerts:
+            out.print(f"[yellow]stale[/]        {escape(alert)}")
+        name = self.passed.branch.removeprefix("live-")
+        out.print(f"\n[bold]{self.passed.state.champion.label}[/] serves deployment {name}; `tidemill up` answers requests")
+
+
+def one_pass(declared: project.Project, deployment: str = "", *, quiet: bool) -> Done:
+    """One pass of the loop at this moment. Raises Refused when a first model does not pass its gates."""
+    policy, clock = policy_of(declared, deployment), now()
     task = policy.monitor.deployment.model.task
-    with declared.writing("run", wait=600) as ledger, Steps().shown(quiet=as_json) as steps:
+    with declared.writing("run", wait=600) as ledger, Steps().shown(quiet=quiet) as steps:
         built = loop.build(loop.prepare(ledger), task, listen=steps)
         passed = loop.run_once(ledger, built, policy, clock, declared.timezone)
     alerts = [text for dataset in task.datasets for text in stale(dataset, built.dataset(dataset.name), clock)]
-    if as_json:
-        print_json(_plain(steps, passed, alerts))
-    else:
-        _print(built, passed, alerts)
-
-
-def _plain(steps: Steps, passed: Passed, alerts: list[str]) -> dict[str, Any]:
-    done = [{"step": r.name, "cached": r.cached, "why": r.why, "seconds": r.seconds} for r in steps.reports.values()]
-    decided = [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in passed.decisions]
-    return {"steps": done, "decisions": decided, "champion": passed.state.champion.label, "changed": passed.changed, "stale": alerts}
-
-
-def _print(built: Built, passed: Passed, alerts: list[str]) -> None:
-    if passed.changed and passed.changed != "there was no champion":
-        out.print(f"changed  {escape(passed.changed)}")
-    for decision in passed.decisions:
-        out.print(f"{decision.kind:<12} [bold]{escape(decision.subject)}[/]  {escape(decision.why)}")
-    if not passed.decisions:
-        out.print("no reason to train: the champion stays")
-    for alert in alerts:
-        out.print(f"[yellow]stale[/]        {escape(alert)}")
-    name = passed.branch.removeprefix("live-")
-    out.print(f"\n[bold]{passed.state.champion.label}[/] serves deployment {name}; `tidemill up` answers requests")
+    return Done(steps, built, passed, alerts)
 
 
 @click.command()

@@ -332,7 +332,10 @@ class DriftTest:
     overlapping ones they alarmed in 6 to 11 %, and 29 % where neighbouring days are nearly alike. Not one statistic for all features:
     the most unruly feature then sets how much all may change.
 
-    MEASURED
+    Measured: false alarms at alpha = 0.05 in 1000 simulations each (standard error 0.7 %) of 90 reference days with 300 rows and a window
+    of 7, 10 features whose daily means vary with sd 0.1 of the feature's own: 2.8 % with independent days, 4.5, 6.1, 4.1 and 5.7 % with
+    a correlation of successive days of 0.5, 0.8, 0.9 and 0.95; 1.8 % where days do not differ; 1.2 % with sd 0.5; 4.5 and 3.7 % with 1
+    and 30 features; 3.5 and 3.6 % with 70 and 180 reference days. Power: a mean that moved by 0.3 sd is found in 69 %, by 0.5 sd in 97 %.
 
     Not promised: a rate where the reference itself drifts (0.95 above is the edge of that), or over several looks: a test run daily
     needs an alpha shared among its looks (`statistics.spend`). The window must not overlap the reference.

@@ -72,9 +72,10 @@ class Pages:
 def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
     """A line to copy."""
     import json
+    import shlex
 
     body = json.dumps({"rows": [key]} | ({"at": at} if at else {}))
-    return f"curl -s {url}/predict/{name} -d '{body}'"
+    return f"curl -s {url}/predict/{name} -d {shlex.quote(body)}"
 
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
