@@ -11,6 +11,7 @@ from tidemill import __version__
 from tidemill.cli.console import out, print_json, tree_text
 from tidemill.core import MissingExtra, TidemillError, UnknownName, show
 from tidemill.session import Session, plain_tree
+from tidemill.training import Model
 
 
 @click.command()
@@ -130,13 +131,20 @@ def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
         session = Session(folder)
     except (TidemillError, MissingExtra) as error:
         return [("declarations", False, str(error))]
-    checks = [("declarations", True, f"{len(session.project.declarations)} in {session.project.folder}")]
+    checks = [("declarations", True, _declarations(session))]
     for name, check in (("ledger", _ledger), ("decisions", _chain), ("blobs", _blobs), ("writer", _writer)):
         try:
             checks.append((name, True, check(session)))
         except TidemillError as error:
             checks.append((name, False, str(error)))
     return checks
+
+
+def _declarations(session: Session) -> str:
+    """How many there are, and what the digest of a model's code cannot see: a change of that would not be noticed."""
+    unseen = [f"{model.name} uses {name}" for model in session.project.all(Model) for name in model.code.unseen]
+    blind = f"; a change of these would not be noticed: {', '.join(unseen)}" if unseen else ""
+    return f"{len(session.project.declarations)} in {session.project.folder}{blind}"
 
 
 def _ledger(session: Session) -> str:

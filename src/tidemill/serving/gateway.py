@@ -49,15 +49,18 @@ class Infer(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Gateway:
-    """Endpoints by name, their logs, the clock, and whether a client may state its own prediction time."""
+    """Endpoints by name, their logs, the clock, whether a client may state its own prediction time, and how to look for
+    versions that were promoted since."""
 
     endpoints: Mapping[str, Endpoint]
     logs: Mapping[str, AnswerLog]
     clock: Callable[[], int]
     client_time: bool
+    refresh: Callable[[], None] = lambda: None
 
     def endpoint(self, request: Request) -> Endpoint:
         """The endpoint that a path names; raises UnknownName."""
+        self.refresh()
         name = request.path_params["name"]
         if name not in self.endpoints:
             raise UnknownName(f"no deployment is named {name!r}", available=sorted(self.endpoints))
@@ -120,7 +123,7 @@ def _matrix(inputs: Sequence[Tensor], width: int) -> Floats:
     if len(inputs) != 1 or inputs[0].datatype not in ("FP64", "FP32", "INT64", "INT32"):
         raise DataError("one numeric input is needed", where="inputs", available=[f"{one.name} {one.datatype}" for one in inputs])
     tensor = inputs[0]
-    if len(tensor.shape) != 2 or tensor.shape[1] != width:
+    if len(tensor.shape) != 2 or tensor.shape[1] != width or tensor.shape[0] < 0:
         raise DataError(f"the input has shape {tensor.shape}; [rows, {width}] is needed", where="inputs[0].shape")
     try:
         values = np.array([np.nan if value is None else value for value in _flat(tensor.data)], dtype=np.float64)

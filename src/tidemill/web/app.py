@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,12 +11,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from tidemill.core import Busy, Refused
-from tidemill.serving import AnswerLog, Gateway, gateway_routes, reply, route
+from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route
 from tidemill.session import Session, now, online_store
 from tidemill.web.report import render_report
 from tidemill.web.status import render_status
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+LOOK_AGAIN = 2.0  # seconds
 
 
 def page(html: str) -> Response:
@@ -31,6 +34,7 @@ class Pages:
 
     def status(self) -> dict[str, object]:
         """The status with what only the server knows: its address, and what it has answered."""
+        self.gateway.refresh()
         found = self.session.status()
         for deployment in found["deployments"]:
             endpoint = self.gateway.endpoints[deployment["name"]]
@@ -78,15 +82,36 @@ def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
     return f"curl -s {url}/predict/{name} -d {shlex.quote(body)}"
 
 
+class Current:
+    """The endpoints of what serves now: when a run promotes a version, the next request finds it, without a restart."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.store = session, online_store(session.project)
+        self.endpoints: dict[str, Endpoint] = {}
+        self.logs: dict[str, AnswerLog] = {}
+        self._marks: dict[str, object] = {}
+        self._looked = -LOOK_AGAIN
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again, at most every other second; an endpoint is replaced when its branch has moved."""
+        if time.monotonic() - self._looked < LOOK_AGAIN:
+            return
+        self._looked = time.monotonic()
+        for name, handle in self.session.deployments.items():
+            mark = (handle.branch.id, handle.branch.state, handle.branch.parts)
+            if self._marks.get(name) != mark:
+                endpoint = handle.endpoint(self.store)
+                endpoint.reader.materialise(int(handle.branch.state["now"]))
+                endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
+                self.endpoints[name], self._marks[name] = endpoint, mark
+                self.logs.setdefault(name, AnswerLog(self.session.project.state / "log" / f"{name}.jsonl"))
+
+
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
     """The application over a session. The online store is brought up to the end of the branch first."""
-    endpoints, logs = {}, {}
-    for name, handle in session.deployments.items():
-        store = online_store(session.project)
-        endpoint = handle.endpoint(store)
-        endpoint.reader.materialise(int(handle.branch.state["now"]))
-        endpoints[name], logs[name] = endpoint, AnswerLog(session.project.state / "log" / f"{name}.jsonl")
-    gateway = Gateway(endpoints, logs, clock, bool(session.project.settings["serve.client_time"]))
+    current = Current(session)
+    gateway = Gateway(current.endpoints, current.logs, clock, bool(session.project.settings["serve.client_time"]), current.refresh)
     pages = Pages(session, gateway, url)
     own = [
         route("GET", "/", pages.home, requires="read"),
