@@ -38,7 +38,7 @@ class Requests:
 
     def find(self, key: str) -> int:
         """The row of a key, −1 when there is none."""
-        if self.order is None or not len(self):
+        if self.order is None or not len(self) or key.endswith("\0"):  # numpy cuts zeros off the end of bytes
             return -1
         wanted = np.array(key.encode(), dtype=self.keys.dtype if len(key.encode()) <= self.keys.dtype.itemsize else f"S{len(key.encode())}")
         place = int(np.searchsorted(self.keys, wanted, sorter=self.order))

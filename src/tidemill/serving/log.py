@@ -1,6 +1,6 @@
 """The gateway's own log of answers: one line of JSON each, appended with a single write before the answer leaves.
 
-A line that was acknowledged survives the end of the process; a line cut by it is the last one and is skipped by the reader.
+A line that was acknowledged survives the end of the process; one that was cut, by it or by a full disk, is skipped by the reader.
 """
 
 import os
@@ -22,16 +22,20 @@ class AnswerLog:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            size = os.fstat(self._file).st_size
+            self._cut = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         except OSError as error:
             raise store_error(error, str(path)) from error
 
     def append(self, answers: Sequence[Answer], now: int) -> None:
         """Write answers; raises StoreError when the disk refuses, and then nothing was acknowledged."""
         lines = [canonical({"asked": now, "at_us": answer.at, **answer.plain(0)}) + b"\n" for answer in answers]
-        data = b"".join(lines)
+        data = b"".join([b"\n"] * self._cut + lines)  # what was cut gets a line of its own
         try:
-            if os.write(self._file, data) != len(data):
+            written = os.write(self._file, data)
+            self._cut = self._cut if not written else data[written - 1 : written] != b"\n"
+            if written != len(data):
                 raise OSError(28, "the disk took only a part")
         except OSError as error:
             raise store_error(error, str(self.path)) from error
@@ -50,5 +54,5 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
             if line.endswith(b"\n"):
                 try:
                     yield msgspec.json.decode(line)
-                except msgspec.DecodeError:  # two halves of a crash on a full disk
+                except msgspec.DecodeError:  # one that was cut
                     continue

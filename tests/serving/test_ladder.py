@@ -1,0 +1,232 @@
+"""When something fails: the next rung answers and says so, a full disk acknowledges nothing, and golden cases guard a start."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.conftest import Serve, Served
+from tidemill.core import Ref, Refused, StoreError, pack
+from tidemill.features import MemoryOnline
+from tidemill.ledger import Branch
+from tidemill.loop import State
+from tidemill.models import Predictor
+from tidemill.serving import AnswerLog, read_log
+from tidemill.session.session import open_endpoint, standing_of
+from toy import open_toy
+
+ROW: dict[str, Any] = {"rows": [{"parcel": "p118-003"}], "at": "2024-04-30T00:00:00Z"}
+
+
+class Broken(Predictor):
+    """A model that cannot answer."""
+
+    def predict(self, features: Any) -> Any:
+        raise MemoryError("no room for this")
+
+
+class Slow(Predictor):
+    """A model that answers when it is let."""
+
+    def __init__(self, other: Predictor) -> None:
+        self.signature, self.other, self.let = other.signature, other, threading.Event()
+
+    def predict(self, features: Any) -> Any:
+        self.let.wait(60)
+        return self.other.predict(features)
+
+
+def break_version(served: Served, label: tuple[str, str] | None) -> None:
+    assert label is not None
+    found = served.endpoint.predictors[label[1]]
+    broken = object.__new__(Broken)
+    broken.signature = found.signature
+    served.endpoint.predictors[label[1]] = broken
+
+
+def test_all_is_well_the_champion_answers(served: Served) -> None:
+    answer = served.one(**ROW)
+    assert (answer["rung"], answer["version"]) == ("champion", served.endpoint.standing.champion[0])
+
+
+def test_when_the_champion_fails_the_version_before_it_answers(served: Served) -> None:
+    standing = served.endpoint.standing
+    assert standing.previous is not None
+    expected = served.endpoint.predictors[standing.previous[1]]
+    break_version(served, standing.champion)
+    answer = served.one(**ROW, explain=True)
+    assert (answer["rung"], answer["version"]) == ("previous version", standing.previous[0])
+    assert 0 < answer["probability"] < 1
+    assert served.endpoint.counts == {"champion: failed": 1, "previous version": 1}
+    assert served.logged[0]["rung"] == "previous version"
+    assert expected.signature.features == served.endpoint.predictors[standing.champion[1]].signature.features
+
+
+def test_when_both_fail_the_constant_answers(served: Served) -> None:
+    standing = served.endpoint.standing
+    break_version(served, standing.champion)
+    break_version(served, standing.previous)
+    answer = served.one(**ROW)
+    assert (answer["rung"], answer["version"], answer["probability"]) == ("constant", "", 0.3)
+
+
+def test_without_a_rung_left_there_is_no_answer_and_none_is_logged(served: Served) -> None:
+    served.endpoint.fallback = []
+    break_version(served, served.endpoint.standing.champion)
+    status, answer = served.ask(**ROW)
+    assert status in (403, 503)
+    assert "no rung of deployment 'late' could answer" in answer["error"]
+    assert served.logged == []
+
+
+def test_a_champion_that_is_too_slow_is_not_waited_for(served: Served) -> None:
+    standing = served.endpoint.standing
+    slow = Slow(served.endpoint.predictors[standing.champion[1]])
+    served.endpoint.predictors[standing.champion[1]] = slow
+    served.endpoint.timeout = 50_000
+    answer = served.one(**ROW)
+    assert answer["rung"] == "previous version"
+    assert served.endpoint.counts["champion: too late"] == 1
+    slow.let.set()
+
+
+def test_slow_answers_do_not_block_those_that_come_after(served: Served) -> None:
+    """More stuck calls than the endpoint has threads: the ladder still answers, by a rung that can."""
+    champion = served.endpoint.standing.champion
+    slow = Slow(served.endpoint.predictors[champion[1]])
+    served.endpoint.predictors[champion[1]] = slow
+    served.endpoint.timeout = 20_000
+    rungs = [served.one(**ROW)["rung"] for _ in range(12)]
+    slow.let.set()
+    assert set(rungs) <= {"previous version", "constant"}
+
+
+class DeadStore(MemoryOnline):
+    """An online store whose disk is gone."""
+
+    def watermark(self, version: str) -> int | None:
+        raise StoreError("the disk is gone")
+
+
+def test_a_dead_store_leads_to_the_constant_and_says_that_there_were_no_features(serve: Serve) -> None:
+    served = serve(DeadStore())
+    answer = served.one(**ROW)
+    assert (answer["rung"], answer["features_from"], answer["probability"]) == ("constant", "none", 0.3)
+    served.endpoint.fallback = []
+    status, answer = served.ask(**ROW)
+    assert status == 503
+    assert "the disk is gone" in answer["error"]
+
+
+# ── the rollout ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rollout_sends_its_share_and_keeps_a_courier_on_one_version(parcels: Path) -> None:
+    """A replay that ends in the middle of a canary is served with its weight, as the replay would have gone on."""
+    toy = open_toy(parcels)
+    first = next(one.at for one in toy.decisions(toy.replay(), "canary"))
+    from tidemill.core import show
+
+    branch = toy.replay(end=show(first))
+    standing = standing_of(toy.ledger, toy.policy.monitor.deployment, branch)
+    state = State.of(branch.state)
+    assert state.candidate is not None
+    assert (standing.challenger, standing.weight, standing.sticky_by) == (
+        (state.candidate.version.label, state.candidate.version.digest),
+        0.1,
+        "courier",
+    )
+    endpoint = open_endpoint(toy.ledger, toy.declared, branch)
+    endpoint.standing = replace(standing, weight=0.5)
+    requests = toy.built.examples.requests
+    rows = np.flatnonzero((requests.at >= first) & (requests.at < first + 3 * 86_400_000_000))
+    couriers = requests.texts["courier"].take(rows).texts()
+    keys = [{"parcel": key.decode()} for key in requests.keys[rows].tolist()]
+    answers = endpoint.answer(keys, requests.at[rows].tolist())
+    versions: dict[str, set[str]] = {}
+    for courier, answer in zip(couriers, answers, strict=True):
+        if courier is not None:
+            versions.setdefault(courier, set()).add(answer.version)
+        assert answer.rung == ("challenger" if answer.version == state.candidate.version.label else "champion")
+    assert all(len(found) == 1 for found in versions.values())
+    assert set().union(*versions.values()) == {state.champion.label, state.candidate.version.label}
+
+
+def test_a_version_whose_golden_cases_are_answered_otherwise_does_not_start(parcels: Path) -> None:
+    toy = open_toy(parcels)
+    branch: Branch = toy.replay(end="2024-03-03")
+    digest = State.of(branch.state).champion.digest
+    artifact = toy.ledger.artifact(Ref("model", "trees", "", digest))
+    from tidemill.models import golden_of
+
+    golden = golden_of(toy.ledger, artifact)
+    other = toy.ledger.blobs.put(pack({"features": golden.features, "expected": golden.expected + 0.01}))
+    with toy.ledger.records.begin() as connection:
+        meta = str(artifact.meta["blobs"]["golden"])
+        connection.exec_driver_sql(f"update artifact set meta = replace(meta, '{meta}', '{other}')")
+    with pytest.raises(Refused, match="answers 20 of its golden cases otherwise"):
+        open_endpoint(toy.ledger, toy.declared, branch)
+
+
+# ── the log on a bad disk ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kilobytes. Needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_acknowledges_nothing_and_loses_nothing(serve: Serve, disk: Path) -> None:
+    served = serve(log=disk / "late.jsonl")
+    acknowledged = 0
+    for _ in range(2000):
+        status, answer = served.ask(**ROW)
+        if status != 200:
+            break
+        acknowledged += 1
+    assert status == 503
+    assert "No space left" in answer["error"] or "only a part" in answer["error"]
+    assert "predictions" not in answer
+    assert acknowledged > 10
+    assert len(served.logged) == acknowledged
+
+
+def test_after_space_was_made_answers_are_logged_whole_again(serve: Serve, disk: Path) -> None:
+    filler = disk / "filler"
+    filler.write_bytes(b"x" * 200_000)
+    served = serve(log=disk / "late.jsonl")
+    before = 0
+    while served.ask(**ROW)[0] == 200:
+        before += 1
+    filler.unlink()
+    after = sum(served.ask(**ROW)[0] == 200 for _ in range(20))
+    assert after == 20
+    assert len(served.logged) == before + after, "a line that was cut on the full disk spoils no other"
+
+
+def test_a_read_only_disk_is_said_at_the_start(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(StoreError, match="Read-only") as error:
+        AnswerLog(disk / "log" / "late.jsonl")
+    assert "read-only" in error.value.hint
+
+
+def test_a_line_that_was_cut_is_left_out_by_the_reader_and_spoils_no_other(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "late.jsonl"
+    path.write_bytes(b'{"key":"a"}\n{"key":"b"}\n{"key":"c')
+    assert [one["key"] for one in read_log(path)] == ["a", "b"]
+    assert list(read_log(tmp_path / "none.jsonl")) == []
+    assert serve(log=path).ask(**ROW)[0] == 200
+    assert [one["key"] for one in read_log(path)] == ["a", "b", "p118-003"]
