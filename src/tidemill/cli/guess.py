@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tidemill.cli.table import FEW, Column, Table, time_sql, uses
-from tidemill.core import DAY, HOUR, MINUTE, DefinitionError, duration, roc_auc, show_duration
+from tidemill.core import DAY, HOUR, MINUTE, DataError, DefinitionError, duration, roc_auc, show_duration
 from tidemill.data import fetch, quote
 
 LABELS = r"^(label|target|y|class|outcome|result)$|churn|fraud|default|late|cancel|convert|click|bought|purchas|return|won|^is_|^has_"
-ASKED = r"(^|_|\b)(time|timestamp|date|datetime|at|when|requested|created|event|ordered|opened|start|zeit|datum)"
+ASKED = r"(^|_|\b)(time|timestamp|date|datetime|at|when|requested|created|event|ordered|opened|start|zeit|datum|ts$)"
 KNOWN = r"known|resolv|closed|label|outcome|due|ended|end$|finish|deliver|paid|updated"
 KEYS = r"(^|[_ ])(id|key|uuid|guid|number|nr|no|code|ref)$|id$"
 LEAK = 0.99
@@ -30,7 +30,7 @@ def guess_label(table: Table) -> str:
 
 def guess_time(table: Table) -> str:
     """The column that is most likely the time of the request, or nothing: of the fullest, one named so, else the earliest."""
-    times = [column for column in table.columns if column.is_time]
+    times = [column for column in table.columns if column.is_time] or [column for column in table.columns if _counts_seconds(table, column)]
     if not times:
         return ""
     fullest = min(column.nulls for column in times)
@@ -38,6 +38,14 @@ def guess_time(table: Table) -> str:
     full = full or times
     named = [column for column in full if re.search(ASKED, column.name, re.IGNORECASE)]
     return (named or full)[0].name
+
+
+def _counts_seconds(table: Table, column: Column) -> bool:
+    """Whether a column of numbers is named like a time and holds seconds (or thousandths, …) since 1970."""
+    try:
+        return bool(column.is_whole and re.search(ASKED, column.name, re.IGNORECASE) and time_sql(table, column, "UTC"))
+    except DataError:
+        return False
 
 
 def guess_known(table: Table, asked: Column, label: str, timezone: str) -> tuple[str, str]:
@@ -60,8 +68,8 @@ def guess_key(table: Table, excluded: set[str]) -> str:
     """A column that is different in every row, or nothing."""
     whole = [c for c in table.columns if c.distinct == table.rows and not c.nulls and not c.is_time and (c.is_whole or not c.is_number)]
     named = [column for column in whole if re.search(KEYS, column.name.strip(), re.IGNORECASE)]
-    texts = [column for column in whole if not column.is_number]
-    return next((column.name for column in [*named, *texts] if column.name not in excluded), "")
+    others = [column for column in whole if not column.is_number or column is table.columns[0]]
+    return next((column.name for column in [*named, *others] if column.name not in excluded), "")
 
 
 def known_sql(table: Table, text: str, asked: str, timezone: str) -> tuple[str, str]:

@@ -60,7 +60,7 @@ def init(obj: dict[str, Any], /, data: Path, into: Path | None, timezone: str, a
     written = _write(folder, project.files(planned.scaffold))
     if not as_json:
         _say_written(folder, written, answers, planned)
-    done = _first_pass(folder, written)
+    done = _first_pass(folder, written, quiet=as_json)
     told = _next(folder, planned, done)
     if as_json:
         chosen = {"label": answers.label, "time": answers.time, "label_known": answers.known, "key": list(answers.keys)}
@@ -204,9 +204,9 @@ def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
     return written
 
 
-def _first_pass(folder: Path, written: list[Path]) -> Done:
+def _first_pass(folder: Path, written: list[Path], *, quiet: bool) -> Done:
     try:
-        return one_pass(project.load(folder), quiet="--json" in sys.argv)
+        return one_pass(project.load(folder), quiet=quiet)
     except Refused as error:
         file = next(path for path in written if path.suffix == ".py")
         hint = (

@@ -148,11 +148,12 @@ class _Columns:
     table: Table
     timezone: str
     names: dict[str, str]
+    instants: dict[str, str]
 
     def item(self, name: str, use: str = "") -> Item:
         """A column as the project selects it; keys of groups are text."""
         alias, column = self.names[name], self.table.need(name, "the column")
-        sql = self.table.sql(name)
+        sql = self.instants.get(name) or self.table.sql(name)
         if use == "since":
             sql = time_sql(self.table, column, self.timezone)
         elif use == "group" and column.type != "VARCHAR":
@@ -164,8 +165,11 @@ def _scaffold(table: Table, answers: Answers, facts: Facts, chosen: Chosen, fold
     """The scaffold, without the dates of a replay."""
     names = Names(table.reserved | {"everyone"})
     own = names.give(table.path.name.split(".")[0])
-    columns = _Columns(table, answers.timezone, {column.name: names.give(column.name) for column in table.columns})
     label_column, asked = table.get(answers.label), table.need(answers.time, "the time").name
+    own_names = {column.name: names.give(column.name) for column in table.columns}
+    columns = _Columns(
+        table, answers.timezone, own_names, {asked: facts.asked} | ({facts.known_column: facts.known} if facts.known_column else {})
+    )
     label = columns.names[label_column.name] if label_column else names.give("label")
     known = columns.names[facts.known_column] if facts.known_column else names.give("known_at")
     few = [c.name for c in table.columns if chosen.used.get(c.name) == "category" and c.distinct <= 20]

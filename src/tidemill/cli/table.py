@@ -17,21 +17,28 @@ NULLS = ("NA", "N/A", "n/a", "NULL", "null", "None", "nan", "NaN", "#N/A", "?", 
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE")
 TIMES = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "TIMESTAMP_S", "TIMESTAMP_MS", "DATE")
 POSITIVE = {"yes", "y", "true", "t", "1", "positive", "pos", "bad", "late", "fraud", "churned", "default", "won", "ja", "oui", "si", "sí"}
+# Texts that the engine does not take for times by itself. Where day and month could change places, only one of both fits all rows.
+FORMATS = tuple(
+    f"{day}{time}"
+    for day in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%d.%m.%y")
+    for time in ("", " %H:%M", " %H:%M:%S")
+)
 FEW = 50  # labelled rows, and a fifth of it of each class: with less nothing can be learnt or judged
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the file: its type, how many rows are null, and how many different values there are."""
+    """A column of the file: its type, how many rows are null, how many different values there are, and how its texts spell a time."""
 
     name: str
     type: str
     nulls: int
     distinct: int
+    format: str = ""
 
     @property
     def is_time(self) -> bool:
-        return self.type in TIMES
+        return self.type in TIMES or bool(self.format)
 
     @property
     def is_number(self) -> bool:
@@ -82,7 +89,7 @@ def opened(path: Path) -> Iterator[Table]:
     _refuse_what_is_no_text(path)
     with engine() as connection:
         nulls = _nulls(connection, path)
-        with explained(f"{path.name} cannot be read as CSV", str(path)):
+        with _as_csv(path):
             connection.execute(f"CREATE TABLE data AS SELECT * FROM {_reader(path, nulls)}")
         columns = connection.execute("DESCRIBE data").fetchall()
         rows = (connection.execute("SELECT count(*) FROM data").fetchone() or (0,))[0]
@@ -113,6 +120,29 @@ def _refuse_what_is_no_text(path: Path) -> None:
     if head[:2] == b"PK" or (b"\0" in head and head[:2] != b"\x1f\x8b"):
         hint = "unpack it, or save it as CSV in UTF-8"
         raise DataError(f"{path.name} is not a CSV file: it holds bytes that are no text", where=str(path), hint=hint)
+    if head[:2] != b"\x1f\x8b":
+        _refuse_other_encodings(path)
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            while file.read(2**20):
+                pass
+    except UnicodeDecodeError as error:
+        hint = f"convert it, for example: iconv -f latin1 -t utf-8 {path.name} > utf8.csv"
+        raise DataError(f"{path.name} is not text in UTF-8: {error.reason}", where=str(path), hint=hint) from None
+
+
+@contextmanager
+def _as_csv(path: Path) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        hint = "fields are parted by commas (or ; or tabs), and each line has as many as the first"
+        raise DataError(f"{path.name} cannot be read as CSV: {str(error).splitlines()[0]}", where=str(path), hint=hint) from None
 
 
 def _reader(path: Path, nulls: tuple[str, ...]) -> str:
@@ -124,7 +154,7 @@ def _nulls(connection: "DuckDBPyConnection", path: Path) -> tuple[str, ...]:
     """Texts that stand for null: those without which a column of numbers or times would be one of text."""
 
     def types(nulls: tuple[str, ...]) -> dict[str, str]:
-        with explained(f"{path.name} cannot be read as CSV", str(path)):
+        with _as_csv(path):
             rows = connection.execute(f"DESCRIBE SELECT * FROM {_reader(path, nulls)}").fetchall()
         return {row[0]: row[1] for row in rows}
 
@@ -172,7 +202,16 @@ def _is_value(name: str) -> bool:
 def _column(connection: "DuckDBPyConnection", name: str, kind: str) -> Column:
     column = quote(name)
     row = connection.execute(f"SELECT count(*) - count({column}), count(DISTINCT {column}) FROM data").fetchone() or (0, 0)
-    return Column(name, kind, row[0], row[1])
+    return Column(name, kind, row[0], row[1], _format(connection, column) if kind == "VARCHAR" and row[1] else "")
+
+
+def _format(connection: "DuckDBPyConnection", column: str) -> str:
+    """The only format in which all texts of a column are times; nothing for none, and for several."""
+    first = connection.execute(f"SELECT {column} FROM data WHERE {column} IS NOT NULL LIMIT 1").fetchone()
+    fit = [one for one in FORMATS if connection.execute("SELECT try_strptime(?, ?)", [*(first or ("",)), one]).fetchone() != (None,)]
+    wrong = f"SELECT count(*) FROM data WHERE {column} IS NOT NULL AND try_strptime({column}, ?) IS NULL"
+    fit = [one for one in fit if connection.execute(wrong, [one]).fetchone() == (0,)]
+    return fit[0] if len(fit) == 1 else ""
 
 
 # ── what a person names: times, label, key ──────────────────────────────────────────────────────────────────────
@@ -183,6 +222,8 @@ def time_sql(table: Table, column: Column, timezone: str) -> str:
     name = table.sql(column.name)
     if column.type == "TIMESTAMP WITH TIME ZONE":
         return name
+    if column.format:
+        return f"timezone({literal(timezone)}, strptime({name}, {literal(column.format)}))"
     if column.is_time:
         stamp = name if column.type == "TIMESTAMP" else f"CAST({name} AS TIMESTAMP)"
         return f"timezone({literal(timezone)}, {stamp})"
@@ -210,7 +251,7 @@ def label_sql(table: Table, text: str) -> str:
     """SQL that is true, false or null, of a column with two values or of an SQL expression; raises DataError and DefinitionError."""
     column = table.get(text)
     sql = _of_column(table, column) if column else _of_expression(table, text)
-    rows = table.connection.execute(f"SELECT {sql} AS y, count(*) FROM data GROUP BY y ORDER BY y").fetchall()
+    rows = table.connection.execute(f"SELECT y, count(*) FROM (SELECT {sql} AS y FROM data) GROUP BY y ORDER BY y").fetchall()
     counts = {row[0]: row[1] for row in rows if row[0] is not None}
     if len(counts) < 2:
         said = f"always {'true' if next(iter(counts)) else 'false'}" if counts else "always null"
