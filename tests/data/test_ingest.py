@@ -341,3 +341,10 @@ def test_an_expression_over_a_version_that_is_wrong_is_said_with_its_place(here:
 def test_an_expression_may_not_look_at_other_rows(here: Folder, expression: str) -> None:
     with pytest.raises(DefinitionError, match="may only use its own row"):
         scan(here.ledger, here.ingest().output, {"x": (expression, "number")}, "TRUE")
+
+
+def test_a_column_is_named_as_the_query_says_not_as_the_file_does(here: Folder) -> None:
+    """The engine's DESCRIBE gives the source's spelling where only the case differs."""
+    rows = "Id,T,Origin\n1,2013-01-01T10:00:00Z,JFK\n"
+    version = here.ingest(rows, query='SELECT "Id" AS id, "T" AS t, "Origin" AS origin FROM s', key="id").output
+    assert list(version.meta["types"]) == ["id", "t", "origin"]

@@ -90,8 +90,9 @@ def _place(dataset: Dataset) -> str:
 
 def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, str]:
     with explained(f"the query of dataset {dataset.name!r} is wrong", _place(dataset)):
-        rows = connection.execute(f"DESCRIBE SELECT * FROM ({dataset.sql()}\n)").fetchall()
-    types = {row[0]: row[1] for row in rows}
+        # not DESCRIBE: it spells `"Name" AS name` as the source does, while the rows are written as the query says
+        shape = connection.execute(f"SELECT * FROM ({dataset.sql()}\n) LIMIT 0").description
+    types = {column[0]: str(column[1]) for column in shape}
     needed = [dataset.event_time, *([dataset.known_at] if dataset.known_at else []), *dataset.keys]
     for column in [*needed, *(check.column for check in dataset.checks if check.column)]:
         if column not in types:
