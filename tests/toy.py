@@ -5,6 +5,7 @@ every test and every process sees the same; `rows` may be altered before they ar
 """
 
 import csv
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -212,3 +213,20 @@ def replayed(parcels: Path) -> tuple[Toy, Branch]:
     """The project with its default policy replayed; nothing is written to its ledger any more."""
     found = open_toy(parcels)
     return found, found.replay()
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with its replay done, on disk. Tests that change something take a copy."""
+    folder = write_project(tmp_path_factory.mktemp("kept") / "parcels")
+    declared = project.load(folder)
+    with declared.writing("replay") as ledger:
+        toy = open_toy(folder, loop.prepare(ledger))
+        toy.replay()
+    return folder
+
+
+@pytest.fixture
+def copied(kept: Path, tmp_path: Path) -> Path:
+    """A copy of the folder with its replay done."""
+    return shutil.copytree(kept, tmp_path / "parcels")

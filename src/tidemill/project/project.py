@@ -148,17 +148,18 @@ def _import(path: Path) -> ModuleType:
 
 @contextmanager
 def _importing(folder: Path) -> Iterator[None]:
-    """Files of the folder can import each other. Their byte code is not written: it is kept by seconds, too coarse for an edit."""
-    before, writes = set(sys.modules), sys.dont_write_bytecode
+    """Files of the folder can import each other. Their byte code is not kept: it is dated by the second, too coarse for an edit."""
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = True
     try:
         yield
     finally:
-        sys.dont_write_bytecode = writes
         sys.path.remove(str(folder))
         new = {name: getattr(sys.modules.get(name), "__file__", None) for name in set(sys.modules) - before}
-        _imported.update(name for name, file in new.items() if _of_project(file, folder))
+        for name, file in new.items():
+            if file is not None and _of_project(file, folder):
+                _imported.add(name)
+                Path(importlib.util.cache_from_source(file)).unlink(missing_ok=True)
 
 
 def _of_project(file: str | None, folder: Path) -> bool:
