@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the processes that are measured keep byte code, as a user's do
+
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / ".venv" / "bin"
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill.core import differences
+from tidemill.core import differences, digest_value
 from tidemill.ledger import Branch, Decision, Ledger
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import RetrainPolicy
@@ -45,8 +45,11 @@ def _pass(ledger: Ledger, loop: Loop, branch: Branch, parts: dict[str, Any], now
     if not changed:
         ledger.save_parts(branch.id, parts)
         return loop.tick(state, now), ""
-    after, promoted = _replace(loop, state, changed, now)
-    if promoted:
+    tried = digest_value([_definitions(parts), parts["examples"]])
+    if state.refused == tried:
+        return state, f"{changed} (refused before; nothing is new since)"
+    after = _replace(loop, state, changed, now, tried)
+    if after.champion != state.champion:
         ledger.save_parts(branch.id, parts)
     return after, changed
 
@@ -62,7 +65,7 @@ def _definitions(parts: dict[str, Any]) -> dict[str, Any]:
     return {"views": views, "predict_at": parts["recipe"]["predict_at"], "model": parts["model"]}
 
 
-def _replace(loop: Loop, state: State, why: str, now: int) -> tuple[State, bool]:
+def _replace(loop: Loop, state: State, why: str, now: int, tried: str) -> State:
     """Train on the changed definitions and, if the gates pass, promote at once: a rollout would need both versions to read the same
     features, and they no longer do."""
     effects: list[Effect] = []
@@ -72,11 +75,11 @@ def _replace(loop: Loop, state: State, why: str, now: int) -> tuple[State, bool]
     verdict = judged.candidate.verdict
     assert verdict is not None
     if not verdict.passed:
-        refused = loop.act(judged, Refuse(verdict), effects)
+        refused = replace(loop.act(judged, Refuse(verdict), effects), refused=tried)
         loop.commit(state, refused, effects)
-        return refused, False
+        return refused
     admitted = loop.act(judged, Admit(verdict, judged.candidate.daily), effects)
     after = loop.act(admitted, Promote("its gates passed; it reads other features than the champion, so there is no rollout"), effects)
     alone = replace(after, previous=None)  # what came before reads features that this branch no longer serves
     loop.commit(state, alone, effects)
-    return alone, True
+    return alone

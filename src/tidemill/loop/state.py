@@ -46,7 +46,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class State:
-    """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged."""
+    """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged.
+
+    `refused`: the digest of changed definitions that the gates refused: without anything new they are not tried again.
+    """
 
     now: int
     champion: Served
@@ -60,6 +63,7 @@ class State:
     segments: int = 0
     trainings: int = 0
     row_rounds: int = 0
+    refused: str = ""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
