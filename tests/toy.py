@@ -43,8 +43,6 @@ client_time = true
 
 DECLARATIONS = '''"""Will this parcel arrive late? Asked an hour before it is sent."""
 
-from lightgbm import LGBMClassifier
-
 import tidemill as tm
 
 parcels = tm.Source("parcels.csv", format="csv", null_values=["NA"])
@@ -68,7 +66,9 @@ late = tm.Task("late", request=bookings, predict_at="sent - INTERVAL 1 HOUR", fe
 
 
 @tm.model(late, seed=5, params={"num_leaves": 7, "learning_rate": 0.15, "n_estimators": 30, "min_child_samples": 20})
-def trees(train: tm.TrainingSet, params: tm.Params) -> LGBMClassifier:
+def trees(train: tm.TrainingSet, params: tm.Params):
+    from lightgbm import LGBMClassifier  # commands that train nothing start faster
+
     model = LGBMClassifier(**params, random_state=train.seed, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
     return model.fit(train.X, train.y, categorical_feature=train.categorical)
 
@@ -186,6 +186,11 @@ def open_toy(folder: Path, ledger: Ledger | None = None) -> Toy:
     declared = project.load(folder)
     ledger = ledger or in_memory()
     return Toy(declared, ledger, loop.build(ledger, declared.only(RetrainPolicy).monitor.deployment.model.task))
+
+
+def parcels_of(folder: Path) -> Toy:
+    """The project, written to a folder and built."""
+    return open_toy(write_project(folder / "parcels"))
 
 
 def with_deployment(policy: RetrainPolicy, **changes: Any) -> RetrainPolicy:

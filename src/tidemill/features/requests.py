@@ -6,7 +6,7 @@ A request by key is answered from here; a request with its own columns is evalua
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Dataset, engine, explained, fetch, instant_of, literal, quote, scan
 from tidemill.features.declarations import RequestView
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 SEPARATOR = "\x1f"  # between the parts of a composite key
 
@@ -156,6 +159,7 @@ def evaluate(
     verb = "CREATE TABLE requests AS"
     with engine() as connection, explained("the request cannot be evaluated"):
         for i, row in enumerate(values):
+            _check_values(connection, plain, row)
             row_sql = f"SELECT *, {event} AS __event, {known} AS __known, {i} AS __row FROM (SELECT {casts})"
             connection.execute(f"{verb} {row_sql}", row)
             verb = "INSERT INTO requests"
@@ -175,6 +179,13 @@ def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
         if kind == "TIMESTAMP WITH TIME ZONE" and row[name] is not None and not _zoned(row[name]):
             raise DataError(f"the request's {name} = {row[name]} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
     return [row[name] for name in types]
+
+
+def _check_values(connection: "DuckDBPyConnection", types: Mapping[str, str], row: Sequence[Any]) -> None:
+    """Raise DataError for the first value that is not of its column's type."""
+    for (name, kind), value in zip(types.items(), row, strict=True):
+        with explained(f"the request's {name} = {value!r} is not {kind}"):
+            connection.execute(f"SELECT CAST(? AS {kind})", [value])
 
 
 def _zoned(value: Any) -> bool:

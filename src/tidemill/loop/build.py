@@ -34,6 +34,7 @@ class Built:
             version = self.versions.get(f"view {view.name}")
             views.append({"definition": definition(view), "digest": version.ref.digest if version else ""})
         plain = {"name": request.name, "key": list(request.keys), "event_time": request.event_time, "known_at": request.known_at}
+        plain["timezone"] = request.timezone
         digests = {"requests": self.versions["requests"].ref.digest, "dataset": self.dataset(request.name).ref.digest}
         return {"task": self.task.name, "predict_at": self.task.predict_at, "request": plain, "views": views, **digests}
 
