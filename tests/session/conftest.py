@@ -1,5 +1,7 @@
 """The toy project for these tests."""
 
+from toy import copied as copied
+from toy import kept as kept
 from toy import parcels as parcels
 from toy import replayed as replayed
 from toy import toy as toy

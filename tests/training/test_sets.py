@@ -8,6 +8,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from processes import run_python
 from tidemill import training
 from tidemill.core import DataError, DefinitionError, NoExactForm
 from tidemill.training import Params, Trained, TrainingSet, model
@@ -136,3 +137,24 @@ def test_a_model_that_cannot_serve_is_refused_where_it_is_declared(toy: Toy) -> 
     with pytest.raises(NoExactForm, match="LogisticRegression fails on rows with missing values") as error:
         training.train(toy.ledger, model(toy.built.task)(no_nulls), chosen(toy))
     assert "test_sets.py" in error.value.where
+
+
+LOADED = """
+import sys
+from tidemill.ledger import code_of
+def fit(x):
+    from lightgbm import LGBMClassifier
+    from sklearn.impute import SimpleImputer
+    import colorsys
+    return LGBMClassifier(x), SimpleImputer(), colorsys
+before = code_of(fit)
+assert "lightgbm" not in sys.modules
+import lightgbm, sklearn.impute, colorsys
+print(before == code_of(fit), sorted(before.libraries))
+"""
+
+
+def test_a_model_is_the_same_before_and_after_its_library_was_loaded() -> None:
+    """Otherwise a replay that goes on in a new process would be another one."""
+    done = run_python(LOADED)
+    assert done.stdout.strip() == "True ['lightgbm', 'sklearn']", done.stderr

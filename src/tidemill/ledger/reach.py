@@ -170,7 +170,9 @@ class Reach:
                 self.visit(key, item)
 
     def _library(self, spelled: str, module: ModuleType | None) -> None:
-        package = (module.__name__ if module else "unknown").split(".")[0]
+        self._package(spelled, (module.__name__ if module else "unknown").split(".")[0])
+
+    def _package(self, spelled: str, package: str) -> None:
         self.parts.append(spelled)
         if package not in sys.stdlib_module_names and package != "tidemill":
             self.libraries[package] = library_version(package)
@@ -211,15 +213,14 @@ class Reach:
             self._import(module_name, function.__globals__.get("__package__") or "", names)
 
     def _import(self, name: str, package: str, names: frozenset[str]) -> None:
-        """A module that a function imports when it runs."""
+        """A module that a function imports when it runs; whether it is loaded already makes no difference for a library."""
         module = sys.modules.get(name) or sys.modules.get(f"{package}.{name}" if name else package)
         if module is not None:
             return self._module(name, module, names)
         with suppress(ImportError, ValueError):
             spec = importlib.util.find_spec(name.split(".")[0])
-            if spec is not None and (spec.origin or "").startswith(_LIBRARIES):
-                self.libraries[spec.name] = library_version(spec.name)
-                return None
+            if spec is not None and (spec.name in sys.stdlib_module_names or (spec.origin or "").startswith(_LIBRARIES)):
+                return self._package(f"{name}:{name}", spec.name)
             if spec is not None:
                 return self._file(name, spec.origin)
         self.unseen.append(f"{name} (module)")
