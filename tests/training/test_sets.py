@@ -149,7 +149,8 @@ def fit(x):
     return LGBMClassifier(x), SimpleImputer(), colorsys
 before = code_of(fit)
 assert "lightgbm" not in sys.modules
-import lightgbm, sklearn.impute, colorsys
+for name in ("lightgbm", "sklearn.impute", "colorsys"):
+    __import__(name)
 print(before == code_of(fit), sorted(before.libraries))
 """
 
