@@ -19,6 +19,7 @@ from tidemill.ledger import Ledger
 from tidemill.loop import Built, PolicyComparison, Progress, Replay
 from tidemill.project import Project
 from tidemill.session import policy_of
+from tidemill.store import store_error
 
 COLOURS = {"promoted": "green", "rolled back": "red", "gate refused": "yellow", "drift found": "magenta", "quality drop": "magenta"}
 METRICS = (("roc_auc", "ROC AUC", 3, 1), ("log_loss", "log loss", 3, -1), ("calibration_error", "calibration", 3, -1))
@@ -45,7 +46,7 @@ def replay(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
     _print_result(branch.result, cached, declared)
     path = _write_report(branch.result, declared, policy.name, str(branch.parts["model"]["name"]))
     out.print(f"\nreport   [link=file://{path}]{_short(path)}[/link]")
-    out.print("next     `tidemill up` serves the champion; `tidemill lineage late` shows where it comes from".replace("late", branch.name))
+    out.print(f"next     `tidemill up` serves the champion; `tidemill lineage {branch.name}` shows where it comes from")
 
 
 def _build(ledger: Ledger, declared: Project, task: Any, *, quiet: bool) -> Built:
@@ -61,9 +62,15 @@ def _write_report(result: dict[str, Any], declared: Project, policy: str, model:
     from tidemill.web import render_report
 
     path = declared.state / "reports" / "replay.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = {name: str(declared.settings[f"project.{name}"]) for name in ("name", "objective", "owner")}
-    path.write_text(render_report(result, project=names, policy=policy, model=model, timezone=declared.timezone))
+    html = render_report(result, project=names, policy=policy, model=model, timezone=declared.timezone)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")
+        aside.write_text(html, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise store_error(error, str(path)) from error
     return path
 
 

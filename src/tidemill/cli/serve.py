@@ -10,7 +10,7 @@ from tidemill.session import Session
 
 
 @click.command()
-@click.option("--port", type=int, default=None, help="Port; 0 takes a free one. Default: serve.port.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 takes a free one. Default: serve.port.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj
 def up(obj: dict[str, Any], port: int | None, as_json: bool) -> None:

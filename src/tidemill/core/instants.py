@@ -6,6 +6,7 @@ Whole numbers because a window's edge must fall on the same side offline and onl
 import re
 from datetime import UTC, date, datetime
 from fractions import Fraction
+from functools import cache
 from zoneinfo import ZoneInfo
 
 from tidemill.core.errors import DefinitionError
@@ -17,6 +18,7 @@ DAY = 24 * HOUR
 _UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 
 
+@cache
 def duration(text: str) -> int:
     """Microseconds of "50ms", "90s", "15min", "1h", "28d" or "2w".
 

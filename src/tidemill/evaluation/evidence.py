@@ -35,29 +35,34 @@ class Evidence:
 
 
 def daily_means(values: Floats, days: Ints) -> tuple[float, ...]:
-    """The mean of each day, in the order of the days.
+    """The mean of each day, in the order of the days. A day with less than a quarter of the median day's rows is a cut edge: left out.
 
     >>> daily_means(np.array([1.0, 3.0, 5.0]), np.array([1, 1, 2]))
     (2.0, 5.0)
     """
-    found, codes = np.unique(days, return_inverse=True)
-    return tuple((np.bincount(codes, weights=values) / np.bincount(codes)).tolist()) if len(found) else ()
+    if not len(days):
+        return ()
+    _, codes, rows = np.unique(days, return_inverse=True, return_counts=True)
+    whole = rows >= np.median(rows) / 4
+    return tuple((np.bincount(codes, weights=values) / rows)[whole].tolist())
 
 
-def p_above_zero(now: Sequence[float], usual: Sequence[float]) -> float:
+def p_above_zero(now: Sequence[float], usual: Sequence[float]) -> float | None:
     """One-sided p that the mean of the days `now` is above 0, with the spread between days taken from the days `usual`.
 
-    A rollout's step may last a single day, whose rows are alike: only other days tell how much a day differs by chance.
-    t with len(usual) − 1 degrees of freedom; 1.0 where there are fewer than three usual days, or none now.
+    A rollout's step may last a single day, whose rows are alike: only other days tell how much a day differs by chance. t with
+    one degree of freedom fewer than there are usual days; of fewer than three, the spread is that of the days `now` themselves. None
+    where neither has three days: nothing can be said yet.
 
     >>> round(p_above_zero([0.5], [0.1, -0.1, 0.1, -0.1, 0.0]), 4)
     0.0037
     """
-    if len(usual) < 3 or not now:
-        return 1.0
-    spread = float(np.std(usual, ddof=1)) / len(now) ** 0.5
+    known = usual if len(usual) >= 3 else now
+    if len(known) < 3 or not now:
+        return None
+    spread = float(np.std(known, ddof=1)) / len(now) ** 0.5
     mean = float(np.mean(now))
-    return 1.0 if spread == 0 and mean <= 0 else t_cdf(-mean / spread if spread else -np.inf, len(usual) - 1)
+    return 1.0 if spread == 0 and mean <= 0 else t_cdf(-mean / spread if spread else -np.inf, len(known) - 1)
 
 
 def quality(y: Floats, p: Floats) -> dict[str, float | None]:

@@ -21,6 +21,8 @@ from tidemill.core import (
     Verdict,
     bonferroni,
     calibration_error,
+    caller,
+    duration,
     paired_bootstrap,
     roc_auc,
     spend,
@@ -88,9 +90,9 @@ class NoWorseSlice(Gate):
     confidence: float = 0.95
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
+        chosen = [(column, word, rows) for column in self.by for word, rows in self._slices(evidence, column)]
         if evidence.champion is None:
             return GateResult(self.name, True, "there is no champion to be worse than")
-        chosen = [(column, word, rows) for column in self.by for word, rows in self._slices(evidence, column)]
         doubt = bonferroni(1 - self.confidence, max(len(chosen), 1) * looks)
         worst, failed = {}, []
         for column, word, rows in chosen:
@@ -137,6 +139,9 @@ def better_than_champion(metric: str, *, holdout: str = "28d", confidence: float
     """See `BetterThanChampion`."""
     if metric not in METRICS:
         raise UnknownName(f"no metric is named {metric!r}", available=sorted(METRICS))
+    duration(holdout)
+    if not 0.5 <= confidence <= 0.9999:
+        raise DefinitionError(f"confidence={confidence} is not in [0.5, 0.9999]", where=str(caller()), hint="for example 0.95")
     return BetterThanChampion(metric, holdout, confidence)
 
 

@@ -108,6 +108,12 @@ def _make(
     columns = _columns(dataset, version.meta["types"], views, predict_at, lookups)
     source = str(views[0].where) if views else str(dataset.where)
     raw = scan(ledger, version, columns, "TRUE", source=source)
+    late = int(np.sum(raw["__known"] > raw["__at"]))  # type: ignore[operator]
+    if late:
+        hint = "predict later, or move the columns that come late to a dataset of their own"
+        raise DataError(
+            f"{late} requests of {dataset.name!r} are known only after their prediction time", where=str(dataset.where), hint=hint
+        )
     keys = raw["__key"]
     assert isinstance(keys, Coded)
     order = np.lexsort((keys.codes, raw["__at"]))  # type: ignore[arg-type]

@@ -50,6 +50,13 @@ class History:
             raise UnknownName(f"nothing is recorded as {ref}", available=sorted(f"{ref.kind}:{row.name}" for row in names))
         return _artifact(rows[0])
 
+    def artifact_of(self, kind: str, digest: str) -> Artifact:
+        """The artifact of a kind with a digest, whatever its name; raises UnknownName."""
+        rows = self._rows(select(t.artifact).where(t.artifact.c.kind == kind, t.artifact.c.digest == digest).limit(1))
+        if not rows:
+            raise UnknownName(f"no {kind} has the digest {digest[:12]}", where=self.records.where)
+        return _artifact(rows[0])
+
     def artifacts(self, kind: str) -> list[Artifact]:
         """All artifacts of a kind, oldest first."""
         return [
@@ -165,10 +172,9 @@ class History:
                 f"another process moved branch {key} on", where=self.records.where, hint="run the command again: it goes on from there"
             )
 
-    def save_parts(self, key: str, parts: dict[str, Any]) -> None:
-        """What the live branch is made of now."""
-        with self.records.begin() as connection:
-            connection.execute(update(t.branch).where(t.branch.c.id == key).values(parts=canonical(parts).decode()))
+    def save_parts(self, connection: Connection, key: str, parts: dict[str, Any]) -> None:
+        """What the live branch is made of now, in the same transaction as the state that goes with it."""
+        connection.execute(update(t.branch).where(t.branch.c.id == key).values(parts=canonical(parts).decode()))
 
     def finish_branch(self, key: str, result: dict[str, Any]) -> None:
         """A branch is whole: keep its result. Finishing it again moves it to the front."""

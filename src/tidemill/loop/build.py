@@ -36,7 +36,9 @@ class Built:
         plain = {"name": request.name, "key": list(request.keys), "event_time": request.event_time, "known_at": request.known_at}
         plain["timezone"] = request.timezone
         digests = {"requests": self.versions["requests"].ref.digest, "dataset": self.dataset(request.name).ref.digest}
-        return {"task": self.task.name, "predict_at": self.task.predict_at, "request": plain, "views": views, **digests}
+        asked = {dataset.name: definition(dataset) for dataset in self.task.datasets}
+        found = {"task": definition(self.task), "datasets": asked, "predict_at": self.task.predict_at}
+        return {**found, "request": plain, "views": views, **digests}
 
     def reader(self, ledger: Ledger) -> Reader:
         """The reader of the task's features over these versions."""

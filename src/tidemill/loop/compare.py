@@ -72,7 +72,10 @@ def compare(
     return {"policies": rows, "chosen": {"policy": chosen.policy, "model": chosen.model}, "regret": regret, "rule": RULE}
 
 
-RULE = "the cheapest policy (rows × rounds) whose log loss is not surely worse than the best (95 % interval over days)"
+RULE = (
+    "the cheapest policy of the first stretch (rows × rounds, of any model alike) whose log loss there is not surely worse "
+    "than the best (95 % interval over days)"
+)
 
 
 def _rows(built: Built, span: tuple[int, ...]) -> Any:
@@ -93,6 +96,8 @@ def _compared(ledger: Ledger, built: Built, job: Replay, branch: Branch, policy:
         rows = rows[~np.isnan(served[rows])]
         both.append(quality(built.examples.label[rows], served[rows]))
     cost = {name: int(branch.result["cost"][name]) for name in ("trainings", "row_rounds")}
+    later = [one.evidence["row_rounds"] for one in ledger.decisions(branch.id) if one.kind == "retrained" and one.at >= spans[0][1]]
+    cost["row_rounds_to_choose"] = cost["row_rounds"] - sum(later)  # what comes after the choice cannot decide it
     promotions = sum(event["kind"] == "promoted" for event in branch.result["events"]) - 1
     return Compared(policy, model, both[0], both[1], cost, promotions, served)
 
@@ -109,12 +114,17 @@ def _worse(built: Built, one: Compared, other: Compared, span: tuple[int, ...], 
 
 def choose(built: Built, found: list[Compared], span: tuple[int, ...], timezone: str) -> Compared:
     """The choice by the rule."""
-    best = min(found, key=lambda one: one.choose["log_loss"] or np.inf)
+    best = min(found, key=lambda one: _loss(one.choose))
     fit = [one for one in found if one is best or _worse(built, one, best, span, timezone)["low"] <= 0]
-    return min(fit, key=lambda one: (one.cost["row_rounds"], one.choose["log_loss"]))
+    return min(fit, key=lambda one: (one.cost["row_rounds_to_choose"], _loss(one.choose)))
+
+
+def _loss(quality: dict[str, float | None]) -> float:
+    loss = quality["log_loss"]
+    return np.inf if loss is None else loss
 
 
 def _regret(built: Built, found: list[Compared], chosen: Compared, span: tuple[int, ...], timezone: str) -> dict[str, Any]:
     """How much log loss the choice gave away on the later stretch, against the policy that was best there."""
-    best = min(found, key=lambda one: one.report["log_loss"] or np.inf)
+    best = min(found, key=lambda one: _loss(one.report))
     return {"best": {"policy": best.policy, "model": best.model}, "log_loss": _worse(built, chosen, best, span, timezone)}

@@ -2,7 +2,22 @@
 
 from tidemill.core import DAY, Refused, duration, spend
 from tidemill.loop.declarations import RetrainPolicy, Seen
-from tidemill.loop.state import Action, Admit, Ask, Candidate, Climb, Look, Note, Observation, Promote, Refuse, Retrain, RollBack, State
+from tidemill.loop.state import (
+    Action,
+    Admit,
+    Ask,
+    Candidate,
+    Climb,
+    Compared,
+    Look,
+    Note,
+    Observation,
+    Promote,
+    Refuse,
+    Retrain,
+    RollBack,
+    State,
+)
 from tidemill.serving import Canary
 
 
@@ -19,14 +34,16 @@ def decide(policy: RetrainPolicy, state: State, seen: Observation) -> list[Actio
             return notes + ([*_live(rollout)] if seen.approvals >= policy.approvals else [])
         case "canary" if rollout is not None:
             return notes + _canary(rollout, state.candidate, seen)
+        case "canary":
+            return [*notes, RollBack("its rollout is no longer declared", Compared(0, 0.0, None))]
         case phase:
-            raise Refused(f"a candidate cannot be in phase {phase!r} here", hint="the deployment's rollout was changed: start a new replay")
+            raise Refused(f"a candidate cannot be in phase {phase!r}")
 
 
 def _retrain(policy: RetrainPolicy, state: State, seen: Observation) -> list[Action]:
     if seen.now - state.last_attempt < duration(policy.cooldown) - DAY // 24 or seen.new_labels < policy.min_new_labels:
         return []
-    view = Seen(seen.now, state.champion.until, state.last_attempt, seen.alerts)
+    view = Seen(seen.now, state.champion.until, state.last_attempt, (*state.pending, *seen.alerts))
     reasons = [reason for reason in (trigger.due(view) for trigger in policy.on) if reason]
     return [Retrain("; ".join(reasons))] if reasons else []
 
@@ -44,19 +61,19 @@ def _judged(policy: RetrainPolicy, rollout: Canary | None, seen: Observation) ->
 def _live(rollout: Canary | None) -> list[Action]:
     if rollout is None or rollout.steps[0] >= 1.0:
         return [Promote("its gates passed; no rollout is declared")]
-    return [Climb(0, f"its gates passed: {rollout.steps[0]:.0%} of requests")]
+    return [Climb(rollout.steps[0], f"its gates passed: {rollout.steps[0]:.0%} of requests")]
 
 
 def _canary(rollout: Canary, candidate: Candidate, seen: Observation) -> list[Action]:
     compared = seen.compared
-    if compared is None or compared.labels < rollout.min_labels:
+    if compared is None or compared.p_worse is None or compared.labels < rollout.min_labels:
         return []
     looks = len(rollout.steps) - 1  # the last step is the promotion itself
     if compared.p_worse < spend(rollout.alpha, max(looks, 1)):
         why = f"log loss {compared.worse:+.4f} against the champion on {compared.labels} pairs, p = {compared.p_worse:.2g}"
         return [RollBack(why, compared)]
-    step = candidate.step + 1
+    weight = next((step for step in rollout.steps if step > candidate.weight), 1.0)
     told = f"log loss {compared.worse:+.4f} against the champion on {compared.labels} pairs"
-    if rollout.steps[step] >= 1.0:
+    if weight >= 1.0:
         return [Promote(f"canary passed: {told}")]
-    return [Climb(step, f"{told}: {rollout.steps[step]:.0%} of requests")]
+    return [Climb(weight, f"{told}: {weight:.0%} of requests")]

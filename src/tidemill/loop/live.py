@@ -8,7 +8,7 @@ from tidemill.ledger import Branch, Decision, Ledger
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import RetrainPolicy
 from tidemill.loop.replay import Replay, check
-from tidemill.loop.state import Admit, Promote, Refuse, State
+from tidemill.loop.state import Admit, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
 from tidemill.loop.world import World
 
@@ -31,27 +31,23 @@ def run_once(ledger: Ledger, built: Built, policy: RetrainPolicy, now: int, time
     parts = Replay(built, policy, 0, 0, timezone).parts() | {"time": [timezone]}
     branch = ledger.open_branch("live", deployment.name, parts)
     before = len(ledger.decisions(branch.id))
-    loop = Loop(policy, World(ledger, branch.id, deployment, built.examples, timezone, policy.monitor.maturity))
-    state, changed = _pass(ledger, loop, branch, parts, now)
+    loop = Loop(policy, World(ledger, branch.id, deployment, built.examples, timezone, policy.monitor.maturity), parts)
+    state, changed = _pass(loop, branch, parts, now)
     return Passed(branch.id, state, ledger.decisions(branch.id)[before:], changed)
 
 
-def _pass(ledger: Ledger, loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[State, str]:
+def _pass(loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[State, str]:
     if not branch.state:
         return loop.begin(now), "there was no champion"
     state = State.of(branch.state)
     loop.world.recall(state.segments, state.candidate.version.label if state.candidate else "")
     changed = _changed(branch.parts, parts)
     if not changed:
-        ledger.save_parts(branch.id, parts)
         return loop.tick(state, now), ""
     tried = digest_value([_definitions(parts), parts["examples"]])
     if state.refused == tried:
         return state, f"{changed} (refused before; nothing is new since)"
-    after = _replace(loop, state, changed, now, tried)
-    if after.champion != state.champion:
-        ledger.save_parts(branch.id, parts)
-    return after, changed
+    return _replace(loop, state, changed, now, tried), changed
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -61,23 +57,28 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def _definitions(parts: dict[str, Any]) -> dict[str, Any]:
-    views = {view["definition"]["name"]: view["definition"] for view in parts["recipe"]["views"]}
-    return {"views": views, "predict_at": parts["recipe"]["predict_at"], "model": parts["model"]}
+    recipe = parts["recipe"]
+    views = {view["definition"]["name"]: view["definition"] for view in recipe["views"]}
+    return {"views": views, "task": recipe["task"], "datasets": recipe["datasets"], "model": parts["model"]}
 
 
 def _replace(loop: Loop, state: State, why: str, now: int, tried: str) -> State:
     """Train on the changed definitions and, if the gates pass, promote at once: a rollout would need both versions to read the same
     features, and they no longer do."""
     effects: list[Effect] = []
-    started = replace(state, now=now, candidate=None)
+    started = replace(state, now=now)
+    if state.candidate is not None:
+        started = loop.act(started, RollBack("definitions changed while it was on its way", Compared(0, 0.0, None)), effects)
     judged = loop.candidate_on_holdout(started, f"definitions changed: {why}", effects)
     assert judged.candidate is not None
     verdict = judged.candidate.verdict
     assert verdict is not None
-    if not verdict.passed:
-        refused = replace(loop.act(judged, Refuse(verdict), effects), refused=tried)
-        loop.commit(state, refused, effects)
+    if not verdict.passed:  # what serves goes on from where it was: `now` and the parts stay
+        refused = replace(loop.act(judged, Refuse(verdict), effects), now=state.now, refused=tried)
+        replace(loop, parts=None).commit(state, refused, effects)
         return refused
+    label = judged.candidate.version.label
+    loop.ask_first(label, loop.approvals(label))
     admitted = loop.act(judged, Admit(verdict, judged.candidate.daily), effects)
     after = loop.act(admitted, Promote("its gates passed; it reads other features than the champion, so there is no rollout"), effects)
     alone = replace(after, previous=None)  # what came before reads features that this branch no longer serves

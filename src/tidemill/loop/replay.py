@@ -85,7 +85,7 @@ def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = 
         ledger.finish_branch(branch.id, branch.result)
         return branch, True
     world = World(ledger, branch.id, job.deployment, job.built.examples, job.timezone, job.policy.monitor.maturity)
-    loop = Loop(job.policy, world)
+    loop = Loop(replace(job.policy, approvals=0), world)  # people cannot be asked in the past: their yes is taken as given
     state = _restore(world, branch) or loop.begin(job.start)
     ticks = [at for at in midnights(job.start, job.end, job.timezone) if at > state.now]
     progress: Progress | None = None

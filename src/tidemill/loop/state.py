@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tidemill.core import Verdict
+from tidemill.core import Damaged, Verdict
 from tidemill.monitoring import Alert
 
 
@@ -24,6 +24,11 @@ class Served:
     twin: str = ""
     twin_until: int = 0
 
+    @property
+    def model(self) -> str:
+        """The name of its model."""
+        return self.label.rpartition("/")[0]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -38,7 +43,7 @@ class Candidate:
     since: int
     why: str
     look: int = 0
-    step: int = 0
+    weight: float = 0.0
     verdict: Verdict | None = None
     daily: tuple[float, ...] = ()
     reference: dict[str, float] = field(default_factory=dict)
@@ -48,7 +53,8 @@ class Candidate:
 class State:
     """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged.
 
-    `refused`: the digest of changed definitions that the gates refused: without anything new they are not tried again.
+    `pending`: alerts since the last attempt to retrain. `refused`: the digest of changed definitions that the gates refused: without
+    anything new they are not tried again.
     """
 
     now: int
@@ -64,22 +70,29 @@ class State:
     trainings: int = 0
     row_rounds: int = 0
     refused: str = ""
+    pending: tuple[Alert, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "State":
-        return msgspec.convert(plain, cls)
+        try:
+            return msgspec.convert(plain, cls)
+        except msgspec.ValidationError as error:
+            raise Damaged(
+                f"the state of the loop cannot be read: {error}", hint="it was written by another version: replay again"
+            ) from None
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Both versions on the same rows since a rollout's step began: labels, how much worse the candidate is, and one-sided p of that."""
+    """Both versions on the same rows since a rollout's step began: labels, how much worse the candidate is, and one-sided p of
+    that; None where the days do not tell yet."""
 
     labels: int
     worse: float
-    p_worse: float
+    p_worse: float | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ class Ask:
 class Climb:
     """Give the candidate the weight of a step of the canary."""
 
-    step: int
+    weight: float
     why: str
 
 

@@ -6,13 +6,13 @@ A tick is the same for a replayed day and for a live one; only the clock that gi
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from sqlalchemy import Connection
 
 from tidemill import registry, training
-from tidemill.core import DAY, HOUR, DataError, Floats, Refused, Verdict, duration, row_log_loss, show
+from tidemill.core import DAY, HOUR, Approval, DataError, Floats, Refused, Verdict, duration, row_log_loss, show
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
@@ -65,6 +65,7 @@ class Loop:
 
     policy: RetrainPolicy
     world: World
+    parts: dict[str, Any] | None = None  # of the live branch, kept with the state that goes with them
 
     @property
     def deployment(self) -> str:
@@ -85,12 +86,13 @@ class Loop:
             hint = "give it better features, more data, or gates that it can pass"
             what = f"the first model does not pass its gates: {judged.verdict.reason}"
             raise Refused(what, where=str(self.world.deployment.where), hint=hint)
-        served, version = judged.served, self._version(judged.served)
+        served, version, people = judged.served, self._version(judged.served), self.approvals(judged.served.label)
+        self.ask_first(served.label, people)
         state = State(now, served, served, None, None, now, now, judged.reference, 1, 0, len(judged.trained), judged.cost)
         effects: list[Effect] = [
-            lambda c: _register(self.world, c, judged.trained[-1], now),
+            lambda c: _register(self.world, c, judged.trained[-1], 1, now),
             lambda c: registry.record_verdict(self.world.ledger, c, version, judged.verdict, at=now),
-            lambda c: registry.promote(self.world.ledger, c, self.deployment, version, judged.verdict, at=now, why="the first champion"),
+            self._promotion(version, judged.verdict, people, now, "the first champion"),
         ]
         self.commit(None, state, effects)
         return state
@@ -98,7 +100,9 @@ class Loop:
     # ── a tick ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self, state: State, now: int) -> State:
-        """The state after the time from `state.now` to `now`."""
+        """The state after the time from `state.now` to `now`; raises Refused when the clock was set back."""
+        if now < state.now:
+            raise Refused(f"{show(now)} is before the last pass at {show(state.now)}", hint="correct the clock of this machine")
         effects = [self._answer(state, now)]
         after = replace(state, now=now, segments=state.segments + 1)
         for _ in range(2):  # a candidate that is judged at once may act in the same tick
@@ -113,8 +117,8 @@ class Loop:
 
     def _answer(self, state: State, now: int) -> Effect:
         """Answer the requests of the tick; the segment is stored here and named in the tick's transaction."""
-        candidate, rollout = state.candidate, self.world.deployment.rollout
-        weight = rollout.steps[candidate.step] if candidate and rollout and candidate.phase == "canary" else 0.0
+        candidate = state.candidate
+        weight = candidate.weight if candidate and candidate.phase == "canary" else 0.0
         label, digest = (candidate.version.label, candidate.version.digest) if candidate else ("", "")
         route = Route(state.champion.label, label, weight, f"{self.deployment}/{label}")
         rows = self.world.rows(state.now, now)
@@ -130,19 +134,35 @@ class Loop:
             for effect in effects:
                 effect(connection)
             self.world.ledger.save_branch(connection, self.world.branch, before.plain() if before else {}, state.plain())
+            if self.parts is not None:
+                self.world.ledger.save_parts(connection, self.world.branch, self.parts)
 
     # ── observe ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def observe(self, state: State, now: int) -> Observation:
         """What can be known at `now`."""
         verdict, daily, last = self._verdict(state, now)
-        approvals = self._approvals(state.candidate) if self.policy.approvals and state.candidate else 0
+        approvals = len(self.approvals(state.candidate.version.label)) if state.candidate else 0
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
         return Observation(now, tuple(self._alerts(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
 
-    def _approvals(self, candidate: Candidate) -> int:
-        found = self.world.ledger.decisions(self.world.branch)
-        return len({one.who for one in found if one.kind == "approved" and one.subject == candidate.version.label})
+    def approvals(self, label: str) -> tuple[Approval, ...]:
+        """Who agreed that a version may go live."""
+        if not self.policy.approvals:
+            return ()
+        found = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == "approved" and one.subject == label]
+        return tuple({one.who: Approval(label, one.who, one.at, one.why) for one in found}.values())
+
+    def ask_first(self, label: str, people: tuple[Approval, ...]) -> None:
+        """Raise Refused while people are missing for a version that goes live at once."""
+        missing = self.policy.approvals - len(people)
+        if missing > 0:
+            hint = f"`tidemill approve {label}`, then `tidemill run` again: what was trained is kept"
+            raise Refused(f"{label} passed its gates and needs {missing} more approvals", where=self.deployment, hint=hint)
+
+    def _promotion(self, version: Version, verdict: Verdict, people: tuple[Approval, ...], at: int, why: str) -> Effect:
+        ledger, needed = self.world.ledger, self.policy.approvals
+        return lambda c: registry.promote(ledger, c, self.deployment, version, verdict, people, needed=needed, at=at, why=why)
 
     def _window(self) -> int:
         return duration(self.policy.monitor.every)
@@ -175,7 +195,9 @@ class Loop:
         monitor, found = self.policy.monitor, []
         first = max(start, state.champion.until)
         if monitor.drift and end - first >= self._window() - HOUR:
-            features, days = self.world.aligned(state.champion.digest, rows), self.world.days_since(first, end, rows)
+            seen = self.world.rows(first, end)
+            seen = seen[self.world.known(seen, now)]  # with a label, as the reference's rows are
+            features, days = self.world.aligned(state.champion.digest, seen), self.world.days_since(first, end, seen)
             profile, rate = self.world.profile(state.champion.digest), monitor.drift.false_alarm_rate
             width = (self._window() + HOUR) // DAY
             found.append(drift_alert(profile, features, days, window=width, false_alarm_rate=rate, at=now))
@@ -205,7 +227,7 @@ class Loop:
         candidate = state.candidate
         if candidate is None or candidate.phase != "canary":
             return None
-        evidence = self._pairs(state, self.world.labelled(candidate.since, now))
+        evidence = self._pairs(state, self.world.mature(candidate.since, now))  # a label that is in early is of a flight that was
         worse = float(np.mean(_worse(evidence))) if len(evidence.y) else 0.0
         return Compared(len(evidence.y), worse, p_above_zero(_daily(evidence), candidate.daily))
 
@@ -222,7 +244,7 @@ class Loop:
         match action:
             case Note(alert):
                 effects.append(self._decision(state.now, "monitor", alert.kind, state.champion.label, alert.why, alert.evidence))
-                return state
+                return replace(state, pending=(*state.pending, alert)[-20:])
             case Retrain(why):
                 return self._train(state, why, effects)
             case Look(verdict):
@@ -235,8 +257,8 @@ class Loop:
                 label = self._candidate(state).version.label
                 effects.append(self._decision(state.now, "loop", "approval needed", label, f"{missing} more people must approve", {}))
                 return replace(state, candidate=replace(self._candidate(state), phase="approval"))
-            case Climb(step, why):
-                return self._climb(state, step, why, effects)
+            case Climb(weight, why):
+                return self._climb(state, weight, why, effects)
             case Promote(why):
                 return self._promote(state, why, effects)
             case RollBack(why, compared):
@@ -249,7 +271,7 @@ class Loop:
         return state.candidate
 
     def _version(self, served: Served) -> Version:
-        return Version(self.world.branch, self.world.deployment.model.name, served.number, served.digest, served.since)
+        return Version(self.world.branch, served.model, served.number, served.digest, served.since)
 
     def _decision(self, at: int, who: str, kind: str, subject: str, why: str, evidence: dict[str, object]) -> Effect:
         decide = self.world.ledger.decide
@@ -266,17 +288,17 @@ class Loop:
     def candidate_on_holdout(self, state: State, why: str, effects: list[Effect]) -> State:
         """Train a candidate that is judged at once, on the newest rows."""
         judged = self._judge_on_holdout(state.now, state, state.numbers + 1)
-        candidate = Candidate(judged.served, "judged", state.now, why, 0, 0, judged.verdict, judged.daily, judged.reference)
+        candidate = Candidate(judged.served, "judged", state.now, why, 0, 0.0, judged.verdict, judged.daily, judged.reference)
         return self._made(state, candidate, judged.trained, effects)
 
     def _made(self, state: State, candidate: Candidate, trained: tuple[Trained, ...], effects: list[Effect]) -> State:
         """The state with a new candidate, and what its training cost."""
         cost, version = sum(one.cost for one in trained), candidate.version
-        effects.append(lambda c: _register(self.world, c, trained[-1], state.now))
+        effects.append(lambda c: _register(self.world, c, trained[-1], version.number, state.now))
         evidence: dict[str, object] = {"row_rounds": cost, "model": version.digest}
         effects.append(self._decision(state.now, "policy", "retrained", version.label, candidate.why, evidence))
         self.world.candidate[:] = np.nan
-        made = replace(state, numbers=version.number, last_attempt=state.now, candidate=candidate)
+        made = replace(state, numbers=version.number, last_attempt=state.now, candidate=candidate, pending=())
         return replace(made, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost)
 
     def _fit(self, until: int) -> Trained:
@@ -336,21 +358,21 @@ class Loop:
         effects.append(partial(self._record, self._version(candidate.version), verdict, state.now))
         return replace(state, candidate=replace(candidate, verdict=verdict, daily=daily))
 
-    def _climb(self, state: State, step: int, why: str, effects: list[Effect]) -> State:
+    def _climb(self, state: State, weight: float, why: str, effects: list[Effect]) -> State:
         candidate, ledger = self._candidate(state), self.world.ledger
         version, verdict, now = self._version(candidate.version), candidate.verdict, state.now
         assert verdict is not None
-        if step == 0:
+        if candidate.phase != "canary":
             effects.append(lambda c: registry.promote(ledger, c, self.deployment, version, verdict, alias="challenger", at=now, why=why))
-        effects.append(self._decision(now, "loop", "canary", version.label, why, {"step": step}))
-        return replace(state, candidate=replace(candidate, phase="canary", step=step, since=now))
+        effects.append(self._decision(now, "loop", "canary", version.label, why, {"weight": weight}))
+        return replace(state, candidate=replace(candidate, phase="canary", weight=weight, since=now))
 
     def _promote(self, state: State, why: str, effects: list[Effect]) -> State:
-        candidate, ledger, now = self._candidate(state), self.world.ledger, state.now
-        version, verdict = self._version(candidate.version), candidate.verdict
+        candidate, now = self._candidate(state), state.now
+        verdict, people = candidate.verdict, self.approvals(candidate.version.label)
         assert verdict is not None
-        effects.append(lambda c: registry.promote(ledger, c, self.deployment, version, verdict, at=now, why=why))
-        rows = self.world.labelled(candidate.version.until, now)
+        effects.append(self._promotion(self._version(candidate.version), verdict, people, now, why))
+        rows = self.world.mature(candidate.version.until, now)
         reference = candidate.reference or self.world.reference(rows, self.world.score(candidate.version.digest, rows))
         champion = replace(candidate.version, since=now)
         return replace(state, champion=champion, previous=state.champion, candidate=None, reference=reference)
@@ -372,5 +394,5 @@ def _daily(evidence: Evidence) -> tuple[float, ...]:
     return daily_means(_worse(evidence), evidence.days)
 
 
-def _register(world: World, connection: Connection, trained: Trained, at: int) -> None:
-    registry.register(world.ledger, connection, world.branch, trained.model, at=at)
+def _register(world: World, connection: Connection, trained: Trained, number: int, at: int) -> None:
+    registry.register(world.ledger, connection, world.branch, trained.model, at=at, number=number)

@@ -33,6 +33,7 @@ class World:
     candidate: Floats = field(init=False)
     days: Ints = field(init=False)
     _predictors: dict[str, Predictor] = field(default_factory=dict)
+    _elsewhere: dict[str, Examples | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows = len(self.examples.at)
@@ -47,26 +48,28 @@ class World:
         return np.arange(low, high)
 
     def model(self, digest: str) -> Artifact:
-        """The model artifact of a digest."""
-        return self.ledger.artifact(Ref("model", self.deployment.model.name, "", digest))
+        """The model artifact of a digest; its name may be another than the deployment's of today."""
+        return self.ledger.artifact_of("model", digest)
 
     def score(self, digest: str, rows: Ints) -> Floats:
-        """Probabilities of requests (NaN: it never saw them) by a model, over the features that it was trained on."""
+        """Probabilities of requests (NaN: it never saw them) by a model, over the features as they were defined when it was trained."""
         if digest not in self._predictors:
             self._predictors[digest] = load_model(self.ledger, self.model(digest))
+            self._elsewhere[digest] = self._own_examples(digest)
         if not len(rows):
             return np.empty(0)
-        predictor, matrix = self._predictors[digest], self.examples.matrix
-        if set(predictor.signature.features) <= set(matrix.names):
+        predictor, matrix, theirs = self._predictors[digest], self.examples.matrix, self._elsewhere[digest]
+        if theirs is None:
             return predictor.predict(predictor.signature.align(matrix.names, matrix.values[rows], matrix.vocabularies))
-        return self._score_elsewhere(predictor, self._own_examples(digest), rows)
+        return self._score_elsewhere(predictor, theirs, rows)
 
-    def _own_examples(self, digest: str) -> Examples:
-        """The examples that a model was trained on: a changed definition does not change the model that came before it."""
+    def _own_examples(self, digest: str) -> Examples | None:
+        """The examples that a model was trained on, where their features were defined otherwise than these; None where they were not."""
         chosen = self.ledger.parents(self.model(digest).ref)
         training_set = next(Ref.parse(edge.parent) for edge in chosen if edge.parent.startswith("training set:"))
-        examples = self.ledger.artifact(training_set).meta["examples"]
-        return load_examples(self.ledger, self.ledger.artifact(Ref.parse(examples)))
+        theirs = self.ledger.artifact(Ref.parse(self.ledger.artifact(training_set).meta["examples"]))
+        mine = self.ledger.artifact(self.examples.ref)
+        return None if theirs.meta["recipe"] == mine.meta["recipe"] else load_examples(self.ledger, theirs)
 
     def _score_elsewhere(self, predictor: Predictor, theirs: Examples, rows: Ints) -> Floats:
         found = np.array([theirs.requests.find(key.decode()) for key in self.examples.requests.keys[rows].tolist()])
@@ -158,7 +161,8 @@ class World:
     def reference(self, rows: Ints, scores: Floats) -> dict[str, float]:
         """Every metric of scores on rows, to compare later windows with."""
         label = self.examples.label[rows]
-        return {name: float(metric.function(label, scores)) for name, metric in METRICS.items()} if len(rows) else {}
+        found = {name: float(metric.function(label, scores)) for name, metric in METRICS.items()} if len(rows) else {}
+        return {name: value for name, value in found.items() if not np.isnan(value)}
 
     def profile(self, digest: str) -> Profile:
         """The reference profile that a model carries."""

@@ -44,10 +44,10 @@ class Version:
         return f"{self.name}/{self.number}"
 
 
-def register(ledger: Ledger, connection: Connection, branch: str, model: Artifact, *, at: int) -> Version:
-    """The next version of a model on a branch."""
+def register(ledger: Ledger, connection: Connection, branch: str, model: Artifact, *, at: int, number: int = 0) -> Version:
+    """A version of a model on a branch: of that number, or the next."""
     newest = select(func.max(version_table.c.number)).where(version_table.c.branch == branch, version_table.c.name == model.ref.name)
-    number = int(connection.execute(newest).scalar() or 0) + 1
+    number = number or int(connection.execute(newest).scalar() or 0) + 1
     row = {"branch": branch, "name": model.ref.name, "number": number, "digest": model.ref.digest, "at": at, "verdict": ""}
     connection.execute(insert(version_table).values(row))
     return Version(branch, model.ref.name, number, model.ref.digest, at)

@@ -3,10 +3,12 @@
 Built from the ledger alone: neither the user's files nor a training library is imported.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from tidemill.ledger import Artifact, Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.routing import Route, to_challenger
 
+log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
 
 
@@ -84,13 +87,19 @@ class Endpoint:
     fallback: Sequence[tuple[str, float]] = ()
     timeout: int = 1_000_000
     counts: dict[str, int] = field(default_factory=dict)
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+    _pools: dict[str, ThreadPoolExecutor] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False) -> list[Answer]:
         """Answer requests at their prediction times (microseconds UTC). Raises DataError and UnknownName for a wrong request."""
         if not rows or len(rows) > MAX_ROWS:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
         requests, when = self._requests(rows), np.array(at, dtype=np.int64)
+        early = np.flatnonzero(requests.known > when)
+        if len(early):
+            row = int(early[0])
+            what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(int(requests.known[row]))}"
+            raise DataError(what, hint="ask about it later, or leave out `at`")
         matrix = self._features(requests, when)
         scored = self._score(requests, matrix)
         keys = [key.decode() for key in requests.keys.tolist()]
@@ -100,8 +109,24 @@ class Endpoint:
             problems = {} if matrix is None else matrix.problems(i)
             inputs = _inputs(matrix, i) if explain and matrix is not None else None
             answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, inputs))
-            self.counts[rung] = self.counts.get(rung, 0) + 1
+            self._count(rung, 1)
         return answers
+
+    def _count(self, what: str, rows: int) -> None:
+        with self._lock:
+            self.counts[what] = self.counts.get(what, 0) + rows
+
+    def _within(self, rung: str, give: Callable[[], list[tuple[float, str, str]]]) -> list[tuple[float, str, str]]:
+        """What a rung gives within the timeout. Each rung has threads of its own: one that hangs does not take the next one's."""
+        if rung == "constant":
+            return give()
+        with self._lock:
+            pool = self._pools.setdefault(rung, ThreadPoolExecutor(2))
+        future = pool.submit(give)
+        try:
+            return future.result(self.timeout / 1e6)
+        finally:
+            future.cancel()
 
     def _requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
         places = []
@@ -134,11 +159,12 @@ class Endpoint:
         rows = len(requests)
         for rung, give in self._ladder(requests, matrix):
             try:
-                return self._pool.submit(give).result(self.timeout / 1e6) if rung != "constant" else give()
+                return self._within(rung, give)
             except Late:
-                self.counts[f"{rung}: too late"] = self.counts.get(f"{rung}: too late", 0) + rows
-            except Exception:  # noqa: BLE001 – whatever a rung does, the next one answers; the count and the answer's rung tell
-                self.counts[f"{rung}: failed"] = self.counts.get(f"{rung}: failed", 0) + rows
+                self._count(f"{rung}: too late", rows)
+            except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
+                self._count(f"{rung}: failed", rows)
+                log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung, rows, error)
         raise Refused(f"no rung of deployment {self.name!r} could answer", hint="declare a Constant fallback, and look at the server's log")
 
     def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[tuple[str, Callable[[], list[tuple[float, str, str]]]]]:
@@ -209,7 +235,7 @@ def open_endpoint(
     types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
     requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
     found = [version for version in (standing.champion, standing.previous, standing.challenger) if version]
-    predictors = {digest: _load(ledger, ledger.artifact(Ref("model", model, "", digest)), label) for label, digest in found}
+    predictors = {digest: _load(ledger, ledger.artifact_of("model", digest), label) for label, digest in found}
     reader = Reader(views, logs, versions, online)
     return Endpoint(name, standing, reader, requests, dataset, types, recipe["predict_at"], predictors, fallback, timeout)
 

@@ -5,10 +5,12 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
@@ -101,7 +103,8 @@ class Gateway:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""
         endpoint, now = self.endpoint(request), self.clock()
         asked = await decode(request, Ask)
-        answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain)
+        times = self._times(asked, now)
+        answers = await run_in_threadpool(endpoint.answer, asked.rows, times, explain=asked.explain)  # others are not kept waiting
         self.logs[endpoint.name].append(answers, now)
         views = len(endpoint.reader.logs)
         return reply({"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]})
@@ -116,7 +119,18 @@ class Gateway:
         times = [asked.at] * len(asked.rows) if isinstance(asked.at, str) else asked.at
         if len(times) != len(asked.rows):
             raise DataError(f"`at` has {len(times)} times for {len(asked.rows)} rows", hint="send one time, or one for each row")
-        return [instant(time) for time in times]
+        return [_zoned(time) for time in times]
+
+
+def _zoned(text: str) -> int:
+    """An instant with its zone, of years that can be shown again. Raises DataError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or not 1 < moment.year < 9999:
+        raise DataError(f"at = {text!r} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+    return instant(moment)
 
 
 def _matrix(inputs: Sequence[Tensor], width: int) -> Floats:
@@ -128,7 +142,7 @@ def _matrix(inputs: Sequence[Tensor], width: int) -> Floats:
     try:
         values = np.array([np.nan if value is None else value for value in _flat(tensor.data)], dtype=np.float64)
         return values.reshape(tensor.shape)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"the data do not fill the shape {tensor.shape}: {error}", where="inputs[0].data") from error
 
 
@@ -151,7 +165,7 @@ async def decode(request: Request, kind: type[T]) -> T:
             raise DataError(f"the body is larger than {MAX_BODY} bytes", hint="send fewer rows at once")
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(f"the body is not what is expected: {error}", hint='for example {"rows": [{"id": "…"}]}') from error
 
 

@@ -5,6 +5,7 @@ A line that was acknowledged survives the end of the process; one that was cut, 
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class AnswerLog:
 
     def append(self, answers: Sequence[Answer], now: int) -> None:
         """Write answers; raises StoreError when the disk refuses, and then nothing was acknowledged."""
-        lines = [canonical({"asked": now, "at_us": answer.at, **answer.plain(0)}) + b"\n" for answer in answers]
+        lines = [canonical({"asked": now, "at_us": answer.at, **replace(answer, inputs=None).plain(0)}) + b"\n" for answer in answers]
         data = b"".join([b"\n"] * self._cut + lines)  # what was cut gets a line of its own
         try:
             written = os.write(self._file, data)

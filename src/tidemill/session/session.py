@@ -151,7 +151,7 @@ def standing_of(ledger: Ledger, deployment: Deployment, branch: Branch) -> Stand
     rollout, challenger, weight = deployment.rollout, None, 0.0
     if state.candidate and state.candidate.phase == "canary" and rollout:
         challenger = (state.candidate.version.label, state.candidate.version.digest)
-        weight = rollout.steps[state.candidate.step]
+        weight = state.candidate.weight
     champion = (state.champion.label, state.champion.digest)
     return Standing(branch.id, champion, previous, challenger, weight, rollout.sticky_by if rollout else "")
 

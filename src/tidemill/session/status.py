@@ -17,7 +17,7 @@ def status(ledger: Ledger, declared: Project, branch: Branch) -> dict[str, Any]:
     """Everything that the status page shows."""
     state, decisions = State.of(branch.state), ledger.decisions(branch.id)
     versions = registry.versions(ledger, branch.id)
-    champion = next(version for version in versions if version.label == state.champion.label)
+    champion = registry.version(ledger, branch.id, state.champion.label)
     settings = declared.settings
     alerts = [_event(d) for d in reversed(decisions) if d.kind in ALERTS][:10]
     return {
@@ -55,7 +55,7 @@ def _deployment(ledger: Ledger, declared: Project, branch: Branch, state: State)
     found["fallback"] = [f"constant {step.value:g}" if isinstance(step, Constant) else "previous version" for step in deployment.fallback]
     if state.candidate:
         canary = deployment.rollout is not None and state.candidate.phase == "canary"
-        weight = deployment.rollout.steps[state.candidate.step] if deployment.rollout and canary else 0.0
+        weight = state.candidate.weight if canary else 0.0
         found["candidate"] = {**(_served(state.candidate.version) or {}), "phase": state.candidate.phase, "weight": weight}
     return found
 

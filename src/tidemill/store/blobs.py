@@ -125,6 +125,11 @@ class FolderBlobs:
                 file.flush()
                 os.fsync(file.fileno())
             Path(aside).replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the name survives the loss of power too
+            finally:
+                os.close(folder)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
+from tidemill.core import Array, Bools, Coded, DataError, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import scan
 from tidemill.features import CODE as FEATURES_CODE
 from tidemill.features import Matrix, Reader, Requests, key_sql, load, load_requests
@@ -72,7 +72,8 @@ def _make(ledger: Ledger, task: Task, requests: Artifact, views: dict[str, Artif
         "without label": int((np.isnan(label) & (resolved < NEVER)).sum()),
     }
     blobs = {"examples": digest, "requests": requests.meta["blobs"]["requests"]}
-    version = Artifact(Ref.of("examples", task.name, digest_value(blobs)), {"blobs": blobs, **counts})
+    recipe = digest_value([[definition(view) for view in task.features], task.predict_at])
+    version = Artifact(Ref.of("examples", task.name, digest_value([blobs, recipe])), {"blobs": blobs, "recipe": recipe, **counts})
     return Made({"version": version}, metrics={k: float(v) for k, v in counts.items()})
 
 
@@ -92,6 +93,10 @@ def _labels(ledger: Ledger, label: Label, version: Artifact, requests: Requests)
     found = np.where(row >= 0, np.append(value, np.nan)[row], np.nan)
     when = np.where(row >= 0, np.append(known, NEVER)[row], NEVER)
     limit = requests.event + duration(label.none_after) if label.none_after else np.full(len(row), NEVER)
+    odd = np.unique(found[~np.isnan(found) & (found != 0) & (found != 1)])
+    if len(odd):
+        hint = 'make it a condition, for example "amount > 100"'
+        raise DataError(f"the label {label.expression!r} has the value {odd[0]:g}; 0 and 1 are known", where=str(label.where), hint=hint)
     late = np.isnan(found) | (when > limit)
     return np.where(late, np.nan, (found > 0).astype(np.float64)), np.where(late, limit, when).astype(np.int64)
 

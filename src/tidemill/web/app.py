@@ -1,16 +1,19 @@
 """The server of `tidemill up`: the gateway's routes, and the pages."""
 
-import asyncio
+import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from tidemill.core import Busy, Refused
+from tidemill.core import Busy, Refused, TidemillError, UnknownName
 from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route
 from tidemill.session import Session, now, online_store
 from tidemill.web.report import render_report
@@ -18,6 +21,7 @@ from tidemill.web.status import render_status
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
+log = logging.getLogger(__name__)
 LOOK_AGAIN = 2.0  # seconds
 
 
@@ -40,7 +44,7 @@ class Pages:
             endpoint = self.gateway.endpoints[deployment["name"]]
             deployment["url"] = f"{self.url}/predict/{endpoint.name}"
             deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
-        counts = {rung: n for endpoint in self.gateway.endpoints.values() for rung, n in endpoint.counts.items()}
+        counts = sum((Counter(endpoint.counts) for endpoint in self.gateway.endpoints.values()), Counter[str]())
         return found | {"served": {"requests": sum(n for rung, n in counts.items() if ":" not in rung), "by_rung": counts}}
 
     def example(self, name: str) -> tuple[dict[str, str], str]:
@@ -66,7 +70,7 @@ class Pages:
         settings = self.session.project.settings
         names = {name: str(settings[f"project.{name}"]) for name in ("name", "objective", "owner")}
         if not branch.result:
-            raise Refused("the live branch has no report", hint="run `tidemill replay` for one of the past")
+            raise UnknownName("the live branch has no report", hint="run `tidemill replay` for one of the past")
         html = render_report(
             branch.result, project=names, policy="", model=str(branch.parts["model"]["name"]), timezone=self.session.project.timezone
         )
@@ -101,7 +105,13 @@ class Current:
         for name, handle in self.session.deployments.items():
             mark = (handle.branch.id, handle.branch.state, handle.branch.parts)
             if self._marks.get(name) != mark:
-                endpoint = handle.endpoint(self.store)
+                try:
+                    endpoint = handle.endpoint(self.store)
+                except TidemillError as error:
+                    if name not in self.endpoints:
+                        raise
+                    log.warning("deployment=%s kept=%s error=%s", name, self.endpoints[name].standing.champion[0], error.what)
+                    continue  # what serves is sound: it goes on
                 endpoint.reader.materialise(int(handle.branch.state["now"]))
                 endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
                 self.endpoints[name], self._marks[name] = endpoint, mark
@@ -118,7 +128,8 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> S
         route("GET", "/status.json", pages.status_json, requires="read"),
         route("GET", "/report", pages.report, requires="read"),
     ]
-    app = Starlette(routes=[*gateway_routes(gateway), *own])
+    local = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "testserver"])  # no other site's name for us
+    app = Starlette(routes=[*gateway_routes(gateway), *own], middleware=[local])
     app.state.gateway = gateway
     return app
 
@@ -128,7 +139,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket; raises Refused for an address that others can reach, and Busy for a port that is taken."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         raise Refused(f"without users, the server binds to this machine only, not to {host}", hint="leave serve.host at 127.0.0.1")
-    listener = socket.socket(socket.AF_INET6 if host == "::1" else socket.AF_INET)
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # with the protocol named, answers leave without delay
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -142,10 +154,11 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
     """Serve until interrupted; `ready` is told the address."""
     import uvicorn
+    import uvloop
 
     with bound(host, port) as listener:
-        url = f"http://{host}:{listener.getsockname()[1]}"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         config = uvicorn.Config(make_app(session, url), log_level="warning", access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         ready(url)
-        asyncio.run(server.serve(sockets=[listener]))
+        uvloop.run(server.serve(sockets=[listener]))
