@@ -95,7 +95,13 @@ serve_late = tm.Deployment(
     fallback=[tm.PreviousVersion(), tm.Constant(0.22)],
     timeout="50ms",
 )
-watch_late = tm.Monitor(serve_late, every="7d", quality=["roc_auc", "log_loss", "ece"], drift=tm.Drift(false_alarm_rate=0.05), maturity=0.95)
+watch_late = tm.Monitor(
+    serve_late,
+    every="7d",
+    quality=["roc_auc", "log_loss", "ece"],
+    drift=tm.Drift(false_alarm_rate=0.05),
+    maturity=0.95,  # a day counts when 95 % of its labels are in or resolved as none
+)
 keep_late_good = tm.RetrainPolicy(
     watch_late,
     on=[tm.QualityDrop("log_loss", by=0.02), tm.DriftFound(), tm.Age("60d")],

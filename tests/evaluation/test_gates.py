@@ -175,7 +175,9 @@ def test_p_above_zero_is_that_of_the_t_distribution(now: list[float], usual: lis
 
 
 def test_p_above_zero_says_nothing_where_nothing_is_known() -> None:
-    assert p_above_zero([], [0.1, 0.2, 0.3]) == p_above_zero([5.0], [0.1, 0.2]) == 1.0
+    assert p_above_zero([], [0.1, 0.2, 0.3]) is None
+    assert p_above_zero([5.0, 5.0], [0.1, 0.2]) is None, "neither has three days"
+    assert p_above_zero([5.0, 5.1, 4.9], [0.1, 0.2]) < 0.001, "three days of its own tell"
     assert p_above_zero([0.0], [0.5, 0.5, 0.5]) == 1.0
     assert p_above_zero([0.1], [0.5, 0.5, 0.5]) == 0.0
 

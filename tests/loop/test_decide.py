@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.core import DAY, HOUR, GateResult, Refused, Verdict, duration, spend
+from tidemill.core import DAY, HOUR, GateResult, Verdict, duration, spend
 from tidemill.evaluation import gates
 from tidemill.loop import Age, DriftFound, Every, Never, QualityDrop, RetrainPolicy, Served, State
 from tidemill.loop.decide import decide
@@ -57,9 +57,9 @@ observations = st.builds(
 )
 
 
-def candidate_in(phase: str, step: int) -> Candidate:
+def candidate_in(phase: str, weight: float) -> Candidate:
     verdict = Verdict(LABEL, (GateResult("g", passed=True, reason="r"),)) if phase != "judging" else None
-    return Candidate(Served(LABEL, 2, "b", NOW - DAY, NOW - DAY), phase, NOW - DAY, "why", 0, step, verdict)
+    return Candidate(Served(LABEL, 2, "b", NOW - DAY, NOW - DAY), phase, NOW - DAY, "why", 0, weight, verdict)
 
 
 @given(chosen=policies, champion=served, seen=observations, ago=st.integers(0, 40 * 24))
@@ -98,8 +98,8 @@ def test_with_a_candidate_nothing_else_is_trained_and_weights_only_climb(
     rollout = policy.monitor.deployment.rollout
     if phase == "canary" and (rollout is None or len(rollout.steps) == 1):
         return
-    step = at.draw(st.integers(0, len(rollout.steps) - 2)) if phase == "canary" and rollout else 0
-    state = State(NOW, champion, champion, candidate=candidate_in(phase, step))
+    weight = at.draw(st.sampled_from(rollout.steps[:-1])) if phase == "canary" and rollout else 0.0
+    state = State(NOW, champion, champion, candidate=candidate_in(phase, weight))
     actions = [a for a in decide(policy, state, seen) if not isinstance(a, Note)]
     assert not any(isinstance(a, Retrain) for a in actions)
     assert len(actions) <= 2
@@ -107,12 +107,14 @@ def test_with_a_candidate_nothing_else_is_trained_and_weights_only_climb(
         match action:
             case Climb(to, _):
                 assert rollout is not None
-                assert rollout.steps[to] < 1.0, "the whole weight is a promotion"
-                assert to == (step + 1 if phase == "canary" else 0)
+                assert to < 1.0, "the whole weight is a promotion"
+                assert to in rollout.steps
+                assert to > weight
             case RollBack(_, pairs):
                 assert phase == "canary"
                 assert rollout is not None
                 assert pairs.labels >= rollout.min_labels
+                assert pairs.p_worse is not None
                 assert pairs.p_worse < spend(rollout.alpha, max(len(rollout.steps) - 1, 1))
             case Promote():
                 assert phase != "canary" or (
@@ -140,7 +142,7 @@ def test_a_canary_that_is_surely_worse_is_rolled_back_and_nothing_more(
 ) -> None:
     rollout = Canary([0.1, 0.5, 1.0], min_labels=20, alpha=0.05)
     policy = policy_over(model, rollout, *chosen[1:])
-    state = State(NOW, champion, champion, candidate=candidate_in("canary", 1))
+    state = State(NOW, champion, champion, candidate=candidate_in("canary", 0.5))
     bad = replace(seen, compared=Compared(20, 0.3, 0.001))
     actions = [a for a in decide(policy, state, bad) if not isinstance(a, Note)]
     assert [type(a) for a in actions] == [RollBack]
@@ -165,8 +167,8 @@ def follow(state: State, action: Action) -> State:
             return replace(state, candidate=replace(candidate, verdict=verdict))
         case Ask():
             return replace(state, candidate=replace(candidate, phase="approval"))
-        case Climb(step, _):
-            return replace(state, candidate=replace(candidate, phase="canary", step=step))
+        case Climb(weight, _):
+            return replace(state, candidate=replace(candidate, phase="canary", weight=weight))
         case Promote():
             return replace(state, champion=candidate.version, previous=state.champion, candidate=None)
         case _:
@@ -196,7 +198,7 @@ def test_on_no_walk_does_a_version_go_live_without_a_passing_verdict_and_its_peo
                 assert state.candidate.verdict.passed
                 assert state.candidate.phase == "canary" or seen.approvals >= policy.approvals
                 rollout = policy.monitor.deployment.rollout
-                weight = rollout.steps[action.step] if isinstance(action, Climb) and rollout else 1.0
+                weight = action.weight if isinstance(action, Climb) and rollout else 1.0
                 assert weight >= weights.get(label, 0.0)
                 weights[label] = weight
             if isinstance(action, Retrain) and before.last_attempt:
@@ -205,16 +207,23 @@ def test_on_no_walk_does_a_version_go_live_without_a_passing_verdict_and_its_peo
         assert state.champion.label in admitted
 
 
-def test_a_candidate_in_a_canary_that_is_no_longer_declared_is_an_error(model: Model) -> None:
+def test_a_candidate_in_a_canary_that_is_no_longer_declared_is_rolled_back(model: Model) -> None:
     policy = policy_over(model, None, [Never()], "1d", 0, 0)
     first = Served("m/1", 1, "d1", 0, 0)
-    with pytest.raises(Refused, match="'canary'"):
-        decide(policy, State(NOW, first, first, candidate=candidate_in("canary", 0)), Observation(NOW))
+    actions = decide(policy, State(NOW, first, first, candidate=candidate_in("canary", 0.1)), Observation(NOW))
+    assert [type(action) for action in actions] == [RollBack]
+
+
+def test_an_alert_that_came_at_a_bad_time_is_not_forgotten(model: Model) -> None:
+    policy = policy_over(model, None, [DriftFound()], "7d", 0, 0)
+    first = Served("m/1", 1, "d1", 0, 0)
+    state = State(NOW, first, first, last_attempt=NOW - 8 * DAY, pending=(Alert("drift found", NOW - 3 * DAY, "weather"),))
+    assert [type(action) for action in decide(policy, state, Observation(NOW))] == [Retrain]
 
 
 def test_states_survive_the_way_through_json() -> None:
     import json
 
     first = Served("m/1", 1, "d1", 0, 0, "twin", 5)
-    state = State(NOW, first, first, first, candidate_in("canary", 1), 3, 4, {"log_loss": 0.5}, 2, 7, 3, 9)
+    state = State(NOW, first, first, first, candidate_in("canary", 0.5), 3, 4, {"log_loss": 0.5}, 2, 7, 3, 9)
     assert State.of(json.loads(json.dumps(state.plain()))) == state

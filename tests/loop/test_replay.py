@@ -50,7 +50,7 @@ def test_frozen_and_loop_are_equal_until_the_first_rollout(replayed: Replayed) -
 
 def test_in_a_canary_keys_keep_their_version(replayed: Replayed) -> None:
     toy, branch = replayed
-    climbs = [(one.at, one.subject, one.evidence["step"]) for one in toy.decisions(branch, "canary")]
+    climbs = [(one.at, one.subject, one.evidence["weight"]) for one in toy.decisions(branch, "canary")]
     begin, subject, _ = climbs[0]
     end = toy.decisions(branch, "promoted")[1].at
     requests = toy.built.examples.requests
@@ -63,8 +63,8 @@ def test_in_a_canary_keys_keep_their_version(replayed: Replayed) -> None:
             if key is not None:
                 versions.setdefault((step, key), set()).add(segment.versions[segment.version[i]])
     assert all(len(found) == 1 for found in versions.values())
-    challenger = {step: {key for (s, key), found in versions.items() if s == step and found == {subject}} for step in (0, 1)}
-    assert challenger[0] <= challenger[1], "a key that went to the challenger stays there when its weight grows"
+    challenger = {step: {key for (s, key), found in versions.items() if s == step and found == {subject}} for step in (0.1, 0.5)}
+    assert challenger[0.1] <= challenger[0.5], "a key that went to the challenger stays there when its weight grows"
 
 
 def test_the_result_has_its_shape_and_is_json(replayed: Replayed) -> None:

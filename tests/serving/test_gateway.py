@@ -82,7 +82,7 @@ def test_a_request_with_its_own_columns_is_evaluated_by_the_same_sql(replayed: R
     row = examples.requests.find(key)
     texts = {name: column.take(np.array([row])).texts()[0] for name, column in examples.requests.texts.items()}
     event = int(examples.requests.event[row])
-    own = {"parcel": "never seen", "sent": show(event), "booked": show(event - 1), "weight": values["booking__weight"], **texts}
+    own = {"parcel": "never seen", "sent": show(event), "booked": show(at - 1), "weight": values["booking__weight"], **texts}
     answer = served.one(rows=[own], at=show(at), explain=True)
     assert (answer["key"], answer["probability"], answer["inputs"]) == ("never seen", probability, values)
     unseen = served.one(rows=[own | {"grade": "a new grade"}], at=show(at), explain=True)

@@ -11,6 +11,7 @@ from tidemill import loop, project
 from tidemill.cli.console import Steps, out, print_json
 from tidemill.core import UnknownName, show
 from tidemill.data import stale
+from tidemill.ledger import Branch
 from tidemill.loop import Built, Passed
 from tidemill.session import now, policy_of
 
@@ -78,14 +79,23 @@ def approve(obj: dict[str, Any], version: str, who: str, reason: str) -> None:
     """Agree that VERSION (for example boosted/3) may go live. The next `tidemill run` acts on it."""
     declared = project.load(obj["folder"])
     with declared.writing("approve", wait=60) as ledger:
-        branches = [branch for branch in ledger.branches("live") if branch.state]
-        waiting = {loop.State.of(branch.state).candidate: branch.id for branch in branches}
-        found = {candidate.version.label: key for candidate, key in waiting.items() if candidate and candidate.phase == "approval"}
+        branches = ledger.branches("live")
+        found = {label: branch.id for branch in branches for label in _waiting(branch)}
         if version not in found:
-            hint = "`tidemill status` shows the candidates"
+            hint = "`tidemill run` says which version needs it"
             raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint=hint)
         name = who or getpass.getuser()
         with ledger.records.begin() as connection:
             why = reason or "approved"
             ledger.decide(connection, found[version], at=now(), who=name, kind="approved", subject=version, why=why, evidence={})
     out.print(f"{name} approved {version}; `tidemill run` goes on")
+
+
+def _waiting(branch: Branch) -> list[str]:
+    """The versions that may be approved: the candidate, and the next one, which goes live at once when the gates pass it."""
+    model = str(branch.parts["model"]["name"])
+    if not branch.state:
+        return [f"{model}/1"]
+    state = loop.State.of(branch.state)
+    candidate = [state.candidate.version.label] if state.candidate else []
+    return [*candidate, f"{model}/{state.numbers + 1}"]

@@ -65,11 +65,11 @@ class World:
 
     def _own_examples(self, digest: str) -> Examples | None:
         """The examples that a model was trained on, where their features were defined otherwise than these; None where they were not."""
-        chosen = self.ledger.parents(self.model(digest).ref)
-        training_set = next(Ref.parse(edge.parent) for edge in chosen if edge.parent.startswith("training set:"))
-        theirs = self.ledger.artifact(Ref.parse(self.ledger.artifact(training_set).meta["examples"]))
-        mine = self.ledger.artifact(self.examples.ref)
-        return None if theirs.meta["recipe"] == mine.meta["recipe"] else load_examples(self.ledger, theirs)
+        edges = self.ledger.parents(self.model(digest).ref)
+        sets = [self.ledger.artifact(Ref.parse(edge.parent)) for edge in edges if edge.parent.startswith("training set:")]
+        found = [self.ledger.artifact(Ref.parse(one.meta["examples"])) for one in sets]
+        mine = self.ledger.artifact(self.examples.ref).meta["recipe"]
+        return None if any(one.meta.get("recipe") == mine for one in found) else load_examples(self.ledger, found[-1])
 
     def _score_elsewhere(self, predictor: Predictor, theirs: Examples, rows: Ints) -> Floats:
         found = np.array([theirs.requests.find(key.decode()) for key in self.examples.requests.keys[rows].tolist()])
