@@ -1,0 +1,71 @@
+"""One week of flights, row by row through HTTP: the same features and answers as the batch path, bit by bit, offline and online."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from flights.conftest import ZONE, Flights
+from tidemill.core import instant, show
+from tidemill.data import segments
+from tidemill.features import MemoryOnline
+from tidemill.ledger import Branch
+from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, read_log
+from tidemill.session.session import open_endpoint
+
+MONDAY, WEEK = instant("2013-04-08", ZONE), 7 * 86_400_000_000
+Asked = list[tuple[int, dict[str, Any]]]
+
+
+def app_of(endpoint: Endpoint, log: Path) -> Starlette:
+    gateway = Gateway({"late": endpoint}, {"late": AnswerLog(log)}, lambda: MONDAY, True)
+    return Starlette(routes=[*gateway_routes(gateway)])
+
+
+async def ask_one_by_one(app: Starlette, bodies: Asked, before: Callable[[int], object]) -> list[dict[str, Any]]:
+    """One HTTP request for each body; `before` is told its time first."""
+    found = []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tidemill") as client:
+        for at, body in bodies:
+            before(at)
+            answer = await client.post("/predict/late", json=body)
+            assert answer.status_code == 200, answer.text
+            found += answer.json()["predictions"]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["offline", "online"])
+def test_a_week_row_by_row(year: Flights, spring: Branch, tmp_path: Path, kind: str) -> None:
+    """Every request of the week, asked at its own time. The online store is brought up to that time first, as a live one is."""
+    store = MemoryOnline()
+    endpoint = open_endpoint(year.ledger, year.declared, spring, store if kind == "online" else None)
+    first = endpoint.standing.previous or endpoint.standing.champion
+    assert first[0] == "boosted/1", "the champion of that week"
+    endpoint.standing, endpoint.timeout = replace(endpoint.standing, champion=first, previous=None), 10_000_000
+    examples = year.built.examples
+    rows = np.flatnonzero((examples.at >= MONDAY) & (examples.at < MONDAY + WEEK)).tolist()
+    assert len(rows) > 6_000
+    keys, times = examples.requests.keys, examples.at.tolist()
+    bodies = [(times[row], {"rows": [{"flight_id": keys[row].decode()}], "at": show(times[row]), "explain": True}) for row in rows]
+    before = endpoint.reader.materialise if kind == "online" else lambda at: None
+    answers = asyncio.run(ask_one_by_one(app_of(endpoint, tmp_path / "late.jsonl"), bodies, before))
+
+    scores: dict[bytes, float] = {}
+    for _, segment in segments(year.ledger, spring.id, "late"):
+        scores |= dict(zip(segment.keys.tolist(), segment.shadows["champion"][1].tolist(), strict=True))
+    names, words = examples.matrix.names, examples.matrix.vocabularies
+    for row, answer in zip(rows, answers, strict=True):
+        values = examples.matrix.values[row].tolist()
+        expected = {n: None if v != v else words[n][int(v)] if n in words else v for n, v in zip(names, values, strict=True)}
+        assert answer["inputs"] == expected
+        assert answer["probability"] == scores[keys[row]]
+        assert (answer["rung"], answer["version"], answer["features_from"]) == ("champion", "boosted/1", kind)
+        assert answer["features_missing"] == examples.matrix.problems(row)
+    logged = list(read_log(tmp_path / "late.jsonl"))
+    assert [one["key"] for one in logged] == [keys[row].decode() for row in rows]
