@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tidemill.core import instant
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import Built, Replay, RetrainPolicy
 from tidemill.project import Project
-from toy import in_memory
+from toy import in_memory, with_deployment
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 ZONE = "America/New_York"
@@ -29,8 +30,10 @@ class Flights:
     def policy(self) -> RetrainPolicy:
         return self.declared.only(RetrainPolicy)
 
-    def replay(self, start: str, end: str) -> Branch:
-        branch, _ = loop.replay(self.ledger, Replay(self.built, self.policy, instant(start, ZONE), instant(end, ZONE), ZONE))
+    def replay(self, start: str, end: str, **deployment: Any) -> Branch:
+        """A replay of some days; `deployment` are changes of it."""
+        policy = with_deployment(self.policy, **deployment)
+        branch, _ = loop.replay(self.ledger, Replay(self.built, policy, instant(start, ZONE), instant(end, ZONE), ZONE))
         return branch
 
 
