@@ -15,6 +15,8 @@ from tidemill.ledger import Branch
 from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, read_log
 from tidemill.session.session import open_endpoint
 from toy import Toy
+from toy import copied as copied
+from toy import kept as kept
 from toy import parcels as parcels
 from toy import replayed as replayed
 from toy import toy as toy

@@ -144,6 +144,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(2048)  # before the address is told: who is quick waits, and is not turned away
     except OSError as error:
         listener.close()
         raise Busy(f"port {port} is taken: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error

@@ -1,0 +1,154 @@
+"""`tidemill up` as a process: what it acknowledged survives SIGKILL, it binds to this machine only, and a busy port is said."""
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import other
+from tidemill.core import Busy, Refused
+from tidemill.serving import read_log
+from tidemill.session import Session
+from tidemill.web.app import bound
+
+TIDEMILL = str(Path(sys.executable).parent / "tidemill")
+
+
+@contextmanager
+def up(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server on a free port, and its address; killed at the end if it still runs."""
+    call = [TIDEMILL, "-C", str(folder), "up", "--port", "0", "--json", *options]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        with suppress(ValueError):
+            json.loads(text)
+            break
+    try:
+        yield process, json.loads(text)["url"]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def post(url: str, body: Any) -> Any:
+    request = urllib.request.Request(f"{url}/predict/late", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def test_every_acknowledged_answer_survives_a_kill(copied: Path) -> None:
+    acknowledged: list[str] = []
+    with up(copied) as (process, url):
+
+        def ask(part: int) -> None:
+            for place in range(10_000):
+                key = f"p{100 + (place + part) % 10}-{place % 60:03}"
+                try:
+                    answer = post(url, {"rows": [{"parcel": key}], "at": "2024-04-20T00:00:00Z"})
+                except OSError:
+                    return
+                acknowledged.append(answer["predictions"][0]["key"])
+                if len(acknowledged) == 150:
+                    process.kill()
+
+        threads = [threading.Thread(target=ask, args=(part,)) for part in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    logged = [one["key"] for one in read_log(copied / ".tidemill" / "log" / "late.jsonl")]
+    assert len(acknowledged) >= 150
+    for key in set(acknowledged):
+        assert logged.count(key) >= acknowledged.count(key)
+    assert len(logged) <= len(acknowledged) + 3, "at most what was under way"
+    with up(copied) as (_, again):
+        assert post(again, {"rows": [{"parcel": "p100-003"}]})["predictions"][0]["rung"] == "champion"
+
+
+def test_the_pages_and_the_line_to_copy(copied: Path) -> None:
+    with up(copied) as (_, url):
+        assert url.startswith("http://127.0.0.1:")
+        status = json.loads(get(f"{url}/status.json"))
+        (deployment,) = status["deployments"]
+        assert deployment["champion"]["label"] in get(url)
+        assert "2024-04" in get(f"{url}/report")
+        done = subprocess.run(deployment["curl"], shell=True, capture_output=True, text=True, check=True, timeout=60)
+        (answer,) = json.loads(done.stdout)["predictions"]
+        assert answer["version"] == deployment["champion"]["label"]
+        counted = json.loads(get(f"{url}/status.json"))["served"]
+        assert counted["requests"] == 1
+        request = urllib.request.Request(url, method="DELETE")
+        with pytest.raises(OSError, match="405"):
+            urllib.request.urlopen(request, timeout=30)
+
+
+def test_ctrl_c_ends_the_server_in_peace(copied: Path) -> None:
+    import signal
+
+    with up(copied) as (process, url):
+        assert get(f"{url}/v2/health/ready")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "Traceback" not in said
+    assert process.returncode in (0, 130)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.org", ""])
+def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
+    with pytest.raises(Refused, match="binds to this machine only"), bound(host, 0):
+        pass
+
+
+def test_a_busy_port_is_said(copied: Path) -> None:
+    with bound("127.0.0.1", 0) as held:
+        port = held.getsockname()[1]
+        held.listen()
+        with pytest.raises(Busy, match=f"port {port} is taken") as error, bound("127.0.0.1", port):
+            pass
+        assert "--port 0" in error.value.hint
+        found = subprocess.run(
+            [TIDEMILL, "-C", str(copied), "up", "--port", str(port)], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert (found.returncode, f"port {port} is taken" in found.stderr) == (5, True), found.stderr
+
+
+def test_a_settings_file_cannot_open_it_to_others(copied: Path) -> None:
+    settings = copied / "tidemill.toml"
+    settings.write_text(settings.read_text().replace("[serve]", '[serve]\nhost = "0.0.0.0"'))
+    found = subprocess.run([TIDEMILL, "-C", str(copied), "up"], capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 6
+    assert "binds to this machine only" in found.stderr
+
+
+READ = """
+import sys
+from tidemill.session import Session
+session = Session(sys.argv[1])
+print(session.deployments["late"].predict({"parcel": "p100-003"}, at="2024-04-20T00:00:00Z")["probability"])
+input()
+"""
+
+
+def test_a_notebook_reads_beside_the_server(copied: Path) -> None:
+    with up(copied) as (_, url), other(READ, copied) as notebook:
+        there = post(url, {"rows": [{"parcel": "p100-003"}], "at": "2024-04-20T00:00:00Z"})["predictions"][0]["probability"]
+        assert float(notebook.says()) == there
+    session = Session(copied)
+    assert session.deployments["late"].predict({"parcel": "p100-003"}, at="2024-04-20T00:00:00Z")["probability"] == there
+    session.close()
