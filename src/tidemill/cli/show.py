@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tidemill import __version__
 from tidemill.cli.console import out, print_json, tree_text
-from tidemill.core import MissingExtra, TidemillError, UnknownName, show
+from tidemill.core import Damaged, MissingExtra, TidemillError, UnknownName, show
 from tidemill.session import Session, plain_tree
 from tidemill.training import Model
 
@@ -42,7 +42,7 @@ def status(obj: dict[str, Any], as_json: bool) -> None:
 def _versions(versions: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("version", "role", "gates", "made"):
-        table.add_column(name, no_wrap=True, min_width=8)
+        table.add_column(name, no_wrap=True, min_width={"version": 12, "made": 10}.get(name, 8))
     table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=1)
     words = {True: "[green]passed[/]", False: "[yellow]refused[/]", None: "[dim]–[/]"}
     for one in versions:
@@ -84,7 +84,7 @@ def why(obj: dict[str, Any], what: str, as_json: bool) -> None:
 
 
 def _decisions(session: Session, label: str) -> list[dict[str, Any]]:
-    found = session.ledger.decisions(session.branch.id)
+    found = [one for branch in session.histories for one in session.ledger.decisions(branch.id)]
     return [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in found if d.subject == label]
 
 
@@ -159,10 +159,21 @@ def _chain(session: Session) -> str:
 
 
 def _blobs(session: Session) -> str:
-    digests = list(session.ledger.blobs.digests())
-    for digest in digests:
-        session.ledger.blobs.verify(digest)
-    return f"{len(digests):,} read and compared"
+    """Read every blob, and look for those that the ledger names: all damage at once."""
+    blobs, damaged = session.ledger.blobs, []
+    there = list(blobs.digests())
+    for digest in there:
+        try:
+            blobs.verify(digest)
+        except Damaged:
+            damaged.append(digest[:12])
+    lost = sorted(digest[:12] for digest in session.ledger.named_blobs() if not blobs.has(digest))
+    if damaged or lost:
+        what = [f"{len(damaged)} are damaged: {', '.join(damaged[:5])}"] if damaged else []
+        what += [f"{len(lost)} that the ledger names are missing: {', '.join(lost[:5])}"] if lost else []
+        hint = "restore them from a backup; without one, delete the damaged ones and run again: steps are computed anew, a model is not"
+        raise Damaged("; ".join(what), where=str(session.project.settings.path("store.blobs")), hint=hint)
+    return f"{len(there):,} read and compared"
 
 
 def _writer(session: Session) -> str:

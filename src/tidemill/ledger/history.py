@@ -63,6 +63,14 @@ class History:
             _artifact(row) for row in self._rows(select(t.artifact).where(t.artifact.c.kind == kind).order_by(t.artifact.c.recorded_at))
         ]
 
+    def named_blobs(self) -> set[str]:
+        """The digests of the blobs that are needed: those of every model, and of the newest artifact of each other kind and name."""
+        newest: dict[tuple[str, str], Artifact] = {}
+        rows = [_artifact(row) for row in self._rows(select(t.artifact).order_by(t.artifact.c.recorded_at))]
+        for one in rows:
+            newest[one.ref.kind, one.ref.name if one.ref.kind != "model" else one.ref.digest] = one
+        return {digest for one in newest.values() for digest in one.meta.get("blobs", {}).values()}
+
     def executions(self, *, kind: str = "", name: str = "", status: str = "", limit: int = 1000) -> list[Execution]:
         """Executions, newest first."""
         query = select(t.execution).order_by(t.execution.c.id.desc()).limit(limit)

@@ -73,7 +73,7 @@ def _canary(rollout: Canary, candidate: Candidate, seen: Observation) -> list[Ac
         why = f"log loss {compared.worse:+.4f} against the champion on {compared.labels} pairs, p = {compared.p_worse:.2g}"
         return [RollBack(why, compared)]
     weight = next((step for step in rollout.steps if step > candidate.weight), 1.0)
-    told = f"log loss {compared.worse:+.4f} against the champion on {compared.labels} pairs"
+    told = f"not surely worse, log loss {compared.worse:+.4f} (below 0 is better) on {compared.labels} pairs"
     if weight >= 1.0:
         return [Promote(f"canary passed: {told}")]
     return [Climb(weight, f"{told}: {weight:.0%} of requests")]

@@ -103,6 +103,7 @@ class Loop:
         """The state after the time from `state.now` to `now`; raises Refused when the clock was set back."""
         if now < state.now:
             raise Refused(f"{show(now)} is before the last pass at {show(state.now)}", hint="correct the clock of this machine")
+        self.world.score(state.champion.digest, np.empty(0, dtype=np.int64))  # a lost or damaged model is found here, not by a request
         effects = [self._answer(state, now)]
         after = replace(state, now=now, segments=state.segments + 1)
         for _ in range(2):  # a candidate that is judged at once may act in the same tick
@@ -144,6 +145,8 @@ class Loop:
         verdict, daily, last = self._verdict(state, now)
         approvals = len(self.approvals(state.candidate.version.label)) if state.candidate else 0
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
+        if labels and self.policy.judge == "holdout" and not len(self.world.mature(self._held_out(now, state)[0], now)):
+            labels = 0  # labels are slow: there is nothing to judge on yet
         return Observation(now, tuple(self._alerts(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
 
     def approvals(self, label: str) -> tuple[Approval, ...]:

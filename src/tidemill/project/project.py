@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from tidemill.core import Declaration, DefinitionError, TidemillError, UnknownName, version_of, walk
+from tidemill.core import Damaged, Declaration, DefinitionError, TidemillError, UnknownName, version_of, walk
 from tidemill.ledger import Ledger
 from tidemill.project.settings import Settings, read_settings
 from tidemill.store import FolderBlobs, Records, holder, writer
@@ -74,7 +74,11 @@ class Project:
 
     def ledger(self, *, read_only: bool = False) -> Ledger:
         """The project's ledger; close its records when done."""
-        records = Records(self.settings.path("store.records"), read_only=read_only)
+        path, blobs = self.settings.path("store.records"), self.settings.path("store.blobs")
+        if path.exists() and not path.stat().st_size and any(blobs.glob("??/*")):
+            hint = "restore it from a backup; or delete it and the blobs to begin anew"
+            raise Damaged("the ledger file is empty, but there are blobs: its contents were lost", where=str(path), hint=hint)
+        records = Records(path, read_only=read_only)
         return Ledger(records, FolderBlobs(self.settings.path("store.blobs")), read_only=read_only)
 
     @contextmanager

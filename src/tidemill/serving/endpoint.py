@@ -136,6 +136,9 @@ class Endpoint:
                 raise DataError(
                     f"rows[{i}] lacks the key {missing[0]!r}", available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}"
                 )
+            odd = [name for name in row if name not in self.types]
+            if odd:
+                raise DataError(f"rows[{i}] has a field {odd[0]!r} that the request does not know", available=sorted(self.types))
             places.append(self.requests.find(key_text([str(row[part]) for part in self.dataset.keys])))
         if all(place >= 0 for place in places):
             return self.requests.take(np.array(places))

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Ask(msgspec.Struct):
+class Ask(msgspec.Struct, forbid_unknown_fields=True):
     """`{"rows": [{"flight_id": "…"}], "at": "2013-05-01T12:00:00Z"}`; without `at` the prediction time is now."""
 
     rows: list[dict[str, Any]]

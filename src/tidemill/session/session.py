@@ -104,9 +104,23 @@ class Session:
         live = live_branches(self.ledger)
         return {branch.name: Handle(self, branch.name, branch) for branch in live or [self.branch]}
 
+    @property
+    def histories(self) -> list[Branch]:
+        """The branch that serves, and the newest finished replay: where a name may be known."""
+        replays = [branch for branch in self.ledger.branches("replay") if branch.status == "finished"]
+        return list({branch.id: branch for branch in (self.branch, *replays[:1])}.values())
+
     def lineage(self, ref: Ref | str) -> Node:
-        """The way back from a thing: a ref, or text such as `boosted/3`, `late` or `prediction:late/KEY`."""
-        return tree(self.ledger, self.branch, ref if isinstance(ref, Ref) else find_ref(self.ledger, self.branch, ref))
+        """The way back from a thing: a ref, or text such as `boosted/3`, `late` or `prediction:late/KEY`. What the serving branch does
+        not know is looked for in the newest replay."""
+        histories = self.histories
+        for branch in histories:
+            try:
+                return tree(self.ledger, branch, ref if isinstance(ref, Ref) else find_ref(self.ledger, branch, ref))
+            except UnknownName:
+                if branch is histories[-1]:
+                    raise
+        raise AssertionError(histories)
 
     def status(self) -> dict[str, Any]:
         """Deployments, versions, alerts, the last retraining, and the champion's lineage, as plain data."""
