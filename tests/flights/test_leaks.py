@@ -159,7 +159,14 @@ def test_no_label_is_used_before_it_was_known(worlds: tuple[Flights, Flights]) -
 
 def test_a_replay_up_to_that_time_and_its_endpoint_are_the_same(worlds: tuple[Flights, Flights]) -> None:
     """Two days of the loop, and answers of the gateway at noon: online state of one world against the other."""
-    branches = [world.replay("2013-01-29", "2013-01-31", gates=[gates.calibration(max_ece=0.5), gates.better_than_champion("log_loss", holdout="7d", confidence=0.6)]) for world in worlds]
+    branches = [
+        world.replay(
+            "2013-01-29",
+            "2013-01-31",
+            gates=[gates.calibration(max_ece=0.5), gates.better_than_champion("log_loss", holdout="7d", confidence=0.6)],
+        )
+        for world in worlds
+    ]
     assert branches[0].result == branches[1].result
     assert branches[0].state == branches[1].state
     answers = []

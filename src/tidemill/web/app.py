@@ -102,7 +102,14 @@ class Current:
         if time.monotonic() - self._looked < LOOK_AGAIN:
             return
         self._looked = time.monotonic()
-        for name, handle in self.session.deployments.items():
+        try:
+            handles = self.session.deployments
+        except TidemillError as error:
+            if not self.endpoints:
+                raise
+            log.warning("deployments=%s kept error=%s", ",".join(self.endpoints), error.what)
+            return  # a ledger that cannot be read is no reason not to answer
+        for name, handle in handles.items():
             mark = (handle.branch.id, handle.branch.state, handle.branch.parts)
             if self._marks.get(name) != mark:
                 try:
