@@ -1,0 +1,54 @@
+"""The server over a project folder: it finds what was promoted, and goes on when the ledger does not."""
+
+import time
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from tidemill import loop, project
+from tidemill.session import Session
+from tidemill.web.app import LOOK_AGAIN, make_app
+from toy import open_toy
+
+ROW = {"rows": [{"parcel": "p100-003"}], "at": "2024-04-20T00:00:00Z"}
+
+
+def client_of(folder: Path) -> TestClient:
+    return TestClient(make_app(Session(folder), "http://127.0.0.1"), base_url="http://127.0.0.1")
+
+
+def ask_until(client: TestClient, seconds: float) -> set[tuple[int, str]]:
+    """Ask for so long; the codes and versions that came."""
+    found, end = set(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = client.post("/predict/late", json=ROW)
+        found.add((answer.status_code, answer.json()["predictions"][0]["version"] if answer.status_code == 200 else answer.text))
+    return found
+
+
+def test_a_promotion_is_found_without_a_restart(copied: Path) -> None:
+    client = client_of(copied)
+    (before,) = ask_until(client, 0.1)
+    declared = project.load(copied)
+    with declared.writing("replay") as ledger:  # another history of the same project becomes the newest
+        toy = open_toy(copied, loop.prepare(ledger))
+        toy.replay(end="2024-03-05")
+    assert before[1] != "trees/1"
+    assert (200, "trees/1") in ask_until(client, LOOK_AGAIN + 0.5)
+
+
+def test_answers_go_on_when_the_ledger_cannot_be_read(copied: Path) -> None:
+    client = client_of(copied)
+    (before,) = ask_until(client, 0.1)
+    for name in ("records.db", "records.db-wal", "records.db-shm"):
+        (copied / ".tidemill" / name).unlink(missing_ok=True)
+    (copied / ".tidemill" / "records.db").write_bytes(b"this is no ledger" * 1000)
+    assert ask_until(client, LOOK_AGAIN + 0.5) == {before}
+    assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_another_host_name_is_refused(copied: Path) -> None:
+    """A page elsewhere that makes a browser ask this server by another name gets nothing."""
+    client = client_of(copied)
+    assert client.post("/predict/late", json=ROW, headers={"host": "evil.example"}).status_code == 400
+    assert client.get("/", headers={"host": "127.0.0.1:8642"}).status_code == 200
