@@ -255,10 +255,19 @@ def test_a_prediction_time_without_a_zone_is_read_in_the_datasets_or_refused(tmp
     where = Where(str(tmp_path / "x.py"), 1)
     dataset = tm.Dataset("r", {"s": tm.Source("r.csv", where=where)}, key="id", event_time="t", timezone="America/New_York", where=where)
     version = ingest(ledger, dataset).output
-    requests = load_requests(ledger, build_requests(ledger, dataset, version, [], "t - INTERVAL 1 HOUR").output)
-    assert requests.at.tolist() == [instant("2013-01-01T14:00:00Z")]
-    own = evaluate(dataset, version.meta["types"], [], "t - INTERVAL 1 HOUR", [{"id": 1, "t": "2013-01-01 10:00:00"}])
+    requests = load_requests(ledger, build_requests(ledger, dataset, version, [], "t + INTERVAL 1 HOUR").output)
+    assert requests.at.tolist() == [instant("2013-01-01T16:00:00Z")]
+    own = evaluate(dataset, version.meta["types"], [], "t + INTERVAL 1 HOUR", [{"id": 1, "t": "2013-01-01 10:00:00"}])
     assert (own.at.tolist(), own.event.tolist()) == (requests.at.tolist(), requests.event.tolist())
+
+
+def test_a_request_that_is_known_only_after_its_prediction_time_is_refused(tmp_path: Path, ledger: Ledger) -> None:
+    """Its columns would be a leak: the row stands for something that nobody knew when it was asked."""
+    (tmp_path / "r.csv").write_text("id,t\n1,2013-01-01 10:00:00\n")
+    where = Where(str(tmp_path / "x.py"), 1)
+    dataset = tm.Dataset("r", {"s": tm.Source("r.csv", where=where)}, key="id", event_time="t", timezone="UTC", where=where)
+    with pytest.raises(DataError, match="known only after their prediction time"):
+        build_requests(ledger, dataset, ingest(ledger, dataset).output, [], "t - INTERVAL 1 HOUR")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_it_says_which_input_changed(ledger: Ledger) -> None:
     ledger.once("step", "s", {"data": one}, step, code="c1")
     changed = ledger.once("step", "s", {"data": two}, step, code="c1")
     assert changed.why == f"data: dataset:flights@{one.version} → dataset:flights@{two.version}"
-    assert ledger.once("step", "s", {"data": two}, step, code="c2").why == "code: c1 → c2"
+    assert ledger.once("step", "s", {"data": two}, step, code="c2").why == "Tidemill's own code for it, or a library's version"
     assert ledger.once("step", "s", {"data": two, "more": 1}, step, code="c2").why == "more: nothing → 1"
 
 
