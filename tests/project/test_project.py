@@ -46,7 +46,7 @@ def test_declarations_inside_others_and_in_containers_are_found(tmp_path: Path) 
 
 
 def test_files_of_a_project_import_each_other(tmp_path: Path) -> None:
-    found = project(tmp_path / "p", flights=FLIGHTS, more="from flights import flights\nsame = flights\n")
+    found = project(tmp_path / "p", trips=FLIGHTS, more="from trips import flights\nsame = flights\n")
     assert len(found.all(Dataset)) == 1
 
 

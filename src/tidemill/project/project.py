@@ -7,11 +7,13 @@ generic type in `core`, named by kind and name.
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TypeVar
 
 from tidemill.core import Damaged, Declaration, DefinitionError, TidemillError, UnknownName, version_of, walk
@@ -121,6 +123,29 @@ def _collect(found: dict[tuple[str, str], Declaration], declaration: Declaration
         )
 
 
+class _Uncached(SourceFileLoader):
+    """Reads a file's source each time, and leaves no byte code behind."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of a project's folder; all others are found as ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        places = [str(self.folder)] if path is None else [place for place in path if _of_project(place, self.folder)]
+        for place in places:
+            spec = FileFinder(place, (_Uncached, [".py"])).find_spec(fullname)
+            if spec is not None and spec.loader is not None:
+                return spec
+        return None
+
+
 _imported: set[str] = set()  # modules of projects: another project may have files of the same names, and a file may have changed
 
 
@@ -132,7 +157,7 @@ def _forget() -> None:
 
 def _import(path: Path) -> ModuleType:
     name = f"_tidemill_project_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -153,17 +178,16 @@ def _import(path: Path) -> ModuleType:
 @contextmanager
 def _importing(folder: Path) -> Iterator[None]:
     """Files of the folder can import each other. Their byte code is not kept: it is dated by the second, too coarse for an edit."""
-    before = set(sys.modules)
+    before, finder = set(sys.modules), _Finder(folder)
     sys.path.insert(0, str(folder))
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
+        sys.meta_path.remove(finder)
         sys.path.remove(str(folder))
         new = {name: getattr(sys.modules.get(name), "__file__", None) for name in set(sys.modules) - before}
-        for name, file in new.items():
-            if file is not None and _of_project(file, folder):
-                _imported.add(name)
-                Path(importlib.util.cache_from_source(file)).unlink(missing_ok=True)
+        _imported.update(name for name, file in new.items() if _of_project(file, folder))
 
 
 def _of_project(file: str | None, folder: Path) -> bool:
