@@ -25,6 +25,7 @@ demo: setup  ## replay a year of flights: a model kept in the loop against the s
 
 test: setup  ## all tests but torture (under 10 minutes)
 	@scripts/apt-packages libgomp1 chromium
+	@scripts/mlflow-client
 	@$(BIN)/python -m pytest -q -n 2
 
 check: setup  ## format, lint, types, import contracts, budgets
@@ -48,7 +49,9 @@ format: setup  ## format, and mend what ruff can mend
 lock: setup  ## write requirements.lock after a change of dependencies (UPGRADE=--upgrade: newest of all)
 	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal $(UPGRADE) \
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file requirements.lock
+	@$(BIN)/uv pip compile --quiet tests/clients/requirements.in --universal --python-version 3.11 $(UPGRADE) \
+	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file tests/clients/requirements.lock
 
 clean:  ## remove .venv, caches and build output (a project's .tidemill stays)
-	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf .venv .venv-mlflow dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

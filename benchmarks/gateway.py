@@ -97,7 +97,7 @@ def bodies_of(folder: Path) -> dict[str, list[bytes]]:
     rows = np.random.default_rng(1).integers(0, len(endpoint.requests), REQUESTS)
     keys = [key.decode() for key in endpoint.requests.keys[rows].tolist()]
     times = (np.datetime64(0, "us") + endpoint.requests.at[rows]).astype("datetime64[s]").astype(str).tolist()
-    end = session.status()["branch"]["now"]
+    end = session.status()["deployments"][0]["branch"]["now"]
     session.close()
     online = [{"rows": [{"flight_id": key}], "at": end} for key in keys]
     offline = [{"rows": [{"flight_id": key}], "at": f"{at}Z"} for key, at in zip(keys, times, strict=True)]

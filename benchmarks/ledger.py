@@ -88,8 +88,11 @@ def main() -> None:
         (folder / "blob").write_bytes(b"made")
         on_disk = Records(folder / "records.db")
         pairs = {
-            "on disk": (ours(Ledger(on_disk, FolderBlobs(folder / "blobs"))), raw(str(folder / "raw.db"), folder / "blob")),
-            "in memory": (ours(Ledger(Records(None), MemoryBlobs())), raw(":memory:", folder / "blob")),
+            "on disk": (
+                ours(Ledger(on_disk, FolderBlobs(folder / "blobs"), lambda: 0)),
+                raw(str(folder / "raw.db"), folder / "blob"),
+            ),
+            "in memory": (ours(Ledger(Records(None), MemoryBlobs(), lambda: 0)), raw(":memory:", folder / "blob")),
         }
         for place, (mine, other) in pairs.items():
             for what, values in mine.items():

@@ -83,7 +83,7 @@ def open_readers(connection: duckdb.DuckDBPyConnection, folder: Path) -> tuple[d
     """A reader for each view and one for all, the whole way from files; and the requests."""
     for name in ("departures", "weather"):
         connection.execute(f"COPY {name} TO '{folder / name}.parquet'")
-    ledger = Ledger(Records(None), MemoryBlobs())
+    ledger = Ledger(Records(None), MemoryBlobs(), lambda: 0)
     readers, logs, views = {}, {}, declare(folder)
     for view in views:
         version = build(ledger, view, ingest(ledger, view.dataset).output).output

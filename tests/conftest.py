@@ -1,13 +1,34 @@
-"""Adapters for the tests: those that we ship, in memory and on disk. What differs between them appears here and nowhere else."""
+"""Adapters for the tests: those that we ship, in memory and on disk. What differs between them appears here and nowhere else.
+
+And which tests go to one worker, where several share the work.
+"""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore
 from tidemill.ledger import Ledger
 from tidemill.store import Blobs, FolderBlobs, MemoryBlobs, Records
+
+# What these share is built once in each worker, and takes long. (pytest-xdist's own groups, `--dist loadgroup`, do nothing with
+# pytest 9.2: its issue 1386.)
+TOGETHER = ("tests/flights/", "tests/training/test_leaks.py", "tests/loop/test_compare.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests go to the workers one by one, but those of TOGETHER as one: these first, the most numerous ahead."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+    return Together(config, log)
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -39,7 +60,7 @@ def online(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnlineSto
 def ledger() -> Iterator[Ledger]:
     """A ledger in memory."""
     records = Records(None)
-    yield Ledger(records, MemoryBlobs())
+    yield Ledger(records, MemoryBlobs(), count().__next__)
     records.close()
 
 
@@ -47,5 +68,5 @@ def ledger() -> Iterator[Ledger]:
 def folder_ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A ledger on disk."""
     records = Records(tmp_path / "state" / "records.db")
-    yield Ledger(records, FolderBlobs(tmp_path / "state" / "blobs"))
+    yield Ledger(records, FolderBlobs(tmp_path / "state" / "blobs"), count().__next__)
     records.close()

@@ -1,11 +1,13 @@
 """Other processes for tests: start one, wait for what it says, kill it."""
 
+import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 
@@ -36,10 +38,16 @@ class Other:
         self.process.wait()
 
 
-def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a few lines in a process of their own, to the end."""
+def run_python(code: str, *arguments: object, prepare: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a few lines in a process of their own, to the end; `prepare` is called there before."""
     call = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(call, capture_output=True, text=True, timeout=120, check=False, preexec_fn=prepare)
+
+
+def heed_modes() -> None:
+    """For a child before it runs a program: root, too, may then write only what the modes of files allow (Linux)."""
+    if os.getuid() == 0:
+        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 
 
 @contextmanager
@@ -49,6 +57,26 @@ def other(code: str, *arguments: object) -> Iterator[Other]:
     process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Other(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of ours (`tidemill` with these arguments and `--json`), and its address; killed at the end if it still runs."""
+    call = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        with suppress(ValueError):
+            json.loads(text)
+            break
+    try:
+        yield process, json.loads(text)["url"]
     finally:
         if process.poll() is None:
             process.kill()

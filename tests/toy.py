@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def write_project(folder: Path, rows: Iterable[Row] | None = None, *, declaratio
 
 def in_memory() -> Ledger:
     """A ledger that ends with the test."""
-    return loop.prepare(Ledger(Records(None), MemoryBlobs()))
+    return loop.prepare(Ledger(Records(None), MemoryBlobs(), count().__next__))
 
 
 @dataclass(frozen=True)

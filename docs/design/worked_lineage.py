@@ -10,7 +10,7 @@ from tidemill.store import FolderBlobs, Records
 
 scratch = TemporaryDirectory()
 folder = Path(scratch.name)
-ledger = Ledger(Records(folder / "records.db"), FolderBlobs(folder / "blobs"))
+ledger = Ledger(Records(folder / "records.db"), FolderBlobs(folder / "blobs"), lambda: 0)
 rows = b"id,delay\n1,5\n2,31\n"
 
 

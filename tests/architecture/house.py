@@ -196,6 +196,19 @@ def pure_core(modules: list[Module]) -> list[str]:
     return complaints
 
 
+def clock_at_the_edges(modules: list[Module]) -> list[str]:
+    """The wall clock is read where a person or a request comes in, and where a project opens its ledger; below that, `now` or `wall` is an
+    argument. Monotonic timers are free."""
+    clock = re.compile(r"(^|\.)(time\.time(_ns)?|(datetime|date)\.(now|utcnow|today))$")
+    return [
+        f"{module.path}:{node.lineno}: `{ast.unparse(node.func)}()` reads the wall clock"
+        for module in modules
+        if module.stage not in {"cli", "web", "session", "project"}
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and clock.search(ast.unparse(node.func))
+    ]
+
+
 def short_files(modules: list[Module]) -> list[str]:
     """A file holds one concept in at most 400 code lines (blank lines, comments and docstrings are free). Split it by concept."""
     return [

@@ -19,6 +19,7 @@ SOURCE_RULES: list[Rule] = [
     house.finished,
     house.no_pickle,
     house.pure_core,
+    house.clock_at_the_edges,
     house.short_files,
     house.short_functions,
 ]
@@ -75,6 +76,8 @@ def test_tests_use_the_adapters_that_we_ship() -> None:
         (house.pure_core, "tidemill/core/instants.py", "def f(path):\n    return open(path)"),
         (house.pure_core, "tidemill/core/statistics.py", "x = np.random.default_rng()"),
         (house.pure_core, "tidemill/core/statistics.py", "x = np.random.normal(0, 1)"),
+        (house.clock_at_the_edges, "tidemill/ledger/journal.py", "at = time.time_ns() // 1000"),
+        (house.clock_at_the_edges, "tidemill/serving/gateway.py", "at = datetime.now(UTC)"),
         (house.short_files, "tidemill/core/ref.py", "x = 1\n" * 401),
         (house.short_functions, "tidemill/core/ref.py", ("def f():\n" + "    x = 1\n" * 20 + "\n") * 3),
         (house.few_mocks, "tests/test_x.py", "from unittest.mock import Mock\nx = Mock()\n" + "y = 1\n" * 400),
@@ -98,6 +101,8 @@ def test_a_planted_violation_is_found(rule: Rule, path: str, text: str) -> None:
         ("tidemill/web/app.py", "from tidemill.registry.web import routes"),
         ("tidemill/cli/main.py", "from tidemill.registry import cli"),
         ("tidemill/registry/cards.py", "from tidemill.registry.versions import promote"),
+        ("tidemill/ledger/ledger.py", "started = time.monotonic()"),
+        ("tidemill/session/session.py", "now = time.time_ns() // 1000"),
         ("tidemill/core/statistics.py", "def f(seed):\n    return np.random.default_rng(seed)"),
     ],
 )

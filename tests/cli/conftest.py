@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,12 @@ TIDEMILL = Path(sys.executable).parent / "tidemill"
 
 @pytest.fixture
 def tidemill() -> Command:
-    """Run a command to its end: `tidemill("status", "--json", folder=…)`."""
+    """Run a command to its end: `tidemill("status", "--json", folder=…)`; `prepare` is called in its process before."""
 
-    def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, folder: Path | None = None, prepare: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
         call = [str(TIDEMILL), *(["-C", str(folder)] if folder else []), *arguments]
         environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
-        return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False, env=environment, cwd=folder or "/")
+        options: dict[str, Any] = {"env": environment, "cwd": folder or "/", "preexec_fn": prepare}
+        return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False, **options)
 
     return run

@@ -1,8 +1,12 @@
 """Every command: help, output for people and for programs, errors with their four parts and exit codes."""
 
 import json
+import os
+import pwd
 import re
 import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,10 @@ from click.testing import CliRunner
 
 import tidemill as package
 from cli.conftest import Command
-from tidemill.cli import COMMANDS
+from processes import heed_modes
 from tidemill.cli import tidemill as cli
+from tidemill.features import LmdbOnline
+from tidemill.session import Session
 from toy import DECLARATIONS, make_rows, write_project
 
 
@@ -25,7 +31,7 @@ def of_json(done: subprocess.CompletedProcess[str]) -> Any:
 def test_help_lists_every_command_and_every_command_has_help(tidemill: Command) -> None:
     found = tidemill("--help")
     assert found.returncode == 0
-    for name in [*COMMANDS, "policy compare"]:
+    for name in [*cli.commands, "policy compare"]:
         assert name == "policy compare" or re.search(rf"^  {name} ", found.stdout, re.MULTILINE), name
         text = CliRunner().invoke(cli, [*name.split(), "--help"], prog_name="tidemill")
         assert text.exit_code == 0, text.output
@@ -76,33 +82,113 @@ def test_replay_says_what_is_missing_in_the_settings(tidemill: Command, tmp_path
 # ── run, status, up's view ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_run_makes_a_champion_then_says_that_nothing_is_to_be_done_then_what_changed(tidemill: Command, tmp_path: Path) -> None:
-    """Rows of this very week: the command reads the machine's clock."""
-    from datetime import UTC, datetime, timedelta
+LOOSE = DECLARATIONS.replace("max_ece=0.12", "max_ece=0.5").replace('holdout="8d"', 'holdout="12d"')
 
-    shift = (
-        datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1) - make_rows()[-1]["sent"].replace(hour=0)
-    )
-    days = timedelta(days=shift.days)
+
+def write_live(folder: Path, declarations: str = LOOSE) -> Path:
+    """A project with rows of this very week: the command reads the machine's clock."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = timedelta(days=(today - timedelta(days=1) - make_rows()[-1]["sent"].replace(hour=0)).days)
     rows = [row | {name: row[name] and row[name] + days for name in ("sent", "booked", "arrived")} for row in make_rows()]
-    loose = DECLARATIONS.replace("max_ece=0.12", "max_ece=0.5").replace('holdout="8d"', 'holdout="12d"')
-    folder = write_project(tmp_path / "live", rows, declarations=loose)
-    first = of_json(tidemill("run", "--json", folder=folder))
-    assert first["champion"] == "trees/1"
+    return write_project(folder, rows, declarations=declarations)
+
+
+def test_run_makes_a_champion_then_says_that_nothing_is_to_be_done_then_what_changed(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_live(tmp_path / "live")
+    (first,) = of_json(tidemill("run", "--json", folder=folder))["deployments"]
+    assert (first["name"], first["champion"], first["instead_of"]) == ("late", "trees/1", "")
     assert [one["kind"] for one in first["decisions"]] == ["gates passed", "promoted"]
     assert not any(step["cached"] for step in first["steps"])
     again = tidemill("run", folder=folder)
     assert again.returncode == 0, again.stderr
     assert "all cached" in again.stdout
     assert "no reason to train: the champion stays" in again.stdout
-    (folder / "parcels.py").write_text(loose.replace('windows=["12h", "3d"]', 'windows=["12h", "5d"]'))
+    (folder / "parcels.py").write_text(LOOSE.replace('windows=["12h", "3d"]', 'windows=["12h", "5d"]'))
     changed = tidemill("run", folder=folder)
     assert changed.returncode == 0, changed.stderr
     assert re.search(r"changed\s+views\.depot_recent.*3d.*5d", changed.stdout.replace("\n", " ")), changed.stdout
     assert re.search(r"dataset deliveries\s+cached", changed.stdout)
     assert re.search(r"view depot_recent\s+ran", changed.stdout)
     status = of_json(tidemill("status", "--json", folder=folder))
-    assert status["branch"]["kind"] == "live"
+    assert status["deployments"][0]["branch"]["kind"] == "live"
+
+
+SECOND = """
+serve_too = tm.Deployment("again", trees, gates=[tm.gates.calibration(max_ece=0.5, bins=5)])
+keep_too = tm.RetrainPolicy(tm.Monitor(serve_too, every="4d"), on=[tm.Never()])
+"""
+
+
+def test_each_deployment_has_its_pass_also_when_one_is_refused(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_live(tmp_path / "live", LOOSE.replace("min_new_labels=100)", "min_new_labels=100, approvals=1)") + SECOND)
+    found = tidemill("run", "--json", folder=folder)
+    assert (found.returncode, found.stderr) == (6, "")
+    late, again = json.loads(found.stdout)["deployments"]
+    assert (late["name"], late["error"], "needs 1 more approvals" in late["what"]) == ("late", "Refused", True)
+    assert (again["name"], again["champion"]) == ("again", "trees/1")
+    refused = tidemill("run", folder=folder)
+    assert (refused.returncode, "needs 1 more approvals" in refused.stderr) == (6, True)
+    assert [refused.stdout.count(text) for text in ("deployment late", "deployment again\n", "6 steps, all cached")] == [1, 1, 1]
+    assert not tidemill("approve", "trees/1", folder=folder).returncode
+    both = of_json(tidemill("run", "--json", folder=folder))["deployments"]
+    assert [(one["name"], one["champion"]) for one in both] == [("late", "trees/1"), ("again", "trees/1")]
+
+
+def test_a_refused_first_model_leaves_its_verdict(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_live(tmp_path / "live", LOOSE.replace("train.y, cat", "1 - train.y, cat"))
+    assert "tidemill run" in tidemill("status", folder=folder).stderr
+    assert tidemill("run", folder=folder).returncode == 6
+    (late,) = of_json(tidemill("status", "--json", folder=folder))["deployments"]
+    assert (late["name"], late["refused"]["kind"], late["refused"]["subject"]) == ("late", "gate refused", "trees/1")
+    assert "log_loss gain -" in late["refused"]["why"]
+    status = tidemill("status", folder=folder).stdout.replace("\n", " ")
+    assert re.search(r"late: no version serves yet refused .* the gates refused the first live model, trees/1: better", status), status
+    for what in ([], ["trees/1"]):
+        assert re.search(r"gate refused trees/1: better", tidemill("why", *what, folder=folder).stdout)
+
+
+def test_two_policies_of_one_deployment_are_one_too_many(tidemill: Command, copied: Path) -> None:
+    (copied / "parcels.py").write_text(DECLARATIONS + COMPARISON)
+    found = tidemill("run", folder=copied)
+    assert (found.returncode, "next: declare one for each deployment" in found.stderr) == (3, True), found.stderr
+
+
+def test_the_first_run_says_that_the_replay_no_longer_serves(tidemill: Command, copied: Path) -> None:
+    (copied / "parcels.py").write_text(LOOSE)
+    (late,) = of_json(tidemill("status", "--json", folder=copied))["deployments"]
+    told = tidemill("run", folder=copied)
+    assert f"`tidemill up` now serves the live branch instead of the replay {late['branch']['id']}" in told.stdout, (
+        told.stdout + told.stderr
+    )
+    assert "instead of" not in tidemill("run", folder=copied).stdout
+    both = tidemill("why", "trees/1", folder=copied).stdout
+    assert re.search(r"  live  promoted trees/1", both), both
+    assert re.search(r"  replay  promoted trees/1", both), both
+    (copied / "parcels.py").write_text(DECLARATIONS)
+    again = tidemill("replay", folder=copied).stdout.replace("\n", " ")
+    assert "go on with the live branch live-late, not with this replay" in again, again
+
+
+def test_each_deployment_has_its_own_report(tidemill: Command, copied: Path) -> None:
+    (copied / "parcels.py").write_text(DECLARATIONS + SECOND)
+    assert "replay-late.html" in tidemill("replay", "--deployment", "late", folder=copied).stdout.replace("\n", "")
+    unknown = tidemill("replay", "--deployment", "nobody", folder=copied)
+    assert (unknown.returncode, "available: late, again" in unknown.stderr) == (2, True), unknown.stderr
+
+
+def test_an_approval_names_a_person_and_the_user_of_the_machine(tidemill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_live(tmp_path / "live", LOOSE.replace("min_new_labels=100)", "min_new_labels=100, approvals=1)"))
+    waits = tidemill("run", folder=folder)
+    assert (waits.returncode, "trees/1 passed its gates and needs 1 more approvals" in waits.stderr) == (6, True), waits.stderr
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.setenv(name, "somebody else")
+    for who in (["--who", "Ann"], []):
+        assert tidemill("approve", "trees/1", *who, folder=folder).returncode == 0
+    assert of_json(tidemill("run", "--json", folder=folder))["deployments"][0]["champion"] == "trees/1"
+    user = pwd.getpwuid(os.getuid()).pw_name
+    session = Session(folder)
+    found = [one for one in session.ledger.decisions(session.branch.id) if one.kind == "approved"]
+    assert [(one.who, one.evidence) for one in found] == [("Ann", {"user": user}), (user, {"user": user})]
 
 
 def test_status_for_people_and_programs(tidemill: Command, kept: Path) -> None:
@@ -111,9 +197,11 @@ def test_status_for_people_and_programs(tidemill: Command, kept: Path) -> None:
     for text in ("parcels", "deployment late: trees/", "champion", "passed"):
         assert text in found.stdout
     plain = of_json(tidemill("status", "--json", folder=kept))
-    assert plain["deployments"][0]["champion"]["label"] == next(v["label"] for v in plain["versions"] if v["role"] == "champion")
-    assert plain["alerts"]
-    assert plain["retrainings"]
+    (late,) = plain["deployments"]
+    assert late["champion"]["label"] == next(v["label"] for v in late["versions"] if v["role"] == "champion")
+    assert late["alerts"]
+    assert late["retrainings"]
+    assert "watched" in found.stdout
 
 
 # ── lineage, why ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,6 +258,17 @@ def test_why_a_version_serves_and_why_a_step_ran(tidemill: Command, kept: Path) 
     assert "first time" in tidemill("why", "deliveries", folder=kept).stdout
     missing = tidemill("why", "nothing", folder=kept)
     assert (missing.returncode, "nothing is known about 'nothing'" in missing.stderr) == (2, True)
+
+
+def test_the_past_can_be_asked_about_while_the_files_are_wrong(tidemill: Command, copied: Path) -> None:
+    """Lineage and why read the ledger; what reads the declarations says file and line."""
+    (copied / "parcels.py").write_text(DECLARATIONS + "serve = (\n")
+    line = len(DECLARATIONS.splitlines()) + 1
+    assert "source:parcels.csv" in tidemill("lineage", "prediction:p118-003", folder=copied).stdout
+    assert of_json(tidemill("why", "trees/2", "--json", folder=copied))[0]["kind"] == "retrained"
+    found = tidemill("status", folder=copied)
+    assert (found.returncode, f"where: {copied / 'parcels.py'}:{line}" in found.stderr) == (2, True), found.stderr
+    assert {name for name, ok in checks(tidemill("doctor", "--json", folder=copied)).items() if not ok} == {"declarations"}
 
 
 # ── doctor ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -289,6 +388,63 @@ def test_approving_what_does_not_wait_is_refused(tidemill: Command, copied: Path
     assert (found.returncode, "trees/1 is not waiting for approval" in found.stderr) == (2, True)
 
 
+# ── a state that cannot be written ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def locked(copied: Path) -> Iterator[Path]:
+    """A project whose state nobody may write, root neither if it heeds modes."""
+    subprocess.run(["chmod", "-R", "a-w", copied / ".tidemill"], check=True)
+    yield copied
+    subprocess.run(["chmod", "-R", "u+w", copied / ".tidemill"], check=True)
+
+
+@pytest.mark.parametrize("command", ["status", "lineage late", "lineage prediction:p100-003", "why trees/1", "why", "doctor"])
+def test_a_state_that_cannot_be_written_can_be_read(tidemill: Command, locked: Path, command: str) -> None:
+    state = locked / ".tidemill"
+    before = sorted(state.rglob("*"))
+    found = tidemill(*command.split(), folder=locked, prepare=heed_modes)
+    assert (found.returncode, found.stderr) == (0, ""), found.stdout
+    assert sorted(state.rglob("*")) == before
+
+
+@pytest.mark.parametrize("there", [[], ["online"], ["online", "log"]])
+def test_a_server_says_what_it_must_write(tidemill: Command, locked: Path, there: list[str]) -> None:
+    """Also when the one or the other is there and may be written."""
+    state = locked / ".tidemill"
+    state.chmod(0o755)
+    for name in there:
+        (state / name).mkdir()
+    if "log" in there:
+        (state / "log" / "late.jsonl").touch()
+        (state / "log" / "late.jsonl").chmod(0o444)
+        (state / "log").chmod(0o555)
+    state.chmod(0o555)
+    found = tidemill("up", "--port", "0", folder=locked, prepare=heed_modes)
+    place, what = (state / "online", "the online store") if not there else (state / "log", "the log of answers")
+    assert found.returncode == 4
+    assert f"cannot write {what}: Permission denied" in found.stderr
+    assert f"where: {place}" in found.stderr
+    assert f"next: give this user the right to write; a server writes its online store and the log of answers below {state}" in found.stderr
+
+
+def test_an_online_store_that_is_there_and_may_not_be_written_is_said(tidemill: Command, locked: Path) -> None:
+    folder = locked / ".tidemill" / "online"
+    folder.parent.chmod(0o755)
+    LmdbOnline(folder).close()
+    subprocess.run(["chmod", "-R", "a-w", locked / ".tidemill"], check=True)
+    found = tidemill("up", "--port", "0", folder=locked, prepare=heed_modes)
+    assert (found.returncode, "cannot write the online store: Permission denied" in found.stderr) == (4, True), found.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "replay", "approve trees/9"])
+def test_what_must_write_says_so(tidemill: Command, locked: Path, command: str) -> None:
+    found = tidemill(*command.split(), folder=locked, prepare=heed_modes)
+    assert found.returncode == 4
+    assert f"where: {locked / '.tidemill' / 'writer.lock'}" in found.stderr
+    assert "next: give this user the right to write" in found.stderr
+
+
 # ── policies ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 COMPARISON = """
@@ -308,7 +464,6 @@ def test_policies_are_compared_and_nothing_that_serves_moves(tidemill: Command, 
     assert [(one["model"], one["policy"]) for one in found["policies"]] == [("trees", "on drop of log_loss"), ("trees", "never")]
     (copied / "parcels.py").write_text(DECLARATIONS)
     after = of_json(tidemill("status", "--json", folder=copied))
-    assert after["branch"] == before["branch"]
     assert after["deployments"] == before["deployments"]
 
 

@@ -62,6 +62,31 @@ def test_a_file_becomes_a_project_that_answers(tmp_path: Path) -> None:
     session.close()
 
 
+def test_rows_without_a_time_are_left_out_of_requests_and_labels(tmp_path: Path) -> None:
+    told = init(write(tmp_path, PLAIN | {"at": ["" if i % 3 == 0 else at for i, at in enumerate(TIMES)]}), "--label-known", "2d")
+    assert "300 rows without a time are left out" in told["notes"]
+    assert told["champion"] == "boosted/1"
+
+
+def test_a_guessed_delay_of_the_label_is_called_an_assumption(tmp_path: Path) -> None:
+    told = init(write(tmp_path, PLAIN))
+    assert any(note.startswith("known 1d after the request is an assumption") for note in told["notes"])
+    assert not any("sticky_by" in path.read_text() for path in (tmp_path / "project").glob("*.py"))  # three cities: too few to split by
+
+
+def test_stopped_halfway_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write(tmp_path, PLAIN)
+
+    def stop(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tidemill.loop.prepare", stop)
+    result = CliRunner().invoke(tidemill, ["init", str(data), "--into", str(tmp_path / "p"), "--yes", "--label-known", "2d"])
+    monkeypatch.undo()
+    assert (result.exit_code, "; tidemill run" in result.stderr) == (130, True)
+    assert "serves deployment y" in run(tmp_path / "p", "run")
+
+
 def test_change_one_line_and_be_told(tmp_path: Path) -> None:
     told = init(write(tmp_path, PLAIN), "--label-known", "2d")
     path, line = told["edit"].rsplit(":", 1)
@@ -69,7 +94,7 @@ def test_change_one_line_and_be_told(tmp_path: Path) -> None:
     assert lines[int(line) - 1].strip() == told["edit_line"] == 'windows=["6h", "1d", "7d"],'
     lines[int(line) - 1] = '    windows=["3d"],'
     Path(path).write_text("\n".join(lines) + "\n")
-    again = json.loads(run(tmp_path / "project", "run", "--json"))
+    (again,) = json.loads(run(tmp_path / "project", "run", "--json"))["deployments"]
     cached = {step["step"]: step["cached"] for step in again["steps"]}
     assert cached == {"dataset requests": True, "dataset labels": True, "requests": True, "view city_history": False, "examples": False}
     assert next("windows" in step["why"] for step in again["steps"] if step["step"] == "view city_history")
@@ -147,7 +172,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes | None, kind: t
     ("changes", "options", "what"),
     [
         ({"at": ["soon"] * ROWS}, [], "no column looks like the answer to --time"),
-        ({"y": [1] * ROWS}, ["--label", "y"], "always true"),
+        ({"y": [1] * ROWS}, ["--label", "y"], "the label 'y' is always '1'"),
+        ({"y": [0] * ROWS}, ["--label", "y"], "the label 'y' is always '0'"),
         ({"y": [""] * ROWS}, ["--label", "y"], "always null"),
         ({"y": [int(i < 3) for i in range(ROWS)]}, [], "too few rows to learn from: 3 rows are true"),
         ({}, ["--label", "x"], r"900 different values; tasks with two \(binary\) are supported"),
@@ -165,6 +191,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes | None, kind: t
         ({"done": [t if y else "" for t, y in zip(TIMES[1:] + TIMES[-1:], Y, strict=True)]}, ["--label-known", "done"], "0 false labels"),
         ({}, ["--key", "city"], "city is no key"),
         ({}, ["--timezone", "Mars"], "is not a time zone"),
+        ({"at": [*TIMES[:-1], "soon"]}, ["--time", "at"], "line 901 of data.csv has 'soon' in column 'at': no time, as 899 others are"),
     ],
 )
 def test_answers_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, Any], options: list[str], what: str) -> None:
@@ -172,6 +199,12 @@ def test_answers_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, A
         init(write(tmp_path, PLAIN | changes), *options)
     assert what.replace(r"\(", "(").replace(r"\)", ")") in str(error.value)
     assert not (tmp_path / "project").exists()
+
+
+def test_a_text_among_numbers_is_noted_with_its_line(tmp_path: Path) -> None:
+    told = init(write(tmp_path, PLAIN | {"size": ["7"] * 300 + ["a lot"] + ["8"] * (ROWS - 301)}), "--label", "y", "--label-known", "1d")
+    (note,) = [note for note in told["notes"] if "size" in note]
+    assert note == "size is read as text: line 302 of data.csv has 'a lot' in column 'size': no number, as 899 others are"
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

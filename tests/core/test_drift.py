@@ -1,7 +1,8 @@
-"""Profiles keep every row and merge like the rows; the drift test alarms at its rate, and sees what it should."""
+"""Profiles keep every row; the drift test alarms at its rate, and sees what it should."""
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import distance
 
 from tidemill.core import drift as d
 from tidemill.core.errors import DataError, DefinitionError
@@ -29,6 +29,19 @@ def profile(rows=900, days=90, features=3, seed=0, first=0):
     return X, [f"f{at}" for at in range(features)], np.arange(features) == features - 1, first + np.sort(rng.integers(0, days, rows))
 
 
+def counts_of(values, edges, kind="numeric"):
+    """Values of one feature, counted into given bins."""
+    bins = d.Profile(("x",), (kind,), (np.asarray(edges, dtype=np.float64),), np.zeros(0, dtype=np.int64), ())
+    column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
+    return d.profile_like(bins, column, np.zeros(len(column))).counts[0].sum(axis=0)
+
+
+def between(profile, first, last):
+    """The profile of the days first to last, both included."""
+    keep = (profile.blocks >= first) & (profile.blocks <= last)
+    return replace(profile, blocks=profile.blocks[keep], counts=tuple(table[keep] for table in profile.counts))
+
+
 # --- bins
 
 
@@ -39,7 +52,7 @@ def test_no_value_is_dropped(reference, values, bins):
     assert len(edges) <= 2 * bins - 2
     assert (np.diff(edges) > 0).all()
     assert np.isfinite(edges).all()
-    counts = d.histogram(values, edges)
+    counts = counts_of(values, edges)
     assert len(counts) == len(edges) + 4
     assert counts.sum() == len(values)
     assert counts[-1] == np.isnan(values).sum()
@@ -53,28 +66,28 @@ def test_bins_are_closed_above(values, bins):
     finite = np.array([value for value in values if math.isfinite(value)])
     bounds = [-math.inf, *edges, math.inf]
     by_hand = [((finite > low) & (finite <= high)).sum() for low, high in pairwise(bounds)]
-    assert d.histogram(values, edges)[:-3].tolist() == by_hand
+    assert counts_of(values, edges)[:-3].tolist() == by_hand
 
 
 def test_distinct_values_fall_into_bins_of_equal_mass():
     values = np.random.default_rng(0).normal(size=1000)
-    assert (d.histogram(values, d.bin_edges(values))[:10] == 100).all()
+    assert (counts_of(values, d.bin_edges(values))[:10] == 100).all()
 
 
 def test_an_outlier_squeezes_nobody():
     values = np.append(np.random.default_rng(0).normal(size=999), 1e12)
-    assert (d.histogram(values, d.bin_edges(values))[:10] == 100).all()
+    assert (counts_of(values, d.bin_edges(values))[:10] == 100).all()
 
 
 @pytest.mark.parametrize("atom", [-5.0, 0.0, 5.0])
 def test_a_value_of_most_rows_has_a_bin_of_its_own(atom):
     values = np.where(np.arange(1000) % 10 < 8, atom, np.random.default_rng(0).normal(size=1000))
-    assert 800 in d.histogram(values, d.bin_edges(values))
+    assert 800 in counts_of(values, d.bin_edges(values))
 
 
 def test_few_values_have_a_bin_each():
     values = [0] * 990 + [1] * 9 + [2]
-    assert d.histogram(values, d.bin_edges(values)).tolist() == [990, 9, 1, 0, 0, 0, 0]
+    assert counts_of(values, d.bin_edges(values)).tolist() == [990, 9, 1, 0, 0, 0, 0]
 
 
 def test_bins_need_two():
@@ -85,8 +98,8 @@ def test_bins_need_two():
 def test_codes_have_bins_and_the_rest_share_one():
     codes = d.known_codes([3, 3, 1, 1, 1, 8, math.nan, math.inf], limit=2)
     assert codes.tolist() == [1, 3]
-    assert d.histogram([1, 3, 3, 8, 2, math.inf, 99, math.nan], codes, "category").tolist() == [1, 2, 4, 1]
-    assert d.histogram([1, math.nan], [], "category").tolist() == [1, 1]
+    assert counts_of([1, 3, 3, 8, 2, math.inf, 99, math.nan], codes, "category").tolist() == [1, 2, 4, 1]
+    assert counts_of([1, math.nan], [], "category").tolist() == [1, 1]
 
 
 # --- distances
@@ -121,16 +134,9 @@ def test_psi_without_change_is_about_its_noise():
     assert np.mean(found) == pytest.approx(9 * (1 / 5000 + 1 / 700), rel=0.1)
 
 
-@EXACT
-@given(COUNTS, COUNTS)
-def test_jensen_shannon_is_scipys(p, q):
-    assert d.jensen_shannon(p, q) == pytest.approx(distance.jensenshannon(p, q, base=2) ** 2, abs=1e-9)
-
-
 def test_an_empty_histogram_cannot_be_compared():
-    for compare in (d.psi, d.jensen_shannon):
-        with pytest.raises(DataError, match="without rows"):
-            compare([0, 0], [1, 2])
+    with pytest.raises(DataError, match="without rows"):
+        d.psi([0, 0], [1, 2])
 
 
 # --- profiles
@@ -142,24 +148,13 @@ def test_each_day_has_the_histogram_of_its_rows():
     assert found.rows.sum() == len(X)
     for at in range(3):
         for day, counts in zip(found.blocks, found.counts[at], strict=True):
-            assert counts.tolist() == d.histogram(X[days == day, at], found.edges[at], found.kinds[at]).tolist()
-
-
-@EXACT
-@given(st.integers(0, 900), st.integers(0, 1000))
-def test_merging_profiles_is_profiling_the_rows_together(cut, seed):
-    X, names, categorical, days = profile()
-    whole = d.build_profile(X, names, categorical, days)
-    order = np.random.default_rng(seed).permutation(900)
-    left, right = (d.profile_like(whole, X[rows], days[rows]) for rows in (order[:cut], order[cut:]))
-    assert d.merge(left, right).to_dict() == whole.to_dict()
-    assert d.merge(right, left).to_dict() == whole.to_dict()
+            assert counts.tolist() == counts_of(X[days == day, at], found.edges[at], found.kinds[at]).tolist()
 
 
 def test_a_profile_survives_json():
     X, names, categorical, days = profile()
     found = d.build_profile(X, names, categorical, days)
-    for each in (found, found.between(-9, -1)):
+    for each in (found, between(found, -9, -1)):
         again = d.Profile.from_dict(json.loads(json.dumps(each.to_dict(), allow_nan=False)))
         assert again.to_dict() == each.to_dict()
         assert [table.shape for table in again.counts] == [table.shape for table in each.counts]
@@ -171,9 +166,9 @@ def test_profiles_of_other_bins_do_not_mix():
     X, names, categorical, days = profile()
     found = d.build_profile(X, names, categorical, days)
     with pytest.raises(DataError, match="'f0' has other bins"):
-        d.merge(found, d.build_profile(X + 1, names, categorical, days))
+        d.DriftTest(found, 7).run(d.build_profile(X + 1, names, categorical, days))
     with pytest.raises(DataError, match="different features"):
-        d.merge(found, d.build_profile(X, ["a", "f1", "f2"], categorical, days))
+        d.DriftTest(found, 7).run(d.build_profile(X, ["a", "f1", "f2"], categorical, days))
     with pytest.raises(DataError, match="do not fit"):
         d.profile_like(found, X[:, :2], days)
     with pytest.raises(DataError, match="do not fit"):
@@ -206,9 +201,8 @@ def test_missing_values_are_drift():
     window[:, ::10, 1] = np.nan
     found = drift_of(normal(90), window)
     assert found.drifted
-    first = found.features[0]
-    assert (first.name, first.missing_before, first.missing_now) == ("f1", 0, 0.1)
-    assert first.psi > found.features[1].psi
+    assert [one.name for one in found.features] == ["f1", "f0"]
+    assert found.features[0].psi > found.features[1].psi
 
 
 @pytest.mark.parametrize("odd", [math.inf, -math.inf, 1e9])
@@ -259,7 +253,7 @@ def test_days_without_rows_are_on_the_calendar_but_not_in_the_way():
     work = np.flatnonzero(np.arange(97) % 7 < 5)
     X = np.random.default_rng(0).normal(size=(len(work) * 50, 2))
     whole = d.build_profile(X, ["a", "b"], [False, False], np.repeat(work, 50))
-    found = d.DriftTest(whole.between(0, 89), 7).run(whole.between(91, 97))
+    found = d.DriftTest(between(whole, 0, 89), 7).run(between(whole, 91, 97))
     assert (found.testable, found.drifted, found.reference_blocks) == (True, False, 12)
 
 
@@ -270,7 +264,7 @@ def test_a_wrong_window_is_refused():
     with pytest.raises(DataError, match="spans 90 days"):
         test.run(reference)
     with pytest.raises(DataError, match="needs rows"):
-        test.run(reference.between(500, 600))
+        test.run(between(reference, 500, 600))
     with pytest.raises(DataError, match="other bins"):
         test.run(d.build_profile(X + 1, names, categorical, days))
     for wrong in ({"days": 0}, {"days": 7, "alpha": 1.0}):
@@ -299,7 +293,7 @@ def simulated(rng, days, rows, features, sd, rho, change=0.0, thin=None):
         counts[thin[0]] = rng.binomial(counts[thin[0]], thin[1])
     names = tuple(f"f{at}" for at in range(features))
     whole = d.Profile(names, ("numeric",) * features, (DECILES,) * features, np.arange(days), tuple(counts.transpose(1, 0, 2)))
-    return whole.between(0, days - 8), whole.between(days - 7, days)
+    return between(whole, 0, days - 8), between(whole, days - 7, days)
 
 
 def share_of_alarms(times, alpha=0.05, days=97, rows=300, features=10, sd=0.1, rho=0.0, seed=0, **more):

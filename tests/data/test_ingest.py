@@ -1,50 +1,15 @@
 """Files → dataset versions: what is wrong is said with file and line and loses nothing; equal content gives equal digests."""
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, TidemillError, Where, instant, version_of
-from tidemill.data import Check, Dataset, Source, fresh, in_range, ingest, not_null, scan, stale, unique
-from tidemill.ledger import Artifact, Ledger, Once
-
-ROWS = "id,t,v,origin\n1,2013-01-01T10:00:00Z,5,JFK\n2,2013-01-01T11:00:00Z,,LGA\n3,2013-01-01T09:00:00Z,7,JFK\n"
-
-
-class Folder:
-    """A project's folder with one file, and datasets declared there at line 3 of flights.py."""
-
-    def __init__(self, folder: Path, ledger: Ledger) -> None:
-        self.folder, self.ledger = folder, ledger
-        self.where = Where(str(folder / "flights.py"), 3)
-        folder.mkdir(exist_ok=True)
-
-    def dataset(self, file: str = "rows.csv", null_values: Sequence[str] = (), **more: Any) -> Dataset:
-        source = Source(file, null_values=null_values, where=self.where)
-        return Dataset("d", {"s": source}, where=self.where, **({"event_time": "t"} | more))
-
-    def ingest(self, rows: str | None = ROWS, **more: Any) -> Once:
-        if rows is not None:
-            (self.folder / "rows.csv").write_text(rows)
-        return ingest(self.ledger, self.dataset(**more))
-
-    def refuses(self, kind: type[TidemillError], what: str, rows: str | None = ROWS, **more: Any) -> TidemillError:
-        """The error of rows that cannot be taken; the failure is recorded and no version made."""
-        with pytest.raises(kind, match=what) as error:
-            self.ingest(rows, **more)
-        assert error.type is kind
-        assert self.ledger.artifacts("dataset") == []
-        assert {found.status for found in self.ledger.executions(kind="dataset")} <= {"failed"}
-        return error.value
-
-
-@pytest.fixture
-def here(tmp_path: Path, ledger: Ledger) -> Folder:
-    return Folder(tmp_path / "project", ledger)
-
+from data.conftest import ROWS, Folder
+from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, instant, version_of
+from tidemill.data import Check, Dataset, Source, fresh, in_range, ingest, not_null, stale, unique
+from tidemill.ledger import Artifact, Ledger
 
 # ── what a version is ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -56,7 +21,7 @@ def test_a_version_has_rows_types_and_a_profile_in_order_of_knowledge(here: Fold
     assert version.meta["profile"]["v"] == {"nulls": 1, "distinct": 2, "min": 5.0, "max": 7.0, "mean": 6.0}
     assert version.meta["first_event"] == instant("2013-01-01T09:00:00Z")
     assert version.meta["last_known"] == instant("2013-01-01T11:00:00Z")
-    rows = scan(here.ledger, version, {"id": ("id", "number"), "known": ("__known", "instant"), "o": ("origin", "text")}, "TRUE")
+    rows = here.scan(version, {"id": ("id", "number"), "known": ("__known", "instant"), "o": ("origin", "text")})
     assert rows["id"].tolist() == [3, 1, 2]  # type: ignore[union-attr]
     assert rows["known"].tolist() == [instant(f"2013-01-01T{hour}:00:00Z") for hour in ("09", "10", "11")]  # type: ignore[union-attr]
     assert rows["o"].texts() == ["JFK", "JFK", "LGA"]  # type: ignore[union-attr]
@@ -102,6 +67,53 @@ def test_a_version_leads_back_to_its_files(here: Folder) -> None:
     assert (edge.role, edge.parent.split("@")[0]) == ("sources", "source:rows.csv")
 
 
+# ── what a query may read ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("table", ["read_csv('{}')", "'{}'", "read_text('{}')", "s WHERE v IN (SELECT v FROM read_csv('{}'))"])
+def test_a_query_reads_its_sources_and_no_other_file(here: Folder, tmp_path: Path, table: str) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(ROWS)
+    here.folder.joinpath("q.sql").write_text(f"SELECT *\nFROM {table.format(other)}")
+    error = here.refuses(DefinitionError, f"it reads {other}, which is no declared source", query="q.sql")
+    assert error.where == f"{here.folder / 'q.sql'}:2"
+
+
+def test_an_expression_reads_its_dataset_and_no_other_file(here: Folder) -> None:
+    version = here.ingest().output
+    with pytest.raises(DefinitionError, match=r"rows\.csv, which is no declared source"):
+        here.scan(version, {"x": (f"(SELECT max(v) FROM read_csv('{here.folder / 'rows.csv'}'))", "number")})
+
+
+@pytest.mark.parametrize(
+    ("sql", "name"),
+    [
+        ("now()", r"now\(\)"),
+        ("current_date", "current_date"),
+        ("CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP"),
+        ("age(t)", r"age\(…\)"),
+        ("ago(INTERVAL 1 DAY)", r"ago\(…\)"),
+        ("(SELECT max(v) FROM s USING SAMPLE 2)", "a sample"),
+        ("CASE WHEN v > 5 THEN list_transform([v], lambda x: x + random())[1] END", r"random\(\)"),
+        ("sum(v) OVER (ORDER BY uuid())", r"uuid\(\)"),
+    ],
+)
+def test_what_gives_another_value_tomorrow_is_refused(here: Folder, sql: str, name: str) -> None:
+    here.folder.joinpath("q.sql").write_text(f"SELECT id, t, 'é' AS e,\n  {sql} AS v\nFROM s")
+    error = here.refuses(DefinitionError, f"'d' cannot be reproduced: {name} gives another value each time", query="q.sql")
+    assert error.where == f"{here.folder / 'q.sql'}:2"
+    version = here.ingest().output
+    with pytest.raises(DefinitionError, match="an expression over dataset 'd' cannot be reproduced"):
+        here.scan(version, {"x": (sql, "number")})
+
+
+def test_a_column_may_be_named_like_the_clock(here: Folder) -> None:
+    version = here.ingest(
+        ROWS.replace(",v,", ",current_date,"), query="SELECT *, now FROM (SELECT *, id AS now FROM s) WHERE current_date > 5"
+    )
+    assert version.output.meta["rows"] == 1
+
+
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -144,11 +156,6 @@ def test_a_broken_zip_says_so(here: Folder, data: bytes) -> None:
     (here.folder / "rows.zip").write_bytes(data)
     error = here.refuses(DataError, "rows.zip cannot be unpacked", rows=None, file="rows.zip")
     assert error.where == str(here.folder / "rows.zip")
-
-
-def test_bytes_that_are_no_csv_say_so(here: Folder) -> None:
-    (here.folder / "rows.csv").write_bytes(b"\xff\xfe\x00\x01binary")
-    assert here.refuses(DataError, "source 'rows.csv' cannot be read", rows=None).where == str(here.folder / "rows.csv")
 
 
 def test_an_unknown_format_is_refused_when_declared() -> None:
@@ -243,7 +250,7 @@ def test_a_zone_that_is_none_is_refused(here: Folder) -> None:
 @pytest.mark.parametrize(
     ("sql", "what", "line"),
     [
-        ("SELECT id,\n  nope AS x, t\nFROM s\n", 'column "nope" not found', 2),
+        ("SELECT id,\n  nope AS x, t\nFROM s\n", "there is no column 'nope'", 2),
         ("SELECT id, t\nFRM s\n", "syntax error", 2),
         ("SELECT id, t\nFROM\n  nowhere\n", "nowhere does not exist", 3),
         ("SELECT id, t FROM s;\nDROP TABLE s;\n", "syntax error", 1),
@@ -331,16 +338,16 @@ def test_stale_data_is_an_alert_and_no_error(here: Folder) -> None:
 def test_an_expression_over_a_version_that_is_wrong_is_said_with_its_place(here: Folder) -> None:
     version = here.ingest().output
     with pytest.raises(DefinitionError, match="nope") as error:
-        scan(here.ledger, version, {"x": ("nope + 1", "number")}, "TRUE", source="flights.py:9")
+        here.scan(version, {"x": ("nope + 1", "number")}, "TRUE", source="flights.py:9")
     assert error.value.where == "flights.py:9"
     with pytest.raises(DataError, match="Could not convert string 'JFK'"):
-        scan(here.ledger, version, {"x": ("origin", "number")}, "TRUE")
+        here.scan(version, {"x": ("origin", "number")}, "TRUE")
 
 
 @pytest.mark.parametrize("expression", ["avg(v) OVER ()", "lead(v) OVER (ORDER BY t)", "row_number() OVER ()"])
 def test_an_expression_may_not_look_at_other_rows(here: Folder, expression: str) -> None:
     with pytest.raises(DefinitionError, match="may only use its own row"):
-        scan(here.ledger, here.ingest().output, {"x": (expression, "number")}, "TRUE")
+        here.scan(here.ingest().output, {"x": (expression, "number")}, "TRUE")
 
 
 def test_a_column_is_named_as_the_query_says_not_as_the_file_does(here: Folder) -> None:

@@ -1,8 +1,13 @@
 """The documentation cannot lag: what a person can set, call, import, ask for or be told is mentioned; links lead somewhere; code runs."""
 
+import doctest
+import inspect
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -13,8 +18,10 @@ from tidemill import core
 from tidemill.cli import tidemill as command_line
 from tidemill.core import TidemillError
 from tidemill.features import STATUS
+from tidemill.ledger import Artifact, Branch, Decision, Edge, Execution, Ledger
 from tidemill.project import SETTINGS
 from tidemill.serving import Answer, Gateway, gateway_routes
+from tidemill.store import Blobs, Records
 from tidemill.web import app
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -82,6 +89,27 @@ def test_public_names_are_described(name: str) -> None:
     assert re.search(rf"\btm\.{re.escape(name)}\b", REFERENCE), f"docs/reference.md does not mention tm.{name}"
 
 
+def parameters(text: str) -> dict[str, inspect.Parameter]:
+    """What a page says of a function's parameters; `…` stands for any value."""
+    scope: dict[str, Any] = {}
+    exec(f"def said({text.replace('…', '...')}): ...", scope)
+    return dict(inspect.signature(scope["said"]).parameters)
+
+
+SIGNATURES = re.findall(r"`@?tm\.([\w.]+)\(([^`]*)\)`", REFERENCE.split("\n## Names", 1)[1])
+
+
+@pytest.mark.parametrize(("name", "text"), SIGNATURES, ids=[name for name, _ in SIGNATURES])
+def test_signatures_are_those_of_the_code(name: str, text: str) -> None:
+    """Names in their order, those that must be named after a star, and the defaults."""
+    said, code = parameters(text), inspect.signature(attrgetter(name)(tidemill)).parameters
+    unsaid = {word for word, parameter in code.items() if parameter.default is not parameter.empty} - said.keys()
+    assert [(word, code[word].kind) for word in code if word not in unsaid] == [(word, found.kind) for word, found in said.items()]
+    for word, found in said.items():
+        default = tuple(found.default) if isinstance(found.default, list) else found.default
+        assert default in (code[word].default, ...), word
+
+
 def errors() -> dict[str, type[TidemillError]]:
     found = {name: getattr(core, name) for name in core.__all__}
     return {name: value for name, value in found.items() if isinstance(value, type) and issubclass(value, TidemillError)}
@@ -122,6 +150,34 @@ def test_statuses_are_described() -> None:
     assert rows_of("Statuses of a view") == set(STATUS)
 
 
+def block(heading: str) -> str:
+    """The first block of text below a heading of the ledger's page."""
+    return (ROOT / "docs" / "design" / "ledger.md").read_text().split(f"## {heading}\n", 1)[1].split("```", 2)[1]
+
+
+def test_values_of_the_ledger_have_the_fields_of_the_code() -> None:
+    said = dict(re.findall(r"^(\w+)\(([^)]*)\)", block("Values"), re.MULTILINE))
+    assert {name: fields.split(", ") for name, fields in said.items()} == {
+        value.__name__: list(inspect.signature(value).parameters) for value in (core.Ref, Artifact, Execution, Edge, Decision, Branch)
+    }
+
+
+def test_verbs_of_the_ledger_and_only_they_are_listed() -> None:
+    text = block("Verbs")
+    for kind, verbs in (
+        (Ledger, re.findall(r"ledger\.(\w+)", text)),
+        (Records, re.findall(r"records\.(\w+)", text)),
+        (Blobs, re.findall(r"\.(\w+)", text.split("\nblobs", 1)[1].split("\n", 1)[0])),
+    ):
+        assert set(verbs) == {name for name in dir(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("verb", "words"), re.findall(r"ledger\.(\w+)\(([^)…]+)\)", block("Verbs")))
+def test_parameters_of_a_verb_are_those_of_the_code(verb: str, words: str) -> None:
+    said = re.findall(r"\w+(?=\W|$)", re.sub(r'"[^"]*"|=[^,]*', "", words))
+    assert said == [word for word in inspect.signature(getattr(Ledger, verb)).parameters if word in said]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links, with the heading that they name."""
@@ -153,6 +209,17 @@ def blocks() -> list[tuple[str, str]]:
 def test_runnable_blocks_run(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, where, "exec"), {"__name__": "docs"})
+
+
+EXAMPLES = [path for path in sorted((ROOT / "src").rglob("*.py")) if "    >>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_run(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    found = doctest.testmod(import_module(name))
+    assert found.attempted
+    assert not found.failed
 
 
 def test_some_blocks_run() -> None:

@@ -111,7 +111,9 @@ def test_calibration_passes_a_calibrated_and_refuses_a_shifted_model() -> None:
 def test_when_the_champion_is_off_by_more_the_weather_is_to_blame() -> None:
     gate, evidence = gates.calibration(max_ece=0.01), world(7, 0.0, 0.0, shift=0.8)
     worse = Evidence(evidence.y, evidence.candidate, np.minimum(evidence.candidate + 0.3, 0.999), 0.3, evidence.days)
-    assert gate.judge(worse).passed
+    found = gate.judge(worse)
+    assert found.passed
+    assert "above 0.01 but no larger than" in found.reason
     assert not gate.judge(evidence).passed
 
 
@@ -127,7 +129,9 @@ def test_evidence_of_one_day_is_not_sure() -> None:
     evidence = world(8, 0.1, 2.0)
     first = evidence.days == 0
     one = Evidence(evidence.y[first], evidence.candidate[first], evidence.rival[first], 0.3, evidence.days[first])
-    assert not gates.better_than_champion("log_loss").judge(one).passed
+    found = gates.better_than_champion("log_loss").judge(one)
+    assert not found.passed
+    assert found.reason.endswith("how surely cannot be told (days with rows: 1)")
 
 
 def test_every_gate_is_asked_so_that_the_record_is_whole() -> None:

@@ -96,7 +96,7 @@ def in_file_order(rows: Sequence[Row]) -> list[Row]:
 
 def log_through_files(view: FeatureView, rows: Sequence[Row], folder: Path) -> ViewLog:
     """The log of a view over these rows, the whole way from a file."""
-    ledger = Ledger(Records(None), MemoryBlobs())
+    ledger = Ledger(Records(None), MemoryBlobs(), lambda: 0)
     write_rows(rows, folder)
     where = Where(str(folder / "views.py"), 1)
     query = f"SELECT {TYPES}, CAST(number AS DOUBLE) AS number, CAST(word AS VARCHAR) AS word FROM s"

@@ -93,11 +93,11 @@ def test_a_view_that_cannot_work_is_refused_when_declared(world: World, more: di
 @pytest.mark.parametrize(
     ("more", "kind", "what"),
     [
-        ({"features": {"m": tm.mean("dealy")}}, DefinitionError, 'column "dealy" not found'),
+        ({"features": {"m": tm.mean("dealy")}}, DefinitionError, "there is no column 'dealy'"),
         ({"features": {"m": tm.mean("delay >")}}, DefinitionError, "syntax error"),
         ({"features": {"m": tm.mean("avg(delay) OVER ()")}}, DefinitionError, "may only use its own row"),
         ({"features": {"m": tm.mean("origin")}}, DataError, "Could not convert string 'JFK'"),
-        ({"entity": tm.Entity("airport", key="orign")}, DefinitionError, 'column "orign" not found'),
+        ({"entity": tm.Entity("airport", key="orign")}, DefinitionError, "there is no column 'orign'"),
     ],
 )
 def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict[str, Any], kind: type[Exception], what: str) -> None:
@@ -277,6 +277,8 @@ def test_a_request_that_is_known_only_after_its_prediction_time_is_refused(tmp_p
         ("delay", "a time has no time zone"),
         ("CASE WHEN id > 1 THEN departs END", "a time is null"),
         ("max(departs) OVER ()", "may only use its own row"),
+        ("depart - INTERVAL 1 HOUR", "there is no column 'depart'"),
+        ("now()", r"now\(\) gives another value each time"),
     ],
 )
 def test_a_wrong_prediction_time_is_refused(world: World, predict_at: str, what: str) -> None:

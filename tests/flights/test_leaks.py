@@ -171,8 +171,8 @@ def test_a_replay_up_to_that_time_and_its_endpoint_are_the_same(worlds: tuple[Fl
     assert branches[0].state == branches[1].state
     answers = []
     for world, branch in zip(worlds, branches, strict=True):
-        standing = standing_of(world.ledger, world.policy.monitor.deployment, branch)
-        endpoint = open_endpoint(world.ledger, "late", branch.parts["recipe"], standing, "boosted", timeout=10_000_000)
+        standing = standing_of(world.policy.monitor.deployment, branch)
+        endpoint = open_endpoint(world.ledger, "late", branch.parts["recipe"], standing, timeout=10_000_000)
         rows = asked_by(world, instant(NOW))[-200:]
         keys = [{"flight_id": world.built.examples.requests.keys[row].decode()} for row in rows.tolist()]
         answers.append([answer.plain(3) for answer in endpoint.answer(keys, world.built.examples.at[rows].tolist(), explain=True)])

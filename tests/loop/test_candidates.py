@@ -9,8 +9,8 @@ import pytest
 from lightgbm import LGBMClassifier
 
 from tidemill import loop, registry
-from tidemill.core import DAY, GateResult, Refused, Verdict, instant
-from tidemill.data import segments
+from tidemill.core import DAY, DefinitionError, GateResult, Refused, Verdict, instant
+from tidemill.data import Prediction, find_predictions, segments
 from tidemill.evaluation import Evidence, Gate
 from tidemill.ledger import Branch
 from tidemill.loop import Every, Passed, RetrainPolicy, State
@@ -205,6 +205,26 @@ def test_the_first_pass_makes_a_champion_and_the_next_does_nothing_without_a_rea
     assert second.state.champion == first.state.champion
 
 
+def test_what_the_gateway_answered_is_what_is_counted(toy: Toy) -> None:
+    first = live_pass(toy, toy.policy, "2024-03-01")
+    rows = np.flatnonzero((toy.built.examples.at >= toy.at("2024-03-01")) & (toy.built.examples.at < toy.at("2024-03-02")))
+    keys = [toy.built.examples.requests.keys[row].decode() for row in rows[:3]]
+    asked = toy.at("2024-03-01T12:00:00")
+    answers = [
+        ("unknown", 0.5, "trees/1", "champion"), (keys[0], 0.9, "trees/1", "champion"), (keys[0], 0.1, "trees/1", "champion"),
+        (keys[1], 0.3, "", "constant"),
+    ]  # fmt: skip
+    told = [Prediction(first.branch, "late", key, asked, p, version, rung) for key, p, version, rung in answers]
+    loop.run_once(toy.ledger, toy.built, toy.policy, toy.at("2024-03-02"), ZONE, lambda branch: told if branch == first.branch else [])
+    found = [find_predictions(toy.ledger, first.branch, "late", key)[-1] for key in keys]
+    assert [(one.probability, one.version, one.rung) for one in found[:2]] == [(0.1, "trees/1", "champion"), (0.3, "", "constant")]
+    assert found[0].at == asked
+    assert (found[2].version, found[2].rung) == ("trees/1", "nobody asked")
+    ((_, segment),) = segments(toy.ledger, first.branch, "late")
+    assert len(segment.at) == len(rows)
+    assert segment.shadows["champion"][1][0] not in (0.1, 0.9), "what the champion says of it is kept beside it"
+
+
 def test_a_changed_definition_calls_for_a_candidate_and_says_what_changed(toy: Toy) -> None:
     live_pass(toy, toy.policy, "2024-03-15")
     declared = toy.policy.monitor.deployment.model
@@ -223,3 +243,17 @@ def test_verdicts_survive_the_way_to_the_records(toy: Toy) -> None:
     assert isinstance(version.verdict, Verdict)
     assert version.verdict.subject == "trees/1"
     assert [result.passed for result in version.verdict.results] == [True, True, True]
+
+
+def test_a_canary_by_a_column_that_requests_lack_is_refused_before_it_starts(toy: Toy) -> None:
+    deployment = replace(toy.policy.monitor.deployment, rollout=Canary(steps=[0.2, 1.0], min_labels=40, sticky_by="curier"))
+    policy = replace(toy.policy, monitor=replace(toy.policy.monitor, deployment=deployment))
+    with pytest.raises(DefinitionError, match=r"sticky_by='curier' .* is no text column of its requests") as error:
+        loop.replay(toy.ledger, loop.Replay(toy.built, policy, toy.at("2024-03-01"), toy.at("2024-04-01"), "UTC"))
+    assert "courier" in error.value.available
+
+
+def test_a_replay_of_days_without_requests_is_refused(toy: Toy) -> None:
+    late = loop.Replay(toy.built, toy.policy, toy.at("2090-01-01"), toy.at("2090-02-01"), "UTC")
+    with pytest.raises(DefinitionError, match="nothing was asked from 2090-01-01T"):
+        loop.replay(toy.ledger, late)

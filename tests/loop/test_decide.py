@@ -12,8 +12,23 @@ from tidemill.evaluation import gates
 from tidemill.loop import Age, DriftFound, Every, Never, QualityDrop, RetrainPolicy, Served, State
 from tidemill.loop.decide import decide
 from tidemill.loop.declarations import Trigger
-from tidemill.loop.state import Action, Admit, Ask, Candidate, Climb, Compared, Look, Note, Observation, Promote, Refuse, Retrain, RollBack
-from tidemill.monitoring import Alert, Monitor
+from tidemill.loop.state import (
+    Action,
+    Admit,
+    Ask,
+    Candidate,
+    Climb,
+    Compared,
+    Keep,
+    Look,
+    Note,
+    Observation,
+    Promote,
+    Refuse,
+    Retrain,
+    RollBack,
+)
+from tidemill.monitoring import Alert, Monitor, Watched
 from tidemill.serving import Canary, Deployment
 from tidemill.training import Model
 from toy import write_project
@@ -49,11 +64,12 @@ alerts = st.lists(
     ),
     max_size=3,
 ).map(tuple)
+windows = st.lists(st.builds(lambda found: Watched(0, NOW, 10, {}, {}, "", found), alerts), max_size=2).map(tuple)
 verdicts = st.none() | st.booleans().map(lambda passed: Verdict(LABEL, (GateResult("g", passed, "r"),), 10))
 compared = st.none() | st.builds(Compared, st.integers(0, 200), st.floats(-1, 1), st.floats(0, 1))
 served = st.builds(lambda until, since: Served("m/1", 1, "a", NOW - until * DAY, NOW - since * DAY), st.integers(0, 60), st.integers(0, 60))
 observations = st.builds(
-    Observation, st.just(NOW), alerts, st.integers(0, 100), verdicts, st.just((0.1, 0.2, 0.3)), st.booleans(), compared, st.integers(0, 3)
+    Observation, st.just(NOW), windows, st.integers(0, 100), verdicts, st.just((0.1, 0.2, 0.3)), st.booleans(), compared, st.integers(0, 3)
 )
 
 
@@ -70,7 +86,8 @@ def test_without_a_candidate_the_only_act_is_to_retrain_and_only_when_all_allows
     state = State(NOW, champion, champion, last_attempt=NOW - ago * HOUR)
     actions = decide(policy, state, seen)
     assert [a.alert for a in actions if isinstance(a, Note)] == list(seen.alerts), "every alert is written down"
-    rest = [a for a in actions if not isinstance(a, Note)]
+    assert [a.watched for a in actions if isinstance(a, Keep)] == list(seen.windows), "and so is what every window showed"
+    rest = [a for a in actions if not isinstance(a, Note | Keep)]
     assert all(isinstance(a, Retrain) for a in rest)
     assert len(rest) <= 1
     allowed = ago * HOUR >= duration(policy.cooldown) - HOUR and seen.new_labels >= policy.min_new_labels
@@ -100,7 +117,7 @@ def test_with_a_candidate_nothing_else_is_trained_and_weights_only_climb(
         return
     weight = at.draw(st.sampled_from(rollout.steps[:-1])) if phase == "canary" and rollout else 0.0
     state = State(NOW, champion, champion, candidate=candidate_in(phase, weight))
-    actions = [a for a in decide(policy, state, seen) if not isinstance(a, Note)]
+    actions = [a for a in decide(policy, state, seen) if not isinstance(a, Note | Keep)]
     assert not any(isinstance(a, Retrain) for a in actions)
     assert len(actions) <= 2
     for action in actions:
@@ -144,10 +161,10 @@ def test_a_canary_that_is_surely_worse_is_rolled_back_and_nothing_more(
     policy = policy_over(model, rollout, *chosen[1:])
     state = State(NOW, champion, champion, candidate=candidate_in("canary", 0.5))
     bad = replace(seen, compared=Compared(20, 0.3, 0.001))
-    actions = [a for a in decide(policy, state, bad) if not isinstance(a, Note)]
+    actions = [a for a in decide(policy, state, bad) if not isinstance(a, Note | Keep)]
     assert [type(a) for a in actions] == [RollBack]
     early = replace(seen, compared=Compared(19, 0.3, 0.001))
-    assert [a for a in decide(policy, state, early) if not isinstance(a, Note)] == [], "a step lasts until it has its labels"
+    assert [a for a in decide(policy, state, early) if not isinstance(a, Note | Keep)] == [], "a step lasts until it has its labels"
 
 
 def follow(state: State, action: Action) -> State:
@@ -159,7 +176,7 @@ def follow(state: State, action: Action) -> State:
             number = state.numbers + 1
             made = Candidate(Served(f"m/{number}", number, f"d{number}", state.now, state.now), "judging", state.now, why)
             return replace(state, candidate=made, numbers=number, last_attempt=state.now)
-        case Note() | Look():
+        case Keep() | Note() | Look():
             return state
     assert candidate is not None
     match action:

@@ -129,7 +129,18 @@ def test_progress_grows_to_the_whole(toy: Toy) -> None:
     assert [one.share for one in seen] == sorted(one.share for one in seen)
     assert (seen[-1].share, seen[-1].now) == (1.0, toy.at("2024-03-20"))
     assert [month["month"] for month in seen[-1].months] == [month["month"] for month in branch.result["months"]]
+    assert seen[-1].months == branch.result["months"]
     assert seen[-1].events == branch.result["events"]
+
+
+def test_a_month_is_counted_whole_when_it_has_ended(toy: Toy) -> None:
+    seen: dict[int, Progress] = {}
+    toy.replay(replace(toy.policy, on=(Never(),)), end="2024-04-03", listen=lambda progress: seen.update({progress.now: progress}))
+    event = toy.built.examples.requests.event
+    march = int(np.sum((event >= toy.at("2024-03-01")) & (event < toy.at("2024-04-01"))))
+    counted = next(month for month in seen[toy.at("2024-04-01")].months if month["month"] == "2024-03")
+    assert march - 60 < counted["requests"] <= march, "those of the last hour were asked, those of the first hour were not"
+    assert [month["month"] for month in seen[toy.at("2024-04-03")].months] == ["2024-03", "2024-04"]
 
 
 def test_ticks_are_the_midnights_of_the_project_through_a_change_of_clocks(toy: Toy) -> None:
@@ -176,11 +187,13 @@ def test_no_gates_is_refused_before_anything_is_trained(toy: Toy) -> None:
 
 def test_a_first_model_that_fails_its_gates_does_not_serve(toy: Toy) -> None:
     strict = with_deployment(toy.policy, gates=[gates.calibration(max_ece=1e-9)])
-    with pytest.raises(Refused, match=r"the first model does not pass its gates: calibration"):
+    with pytest.raises(Refused, match=r"the first model trees/1 does not pass its gates: calibration"):
         toy.replay(strict)
     branch = toy.job(strict).branch(toy.ledger)
     assert (branch.status, branch.state) == ("running", {})
     assert toy.ledger.alias(branch.id, "late", "champion") is None
+    (told,) = toy.decisions(branch)
+    assert (told.kind, told.subject, told.why.split(":")[0]) == ("gate refused", "trees/1", "calibration")
 
 
 def test_cohorts_of_the_last_days_are_shown_as_open(toy: Toy) -> None:

@@ -27,7 +27,7 @@ sys.path.insert(0, sys.argv[1])
 from models.test_artifact import stored
 from tidemill.ledger import Ledger
 from tidemill.store import MemoryBlobs, Records
-made = stored(Ledger(Records(None), MemoryBlobs()), sys.argv[2])
+made = stored(Ledger(Records(None), MemoryBlobs(), lambda: 0), sys.argv[2])
 print(made.ref.digest, *sorted(made.meta["blobs"].values()))
 """
 

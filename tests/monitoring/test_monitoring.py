@@ -10,8 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill import project
-from tidemill.core import DefinitionError, build_profile, instant
-from tidemill.monitoring import Drift, Monitor, cohorts, drift_alert, local_days, mature_rows, months_of, quality_alert
+from tidemill.core import DefinitionError, Profile, build_profile, instant
+from tidemill.monitoring import (
+    Alert,
+    Drift,
+    Monitor,
+    cohorts,
+    drift_alert,
+    drift_said,
+    drift_test,
+    local_days,
+    mature_rows,
+    months_of,
+    quality_alert,
+)
 from tidemill.serving import Deployment
 from toy import write_project
 
@@ -56,8 +68,6 @@ def test_cohorts_count_what_is_resolved_with_a_label_or_without(rows: list[tuple
     assert seen.resolved.tolist() == list(done.values())
     whole = {day for day in by_day if done[day] >= maturity * len(by_day[day])}
     assert {day for day, mature in zip(seen.days.tolist(), seen.mature.tolist(), strict=True) if mature} == whole
-    for day in range(8):
-        assert seen.share(day) == (done[day] / len(by_day[day]) if day in by_day else 1.0)
     expected = [day in whole and at <= now and value == value for day, value, at in rows]
     assert mature_rows(days, label, resolved, now, maturity).tolist() == expected
 
@@ -111,6 +121,10 @@ def test_a_metric_that_is_no_mean_over_rows_has_no_test() -> None:
 # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def alert_of(profile: Profile, table: np.ndarray, day: np.ndarray, *, window: int, false_alarm_rate: float, at: int) -> Alert | None:
+    return drift_alert(drift_test(profile, table, day, window=window, false_alarm_rate=false_alarm_rate), window=window, at=at)
+
+
 def features(rng: np.random.Generator, days: int, per_day: int = 40) -> tuple[np.ndarray, np.ndarray]:
     """Two numbers (one of them with a level of its own each day), a category, and some missing values."""
     day = np.repeat(np.arange(days), per_day)
@@ -131,7 +145,7 @@ def test_days_that_differ_as_usual_alarm_no_more_often_than_stated() -> None:
         table, day = features(rng, 67)
         profile = build_profile(table[day < 60], NAMES, KINDS, day[day < 60])
         new = day >= 60
-        alarms += drift_alert(profile, table[new], day[new], window=7, false_alarm_rate=rate, at=0) is not None
+        alarms += alert_of(profile, table[new], day[new], window=7, false_alarm_rate=rate, at=0) is not None
     assert alarms <= trials * rate + 3 * (trials * rate * (1 - rate)) ** 0.5, f"{alarms} of {trials}"
 
 
@@ -142,7 +156,7 @@ def test_a_planted_change_is_found_and_the_feature_named(column: int, name: str)
     profile = build_profile(table[day < 70], NAMES, KINDS, day[day < 70])
     new = table[day >= 70].copy()
     new[:, column] = 0.0 if column == 2 else new[:, column] + 3.0
-    alert = drift_alert(profile, new, day[day >= 70], window=7, false_alarm_rate=0.05, at=9)
+    alert = alert_of(profile, new, day[day >= 70], window=7, false_alarm_rate=0.05, at=9)
     assert alert is not None
     assert (alert.kind, alert.at) == ("drift found", 9)
     assert alert.why.startswith(name)
@@ -154,13 +168,19 @@ def test_values_that_go_missing_are_drift() -> None:
     table, day = features(np.random.default_rng(4), 77)
     profile = build_profile(table[day < 70], NAMES, KINDS, day[day < 70])
     gone = np.full((280, 3), np.nan)
-    assert drift_alert(profile, gone, day[day >= 70], window=7, false_alarm_rate=0.05, at=0) is not None
+    assert alert_of(profile, gone, day[day >= 70], window=7, false_alarm_rate=0.05, at=0) is not None
 
 
-def test_no_rows_are_no_alarm() -> None:
+def test_no_rows_or_a_short_reference_are_no_alarm_and_said() -> None:
     table, day = features(np.random.default_rng(5), 70)
     profile = build_profile(table, NAMES, KINDS, day)
-    assert drift_alert(profile, table[:0], day[:0], window=7, false_alarm_rate=0.05, at=0) is None
+    assert drift_said(drift_test(profile, table[:0], day[:0], window=7, false_alarm_rate=0.05)) == "not testable: no rows"
+    short = build_profile(table[day < 14], NAMES, KINDS, day[day < 14])
+    said = drift_said(drift_test(short, table[day >= 63], day[day >= 63], window=7, false_alarm_rate=0.05))
+    assert said.startswith("not testable: ")
+    whole = drift_said(drift_test(profile, table[day >= 63], day[day >= 63], window=7, false_alarm_rate=0.05))
+    assert whole.startswith("p = ")
+    assert alert_of(profile, table[:0], day[:0], window=7, false_alarm_rate=0.05, at=0) is None
 
 
 # ── declarations ────────────────────────────────────────────────────────────────────────────────────────────────────

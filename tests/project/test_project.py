@@ -57,6 +57,20 @@ def test_two_projects_in_one_process_keep_their_own_files(tmp_path: Path) -> Non
     assert [one.all(Source)[0].path, two.all(Source)[0].path] == ["one.csv", "two.csv"]
 
 
+def test_a_file_that_opens_its_own_project_is_told_where_to_go(tmp_path: Path) -> None:
+    script = "import tidemill as tm\n\np = tm.open({!r})\n".format(str(tmp_path / "p"))
+    with pytest.raises(DefinitionError, match=r"nb\.py opens the project that it is a part of") as error:
+        project(tmp_path / "p", flights=FLIGHTS, nb=script)
+    assert error.value.where == f"{tmp_path / 'p' / 'nb.py'}:3"
+    assert "subfolder" in error.value.hint
+    guarded = script.replace("p = ", 'if __name__ == "__main__":\n    p = ')
+    assert len(project(tmp_path / "p", nb=guarded).all(Dataset)) == 1
+
+
+def test_a_file_that_does_not_speak_of_tidemill_is_not_run(tmp_path: Path) -> None:
+    assert len(project(tmp_path / "p", flights=FLIGHTS, clean='raise SystemExit("a script")\n').all(Dataset)) == 1
+
+
 def test_an_edit_is_seen_at_once(tmp_path: Path) -> None:
     """Within the same second, and of the same length, as Python's cache of byte code would not notice."""
     folder = tmp_path / "p"
@@ -69,9 +83,9 @@ def test_an_edit_is_seen_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what", "line"),
     [
-        ("x = 1\ny = = 2\n", "SyntaxError", 2),
-        ("x = 1\n\nimport no_such_library\n", "No module named 'no_such_library'", 3),
-        ("def f():\n    return 1 / 0\n\nf()\n", "ZeroDivisionError", 2),
+        ("x = 1\ny = = 2  # tidemill\n", "SyntaxError", 2),
+        ("x = 1\n\nimport no_such_library  # tidemill\n", "No module named 'no_such_library'", 3),
+        ("def f():\n    return 1 / 0\n\nf()  # tidemill\n", "ZeroDivisionError", 2),
         ('import tidemill as tm\ntm.Source("x", format="xls")\n', "source format 'xls' is not known", 2),
         ('import tidemill as tm\ntm.fresh("soon")\n', "'soon' is not a duration", 2),
         ("import tidemill as tm\ntm.Datset\n", "has no attribute 'Datset'", 2),
@@ -141,12 +155,14 @@ def test_the_ledger_is_there_after_the_first_writer(tmp_path: Path) -> None:
             pass
 
 
-def test_a_writer_closes_what_a_killed_one_left_open(tmp_path: Path) -> None:
+def test_a_writer_puts_in_order_what_a_killed_one_left(tmp_path: Path) -> None:
     found = project(tmp_path / "p")
     code = """
 import sys
 from tidemill.project import load
 with load(sys.argv[1]).writing("replay") as ledger:
+    whole = ledger.blobs.path(ledger.blobs.put(b"whole"))
+    whole.with_name(".part-x").write_bytes(b"who")
     ledger.once("step", "s", {}, lambda: (print("running"), input()))
 """
     with other(code, found.folder) as process:
@@ -154,5 +170,8 @@ with load(sys.argv[1]).writing("replay") as ledger:
         with pytest.raises(Busy, match=f"process {process.pid} \\(replay\\)"), found.writing("run"):
             pass
         process.kill()
+    assert list(found.state.rglob(".part-*"))
     with found.writing("run") as ledger:
         assert [execution.status for execution in ledger.executions()] == ["interrupted"]
+        assert not list(found.state.rglob(".part-*"))
+        assert [bytes(ledger.blobs.get(digest)) for digest in ledger.blobs.digests()] == [b"whole"]

@@ -52,6 +52,11 @@ def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) ->
         (NAMED + "[serve]\nport = true", "has the wrong type"),
         (NAMED + "[serve]\nclient_time = 1", "has the wrong type"),
         (NAMED + "[replay]\nend = 2013-04-01T00:00:00", "has no time zone"),
+        (NAMED + '[replay]\nend = "soon"', "replay.end = 'soon' is not a time"),
+        (
+            NAMED + "[replay]\ntrain_until = 2013-04-01\nend = 2013-04-01",
+            "replay.end = 2013-04-01T00:00:00Z is not after replay.train_until",
+        ),
         (NAMED + 'timezone = "Europe/Atlantis"', "is not a time zone"),
         (NAMED + 'timezone = "../etc/passwd"', "is not a time zone"),
         ("[project\nname", "cannot be read"),

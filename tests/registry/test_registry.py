@@ -19,7 +19,7 @@ def ready(ledger: Ledger) -> Ledger:
 
 def registered(ledger: Ledger, name: str = "m", digest: str = "a" * 64) -> Version:
     with ledger.records.begin() as connection:
-        return registry.register(ledger, connection, BRANCH, Artifact(Ref.of("model", name, digest), {}), at=5)
+        return registry.register(connection, BRANCH, Artifact(Ref.of("model", name, digest), {}), at=5)
 
 
 def verdict_on(version: Version, *, passed: bool = True) -> Verdict:

@@ -3,12 +3,15 @@
 import time
 from pathlib import Path
 
+import pytest
 from starlette.testclient import TestClient
 
 from tidemill import loop, project
+from tidemill.core import DAY, show
+from tidemill.evaluation import gates
 from tidemill.session import Session
 from tidemill.web.app import LOOK_AGAIN, make_app
-from toy import open_toy
+from toy import open_toy, with_deployment
 
 ROW = {"rows": [{"parcel": "p100-003"}], "at": "2024-04-20T00:00:00Z"}
 
@@ -47,8 +50,39 @@ def test_answers_go_on_when_the_ledger_cannot_be_read(copied: Path) -> None:
     assert client.get("/v2/health/ready").status_code == 200
 
 
+@pytest.mark.parametrize(("days", "own"), [(1, False), (10, True)])
+def test_the_line_to_copy_asks_at_a_time_that_features_are_known_at(copied: Path, days: int, own: bool) -> None:
+    declared = project.load(copied)
+    with declared.writing("run") as ledger:
+        toy = open_toy(copied, loop.prepare(ledger))
+        newest = int(toy.built.examples.requests.at[-1])
+        policy = with_deployment(toy.policy, gates=[gates.calibration(max_ece=0.9)])
+        loop.run_once(ledger, toy.built, policy, newest + days * DAY, declared.timezone)
+    (late,) = client_of(copied).get("/status.json").json()["deployments"]
+    assert late["branch"]["kind"] == "live"
+    assert f'"at": "{show(newest if own else newest + days * DAY)}"' in late["curl"]
+
+
 def test_another_host_name_is_refused(copied: Path) -> None:
     """A page elsewhere that makes a browser ask this server by another name gets nothing."""
     client = client_of(copied)
     assert client.post("/predict/late", json=ROW, headers={"host": "evil.example"}).status_code == 400
     assert client.get("/", headers={"host": "127.0.0.1:8642"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code", "available"),
+    [
+        ("GET", "/nowhere", 404, "GET /status.json"),
+        ("POST", "/predict", 404, "POST /predict/{name}"),
+        ("GET", "/predict/late", 405, "POST"),
+        ("DELETE", "/status.json", 405, "HEAD"),
+    ],
+)
+def test_where_no_route_leads_the_error_has_the_form_of_all(copied: Path, method: str, path: str, code: int, available: str) -> None:
+    answer = client_of(copied).request(method, path)
+    assert answer.status_code == code
+    assert answer.json()["error"].startswith(f"{method} {path}: ")
+    assert available in answer.json()["detail"]["available"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert ("allow" in answer.headers) == (code == 405)

@@ -1,5 +1,6 @@
 """The gateway over the toy project: one row at a time it answers as the replay did, and says how it came to its answer."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,22 @@ def test_a_request_with_its_own_columns_is_evaluated_by_the_same_sql(replayed: R
     assert unseen["inputs"]["booking__grade"] == "a new grade"
 
 
+def test_a_known_key_with_columns_is_answered_as_sent(replayed: Replayed, served: Served) -> None:
+    toy, _ = replayed
+    key, at, probability, values, _ = batch_of(replayed, *LAST_DAYS)[7]
+    examples = toy.built.examples
+    row = examples.requests.find(key)
+    texts = {name: column.take(np.array([row])).texts()[0] for name, column in examples.requests.texts.items()}
+    times = {"sent": show(int(examples.requests.event[row])), "booked": show(at - 1)}
+    stored = {"parcel": key, **times, "weight": values["booking__weight"], **texts}
+    assert served.one(rows=[stored], at=show(at))["probability"] == probability
+    changed = served.one(rows=[stored | {"weight": 7.5}], at=show(at), explain=True)
+    assert (changed["key"], changed["inputs"]["booking__weight"]) == (key, 7.5)
+    status, answer = served.ask(rows=[{"parcel": key, "weight": 7.5}], at=show(at))
+    assert status == 400, "a part of a request says nothing about the rest"
+    assert "the request lacks" in answer["error"]
+
+
 def test_at_todays_clock_every_window_is_empty_and_the_answer_says_so(serve: Serve) -> None:
     store = MemoryOnline()
     served = serve(store)
@@ -147,6 +164,30 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end(served: Served) -> None
     answer = served.client.post("/predict/late", content=b" " * (gateway.MAX_BODY + 1))
     assert answer.status_code == 400
     assert "larger than" in answer.json()["error"]
+
+
+def test_a_page_of_another_site_is_refused(served: Served) -> None:
+    body = json.dumps({"rows": [{"parcel": "p100-003"}]})
+    for origin in ("https://evil.example", "null", "http://testserver:1"):
+        answer = served.client.post("/predict/late", content=body, headers={"origin": origin, "content-type": "text/plain"})
+        assert (answer.status_code, answer.json()["detail"]["error"]) == (403, "Refused")
+    assert served.logged == []
+    assert served.client.post("/predict/late", content=body, headers={"origin": "http://testserver"}).status_code == 200
+    assert served.client.post("/predict/late", content=body).status_code == 200, "a program needs no content type"
+
+
+def test_a_client_that_hangs_up_in_its_body_is_no_error(served: Served) -> None:
+    said = iter([{"type": "http.request", "body": b'{"rows"', "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(said)
+
+    async def send(message: Any) -> None:
+        """Nobody reads it."""
+
+    scope = {"type": "http", "method": "POST", "path": "/predict/late", "headers": [], "query_string": b""}
+    asyncio.run(served.client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert served.logged == []
 
 
 def test_an_unknown_deployment_is_named(served: Served) -> None:

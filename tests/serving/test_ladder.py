@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from disks import small_disk
 from serving.conftest import Serve, Served
 from tidemill.core import Ref, Refused, StoreError, pack
 from tidemill.features import MemoryOnline
@@ -133,7 +134,7 @@ def test_a_rollout_sends_its_share_and_keeps_a_courier_on_one_version(parcels: P
     from tidemill.core import show
 
     branch = toy.replay(end=show(first))
-    standing = standing_of(toy.ledger, toy.policy.monitor.deployment, branch)
+    standing = standing_of(toy.policy.monitor.deployment, branch)
     state = State.of(branch.state)
     assert state.candidate is not None
     assert (standing.challenger, standing.weight, standing.sticky_by) == (
@@ -178,14 +179,8 @@ def test_a_version_whose_golden_cases_are_answered_otherwise_does_not_start(parc
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 kilobytes. Needs the right to mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("no right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk(tmp_path / "disk", "256k") as folder:
+        yield folder
 
 
 def test_a_full_disk_acknowledges_nothing_and_loses_nothing(serve: Serve, disk: Path) -> None:
@@ -201,6 +196,17 @@ def test_a_full_disk_acknowledges_nothing_and_loses_nothing(serve: Serve, disk: 
     assert "predictions" not in answer
     assert acknowledged > 10
     assert len(served.logged) == acknowledged
+
+
+def test_of_a_batch_that_fits_in_part_nothing_is_logged(serve: Serve, disk: Path) -> None:
+    served = serve(log=disk / "late.jsonl")
+    assert served.ask(**ROW)[0] == 200
+    (disk / "filler").write_bytes(b"x" * 230_000)
+    many = {**ROW, "rows": [{"parcel": f"p118-{place:03}"} for place in range(55)] * 4}
+    assert served.ask(**many)[0] == 503
+    assert len(served.logged) == 1
+    assert served.log.read_bytes().count(b"\n") == 1
+    assert served.ask(**ROW)[0] == 200
 
 
 def test_after_space_was_made_answers_are_logged_whole_again(serve: Serve, disk: Path) -> None:

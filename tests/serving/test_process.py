@@ -5,40 +5,24 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from processes import other
+from processes import other, served
 from tidemill.core import Busy, Refused
 from tidemill.serving import read_log
 from tidemill.session import Session
-from tidemill.web.app import bound
+from tidemill.web.server import bound
 
 TIDEMILL = str(Path(sys.executable).parent / "tidemill")
 
 
-@contextmanager
-def up(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server on a free port, and its address; killed at the end if it still runs."""
-    call = [TIDEMILL, "-C", str(folder), "up", "--port", "0", "--json", *options]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    text = ""
-    for line in process.stdout:
-        text += line
-        with suppress(ValueError):
-            json.loads(text)
-            break
-    try:
-        yield process, json.loads(text)["url"]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def up(folder: Path, *options: str) -> AbstractContextManager[tuple[subprocess.Popen[str], str]]:
+    """`tidemill up` on a free port."""
+    return served("-C", str(folder), "up", "--port", "0", "--json", *options)
 
 
 def post(url: str, body: Any) -> Any:

@@ -1,5 +1,6 @@
 """A project by hand, as in a notebook: training sets, training, predictions, lineage, status."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 
 import tidemill as tm
 from processes import run_python
-from tidemill.core import DataError, MissingFile, Ref, UnknownName, instant, show
+from tidemill import training
+from tidemill.core import Busy, DataError, DefinitionError, MissingFile, Ref, UnknownName, instant, show
 from tidemill.data import segments
 from tidemill.ledger import Branch, Node
-from tidemill.serving import Deployment
-from tidemill.session import Session
-from toy import Toy, write_project
+from tidemill.serving import AnswerLog, Deployment
+from tidemill.session import Session, log_of
+from toy import DECLARATIONS, Toy, write_project
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,11 @@ def test_before_anything_ran_declarations_are_there_and_reading_says_what_is_mis
     assert "tidemill run" in str(error.value)
 
 
+def test_what_is_wrong_in_the_files_is_said_when_a_project_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"parcels\.py cannot be imported"):
+        tm.open(write_project(tmp_path / "p", [], declarations="import tidemill as tm\n\nserve = (\n"))
+
+
 def test_a_training_set_and_a_model_by_hand_are_those_of_the_loop(copied: Path, replayed: tuple[Toy, Branch]) -> None:
     session = tm.open(copied)
     train = session.training_set("late", until="2024-03-01")
@@ -50,6 +57,35 @@ def test_a_training_set_and_a_model_by_hand_are_those_of_the_loop(copied: Path, 
     assert not earlier.cached
     assert isinstance(earlier.model, Ref)
     session.close()
+
+
+def test_what_is_cached_is_given_while_another_process_writes(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = tm.open(copied)
+    train = session.training_set("late", until="2024-03-01")
+
+    def wait(*args: object, **named: object) -> None:
+        raise Busy("the writer's lock is asked for")
+
+    monkeypatch.setattr("tidemill.project.project.writer", wait)
+    again = tm.open(copied)
+    assert again.training_set("late", until="2024-03-01").ref == train.ref
+    assert again.train("trees", until="2024-03-01").cached
+    with pytest.raises(Busy, match="is asked for"):
+        again.train("trees", until="2024-02-03")
+    again.close()
+
+
+def test_what_a_notebook_shows_is_short(session: Session, replayed: tuple[Toy, Branch]) -> None:
+    toy, _ = replayed
+    assert repr(session).startswith("Session(parcels in ")
+    assert re.fullmatch(r"Handle\(late: replay \w+, trees/\d serves\)", repr(session.deployments["late"]))
+    lines = repr(session.lineage("trees/1")).splitlines()
+    assert re.fullmatch(r"version model:trees@1  \(run \d+\)", lines[0])
+    assert lines[1].startswith("  training set training set:late@")
+    assert any(re.fullmatch(r" {8,}\S+ source:parcels.csv@\w+", line) for line in lines), lines
+    assert max(map(len, lines)) < 120
+    chosen = training.training_set(toy.ledger, toy.built.examples, toy.at("2024-03-01"))
+    assert re.search(r"rows × \d+ features, [\d,]+ positive, known until 2024-03-01T05:00:00Z\)$", repr(chosen))
 
 
 def test_unknown_names_come_with_those_that_are_known(copied: Path) -> None:
@@ -82,6 +118,16 @@ def test_times_may_be_dates_and_without_a_zone_they_are_the_projects(session: Se
     for at in ("2024-04-20", date(2024, 4, 20), datetime(2024, 4, 20, 4, tzinfo=UTC), "2024-04-20T00:00:00"):
         assert deployment.predict(row, at=at)["at"] == show(midnight)
     assert deployment.predict(row)["note"].startswith("every looked-up feature")
+
+
+def test_each_row_may_have_its_own_time(session: Session) -> None:
+    deployment, row = session.deployments["late"], {"parcel": "p100-003"}
+    first, second = deployment.predict([row, row], at=["2024-04-20", "2024-04-21"])
+    assert [first, second] == [deployment.predict(row, at=day) for day in ("2024-04-20", "2024-04-21")]
+    assert first["features_from"] == "offline"
+    assert "note_features" not in first, "there is no store that could hold something newer"
+    with pytest.raises(DataError, match="`at` has 1 times for 2 rows"):
+        deployment.predict([row, row], at=["2024-04-20"])
 
 
 def test_a_wrong_request_by_hand_is_the_same_error(session: Session) -> None:
@@ -121,10 +167,68 @@ def test_status_is_plain_data_and_whole(session: Session) -> None:
 
     found = session.status()
     assert json.loads(json.dumps(found))["project"]["name"] == "parcels"
-    assert {"project", "branch", "deployments", "versions", "alerts", "retrainings", "lineage", "months"} <= set(found)
-    roles = [version["role"] for version in found["versions"]]
+    (late,) = found["deployments"]
+    assert {"branch", "versions", "watched", "alerts", "retrainings", "lineage", "months"} <= set(late)
+    roles = [version["role"] for version in late["versions"]]
     assert roles.count("champion") == 1
-    assert found["deployments"][0]["fallback"] == ["previous version", "constant 0.3"]
+    assert late["fallback"] == ["previous version", "constant 0.3"]
+    assert set(late["watched"]["found"]["quality"]) == {"log_loss"}
+    assert late["watched"]["found"]["drift"]
+
+
+SECOND = """
+serve_too = tm.Deployment("again", trees, gates=[tm.gates.calibration(max_ece=0.5, bins=5)])
+serve_never = tm.Deployment("idle", trees, gates=gates)
+watch_too = tm.Monitor(serve_too, every="4d")
+keep_too = tm.RetrainPolicy(watch_too, on=[tm.Never()])
+"""
+
+
+def test_several_deployments_have_each_their_own_history(copied: Path) -> None:
+    from tidemill import loop, project
+    from tidemill.session import policy_of
+
+    (copied / "parcels.py").write_text(DECLARATIONS + SECOND)
+    declared = project.load(copied)
+    policy, until = policy_of(declared, "again"), instant("2024-03-25", "America/New_York")
+    with declared.writing("run") as ledger:
+        built = loop.build(loop.prepare(ledger), policy.monitor.deployment.model.task)
+        loop.run_once(ledger, built, policy, until, declared.timezone)
+    session = tm.open(copied)
+    assert {name: history.branch.kind for name, history in session.serving.items()} == {"late": "replay", "again": "live"}
+    late, again, idle = session.status()["deployments"]
+    assert (late["name"], again["champion"]["label"], idle) == ("late", "trees/1", {"name": "idle"})
+    assert len(late["versions"]) > len(again["versions"]) == 1
+    assert session.lineage("again").ref.name == "again"
+    assert session.lineage("prediction:late/p118-003").ref.name == "late/p118-003"
+    assert session.deployments["again"].predict({"parcel": "p100-003"}, at="2024-04-20")["version"] == "trees/1"
+    with pytest.raises(UnknownName, match="no deployment 'idle' serves") as error:
+        session.deployments["idle"]
+    assert error.value.available == ["again", "late"]
+    (copied / "parcels.py").write_text(DECLARATIONS)
+    without = tm.open(copied)
+    assert list(without.serving) == ["late"]
+    assert without.lineage("again").ref.name == "again", "what is no longer declared has a past all the same"
+
+
+def test_what_the_gateway_answered_has_a_lineage_too(copied: Path) -> None:
+    session = tm.open(copied)
+    handle = session.deployments["late"]
+    asked = {"parcel": "new", "depot": "N", "courier": "a", "grade": "x", "weight": 2.0, "sent": "2024-04-20T05:00:00Z"}
+    asked["booked"] = "2024-04-19T05:00:00Z"
+    answer = handle.endpoint().answer([asked], [instant("2024-04-20T04:00:00Z")])
+    with pytest.raises(UnknownName, match="made no prediction"):
+        session.lineage("prediction:new")
+    AnswerLog(log_of(session.project, "late")).append(answer, 7, session.branch.id)
+    found = session.lineage("prediction:new")
+    (deployment,) = found.parents
+    assert deployment.role == "answered by"
+    assert deployment.meta["probability"] == answer[0].probability
+    assert {ref.name for ref in refs(found) if ref.kind == "source"} == {"parcels.csv"}
+    AnswerLog(log_of(session.project, "late")).append(
+        handle.endpoint().answer([{"parcel": "p118-003"}], [instant("2024-06-01")]), 8, session.branch.id
+    )
+    assert len(session.lineage("prediction:p118-003").parents) == 2, "the replay's answer and the gateway's"
 
 
 READ = """

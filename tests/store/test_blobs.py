@@ -60,18 +60,38 @@ def test_what_was_never_stored_is_missing_wherever_its_name_leads(blobs: Blobs, 
             read(digest)
 
 
-def test_damage_in_a_file_is_found(tmp_path: Path) -> None:
-    blobs = FolderBlobs(tmp_path)
-    digest = blobs.put(b"x" * 1000)
-    path = blobs.path(digest)
-    path.chmod(0o644)
+def test_damage_in_a_file_is_found_by_all_that_read_it(tmp_path: Path) -> None:
+    digest = FolderBlobs(tmp_path).put(b"x" * 1000)
+    path = FolderBlobs(tmp_path).path(digest)
     for damaged in (b"x" * 999 + b"y", b"x" * 999, b""):
         path.write_bytes(damaged)
-        with pytest.raises(Damaged, match="not what was written") as error:
-            blobs.verify(digest)
-        assert error.value.where == str(path)
-        assert "run again" in error.value.hint
-    assert blobs.put(b"x" * 1000) == digest  # a cut file is written again
+        blobs = FolderBlobs(tmp_path)  # as a process does that begins
+        for read in (blobs.get, blobs.path, blobs.verify):
+            with pytest.raises(Damaged, match="not what was written") as error:
+                read(digest)
+            assert error.value.where == str(path)
+            assert "run again" in error.value.hint
+
+
+def test_damage_that_comes_later_is_found_by_verify(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    digest = blobs.put(b"sound")
+    blobs.get(digest)
+    blobs.path(digest).write_bytes(b"SOUND")
+    for read in (blobs.verify, blobs.get):  # and is remembered
+        with pytest.raises(Damaged):
+            read(digest)
+
+
+@pytest.mark.parametrize("damaged", [b"SOUND", b"sou", b""])
+def test_storing_again_mends_a_damaged_file(tmp_path: Path, damaged: bytes) -> None:
+    blobs = FolderBlobs(tmp_path)
+    path = blobs.path(blobs.put(b"sound"))
+    path.write_bytes(damaged)
+    with path.open("rb") as reader:
+        digest = blobs.put(b"sound")
+        assert reader.read() == damaged  # replaced, not written over
+    assert bytes(blobs.get(digest)) == b"sound"
     blobs.verify(digest)
 
 
@@ -80,6 +100,15 @@ def test_a_file_that_was_left_half_written_is_not_a_blob(tmp_path: Path) -> None
     digest = blobs.put(b"whole")
     (blobs.path(digest).parent / ".part-killed").write_bytes(b"hal")
     assert list(blobs.digests()) == [digest]
+    blobs.sweep()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [digest[2:]]
+
+
+def test_sweeping_keeps_what_is_stored(blobs: Blobs) -> None:
+    blobs.sweep()
+    digest = blobs.put(b"kept")
+    blobs.sweep()
+    assert bytes(blobs.get(digest)) == b"kept"
 
 
 def test_memory_forgets_with_its_object() -> None:

@@ -1,15 +1,16 @@
 """A full or read-only disk: an error that helps, and nothing that was acknowledged is lost."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from processes import run_python
+from disks import small_disk
+from processes import heed_modes, run_python
 from tidemill.core import Ref, StoreError, digest_bytes
 from tidemill.features import LmdbOnline
 from tidemill.ledger import Artifact, Ledger, Made
@@ -18,14 +19,8 @@ from tidemill.store import FolderBlobs, Records, writer
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte. Needs the right to mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("no right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 def fill(disk: Path) -> Path:
@@ -61,7 +56,7 @@ def test_a_full_disk_loses_no_blob(disk: Path) -> None:
 
 def test_a_full_disk_loses_no_record(disk: Path) -> None:
     records = Records(disk / "records.db")
-    ledger = Ledger(records, FolderBlobs(disk / "blobs"))
+    ledger = Ledger(records, FolderBlobs(disk / "blobs"), count().__next__)
     ledger.once("step", "first", {}, lambda: artifact("first"))
     filler = fill(disk)
 
@@ -79,8 +74,42 @@ def test_a_full_disk_loses_no_record(disk: Path) -> None:
     records.close()
 
 
+def test_a_full_disk_lets_read_what_was_closed(disk: Path) -> None:
+    path, blobs = disk / "records.db", FolderBlobs(disk / "blobs")
+    records = Records(path)
+    ledger = Ledger(records, blobs, count().__next__)
+    ledger.once("step", "first", {}, lambda: artifact("first"))
+    records.close()
+    filler = fill(disk)
+    reader = Ledger(Records(path, read_only=True), blobs, count().__next__, read_only=True)
+    assert [execution.name for execution in reader.executions()] == ["first"]
+    assert reader.records.check() == []
+    filler.unlink()
+    records = Records(path)
+    Ledger(records, blobs, count().__next__).once("step", "second", {}, lambda: artifact("second"))
+    assert [execution.name for execution in reader.executions()] == ["second", "first"], "a writer that comes is seen"
+    reader.records.close()
+    records.close()
+
+
+def test_a_full_disk_is_said_where_a_log_of_a_killed_writer_waits(disk: Path) -> None:
+    path = disk / "records.db"
+    records = Records(path)
+    ledger = Ledger(records, FolderBlobs(disk / "blobs"), count().__next__)
+    ledger.once("step", "first", {}, lambda: artifact("first"))
+    left = (disk / "records.db-wal").read_bytes()
+    records.close()
+    (disk / "records.db-wal").write_bytes(left)
+    filler = fill(disk)
+    with pytest.raises(StoreError, match="the disk is full") as error:
+        Records(path, read_only=True)
+    assert "free some space" in error.value.hint
+    filler.unlink()
+    assert Records(path, read_only=True).check() == []
+
+
 def test_a_step_that_fails_on_a_full_disk_shows_its_own_error(disk: Path) -> None:
-    ledger = Ledger(Records(disk / "records.db"), FolderBlobs(disk / "blobs"))
+    ledger = Ledger(Records(disk / "records.db"), FolderBlobs(disk / "blobs"), count().__next__)
 
     def make() -> Made:
         while True:
@@ -96,10 +125,20 @@ def test_a_full_disk_is_said_by_the_lock(disk: Path) -> None:
         pass
 
 
+def test_a_full_disk_is_said_by_the_online_store(disk: Path) -> None:
+    filler = fill(disk)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="No space left") as error:
+            LmdbOnline(disk / "online", gigabytes=0.1)
+        assert "free some space" in error.value.hint
+    filler.unlink()
+    LmdbOnline(disk / "online", gigabytes=0.1).close()
+
+
 def test_a_read_only_disk_refuses_writing_and_lets_read(disk: Path) -> None:
     path, blobs = disk / "records.db", FolderBlobs(disk / "blobs")
     records = Records(path)
-    Ledger(records, blobs).once("step", "first", {}, lambda: artifact("first"))
+    Ledger(records, blobs, count().__next__).once("step", "first", {}, lambda: artifact("first"))
     kept = blobs.put(b"kept")
     records.close()
     remount(disk, "ro")
@@ -115,41 +154,35 @@ def test_a_read_only_disk_refuses_writing_and_lets_read(disk: Path) -> None:
     with pytest.raises(StoreError, match="Read-only"):
         LmdbOnline(disk / "online")
     blobs.verify(kept)
-    reader = Ledger(Records(path, read_only=True), blobs, read_only=True)
+    reader = Ledger(Records(path, read_only=True), blobs, count().__next__, read_only=True)
     assert [execution.name for execution in reader.executions()] == ["first"]
     reader.records.close()
     remount(disk, "rw")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
-def test_a_folder_of_another_user_can_be_read_and_not_written(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"tidemill-test-{os.getpid()}"  # above it all may enter, unlike pytest's folder
-    folder.mkdir(mode=0o755)
-    try:
-        records = Records(folder / "records.db")
-        blobs = FolderBlobs(folder / "blobs")
-        Ledger(records, blobs).once("step", "first", {}, lambda: artifact("first"))
-        kept = blobs.put(b"kept")
-        records.close()
-        code = """
-import os, sys
+def test_a_folder_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    records = Records(tmp_path / "records.db")
+    blobs = FolderBlobs(tmp_path / "blobs")
+    Ledger(records, blobs, count().__next__).once("step", "first", {}, lambda: artifact("first"))
+    kept = blobs.put(b"kept")
+    records.close()
+    code = """
+import sys
 from pathlib import Path
 from tidemill.core import StoreError
 from tidemill.ledger import Ledger
 from tidemill.store import FolderBlobs, Records, writer
-import sqlalchemy.dialects.sqlite.pysqlite
-os.setuid(65534)
 folder, kept = Path(sys.argv[1]), sys.argv[2]
 blobs = FolderBlobs(folder / "blobs")
 print(bytes(blobs.get(kept)))
-print([e.name for e in Ledger(Records(folder / "records.db", read_only=True), blobs, read_only=True).executions()])
-def open_records(): Ledger(Records(folder / "records.db"), blobs)
+print([e.name for e in Ledger(Records(folder / "records.db", read_only=True), blobs, lambda: 0, read_only=True).executions()])
+def open_records(): Ledger(Records(folder / "records.db"), blobs, lambda: 0)
 def take_lock(): writer(folder / "w.lock", "x").__enter__()
 for act in (lambda: blobs.put(b"new"), open_records, take_lock):
     try: act()
     except StoreError as error: print("right to write" in error.hint)
 """
-        done = run_python(code, folder, kept)
-        assert done.stdout.split("\n") == ["b'kept'", "['first']", "True", "True", "True", ""], done.stderr
-    finally:
-        shutil.rmtree(folder)
+    subprocess.run(["chmod", "-R", "a-w", tmp_path], check=True)
+    done = run_python(code, tmp_path, kept, prepare=heed_modes)
+    subprocess.run(["chmod", "-R", "u+w", tmp_path], check=True)
+    assert done.stdout.split("\n") == ["b'kept'", "['first']", "True", "True", "True", ""], done.stderr

@@ -1,5 +1,6 @@
 """Training sets and runs: what their digests cover, what a function gets, what is tracked, and what is not run again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from processes import run_python
 from tidemill import training
 from tidemill.core import DataError, DefinitionError, NoExactForm
-from tidemill.training import Params, Trained, TrainingSet, model
+from tidemill.training import Params, Task, Trained, TrainingSet, model
 from toy import Row, Toy, make_rows, open_toy, write_rows
 
 UNTIL = "2024-02-01"
@@ -159,3 +160,10 @@ def test_a_model_is_the_same_before_and_after_its_library_was_loaded() -> None:
     """Otherwise a replay that goes on in a new process would be another one."""
     done = run_python(LOADED)
     assert done.stdout.strip() == "True ['lightgbm', 'sklearn']", done.stderr
+
+
+def test_a_task_takes_views_and_no_names_of_them(toy: Toy) -> None:
+    task = toy.declared.only(Task)
+    with pytest.raises(DefinitionError, match=r"task 'late' lists 'history\.mean', which is no feature view") as error:
+        replace(task, features=[*task.features, "history.mean"])
+    assert "give the view itself" in error.value.hint

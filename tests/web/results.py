@@ -43,7 +43,6 @@ def status() -> dict[str, Any]:
     made = result()
     return {
         "project": {"name": "flights", "objective": "Warn passengers", "owner": "ops@example.org"},
-        "branch": {"id": "7c616cbb", "kind": "replay", "status": "finished", "now": "2014-01-01T05:00:00Z"},
         "deployments": [
             {
                 "name": "late",
@@ -58,33 +57,36 @@ def status() -> dict[str, Any]:
                 "previous": {"label": "m/1", "digest": "aa2b17d5bc6344d4", "until": "2013-04-01T04:00:00Z", "since": None},
                 "candidate": {"label": "m/3", "digest": "bb2b17d5bc6344d4", "phase": "canary", "weight": 0.05},
                 "fallback": ["the previous version", "the constant 0.22"],
+                "branch": {"id": "7c616cbb", "kind": "replay", "status": "finished", "now": "2014-01-01T05:00:00Z"},
+                "report": "/report/late",
+                "watched": {"at": "2013-05-09T04:00:00Z", "kind": "watched", "why": "2013-05-02 to 2013-05-09: log_loss 0.512 (0.498)"},
+                "versions": [
+                    {"label": "m/1", "digest": "aa", "at": "2013-04-01T04:00:00Z", "role": "previous", "passed": True, "reason": "better"},
+                    {"label": "m/2", "digest": "39", "at": "2013-04-09T04:00:00Z", "role": "champion", "passed": None, "reason": None},
+                    {
+                        "label": "m/3",
+                        "digest": "bb",
+                        "at": "2013-05-09T04:00:00Z",
+                        "role": "candidate",
+                        "passed": False,
+                        "reason": "a slice is worse",
+                    },
+                ],
+                "alerts": [event for event in made["events"] if event["kind"] == "drift found"],
+                "retrainings": [{"at": f"2013-0{at}-09T04:00:00Z", "subject": f"m/{at}", "why": f"reason {at}"} for at in (4, 5)],
+                "lineage": {
+                    "ref": "version:m/2",
+                    "role": "model version",
+                    "detail": "since April",
+                    "parents": [
+                        {"ref": "run:7", "role": "training run", "detail": "", "parents": [{"ref": "dataset:arrivals", "role": "dataset"}]}
+                    ],
+                },
+                "months": made["months"],
+                "mean": made["mean"],
+                "gain": made["gain"],
+                "cost": made["cost"],
             }
         ],
-        "versions": [
-            {"label": "m/1", "digest": "aa", "at": "2013-04-01T04:00:00Z", "role": "previous", "passed": True, "reason": "better"},
-            {"label": "m/2", "digest": "39", "at": "2013-04-09T04:00:00Z", "role": "champion", "passed": None, "reason": None},
-            {
-                "label": "m/3",
-                "digest": "bb",
-                "at": "2013-05-09T04:00:00Z",
-                "role": "candidate",
-                "passed": False,
-                "reason": "a slice is worse",
-            },
-        ],
-        "alerts": [event for event in made["events"] if event["kind"] == "drift found"],
-        "retrainings": [{"at": f"2013-0{at}-09T04:00:00Z", "subject": f"m/{at}", "why": f"reason {at}"} for at in (4, 5)],
-        "lineage": {
-            "ref": "version:m/2",
-            "role": "model version",
-            "detail": "since April",
-            "parents": [
-                {"ref": "run:7", "role": "training run", "detail": "", "parents": [{"ref": "dataset:arrivals", "role": "dataset"}]}
-            ],
-        },
-        "months": made["months"],
-        "mean": made["mean"],
-        "gain": made["gain"],
-        "cost": made["cost"],
         "served": {"requests": 1523, "by_rung": {"champion": 1500, "constant": 23}},
     }

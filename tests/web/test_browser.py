@@ -18,7 +18,7 @@ QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", 
 
 
 def chromium() -> str:
-    found = shutil.which("chromium")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not found and os.environ.get("CI") == "true":
         pytest.fail("there is no chromium; `make test` installs it (scripts/apt-packages chromium)")
     return found or pytest.skip("there is no chromium on PATH: apt-get install chromium")

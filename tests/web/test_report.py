@@ -115,3 +115,4 @@ def test_another_word_for_the_positive_class() -> None:
     text = report(result(), project={"name": "shop", "positive": "returned"}).text
     assert "share returned" in text
     assert "share late" not in text
+    assert "share true" in report(result(), project={"name": "shop"}).text

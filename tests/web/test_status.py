@@ -12,12 +12,14 @@ from web.results import HOSTILE, status
 def test_the_page_tells_all() -> None:
     page = Page(render_status(status()))
     assert not page.wrong
-    assert list(page.addresses()) == ["data:,"]
+    assert list(page.addresses()) == ["data:,", "/report/late"]
     for said in (
         "flights", "Warn passengers", "ops@example.org", "champion m/2 95 % 2013-04-25 04:00 2013-04-09 04:00 392b17d5bc63",
         "candidate (canary) m/3 5 %", "previous m/1 0 % –", "the previous version, then the constant 0.22",
         """-d '{"flight_id": "UA-1545"}'""", "1,500 (98.5 %)", "drift found m/1 temp (PSI 0.24, 20× its usual)",
-        "m/5 on 2013-05-09 04:00: reason 5", "✓ passed", "✗ refused", "no verdict", "a slice is worse", "+0.045 (95 %: +0.012 to +0.060)",
+        "m/5 on 2013-05-09 04:00: reason 5",
+        "Last window: 2013-05-02 to 2013-05-09: log_loss 0.512 (0.498).", "replay branch 7c616cbb , finished",
+        "✓ passed", "✗ refused", "no verdict", "a slice is worse", "+0.045 (95 %: +0.012 to +0.060)",
     ):  # fmt: skip
         assert said in page.text
 
@@ -36,7 +38,7 @@ def test_lineage_is_a_tree() -> None:
 
 def test_only_the_last_alerts_are_shown_newest_first() -> None:
     made = status()
-    made["alerts"] = [
+    made["deployments"][0]["alerts"] = [
         {"at": f"2013-04-{at:02}T04:00:00Z", "kind": "drift found", "subject": "m/1", "why": f"n{at}."} for at in range(1, 21)
     ]
     text = Page(render_status(made)).text
@@ -55,7 +57,18 @@ def test_times_are_shown_in_the_zone_of_the_project() -> None:
 def test_an_empty_project_is_told_what_to_do() -> None:
     page = Page(render_status({}))
     assert not page.wrong
-    for said in ("None yet. Declare one with", "No alert", "None since the first model.", "No champion yet, so no lineage."):
+    assert "None yet. Declare one with" in page.text
+    page = Page(render_status({"deployments": [{"name": "late"}]}))
+    for said in ("No version yet", "No alert", "None since the first model.", "No champion yet, so no lineage."):
+        assert said in page.text
+
+
+def test_each_of_several_deployments_has_its_own_part() -> None:
+    made = status()
+    made["deployments"].append({**made["deployments"][0], "name": "cancelled", "alerts": []})
+    page = Page(render_status(made))
+    assert not page.wrong
+    for said in ("Deployment late", "Deployment cancelled", "Versions of late", "Versions of cancelled", "Month by month of cancelled"):
         assert said in page.text
 
 
@@ -95,4 +108,5 @@ def test_hostile_text_stays_text() -> None:
     page = Page(render_status(hostile(status())))
     assert not page.wrong
     assert not page.named("script") + page.named("img")
-    assert list(page.addresses()) == ["data:,"]
+    assert next(iter(page.addresses())) == "data:,"
+    assert not [one for one in page.addresses() if one.startswith(("http", "//", "javascript"))]

@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
@@ -14,42 +13,50 @@ from rich.text import Text
 
 from tidemill import loop, project
 from tidemill.cli.console import Steps, figure, out, print_json
-from tidemill.core import show
+from tidemill.core import Event, show
 from tidemill.ledger import Ledger
-from tidemill.loop import Built, PolicyComparison, Progress, Replay
+from tidemill.loop import Built, PolicyComparison, Progress, Replay, RetrainPolicy
 from tidemill.project import Project
-from tidemill.session import policy_of
+from tidemill.serving import Deployment
+from tidemill.session import policy_of, serving_branch
 from tidemill.store import store_error
 
-COLOURS = {"promoted": "green", "rolled back": "red", "gate refused": "yellow", "drift found": "magenta", "quality drop": "magenta"}
-METRICS = (("roc_auc", "ROC AUC", 3, 1), ("log_loss", "log loss", 3, -1), ("calibration_error", "calibration", 3, -1))
+COLOURS = {
+    Event.PROMOTED: "green",
+    Event.ROLLED_BACK: "red",
+    Event.GATE_REFUSED: "yellow",
+    Event.DRIFT_FOUND: "magenta",
+    Event.QUALITY_DROP: "magenta",
+}
+COLUMNS = (("roc_auc", "ROC AUC", 3, 1), ("log_loss", "log loss", 3, -1), ("calibration_error", "cal. error", 3, -1))
 
 
-@click.command()
-@click.option("--deployment", default="", help="Which deployment, where the project has several.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one object.")
-@click.pass_obj
-def replay(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
-    """Replay the past: the model in the loop against the same model left alone."""
-    declared = project.load(obj["folder"])
+def replay(folder: str, deployment: str, *, as_json: bool) -> None:
+    """Replay the past of a project; show it as it goes on, or print one object at its end."""
+    declared = project.load(folder)
     policy = policy_of(declared, deployment)
     with declared.writing("replay", wait=600) as ledger:
-        built = _build(ledger, declared, policy.monitor.deployment.model.task, quiet=as_json)
+        built = _build(ledger, policy.monitor.deployment.model.task, quiet=as_json)
         start, end = declared.settings.instant("replay.train_until"), declared.settings.instant("replay.end")
         job = Replay(built, policy, start, end, declared.timezone)
-        screen = _Screen(declared.timezone)
+        screen = _Screen(declared.timezone, str(declared.settings["project.positive"]))
         with nullcontext() if as_json else screen.live:
             branch, cached = loop.replay(ledger, job, listen=screen.update)
+        serves = serving_branch(ledger, branch.name)
+        live = serves.id if serves and serves.kind == "live" else ""
     if as_json:
         print_json(branch.result)
         return
     _print_result(branch.result, cached, declared)
-    path = _write_report(branch.result, declared, policy.name, str(branch.parts["model"]["name"]))
+    path = _write_report(branch.result, declared, policy, str(branch.parts["model"]["name"]))
     out.print(f"\nreport   [link=file://{path}]{_short(path)}[/link]")
-    out.print(f"next     `tidemill up` serves the champion; `tidemill lineage {branch.name}` shows where it comes from")
+    if live:
+        out.print(f"next     `tidemill up` and `tidemill lineage {branch.name}` go on with the live branch {live}, not with this replay")
+    else:
+        out.print(f"next     `tidemill up` serves the champion; `tidemill lineage {branch.name}` shows where it comes from")
 
 
-def _build(ledger: Ledger, declared: Project, task: Any, *, quiet: bool) -> Built:
+def _build(ledger: Ledger, task: Any, *, quiet: bool) -> Built:
     with Steps().shown(quiet=quiet) as steps:
         return loop.build(loop.prepare(ledger), task, listen=steps)
 
@@ -58,12 +65,14 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _write_report(result: dict[str, Any], declared: Project, policy: str, model: str) -> Path:
+def _write_report(result: dict[str, Any], declared: Project, policy: RetrainPolicy, model: str) -> Path:
+    """One file for a project with one deployment; with several, one for each."""
     from tidemill.web import render_report
 
-    path = declared.state / "reports" / "replay.html"
-    names = {name: str(declared.settings[f"project.{name}"]) for name in ("name", "objective", "owner")}
-    html = render_report(result, project=names, policy=policy, model=model, timezone=declared.timezone)
+    several = len(declared.all(Deployment)) > 1
+    path = declared.state / "reports" / (f"replay-{policy.monitor.name}.html" if several else "replay.html")
+    names = {name: str(declared.settings[f"project.{name}"]) for name in ("name", "objective", "owner", "positive")}
+    html = render_report(result, project=names, policy=policy.name, model=model, timezone=declared.timezone)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
@@ -74,13 +83,13 @@ def _write_report(result: dict[str, Any], declared: Project, policy: str, model:
     return path
 
 
-def months_table(months: list[dict[str, Any]], mean: dict[str, Any] | None = None) -> Table:
-    """Frozen against loop by month; the better figure is bold."""
+def months_table(months: list[dict[str, Any]], positive: str, mean: dict[str, Any] | None = None) -> Table:
+    """Frozen against loop by month; the better figure is bold. `positive` is what the positive class is called."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("month")
-    for name in ("rows", "share true"):
+    for name in ("rows", f"share {escape(positive)}"):
         table.add_column(name, justify="right")
-    for _, title, _, _ in METRICS:
+    for _, title, _, _ in COLUMNS:
         table.add_column(f"{title}\nfrozen", justify="right")
         table.add_column("\nloop", justify="right")
     for month in months:
@@ -94,7 +103,7 @@ def months_table(months: list[dict[str, Any]], mean: dict[str, Any] | None = Non
 
 def _pairs(both: dict[str, Any]) -> list[str]:
     cells = []
-    for name, _, digits, sign in METRICS:
+    for name, _, digits, sign in COLUMNS:
         frozen, served = both["frozen"][name], both["loop"][name]
         better = frozen is not None and served is not None and round(sign * (served - frozen), digits) > 0
         cells += [figure(frozen, digits), f"[bold green]{figure(served, digits)}[/]" if better else figure(served, digits)]
@@ -111,8 +120,8 @@ def _event(event: dict[str, Any], width: int = 110) -> Text:
 class _Screen:
     """The live table of a replay: months, the newest events, the clock."""
 
-    def __init__(self, timezone: str) -> None:
-        self.timezone = timezone
+    def __init__(self, timezone: str, positive: str) -> None:
+        self.timezone, self.positive = timezone, positive
         self.live = Live(Text("training the first model …", style="dim"), console=out, refresh_per_second=8, transient=True)
 
     def update(self, progress: Progress) -> None:
@@ -123,13 +132,13 @@ class _Screen:
         )
         newest = [_event(event, max(out.width - 45, 30)) for event in progress.events[-8:]]
         month = show(progress.now, self.timezone)[:7]
-        ended = [one for one in progress.months if one["month"] < month]
-        self.live.update(Group(months_table(ended), Text(""), *newest, Text(""), bar))
+        counted = [one for one in progress.months if one["month"] < month or progress.share == 1]
+        self.live.update(Group(months_table(counted, self.positive), Text(""), *newest, Text(""), bar))
 
 
 def _print_result(result: dict[str, Any], cached: bool, declared: Project) -> None:
     out.print(f"\n[bold]{escape(declared.name)}[/]  {escape(str(declared.settings['project.objective']))}\n")
-    out.print(months_table(result["months"], result["mean"]))
+    out.print(months_table(result["months"], str(declared.settings["project.positive"]), result["mean"]))
     gain = result["gain"]
     if gain:
         auc, loss = gain["roc_auc"], gain["log_loss"]
@@ -145,20 +154,12 @@ def _print_result(result: dict[str, Any], cached: bool, declared: Project) -> No
         out.print("[dim]nothing changed since this replay was run: answered from the ledger[/]")
 
 
-@click.group()
-def policy() -> None:
-    """Retraining policies."""
-
-
-@policy.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one object.")
-@click.pass_obj
-def compare(obj: dict[str, Any], as_json: bool) -> None:
-    """Replay the same history under several policies and models; what is each worth? What serves is not touched."""
-    declared = project.load(obj["folder"])
+def compare(folder: str, *, as_json: bool) -> None:
+    """Replay the same history under the policies and models of a project's comparison."""
+    declared = project.load(folder)
     comparison = declared.only(PolicyComparison)
     with declared.writing("policy compare", wait=600) as ledger:
-        built = _build(ledger, declared, comparison.policy.monitor.deployment.model.task, quiet=as_json)
+        built = _build(ledger, comparison.policy.monitor.deployment.model.task, quiet=as_json)
         start, end = declared.settings.instant("replay.train_until"), declared.settings.instant("replay.end")
         waiting = _Waiting()
         with nullcontext() if as_json else waiting.live:
@@ -190,14 +191,19 @@ def _print_comparison(found: dict[str, Any], comparison: PolicyComparison) -> No
     spans = [" to ".join(days) for days in (comparison.choose_on, comparison.report_on)]
     for name in ("model", "policy"):
         table.add_column(name)
-    for name in (f"log loss\n{spans[0]}", "ROC AUC", f"log loss\n{spans[1]}", "ROC AUC", "trainings", "M rows × rounds", "promotions"):
-        table.add_column(name, justify="right")
+    for name in ("choose\nlog loss", "\nROC AUC", "report\nlog loss", "\nROC AUC", "train-\nings", "cost", "promo-\ntions"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in found["policies"]:
         style = "bold green" if row["chosen"] else ""
         figures = [figure(row[span][name], 4) for span in ("choose", "report") for name in ("log_loss", "roc_auc")]
         cost = [str(row["cost"]["trainings"]), f"{row['cost']['row_rounds'] / 1e6:,.0f}", str(row["promotions"])]
-        table.add_row(row["model"], row["policy"] + (" ← chosen" if row["chosen"] else ""), *figures, *cost, style=style)
+        table.add_row(row["model"], row["policy"] + ("\n← chosen" if row["chosen"] else ""), *figures, *cost, style=style)
+    for one in found["refused"]:
+        table.add_row(one["model"], "refused", *["–"] * 7, style="yellow")
     out.print(table)
+    out.print(f"[dim]choose: {spans[0]}; report: {spans[1]}; cost: M rows × rounds[/]")
+    for one in found["refused"]:
+        out.print(f"[yellow]refused[/]  {escape(one['model'])}: {escape(one['why'])}")
     loss, best = found["regret"]["log_loss"], found["regret"]["best"]
     out.print(f"\nchosen   {found['chosen']['model']}, {found['chosen']['policy']}: {found['rule']}")
     interval = f"95 % interval {loss['low']:+.4f} to {loss['high']:+.4f}"

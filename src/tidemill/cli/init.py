@@ -12,15 +12,15 @@ from zoneinfo import ZoneInfo
 import click
 from rich.markup import escape
 
-from tidemill import project
+from tidemill import loop, project
 from tidemill.cli import guess
 from tidemill.cli.console import out, print_json
 from tidemill.cli.plan import Answers, Plan, facts_of, plan
-from tidemill.cli.start import Done, one_pass
+from tidemill.cli.start import Done, Passes
 from tidemill.cli.table import Table, label_sql, opened, refuse_bad_key, time_sql, uses
 from tidemill.core import DataError, DefinitionError, Refused, StoreError, TidemillError, show
 from tidemill.features import SEPARATOR
-from tidemill.session import now
+from tidemill.session import now, policy_of
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,23 @@ class Given:
     yes: bool
 
 
-@click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--into", type=click.Path(path_type=Path), default=None, help="Folder of the project. Default: the file's name without ending."
-)
-@click.option("--label", default=None, help="What to predict: a column with two values, or an SQL expression such as 'amount > 100'.")
-@click.option("--time", default=None, help="The column with the time of the request: when a prediction would be asked.")
-@click.option("--label-known", "known", default=None, help="When the label is known: a column with that time, or a time later such as 7d.")
-@click.option("--key", "keys", multiple=True, help="The column that names a row; several make one key; '' for none: rows are numbered.")
-@click.option("--timezone", default="UTC", show_default=True, help="The zone of times that state none.")
-@click.option("--yes", is_flag=True, help="Take the guesses; ask nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one object.")
-@click.pass_obj
-def init(obj: dict[str, Any], /, data: Path, into: Path | None, timezone: str, as_json: bool, **given: Any) -> None:
-    """Make a project from the CSV file DATA: declarations to go on editing, a trained and gated model, and what to do next."""
-    _refuse_zone(timezone)
+def init(folder: Path, data: Path, given: Given, *, as_json: bool) -> None:
+    """Write a project for a CSV file, make the first pass of its loop, and say what to do next."""
+    _refuse_zone(given.timezone)
     clock = now()
     with opened(data) as table:
-        folder = Path(obj["folder"]) / (into or data.name.split(".")[0])
         _refuse_folder(folder)
-        answers = _answers(table, Given(timezone=timezone, **given), clock)
+        answers = _answers(table, given, clock)
         planned = plan(table, answers, folder, clock)
     written = _write(folder, project.files(planned.scaffold))
     if not as_json:
         _say_written(folder, written, answers, planned)
-    done = _first_pass(folder, written, quiet=as_json)
+    try:
+        done = _first_pass(folder, written, quiet=as_json)
+    except KeyboardInterrupt:
+        there = shlex.quote(os.path.relpath(folder))
+        click.echo(f"\nstopped; the project is written and what was done is kept: cd {there}; tidemill run", err=True)
+        raise SystemExit(130) from None
     told = _next(folder, planned, done)
     if as_json:
         chosen = {"label": answers.label, "time": answers.time, "label_known": answers.known, "key": list(answers.keys)}
@@ -96,7 +87,8 @@ def _answers(table: Table, given: Given, clock: int) -> Answers:
     keys = tuple(key for key in given.keys if key) if given.keys else _ask_key(table, ask, {asked.name} | uses(table, label_of))
     names = tuple(table.need(key, "the key").name for key in keys)
     ask.finish()
-    return Answers(label, asked.name, known, names, given.timezone, ask.keeps)
+    assumed = any(option == "--label-known" and not table.get(known) for option, _ in ask.open)
+    return Answers(label, asked.name, known, names, given.timezone, ask.keeps, assumed)
 
 
 def _ask_known(table: Table, given: Given, ask: "_Asker", label: tuple[str, str], time: str, clock: int) -> str:
@@ -206,7 +198,9 @@ def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
 
 def _first_pass(folder: Path, written: list[Path], *, quiet: bool) -> Done:
     try:
-        return one_pass(project.load(folder), quiet=quiet)
+        declared = project.load(folder)
+        with declared.writing("init", wait=600) as ledger:
+            return Passes(declared, loop.prepare(ledger), now(), quiet).one(policy_of(declared))
     except Refused as error:
         file = next(path for path in written if path.suffix == ".py")
         hint = (

@@ -31,13 +31,15 @@ from tidemill.core import (
 from tidemill.data import fetch
 from tidemill.project import Item, Names, Scaffold, Sizes
 
+MANY = 100  # values of a group that is kept on one version: with few, one of them is a large share of the requests
 LADDER = ("1h", "6h", "1d", "7d", "30d")
 EVERYONE = Item("everyone", "'all'", "everyone")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a person said, or the guesses that stand: columns by name, a label as a column or SQL, a duration or a column for `known`."""
+    """What a person said, or the guesses that stand: columns by name, a label as a column or SQL, a duration or a column for `known`,
+    which is `assumed` where nobody said it."""
 
     label: str
     time: str
@@ -45,6 +47,7 @@ class Answers:
     keys: tuple[str, ...]
     timezone: str
     keep_leaks: Callable[[dict[str, float]], bool] = lambda leaks: False
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,11 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
     if naive:
         other = "" if answers.timezone != "UTC" else "; if they are not, say --timezone Europe/Berlin"
         found.append(f"times of {', '.join(naive)} have no zone and are taken as {answers.timezone}{other}")
+    if answers.assumed:
+        found.append(f"known {answers.known} after the request is an assumption: no column says it; say what is true with --label-known")
     if not answers.keys:
         found.append("no column is a key: rows are numbered, oldest first (name one with --key)")
+    found += [f"{name} is read as text: {odd.error(table.path, table.path).what}" for name, odd in table.odd.items()]
     without = table.rows - len(every.asked)
     if without:
         found.append(f"{without:,} rows without a time are left out")
@@ -195,6 +201,7 @@ def _scaffold(table: Table, answers: Answers, facts: Facts, chosen: Chosen, fold
         sizes=facts.sizes,
         client_time=False,
         replay=None,
+        sticky_by=next((columns.names[name] for name in chosen.history if table.need(name, "the group").distinct >= MANY), ""),
         row_order=[] if answers.keys else _order(table, asked, uses(table, facts.label) | {facts.known_column}),
     )
 
@@ -318,7 +325,7 @@ def _holdout(rows: Rows) -> int:
     first, last = show(int(rows.asked.min())), show(int(rows.asked.max()))
     late = show_duration(int(np.median(rows.known - rows.asked)) // MINUTE * MINUTE)
     raise DataError(
-        f"the requests span {first} to {last} and a label is known {late} later: what is known early on is too little to learn from",
+        f"the labelled requests span {first} to {last}, it is known {late} later: what is known early is too little to learn from",
         hint="bring rows of a longer time, or give a shorter --label-known if that is true",
     )
 

@@ -1,23 +1,15 @@
 """`tidemill up`: the gateway and the status page in one process."""
 
-from typing import Any
-
-import click
 from rich.markup import escape
 
 from tidemill.cli.console import out, print_json
 from tidemill.session import Session
+from tidemill.web import serve
 
 
-@click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 takes a free one. Default: serve.port.")
-@click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
-@click.pass_obj
-def up(obj: dict[str, Any], port: int | None, as_json: bool) -> None:
-    """Serve the champion and the status page until Ctrl-C."""
-    from tidemill.web import serve
-
-    session = Session(obj["folder"])
+def up(folder: str, port: int | None, *, as_json: bool) -> None:
+    """Serve until Ctrl-C, on the port of the settings where none is given; print the address, or an object with it."""
+    session = Session(folder)
     settings = session.project.settings
     branch = session.branch
 
@@ -25,7 +17,8 @@ def up(obj: dict[str, Any], port: int | None, as_json: bool) -> None:
         if as_json:
             print_json({"url": url, "branch": branch.id, "deployments": list(session.deployments)})
             return
-        out.print(f"[bold]{escape(session.project.name)}[/] serves {', '.join(session.deployments)} ({branch.kind} {branch.id})")
+        serving = [f"{name} ({history.branch.kind} {history.branch.id})" for name, history in session.serving.items()]
+        out.print(f"[bold]{escape(session.project.name)}[/] serves {', '.join(serving)}")
         out.print(f"status page  [link={url}]{url}[/link]")
         out.print("Ctrl-C ends it")
 

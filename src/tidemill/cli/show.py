@@ -1,77 +1,90 @@
 """`tidemill status`, `lineage`, `why` and `doctor`: what is there, where it comes from, why, and whether it is sound."""
 
 import platform
+import shutil
 from typing import Any
 
-import click
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tidemill import __version__
 from tidemill.cli.console import out, print_json, tree_text
-from tidemill.core import Damaged, MissingExtra, TidemillError, UnknownName, show
+from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
+from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
+from tidemill.store import held
 from tidemill.training import Model
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print as one object.")
-@click.pass_obj
-def status(obj: dict[str, Any], as_json: bool) -> None:
-    """Deployments, versions, alerts, the last retraining."""
-    found = Session(obj["folder"]).status()
+def status(folder: str, *, as_json: bool, whole: bool) -> None:
+    """Print each deployment's standing; lines are cut at the width of the terminal, unless the `whole` is wanted."""
+    found = Session(folder).status()
     if as_json:
         print_json(found)
         return
     out.print(f"[bold]{escape(found['project']['name'])}[/]  {escape(found['project']['objective'])}")
-    out.print(f"[dim]{found['branch']['kind']} {found['branch']['id']}, as of {found['branch']['now']}[/]\n")
     for deployment in found["deployments"]:
-        champion = deployment["champion"]
-        out.print(
-            f"deployment [bold]{deployment['name']}[/]: {champion['label']} since {champion['since']}, trained until {champion['until']}"
-        )
-        if deployment["candidate"]:
-            candidate = deployment["candidate"]
-            out.print(f"  candidate {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
-    out.print(_versions(found["versions"]))
-    for title, events in (("alerts", found["alerts"]), ("retrained", found["retrainings"])):
+        out.print()
+        _deployment(deployment, str(found["project"]["timezone"]), whole=whole)
+
+
+def _deployment(one: dict[str, Any], zone: str, *, whole: bool) -> None:
+    refused = one.get("refused")
+    if "champion" not in one:
+        made = "no version serves yet" if refused else f"no version yet; `tidemill run --deployment {one['name']}` makes one"
+        out.print(f"deployment [bold]{one['name']}[/]: {made}")
+    if refused:
+        said = f"the gates refused the first live model, {refused['subject']}: {refused['why']}"
+        out.print(f"[yellow]refused[/]    {_time(refused['at'], zone)}  {escape(said)}")
+    if "champion" not in one:
+        return
+    champion, branch, candidate = one["champion"], one["branch"], one["candidate"]
+    since, now, until = (_time(text, zone) for text in (champion["since"], branch["now"], champion["until"]))
+    out.print(f"deployment [bold]{one['name']}[/]: {champion['label']} serves since {since}")
+    out.print(f"[dim]{branch['kind']} {branch['id']} as of {now}, trained until {until} ({zone})[/]")
+    if candidate:
+        out.print(f"  candidate {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
+    out.print(_versions(one["versions"], zone, whole=whole))
+    watched = [one["watched"]] if one["watched"] else []
+    for title, events in (("watched", watched), ("alerts", one["alerts"]), ("retrained", one["retrainings"])):
         for event in events[:3]:
-            out.print(f"{title:<10} {event['at'][:10]}  {event['kind']}: {escape(event['why'])}", no_wrap=True, overflow="ellipsis")
+            kind = "" if event["kind"] == title else f"{event['kind']}: "
+            line = f"{title:<10} {_time(event['at'], zone)[:10]}  {kind}{escape(event['why'])}"
+            out.print(line, no_wrap=not whole, overflow=None if whole else "ellipsis", soft_wrap=whole)
 
 
-def _versions(versions: list[dict[str, Any]]) -> Table:
+def _time(text: str, zone: str) -> str:
+    """A time for people, to the minute, in the project's zone."""
+    return show(instant(text), zone)[:16].replace("T", " ")
+
+
+def _versions(versions: list[dict[str, Any]], zone: str, *, whole: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("version", "role", "gates", "made"):
         table.add_column(name, no_wrap=True, min_width={"version": 12, "made": 10}.get(name, 8))
-    table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("reason", no_wrap=not whole, overflow="fold" if whole else "ellipsis", ratio=1)
     words = {True: "[green]passed[/]", False: "[yellow]refused[/]", None: "[dim]–[/]"}
     for one in versions:
-        table.add_row(one["label"], one["role"], words[one["passed"]], one["at"][:10], escape(one["reason"]))
+        table.add_row(one["label"], one["role"], words[one["passed"]], _time(one["at"], zone)[:10], escape(one["reason"]))
     return table
 
 
-@click.command()
-@click.argument("ref")
-@click.option("--json", "as_json", is_flag=True, help="Print as one object.")
-@click.pass_obj
-def lineage(obj: dict[str, Any], ref: str, as_json: bool) -> None:
-    """The way back from REF: prediction:KEY, a deployment, a version such as boosted/3, or kind:name@version."""
-    found = plain_tree(Session(obj["folder"]).lineage(ref))
+def lineage(folder: str, ref: str, *, as_json: bool) -> None:
+    """Print the way back from a thing as a tree. Raises UnknownName."""
+    found = plain_tree(Session(folder).lineage(ref))
     if as_json:
         print_json(found)
     else:
-        out.print(tree_text(found), soft_wrap=True)
+        (out if out.is_terminal else Console(width=1000, highlight=False)).print(tree_text(found))  # a pipe has no edge to fold lines at
 
 
-@click.command()
-@click.argument("what", required=False, default="")
-@click.option("--json", "as_json", is_flag=True, help="Print as one object.")
-@click.pass_obj
-def why(obj: dict[str, Any], what: str, as_json: bool) -> None:
-    """Why a version serves or was refused (WHAT: a version), or why each step ran the last time (no WHAT, or its name)."""
-    session = Session(obj["folder"])
+def why(folder: str, what: str, *, as_json: bool) -> None:
+    """Print what was decided about a version, or why each step of that name (of any, without one) ran the last time. Raises
+    UnknownName."""
+    session = Session(folder)
     found = _decisions(session, what) if "/" in what else []
-    found = found or _runs(session, what)
+    found = found or ([] if what else _refused(session)) + _runs(session, what)
     if not found:
         raise UnknownName(
             f"nothing is known about {what!r}", hint="name a version as `tidemill status` shows it, or a step such as departures"
@@ -79,13 +92,25 @@ def why(obj: dict[str, Any], what: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    several = len({one["branch"] for one in found if "branch" in one}) > 1
     for one in found:
-        out.print(f"[dim]{one['at']}[/]  [bold]{one['kind']}[/] {escape(one['subject'])}: {escape(one['why'])}")
+        branch = f"[dim]{one['branch']}[/]  " if several else ""
+        out.print(f"[dim]{one['at']}[/]  {branch}[bold]{one['kind']}[/] {escape(one['subject'])}: {escape(one['why'])}")
 
 
 def _decisions(session: Session, label: str) -> list[dict[str, Any]]:
-    found = [one for branch in session.histories for one in session.ledger.decisions(branch.id)]
-    return [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in found if d.subject == label]
+    """The decisions about a version, each with the kind of its branch: a label of the live one may be another model in a replay."""
+    return [_told(branch, one) for branch in session.branches for one in session.ledger.decisions(branch.id) if one.subject == label]
+
+
+def _refused(session: Session) -> list[dict[str, Any]]:
+    """Why a live branch has no champion yet."""
+    first = [branch for branch in session.branches if not branch.state]
+    return [_told(branch, one) for branch in first for one in session.ledger.decisions(branch.id)]
+
+
+def _told(branch: Branch, one: Decision) -> dict[str, Any]:
+    return {"at": show(one.at), "branch": branch.kind, "kind": one.kind, "subject": one.subject, "why": one.why}
 
 
 def _runs(session: Session, name: str) -> list[dict[str, Any]]:
@@ -103,12 +128,9 @@ def _runs(session: Session, name: str) -> list[dict[str, Any]]:
     return list(newest.values())
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print as one object.")
-@click.pass_obj
-def doctor(obj: dict[str, Any], as_json: bool) -> None:
-    """Check the ledger, the blobs, the declarations and the environment. Exits with 1 when something is wrong."""
-    checks = [_environment(), *_project_checks(obj["folder"])]
+def doctor(folder: str, *, as_json: bool) -> None:
+    """Check all, and print what was found. Exits with 1 when something is wrong."""
+    checks = [_environment(), *_project_checks(folder)]
     if as_json:
         print_json([{"check": name, "ok": ok, "found": text} for name, ok, text in checks])
     else:
@@ -129,10 +151,17 @@ def _environment() -> tuple[str, bool, str]:
 def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
     try:
         session = Session(folder)
-    except (TidemillError, MissingExtra) as error:
-        return [("declarations", False, str(error))]
-    checks = [("declarations", True, _declarations(session))]
-    for name, check in (("ledger", _ledger), ("decisions", _chain), ("blobs", _blobs), ("writer", _writer)):
+    except TidemillError as error:
+        return [("settings", False, str(error))]
+    checks = []
+    for name, check in (
+        ("declarations", _declarations),
+        ("disk", _disk),
+        ("ledger", _ledger),
+        ("decisions", _chain),
+        ("blobs", _blobs),
+        ("writer", _writer),
+    ):
         try:
             checks.append((name, True, check(session)))
         except TidemillError as error:
@@ -145,6 +174,14 @@ def _declarations(session: Session) -> str:
     unseen = [f"{model.name} uses {name}" for model in session.project.all(Model) for name in model.code.unseen]
     blind = f"; a change of these would not be noticed: {', '.join(unseen)}" if unseen else ""
     return f"{len(session.project.declarations)} in {session.project.folder}{blind}"
+
+
+def _disk(session: Session) -> str:
+    free = shutil.disk_usage(session.project.folder).free
+    if not free:
+        hint = "free some space: reading goes on, but nothing can be run or served"
+        raise StoreError("the disk is full", where=str(session.project.folder), hint=hint)
+    return f"{free / 2**30:,.1f} GiB free"
 
 
 def _ledger(session: Session) -> str:
@@ -171,11 +208,12 @@ def _blobs(session: Session) -> str:
     if damaged or lost:
         what = [f"{len(damaged)} are damaged: {', '.join(damaged[:5])}"] if damaged else []
         what += [f"{len(lost)} that the ledger names are missing: {', '.join(lost[:5])}"] if lost else []
-        hint = "restore them from a backup; without one, delete the damaged ones and run again: steps are computed anew, a model is not"
+        hint = "restore them from a backup; without one, delete the damaged ones and run again: the same data and code give the same"
         raise Damaged("; ".join(what), where=str(session.project.settings.path("store.blobs")), hint=hint)
     return f"{len(there):,} read and compared"
 
 
 def _writer(session: Session) -> str:
-    held = session.project.writer()
-    return f"last held by process {held['pid']} ({held['command']})" if held else "never held"
+    who = session.project.writer()
+    when = "held now" if held(session.project.state / "writer.lock") else "last held"
+    return f"{when} by process {who['pid']} ({who['command']})" if who else "never held"

@@ -1,7 +1,9 @@
 """`tidemill run` and `tidemill approve`: the live loop by hand."""
 
-import getpass
-from dataclasses import dataclass
+import os
+import pwd
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import click
@@ -9,41 +11,66 @@ from rich.markup import escape
 
 from tidemill import loop, project
 from tidemill.cli.console import Steps, out, print_json
-from tidemill.core import UnknownName, show
+from tidemill.core import Event, Refused, UnknownName, show
 from tidemill.data import stale
-from tidemill.ledger import Branch
-from tidemill.loop import Built, Passed
-from tidemill.session import now, policy_of
+from tidemill.ledger import Branch, Ledger
+from tidemill.loop import Built, Passed, RetrainPolicy
+from tidemill.project import Project
+from tidemill.serving import find_answers
+from tidemill.session import log_of, now, policy_of, serving_branch
+from tidemill.training import Task
 
 
-@click.command()
-@click.option("--deployment", default="", help="Which deployment, where the project has several.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as one object.")
-@click.pass_obj
-def run(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
-    """One pass of the loop at this moment: build, train if there is a reason, gate, promote."""
-    done = one_pass(project.load(obj["folder"]), deployment, quiet=as_json)
+def run(folder: str, deployment: str, *, as_json: bool) -> None:
+    """One pass of the loop at this moment for each deployment in turn, or for the one that is named: show it as it goes on, or print
+    one object at the end. One that is refused keeps no other from its pass; the exit code is its own."""
+    declared = project.load(folder)
+    policies, found, code = _policies(declared, deployment), list[dict[str, Any]](), 0
+    with declared.writing("run", wait=600) as ledger:
+        passes = Passes(declared, loop.prepare(ledger), now(), quiet=as_json)
+        for policy in policies:
+            name = policy.monitor.name
+            if len(policies) > 1 and not as_json:
+                out.print(f"\ndeployment [bold]{escape(name)}[/]")
+            try:
+                done = passes.one(policy)
+            except Refused as error:
+                code = error.code
+                found.append({"name": name} | error.data())
+                if not as_json:
+                    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+            else:
+                found.append({"name": name} | done.plain())
+                if not as_json:
+                    done.say()
     if as_json:
-        print_json(done.plain())
-    else:
-        done.say()
+        print_json({"deployments": found})
+    if code:
+        raise SystemExit(code)
+
+
+def _policies(declared: Project, deployment: str) -> list[RetrainPolicy]:
+    """The policy of each deployment, or of the one that is named. Raises DataError where that is not one."""
+    names = [deployment] if deployment else list(dict.fromkeys(policy.monitor.name for policy in declared.all(RetrainPolicy)))
+    return [policy_of(declared, name) for name in names or [""]]
 
 
 @dataclass(frozen=True)
 class Done:
-    """What one pass did: its steps, what they gave, what was decided, and which data are stale."""
+    """What one pass did: its steps, what they gave, what was decided, which data are stale, and the replay that served until now."""
 
     steps: Steps
     built: Built
     passed: Passed
     alerts: list[str]
+    replay: str
 
     def plain(self) -> dict[str, Any]:
         """As one object."""
         steps = [{"step": r.name, "cached": r.cached, "why": r.why, "seconds": r.seconds} for r in self.steps.reports.values()]
         decided = [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in self.passed.decisions]
         found = {"champion": self.passed.state.champion.label, "changed": self.passed.changed, "stale": self.alerts}
-        return {"steps": steps, "decisions": decided, **found}
+        return {"steps": steps, "decisions": decided, **found, "instead_of": self.replay}
 
     def say(self) -> None:
         """For people."""
@@ -53,45 +80,66 @@ class Done:
             out.print(f"{decision.kind:<12} [bold]{escape(decision.subject)}[/]  {escape(decision.why)}")
         if not self.passed.decisions:
             out.print("no reason to train: the champion stays")
-        promoted = any(decision.kind == "promoted" for decision in self.passed.decisions)
+        promoted = any(decision.kind == Event.PROMOTED for decision in self.passed.decisions)
         if self.passed.changed and not promoted:
             out.print("[yellow]not taken[/]    requests are still answered by the definitions before the change")
         for alert in self.alerts:
             out.print(f"[yellow]stale[/]        {escape(alert)}")
         name = self.passed.branch.removeprefix("live-")
         out.print(f"\n[bold]{self.passed.state.champion.label}[/] serves deployment {name}; `tidemill up` answers requests")
+        if self.replay:
+            out.print(f"`tidemill up` now serves the live branch instead of the replay {self.replay}")
 
 
-def one_pass(declared: project.Project, deployment: str = "", *, quiet: bool) -> Done:
-    """One pass of the loop at this moment. Raises Refused when a first model does not pass its gates."""
-    policy, clock = policy_of(declared, deployment), now()
-    task = policy.monitor.deployment.model.task
-    with declared.writing("run", wait=600) as ledger, Steps().shown(quiet=quiet) as steps:
-        built = loop.build(loop.prepare(ledger), task, listen=steps)
-        passed = loop.run_once(ledger, built, policy, clock, declared.timezone)
-    alerts = [text for dataset in task.datasets for text in stale(dataset, built.dataset(dataset.name), clock)]
-    return Done(steps, built, passed, alerts)
+@dataclass(frozen=True)
+class Passes:
+    """The passes of one moment over a project's ledger. A task that several deployments share is built once."""
+
+    declared: Project
+    ledger: Ledger
+    clock: int
+    quiet: bool
+    built: dict[str, tuple[Steps, Built]] = field(default_factory=dict)
+
+    def build(self, task: Task) -> tuple[Steps, Built]:
+        """The steps of a task and what they gave; they are shown when they run."""
+        if task.name not in self.built:
+            with Steps().shown(quiet=self.quiet) as steps:
+                self.built[task.name] = steps, loop.build(self.ledger, task, listen=steps)
+        return self.built[task.name]
+
+    def one(self, policy: RetrainPolicy) -> Done:
+        """One pass of the loop. Raises Refused, as when a first model does not pass its gates."""
+        name, task = policy.monitor.name, policy.monitor.deployment.model.task
+        served = serving_branch(self.ledger, name)
+        steps, built = self.build(task)
+        told = partial(find_answers, log_of(self.declared, name))
+        passed = loop.run_once(self.ledger, built, policy, self.clock, self.declared.timezone, told)
+        alerts = [text for dataset in task.datasets for text in stale(dataset, built.dataset(dataset.name), self.clock)]
+        return Done(steps, built, passed, alerts, served.id if served and served.kind == "replay" else "")
 
 
-@click.command()
-@click.argument("version")
-@click.option("--who", default="", help="Your name; the user of this machine by default.")
-@click.option("--why", "reason", default="", help="The reason, for the record.")
-@click.pass_obj
-def approve(obj: dict[str, Any], version: str, who: str, reason: str) -> None:
-    """Agree that VERSION (for example boosted/3) may go live. The next `tidemill run` acts on it."""
-    declared = project.load(obj["folder"])
-    with declared.writing("approve", wait=60) as ledger:
+def approve(folder: str, version: str, who: str, why: str) -> None:
+    """Write down that a person agrees to a version. Raises UnknownName when it is not waiting for that."""
+    with project.find(folder).writing("approve", wait=60) as ledger:
         branches = ledger.branches("live")
         found = {label: branch.id for branch in branches for label in _waiting(branch)}
         if version not in found:
             hint = "`tidemill run` says which version needs it"
             raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint=hint)
-        name = who or getpass.getuser()
+        user = _user()
         with ledger.records.begin() as connection:
-            why = reason or "approved"
-            ledger.decide(connection, found[version], at=now(), who=name, kind="approved", subject=version, why=why, evidence={})
-    out.print(f"{name} approved {version}; `tidemill run` goes on")
+            told: dict[str, Any] = {"who": who or user, "why": why or "approved", "evidence": {"user": user}}
+            ledger.decide(connection, found[version], at=now(), kind=Event.APPROVED, subject=version, **told)
+    out.print(f"{who or user} approved {version}; `tidemill run` goes on")
+
+
+def _user() -> str:
+    """Who runs this for the operating system, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container, perhaps
+        return str(os.getuid())
 
 
 def _waiting(branch: Branch) -> list[str]:

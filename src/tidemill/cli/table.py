@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError, MissingFile, TidemillError
-from tidemill.data import engine, explained, literal, quote
+from tidemill.data import OddValue, csv_table, engine, explained, literal, load_csv, odd_values, quote, read_as_csv
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -59,6 +59,7 @@ class Table:
     columns: tuple[Column, ...]
     null_values: tuple[str, ...]
     reserved: frozenset[str]
+    odd: dict[str, OddValue]
 
     def sql(self, name: str) -> str:
         """A column's name as SQL, in quotes only where it needs them."""
@@ -86,16 +87,16 @@ class Table:
 @contextmanager
 def opened(path: Path) -> Iterator[Table]:
     """The table of a CSV file. Raises MissingFile and DataError."""
-    _refuse_what_is_no_text(path)
+    _refuse_what_is_no_file(path)
     with engine() as connection:
         nulls = _nulls(connection, path)
-        with _as_csv(path):
-            connection.execute(f"CREATE TABLE data AS SELECT * FROM {_reader(path, nulls)}")
+        load_csv(connection, "data", path, nulls)
         columns = connection.execute("DESCRIBE data").fetchall()
         rows = (connection.execute("SELECT count(*) FROM data").fetchone() or (0,))[0]
         _refuse_what_is_no_table(path, [row[0] for row in columns], rows)
         found = [_column(connection, name, kind) for name, kind, *_ in columns]
-        yield Table(path, connection, rows, tuple(found), nulls, _reserved(connection))
+        odd = {one.column: one for one in odd_values(connection, "data")}
+        yield Table(path, connection, rows, tuple(found), nulls, _reserved(connection), odd)
 
 
 def _reserved(connection: "DuckDBPyConnection") -> frozenset[str]:
@@ -104,58 +105,24 @@ def _reserved(connection: "DuckDBPyConnection") -> frozenset[str]:
     return frozenset(row[0] for row in rows)
 
 
-def _refuse_what_is_no_text(path: Path) -> None:
+def _refuse_what_is_no_file(path: Path) -> None:
     if not path.exists():
         near = sorted(other.name for other in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         raise MissingFile(f"there is no file {str(path)!r}", where=str(path.parent), available=near, hint="name a CSV file")
     if not path.is_file():
         raise DataError(f"{str(path)!r} is not a file", hint="name a CSV file")
     try:
-        with path.open("rb") as file:
-            head = file.read(65536)
+        path.open("rb").close()
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror}", where=str(path)) from error
-    if not head.strip():
-        raise DataError(f"{path.name} is empty", where=str(path), hint="it needs a line of column names, and rows")
-    if head[:2] == b"PK" or (b"\0" in head and head[:2] != b"\x1f\x8b"):
-        hint = "unpack it, or save it as CSV in UTF-8"
-        raise DataError(f"{path.name} is not a CSV file: it holds bytes that are no text", where=str(path), hint=hint)
-    if head[:2] != b"\x1f\x8b":
-        _refuse_other_encodings(path)
-
-
-def _refuse_other_encodings(path: Path) -> None:
-    try:
-        with path.open(encoding="utf-8") as file:
-            while file.read(2**20):
-                pass
-    except UnicodeDecodeError as error:
-        hint = f"convert it, for example: iconv -f latin1 -t utf-8 {path.name} > utf8.csv"
-        raise DataError(f"{path.name} is not text in UTF-8: {error.reason}", where=str(path), hint=hint) from None
-
-
-@contextmanager
-def _as_csv(path: Path) -> Iterator[None]:
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        hint = "fields are parted by commas (or ; or tabs), and each line has as many as the first"
-        raise DataError(f"{path.name} cannot be read as CSV: {str(error).splitlines()[0]}", where=str(path), hint=hint) from None
-
-
-def _reader(path: Path, nulls: tuple[str, ...]) -> str:
-    listed = ", ".join(literal(value) for value in ("", *nulls))
-    return f"read_csv({literal(str(path))}, header = true, sample_size = -1, nullstr = [{listed}])"
 
 
 def _nulls(connection: "DuckDBPyConnection", path: Path) -> tuple[str, ...]:
     """Texts that stand for null: those without which a column of numbers or times would be one of text."""
 
     def types(nulls: tuple[str, ...]) -> dict[str, str]:
-        with _as_csv(path):
-            rows = connection.execute(f"DESCRIBE SELECT * FROM {_reader(path, nulls)}").fetchall()
+        with read_as_csv(path):
+            rows = connection.execute(f"DESCRIBE SELECT * FROM {csv_table(path, nulls)}").fetchall()
         return {row[0]: row[1] for row in rows}
 
     plain = types(())
@@ -168,7 +135,7 @@ def _nulls(connection: "DuckDBPyConnection", path: Path) -> tuple[str, ...]:
         return ()
     columns = ", ".join(quote(name) for name in changed)
     found = connection.execute(
-        f"SELECT DISTINCT value FROM (UNPIVOT (SELECT {columns} FROM {_reader(path, ())}) ON {columns}) "
+        f"SELECT DISTINCT value FROM (UNPIVOT (SELECT {columns} FROM {csv_table(path, ())}) ON {columns}) "
         f"WHERE value IN ({', '.join(literal(value) for value in NULLS)}) ORDER BY value"
     ).fetchall()
     return tuple(row[0] for row in found)
@@ -232,6 +199,8 @@ def time_sql(table: Table, column: Column, timezone: str) -> str:
         for parts in (1, 1000, 1_000_000):  # seconds, milliseconds, microseconds since 1970; of 1980 to 2100
             if low is not None and 315_532_800 * parts <= low and high < 4_102_444_800 * parts:
                 return f"to_timestamp({name})" if parts == 1 else f"to_timestamp({name} / {parts}.0)"
+    if column.name in table.odd:
+        raise table.odd[column.name].error(table.path, table.path)
     raise DataError(
         f"column {column.name!r} holds no times: it was read as {column.type}{_example(table, column)}",
         where=str(table.path),
@@ -277,7 +246,8 @@ def _of_column(table: Table, column: Column) -> str:
     ordered = f"SELECT CAST({name} AS VARCHAR) FROM data WHERE {name} IS NOT NULL GROUP BY {name} ORDER BY count(*), {name}"
     values = [row[0] for row in table.connection.execute(ordered).fetchall()]
     if len(values) < 2:
-        return f"({name} = {name})"
+        said = f"the label {column.name!r} is always {values[0]!r}"
+        raise DataError(said, where=str(table.path), hint="choose another column: one with two values")
     positive = next((value for value in values if value.strip().casefold().removesuffix(".0") in POSITIVE), values[0])
     return f"({name} = {positive if column.is_number else literal(positive)})"
 

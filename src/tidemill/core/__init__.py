@@ -6,6 +6,7 @@ What needs numpy is loaded on first use, so that the command line's help does no
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tidemill.core.call import Call, answer
 from tidemill.core.declaration import Declaration, Where, caller, definition, version_of, walk
 from tidemill.core.digests import canonical, differences, digest_bytes, digest_value
 from tidemill.core.errors import (
@@ -18,22 +19,25 @@ from tidemill.core.errors import (
     NoExactForm,
     Refused,
     StoreError,
+    Taken,
     TidemillError,
     UnknownName,
 )
+from tidemill.core.event import Event
 from tidemill.core.instants import DAY, HOUR, MINUTE, SECOND, duration, instant, midnights, moment, show, show_duration
 from tidemill.core.ref import Ref
 from tidemill.core.verdict import Approval, GateResult, Verdict
 
 if TYPE_CHECKING:
     from tidemill.core.arrays import Array as Array
+    from tidemill.core.arrays import Bools as Bools
+    from tidemill.core.arrays import Floats as Floats
+    from tidemill.core.arrays import Instants as Instants
+    from tidemill.core.arrays import Ints as Ints
     from tidemill.core.arrays import pack as pack
     from tidemill.core.arrays import unpack as unpack
-    from tidemill.core.coded import Bools as Bools
     from tidemill.core.coded import Coded as Coded
-    from tidemill.core.coded import Codes as Codes
-    from tidemill.core.coded import Floats as Floats
-    from tidemill.core.coded import Instants as Instants
+    from tidemill.core.drift import DriftResult as DriftResult
     from tidemill.core.drift import DriftTest as DriftTest
     from tidemill.core.drift import Profile as Profile
     from tidemill.core.drift import build_profile as build_profile
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 
 _WITH_NUMPY = {
     "Interval": "statistics",
+    "DriftResult": "drift",
     "DriftTest": "drift",
     "METRICS": "metrics",
     "Profile": "drift",
@@ -71,11 +76,11 @@ _WITH_NUMPY = {
     "spend": "statistics",
     "t_cdf": "statistics",
     "Array": "arrays",
-    "Bools": "coded",
+    "Bools": "arrays",
     "Coded": "coded",
-    "Codes": "coded",
-    "Floats": "coded",
-    "Instants": "coded",
+    "Floats": "arrays",
+    "Instants": "arrays",
+    "Ints": "arrays",
     "pack": "arrays",
     "unpack": "arrays",
 }
@@ -90,17 +95,20 @@ __all__ = [
     "Array",
     "Bools",
     "Busy",
+    "Call",
     "Coded",
-    "Codes",
     "Damaged",
     "DataError",
     "Declaration",
     "DefinitionError",
+    "DriftResult",
     "DriftTest",
+    "Event",
     "Floats",
     "GateResult",
     "Instants",
     "Interval",
+    "Ints",
     "MissingExtra",
     "MissingFile",
     "NoExactForm",
@@ -108,10 +116,12 @@ __all__ = [
     "Ref",
     "Refused",
     "StoreError",
+    "Taken",
     "TidemillError",
     "UnknownName",
     "Verdict",
     "Where",
+    "answer",
     "bonferroni",
     "build_profile",
     "calibration_curve",

@@ -16,7 +16,12 @@ from tidemill.core.errors import Damaged
 
 _NAMES = {"float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "int16": "I16", "uint8": "U8", "bool": "BOOL"}
 _TYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in _NAMES.items()}
+
 Array = np.ndarray[Any, np.dtype[Any]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Instants = Ints  # microseconds since 1970 UTC
 
 
 def pack(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> bytes:

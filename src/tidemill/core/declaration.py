@@ -33,9 +33,11 @@ def caller() -> Where:
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """The generic type that `project` collects. A subclass is a frozen dataclass with a `name` and a `kind`."""
+    """The generic type that `project` collects. A subclass is a frozen dataclass with a `name` and a `kind`; `part` says that it is only
+    a part of what it is declared in, such as a gate, so that two of one name may differ."""
 
     kind: ClassVar[str] = "declaration"
+    part: ClassVar[bool] = False
     where: Where = field(default_factory=Where, compare=False, repr=False)
 
     def __post_init__(self) -> None:

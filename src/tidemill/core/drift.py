@@ -1,4 +1,4 @@
-"""Drift of features, from counts alone: mergeable histograms by day, and a test that holds its rate of false alarms.
+"""Drift of features, from counts alone: histograms by day, and a test that holds its rate of false alarms.
 
 A `Profile` of the reference (rows (n, f) and each row's day in) is all that is kept of it; a window is counted into the reference's
 bins, and `DriftTest` says whether the window differs from the reference more than the reference's own blocks of days differ from each
@@ -14,13 +14,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tidemill.core.arrays import Floats, Ints
 from tidemill.core.errors import DataError, DefinitionError
 from tidemill.core.statistics import t_cdf
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Kind = Literal["numeric", "category"]
 
 CATEGORIES = 100  # codes with a bin of their own; rarer ones share the bin of unseen ones
@@ -94,21 +93,6 @@ def _bins(values: Floats, kind: Kind, edges: Floats) -> tuple[Ints, int]:
     return _category_bins(values, edges) if kind == "category" else _numeric_bins(values, edges)
 
 
-def histogram(values: ArrayLike, edges: ArrayLike, kind: Kind = "numeric") -> Ints:
-    """Return how many of the values (n,) lie in each bin.
-
-    numeric: the len(edges) + 1 bins of `bin_edges`, then -inf, +inf, missing. category: a bin for each code in `edges`, then "other or
-    unseen", missing. No value is dropped: the counts sum to n.
-
-    >>> histogram([1, 5, np.nan, np.inf], edges=[3.0])
-    array([1, 1, 0, 1, 1])
-    >>> histogram([0, 2, 2, 9, np.nan], edges=[0.0, 2.0], kind="category")
-    array([1, 2, 1, 1])
-    """
-    found, count = _bins(np.asarray(values, dtype=np.float64), kind, np.asarray(edges, dtype=np.float64))
-    return np.bincount(found, minlength=count).astype(np.int64)
-
-
 def _shares(counts: ArrayLike) -> tuple[Floats, Floats]:
     rows = np.asarray(counts, dtype=np.float64)
     total = rows.sum(axis=-1, keepdims=True)
@@ -139,20 +123,6 @@ def psi(expected_counts: ArrayLike, actual_counts: ArrayLike) -> float:
     return float(_psi(expected_counts, actual_counts))
 
 
-def jensen_shannon(expected_counts: ArrayLike, actual_counts: ArrayLike) -> float:
-    """Return the Jensen-Shannon divergence of two histograms (k,) in bits: 0 when equal, 1 when no bin is shared. Lin (1991).
-
-    Raises `DataError` on a histogram without rows.
-
-    >>> jensen_shannon([10, 0], [0, 5])
-    1.0
-    """
-    p, q = _shares(expected_counts)[0], _shares(actual_counts)[0]
-    middle = (p + q) / 2
-    terms = [side[side > 0] * np.log2(side[side > 0] / middle[side > 0]) for side in (p, q)]
-    return math.fsum(np.concatenate(terms).tolist()) / 2
-
-
 # --- profiles
 
 
@@ -170,11 +140,6 @@ class Profile:
     def rows(self) -> Ints:
         """Rows of each day, (b,)."""
         return self.counts[0].sum(axis=1) if self.counts else np.zeros(len(self.blocks), dtype=np.int64)
-
-    def between(self, first: int, last: int) -> Profile:
-        """Return the profile of the days first to last, both included."""
-        keep = (self.blocks >= first) & (self.blocks <= last)
-        return replace(self, blocks=self.blocks[keep], counts=tuple(table[keep] for table in self.counts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings for JSON; `from_dict` reads them back exactly."""
@@ -222,7 +187,7 @@ def build_profile(X: ArrayLike, names: Sequence[str], categorical: ArrayLike, da
 
 
 def profile_like(reference: Profile, X: ArrayLike, days: ArrayLike) -> Profile:
-    """Return the profile of rows X (n, f) counted into the bins of `reference`: a window, or more days to `merge`.
+    """Return the profile of rows X (n, f) counted into the bins of `reference`: a window.
 
     Raises `DataError` on shapes that do not fit.
 
@@ -241,23 +206,6 @@ def profile_like(reference: Profile, X: ArrayLike, days: ArrayLike) -> Profile:
     return replace(reference, blocks=blocks, counts=tuple(counts))
 
 
-def merge(a: Profile, b: Profile) -> Profile:
-    """Return the profile of the rows of both; days in both are added up. Raises `DataError` when their features or bins differ.
-
-    >>> day = build_profile([[1.0], [2.0]], ["age"], [False], days=[7, 7])
-    >>> merge(day, day).rows
-    array([4])
-    """
-    _check_same_bins(a, b)
-    blocks, place = np.unique(np.concatenate([a.blocks, b.blocks]), return_inverse=True)
-    counts = []
-    for of_a, of_b in zip(a.counts, b.counts, strict=True):
-        total = np.zeros((len(blocks), of_a.shape[1]), dtype=np.int64)
-        np.add.at(total, place, np.concatenate([of_a, of_b]))
-        counts.append(total)
-    return replace(a, blocks=blocks, counts=tuple(counts))
-
-
 def _check_same_bins(a: Profile, b: Profile) -> None:
     if a.names != b.names or a.kinds != b.kinds:
         differing = sorted(set(zip(a.names, a.kinds, strict=True)) ^ set(zip(b.names, b.kinds, strict=True)))
@@ -272,15 +220,11 @@ def _check_same_bins(a: Profile, b: Profile) -> None:
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """One feature of a window: `ratio` is its PSI over what sampling and days give, `p_value` how unusual that is for it by itself
-    (None where no test was possible); the share missing, then and now."""
+    """One feature of a window: its PSI, and how unusual that is for it by itself (None where no test was possible)."""
 
     name: str
     psi: float
-    ratio: float
     p_value: float | None
-    missing_before: float
-    missing_now: float
 
 
 @dataclass(frozen=True)
@@ -381,7 +325,7 @@ class DriftTest:
             p_value=p_value,
             alpha=self.alpha,
             reference_blocks=len(self._block_days),
-            features=_ranked(self.reference.names, before, now, np.exp(logs), chances),
+            features=_ranked(self.reference.names, before, now, logs, chances),
         )
 
     @cached_property
@@ -463,11 +407,8 @@ def _feature_contrasts(rest: list[Ints], windows: list[Ints]) -> Iterator[tuple[
         yield _psi(expected, actual), used * (1 / expected.sum(axis=1) + 1 / actual.sum(axis=1))
 
 
-def _ranked(
-    names: tuple[str, ...], before: list[Ints], now: list[Ints], ratios: Floats, chances: Floats | None
-) -> tuple[FeatureDrift, ...]:
-    order = np.argsort(-ratios if chances is None else chances, kind="stable")
-    missing = [[float(counts[0, -1] / counts.sum()) for counts in side] for side in (before, now)]
+def _ranked(names: tuple[str, ...], before: list[Ints], now: list[Ints], logs: Floats, chances: Floats | None) -> tuple[FeatureDrift, ...]:
+    order = np.argsort(-logs if chances is None else chances, kind="stable")
     raw = [psi(expected[0], actual[0]) for expected, actual in zip(before, now, strict=True)]
     p = [None] * len(names) if chances is None else chances.tolist()
-    return tuple(FeatureDrift(names[at], raw[at], float(ratios[at]), p[at], missing[0][at], missing[1][at]) for at in order)
+    return tuple(FeatureDrift(names[at], raw[at], p[at]) for at in order)

@@ -43,6 +43,12 @@ class UnknownName(TidemillError, LookupError):
     code = 2
 
 
+class Taken(TidemillError, ValueError):
+    """A name that something else has already."""
+
+    code = 2
+
+
 class DataError(TidemillError, ValueError):
     """Data that is not what was declared: a missing column, a wrong type, a failed check."""
 

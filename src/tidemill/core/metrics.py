@@ -13,13 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tidemill.core.arrays import Bools, Floats, Ints
 from tidemill.core.errors import DataError, DefinitionError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 EPSILON = 1e-15  # probabilities are kept this far from 0 and 1 before a logarithm
 

@@ -8,7 +8,7 @@ Randomness is an integer seed; equal arguments give equal results.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tidemill.core.arrays import Bools, Floats, Ints
 from tidemill.core.errors import DataError, DefinitionError, UnknownName
-from tidemill.core.metrics import METRICS, Bools, Floats, Ints, Metric, checked_pair, equal_mass_bins, exact_mean, roc_auc
+from tidemill.core.metrics import METRICS, Metric, checked_pair, equal_mass_bins, exact_mean, roc_auc
 
 MetricFunction = Callable[[Any, Any], float]
 WeightedStatistic = Callable[[Floats], Floats]  # weights of the clusters (resamples, clusters) -> values (resamples,)
@@ -361,7 +362,7 @@ def _group_draws(y: Bools, a: Floats, b: Floats, days: Ints, resamples: int, rng
     return estimate, _deviations(draws, count), count - 1
 
 
-# --- tests and intervals in closed form
+# --- a test in closed form
 
 
 def paired_cluster_test(differences: ArrayLike, clusters: ArrayLike) -> ClusterTest:
@@ -389,75 +390,6 @@ def paired_cluster_test(differences: ArrayLike, clusters: ArrayLike) -> ClusterT
     return ClusterTest(mean, error, t_cdf(-t, count - 1), t_cdf(t, count - 1), count)
 
 
-def delong(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return AUC(b) - AUC(a) with DeLong's normal interval, for rows that are independent of each other.
-
-    DeLong, DeLong & Clarke-Pearson (1988) in O(n log n), after Sun & Xu (2014). Where rows of a day or a user resemble each other the
-    interval is too narrow: use `paired_bootstrap`. Infinite bounds with fewer than two rows of either class.
-
-    >>> interval = delong([0, 0, 0, 1, 1, 1], [0.1, 0.6, 0.3, 0.4, 0.5, 0.2], [0.1, 0.2, 0.5, 0.4, 0.8, 0.9])
-    >>> round(interval.estimate, 3), round(interval.low, 3)
-    (0.333, -0.421)
-    """
-    truth, a = checked_pair(y, p_a, probabilities=False)
-    _, b = checked_pair(y, p_b, probabilities=False)
-    z, estimate = _z(confidence), roc_auc(truth, b) - roc_auc(truth, a)
-    if min(truth.sum(), (~truth).sum()) < 2:
-        return Interval(estimate, -math.inf, math.inf, confidence)
-    positive = _placements(a[truth], a[~truth]) - _placements(b[truth], b[~truth])
-    negative = _placements(a[~truth], a[truth]) - _placements(b[~truth], b[truth])
-    margin = z * math.sqrt(positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative))
-    return Interval(estimate, estimate - margin, estimate + margin, confidence)
-
-
-def _placements(scores: Floats, rivals: Floats) -> Floats:
-    """Return for each score the share of rivals below it, ties counting half."""
-    ordered = np.sort(rivals)
-    share: Floats = (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / (2 * len(rivals))
-    return share
-
-
-def _checked_count(successes: int, trials: int) -> None:
-    if not 0 <= successes <= trials:
-        raise DataError(f"successes must lie between 0 and trials; they are {successes} of {trials}")
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """Return a share with Wilson's score interval (1927), within 0 to 1; 0 to 1 when there are no trials (the estimate is nan).
-
-    Raises `DataError` unless 0 <= successes <= trials.
-
-    >>> wilson(0, 10).high.__round__(3)
-    0.278
-    """
-    _checked_count(successes, trials)
-    z = _z(confidence)
-    if not trials:
-        return Interval(math.nan, 0.0, 1.0, confidence)
-    share, z2 = successes / trials, z * z
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    margin = z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    low, high = min(max(0.0, centre - margin), share), max(min(1.0, centre + margin), share)
-    return Interval(share, low if successes else 0.0, high if successes < trials else 1.0, confidence)
-
-
-def binomial_test(successes: int, trials: int, share: float) -> tuple[float, float]:
-    """Return the exact one-sided p-values (more than, fewer than) of successes in independent trials when each has chance `share`.
-
-    Clopper & Pearson (1934), by the incomplete beta. Raises `DataError` unless 0 <= successes <= trials and `DefinitionError` unless
-    0 <= share <= 1.
-
-    >>> [round(p, 4) for p in binomial_test(9, 10, 0.5)]
-    [0.0107, 0.999]
-    """
-    _checked_count(successes, trials)
-    if not 0 <= share <= 1:
-        raise DefinitionError(f"share must lie between 0 and 1, not {share}")
-    more = incomplete_beta(successes, trials - successes + 1, share) if successes else 1.0
-    fewer = incomplete_beta(trials - successes, successes + 1, 1 - share) if successes < trials else 1.0
-    return more, fewer
-
-
 # --- more than one look
 
 
@@ -472,23 +404,6 @@ def bonferroni(alpha: float, tests: int) -> float:
     if not (0 < alpha < 1 and tests >= 1):
         raise DefinitionError(f"bonferroni needs 0 < alpha < 1 and at least one test, not alpha={alpha}, tests={tests}")
     return alpha / tests
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return adjusted p-values, in the order given: reject where one is <= alpha and any false alarm has chance <= alpha. Holm (1979).
-
-    Raises `DataError` when a p-value is nan or outside 0 to 1.
-
-    >>> holm([0.01, 0.04, 0.03])
-    (0.03, 0.06, 0.06)
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise DataError(f"p-values must lie between 0 and 1: {list(p_values)}")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
-    return tuple(adjusted.tolist())
 
 
 def spend(alpha: float, looks: int) -> float:

@@ -1,6 +1,7 @@
 """Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
+from tidemill.data.delimited import OddValue, csv_table, load_csv, odd_values, read_as_csv
 from tidemill.data.engine import Column, Columns, engine, explained, fetch, instant_of, literal, quote
 from tidemill.data.predictions import (
     Prediction,
@@ -19,10 +20,12 @@ __all__ = [
     "Column",
     "Columns",
     "Dataset",
+    "OddValue",
     "Prediction",
     "Predictions",
     "Source",
     "append_predictions",
+    "csv_table",
     "engine",
     "explained",
     "fetch",
@@ -32,10 +35,13 @@ __all__ = [
     "ingest",
     "instant_of",
     "literal",
+    "load_csv",
     "not_null",
+    "odd_values",
     "pack_predictions",
     "prediction_tables",
     "quote",
+    "read_as_csv",
     "scan",
     "segments",
     "source_ref",

@@ -1,7 +1,7 @@
 """Sources, datasets and checks, as a project's files declare them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,8 @@ FORMATS = ("csv", "parquet", "json")
 class Source(Declaration):
     """A file: a path from the declaring file's folder, or `package:path` inside an installed package, which is not imported.
 
-    A `.zip` that holds one file is read as that file. `null_values` are texts that mean null, as an empty field does (CSV).
+    A `.zip` that holds one file is read as that file. CSV is text in UTF-8, its first line the names (above them a title may stand),
+    with `"` around a field that needs it; `null_values` are texts that mean null, as an empty field does.
     """
 
     kind: ClassVar[str] = "source"
@@ -53,6 +54,7 @@ class Check(Declaration):
     """A rule that the rows of a dataset version must keep. `kind_of` is one of in_range, not_null, unique, fresh."""
 
     kind: ClassVar[str] = "check"
+    part: ClassVar[bool] = True
     kind_of: str
     column: str = ""
     low: float | None = None
@@ -103,7 +105,7 @@ class Dataset(Declaration):
     key: str | Sequence[str] = ()
     known_at: str = ""
     timezone: str = ""
-    checks: Sequence[Check] = field(default_factory=tuple)
+    checks: Sequence[Check] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:

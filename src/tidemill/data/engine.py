@@ -1,20 +1,21 @@
 """DuckDB in process: the one place that opens it. Errors come back with the file and line of the user's SQL."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.core import Coded, DataError, DefinitionError
+from tidemill.core import Coded, DataError, DefinitionError, TidemillError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Column = np.ndarray[Any, np.dtype[Any]] | Coded
 Columns = dict[str, Column]
+UNDECLARED = "declare the file as a Source and name it by its key: what is not declared is neither tracked nor in the lineage"
 NO_ZONE = "a time has no time zone: give its dataset one, or convert it in the query"
 
 
@@ -25,15 +26,23 @@ def engine() -> Iterator["DuckDBPyConnection"]:
 
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     try:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET python_enable_replacements = false")  # a name means a table, no variable of ours
         yield connection
     finally:
         connection.close()
 
 
+def confine(connection: "DuckDBPyConnection", *, folder: Path | None = None, file: Path | None = None) -> None:
+    """From now on a query reads the tables that are there, and files only of `folder`, or `file`. The engine never takes it back."""
+    for setting, paths in (("allowed_directories", [f"{folder}/"] if folder else []), ("allowed_paths", [str(file)] if file else [])):
+        connection.execute(f"SET {setting} = [{', '.join(map(literal, paths))}]")
+    connection.execute("SET enable_external_access = false")
+
+
 @contextmanager
-def explained(what: str, where: str = "", first_line: int = 0) -> Iterator[None]:
-    """Turn an error of the engine into ours. `where` is a file; the line that the engine names is added to `first_line`."""
+def explained(what: str, where: str = "", cause: Callable[[str], TidemillError | None] = lambda said: None) -> Iterator[None]:
+    """Turn an error of the engine into ours. `where` is a file, to which the line that the engine names is added; `cause` may know
+    of an error behind it."""
     import duckdb
 
     try:
@@ -41,15 +50,28 @@ def explained(what: str, where: str = "", first_line: int = 0) -> Iterator[None]
     except duckdb.Error as error:
         said = str(error).strip()
         line = re.search(r"LINE (\d+):", said)
-        place = f"{where}:{first_line + int(line[1])}" if line and where.endswith((".sql", ".py")) else where
+        place = f"{where}:{line[1]}" if line and where.endswith((".sql", ".py")) else where
         wrong_sql = isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException))
         kind = DefinitionError if wrong_sql else DataError
-        raise kind(f"{what}: {said.splitlines()[0]}", where=place, hint=_hint(said)) from None
+        if isinstance(error, duckdb.PermissionException):
+            named = re.search(r'Cannot access file "([^"]*)"', said)
+            file = named[1] if named else "a file"
+            problem = f"{what}: it reads {file}, which is no declared source"
+            raise DefinitionError(problem, where=place if line else _place_of(file, where), hint=UNDECLARED) from None
+        gone = re.search(r'Referenced column "(.*)" not found', said)
+        first = f"there is no column {gone[1]!r}" if gone else re.sub(r"^[A-Z][\w ]* Error: ", "", said.splitlines()[0])
+        raise cause(said) or kind(f"{what}: {first}", where=place, hint=_hint(said)) from None
+
+
+def _place_of(text: str, where: str) -> str:
+    """`where`, with the line that holds a text if it is a file of SQL."""
+    lines = Path(where).read_text(encoding="utf-8").splitlines() if where.endswith(".sql") else []
+    return next((f"{where}:{number}" for number, line in enumerate(lines, 1) if text in line), where)
 
 
 def _hint(said: str) -> str:
-    near = re.search(r"(Did you mean|Candidate bindings:) ?(.*)", said)
-    return f"{near[1]} {near[2].strip()}" if near else "correct the query, or the data"
+    near = re.search(r"(?:Did you mean|Candidate bindings:) ?(.*)", said)
+    return "correct the query, or the data" + (f"; near is {near[1].strip(' ?')}" if near else "")
 
 
 def quote(name: str) -> str:

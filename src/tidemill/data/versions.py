@@ -4,17 +4,21 @@ Its digest is that of the bytes. It carries its schema, row count, profile, and 
 added: `__event` and `__known`, microseconds UTC.
 """
 
+import re
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError, Ref, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
-from tidemill.data.engine import Columns, engine, explained, fetch, literal, quote, table
+from tidemill.data.delimited import load_csv, odd_values
+from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, quote, table
+from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
 if TYPE_CHECKING:
@@ -44,10 +48,13 @@ def _make(ledger: Ledger, dataset: Dataset) -> Made:
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))
+        confine(connection, folder=Path(scratch))
+        columns = [column for name in dataset.sources for column in connection.table(quote(name)).columns]
+        refuse_volatile(connection, dataset.sql(), columns, f"the query of dataset {dataset.name!r}", _place(dataset))
         types = _describe(connection, dataset)
         file = Path(scratch) / "rows.parquet"
         _write(connection, dataset, types, file)
-        problems = violations(connection, dataset, table(file), types)
+        problems = violations(connection, dataset, table(file))
         if problems:
             raise DataError(
                 f"dataset {dataset.name!r}: {problems[0]}", where=str(dataset.where), hint="correct the data, the query or the check"
@@ -58,18 +65,17 @@ def _make(ledger: Ledger, dataset: Dataset) -> Made:
     return Made({"version": Artifact(Ref.of("dataset", dataset.name, digest), meta)}, metrics={"rows": meta["rows"]})
 
 
-def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: Path) -> None:
-    path = source.file()
-    if path.suffix == ".zip":
-        path = _unzip(path, scratch / name)
-    nulls = ", ".join(literal(value) for value in ("", *source.null_values))
-    reader = {
-        "csv": f"read_csv({literal(str(path))}, header = true, sample_size = -1, nullstr = [{nulls}])",
-        "parquet": table(path),
-        "json": f"read_json_auto({literal(str(path))})",
-    }[source.format]
-    with explained(f"source {source.path!r} cannot be read", str(path)):
-        connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {reader}")
+def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: Path) -> Path:
+    """Make a table of a source; returns the file that was read, unpacked."""
+    file = source.file()
+    path = _unzip(file, scratch / name) if file.suffix == ".zip" else file
+    if source.format == "csv":
+        load_csv(connection, name, path, source.null_values, file)
+    else:
+        reader = table(path) if source.format == "parquet" else f"read_json_auto({literal(str(path))})"
+        with explained(f"source {source.path!r} cannot be read", str(path)):
+            connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {reader}")
+    return path
 
 
 def _unzip(path: Path, folder: Path) -> Path:
@@ -88,10 +94,31 @@ def _place(dataset: Dataset) -> str:
     return str(file) if file else str(dataset.where)
 
 
+def _cause(dataset: Dataset, said: str) -> DataError | None:
+    """What in a dataset's CSV files made the engine say so: an odd value of a column that it names, or no rows to tell types by."""
+    if "not found" in said or "Parser Error" in said:  # types are not to blame
+        return None
+    for name, source in dataset.sources.items():
+        if source.format == "csv":
+            with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
+                path = _open(connection, name, source, Path(scratch))
+                odd = [one for one in odd_values(connection, name) if re.search(rf"\b{re.escape(one.column)}\b", said)]
+                if odd:
+                    return odd[0].error(path, source.file())
+                if connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone() == (0,):
+                    return DataError(f"{path.name} has column names and no rows", where=str(source.file()), hint="bring rows")
+    return None
+
+
 def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, str]:
-    with explained(f"the query of dataset {dataset.name!r} is wrong", _place(dataset)):
-        # not DESCRIBE: it spells `"Name" AS name` as the source does, while the rows are written as the query says
-        shape = connection.execute(f"SELECT * FROM ({dataset.sql()}\n) LIMIT 0").description
+    try:
+        with explained(f"the query of dataset {dataset.name!r} is wrong", _place(dataset), partial(_cause, dataset)):
+            # not DESCRIBE: it spells `"Name" AS name` as the source does, while the rows are written as the query says
+            shape = connection.execute(f"SELECT * FROM ({dataset.sql()}\n) LIMIT 0").description
+    except DefinitionError as error:
+        if "syntax error" not in error.what:
+            error.available = [f"{s.path}: {', '.join(connection.table(quote(name)).columns)}" for name, s in dataset.sources.items()]
+        raise
     types = {column[0]: str(column[1]) for column in shape}
     needed = [dataset.event_time, *([dataset.known_at] if dataset.known_at else []), *dataset.keys]
     for column in [*needed, *(check.column for check in dataset.checks if check.column)]:
@@ -109,9 +136,10 @@ def _instant_sql(dataset: Dataset, column: str, types: Mapping[str, str]) -> str
             hint = f'say what they are, for example Dataset(…, timezone="UTC"), or convert {column!r} in the query'
             raise DataError(f"times of {column!r} in dataset {dataset.name!r} have no time zone", where=str(dataset.where), hint=hint)
         return f"epoch_us(timezone({literal(dataset.timezone)}, CAST({name} AS TIMESTAMP)))"
-    raise DataError(
+    plain = DataError(
         f"column {column!r} of dataset {dataset.name!r} is {kind}, not a time", where=_place(dataset), hint="convert it in the query"
     )
+    raise _cause(dataset, column) or plain
 
 
 def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path) -> None:
@@ -120,7 +148,7 @@ def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[st
     columns = ", ".join(quote(name) for name in types)
     rows = f"SELECT *, {event} AS __event, {known} AS __known FROM ({dataset.sql()}\n)"
     order = f"ORDER BY __known, __event, {columns}"
-    with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset)):
+    with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset), partial(_cause, dataset)):
         connection.execute("SET threads = 1")  # the same rows must give the same bytes
         key = literal(", ".join(dataset.keys))  # rows with another key are another version: they are found and joined by it
         options = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{tidemill_key: {key}}}"
@@ -128,7 +156,7 @@ def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[st
         connection.execute("RESET threads")
 
 
-def violations(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, types: Mapping[str, str]) -> list[str]:
+def violations(connection: "DuckDBPyConnection", dataset: Dataset, rows: str) -> list[str]:
     """What is wrong with the rows, in sentences: times and keys first, then the declared checks."""
     found = [_violation(connection, dataset, rows, "NULL time", "__event IS NULL OR __known IS NULL", [dataset.event_time])]
     if dataset.keys:
@@ -137,7 +165,7 @@ def violations(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, ty
         found.append(_violation(connection, dataset, rows, "NULL key", nulls, dataset.keys))
         found.append(_violation(connection, dataset, rows, f"unique key ({', '.join(dataset.keys)})", _twice(key, rows), dataset.keys))
     for check in dataset.checks:
-        wrong = _wrong(check, rows, types)
+        wrong = _wrong(check, rows)
         if wrong:
             found.append(_violation(connection, dataset, rows, check.name, wrong, [*dataset.keys, check.column]))
     return [problem for problem in found if problem]
@@ -147,7 +175,7 @@ def _twice(columns: str, rows: str) -> str:
     return f"({columns}) IN (SELECT ({columns}) FROM {rows} GROUP BY {columns} HAVING count(*) > 1)"
 
 
-def _wrong(check: Check, rows: str, types: Mapping[str, str]) -> str:
+def _wrong(check: Check, rows: str) -> str:
     column = quote(check.column)
     sides = [("<", check.low), (">", check.high)]
     limits = [f"{column} {beyond} {limit}" for beyond, limit in sides if limit is not None and isfinite(limit)]
@@ -193,21 +221,44 @@ def stale(dataset: Dataset, version: Artifact, now: int) -> list[str]:
     ]
 
 
-def scan(ledger: Ledger, version: Artifact, columns: Mapping[str, tuple[str, str]], where: str, *, source: str = "") -> Columns:
+def scan(
+    ledger: Ledger,
+    dataset: Dataset,
+    version: Artifact,
+    columns: Mapping[str, tuple[str, str]],
+    where: str,
+    *,
+    source: str = "",
+    sources: Mapping[str, str] | None = None,
+) -> Columns:
     """Columns of a dataset version, in its order: name → (SQL expression, kind), kinds as in `fetch`.
 
-    `where` is a condition ("TRUE" for all rows); `source` is the file and line to name in errors.
+    `where` is a condition ("TRUE" for all rows); `source` is the file and line to name in errors, `sources` those of single columns.
     """
     casts = {"number": "CAST(({}) AS DOUBLE)", "instant": "CAST(({}) AS BIGINT)", "text": "CAST(({}) AS VARCHAR)"}
-    chosen = ", ".join(f"{casts[kind].format(sql)} AS {quote(name)}" for name, (sql, kind) in columns.items())
+    chosen = {name: casts[kind].format(sql) for name, (sql, kind) in columns.items()}
     path = ledger.blobs.path(version.meta["blobs"]["rows"])
     with engine() as connection:
-        with explained(f"an expression over dataset {version.ref.name!r} is wrong", source):
-            sql = f"SELECT {chosen} FROM {table(path)} WHERE {where}"
-            found = fetch(connection, sql, {name: kind for name, (_, kind) in columns.items()})
-        with explained(f"an expression over dataset {version.ref.name!r} may only use its own row", source):
-            # A window function or an aggregate would look at rows that are not known yet; SQL allows neither in WHERE.
-            connection.execute(
-                f"DESCRIBE SELECT 1 AS one FROM {table(path)} WHERE {' OR '.join(f'({sql}) IS NULL' for sql, _ in columns.values())}"
-            )
-    return found
+        confine(connection, file=path)
+        for name, sql in chosen.items():
+            _check_expression(connection, dataset, table(path), version.meta["types"], sql, (sources or {}).get(name, source))
+        with explained(f"an expression over dataset {dataset.name!r} is wrong", source, partial(_cause, dataset)):
+            shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in chosen.items())
+            return fetch(connection, f"SELECT {shown} FROM {table(path)} WHERE {where}", {name: columns[name][1] for name in columns})
+
+
+def _check_expression(
+    connection: "DuckDBPyConnection", dataset: Dataset, rows: str, types: Mapping[str, str], sql: str, source: str
+) -> None:
+    """Bind an expression by itself: beside others it could use their names, and the error would not say which one is wrong."""
+    what = f"an expression over dataset {dataset.name!r}"
+    refuse_volatile(connection, f"SELECT {sql}", types, what, source)
+    try:
+        with explained(f"{what} is wrong", source, partial(_cause, dataset)):
+            connection.execute(f"DESCRIBE SELECT {sql} FROM {rows}")
+    except DefinitionError as error:
+        error.available = error.available or list(types)
+        raise
+    with explained(f"{what} may only use its own row", source):
+        # A window function or an aggregate would look at rows that are not known yet; SQL allows neither in WHERE.
+        connection.execute(f"DESCRIBE SELECT 1 AS one FROM {rows} WHERE ({sql}) IS NULL")

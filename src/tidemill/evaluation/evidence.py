@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from tidemill.core import METRICS, Coded, Floats, t_cdf
+from tidemill.core import METRICS, Coded, Floats, Ints, t_cdf
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-NAMES = {"roc_auc": "roc_auc", "log_loss": "log_loss", "calibration_error": "ece"}  # reported name → metric
+REPORTED = {"roc_auc": "roc_auc", "log_loss": "log_loss", "calibration_error": "ece"}  # reported name → metric
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def p_above_zero(now: Sequence[float], usual: Sequence[float]) -> float | None:
 def quality(y: Floats, p: Floats) -> dict[str, float | None]:
     """ROC AUC, log loss and calibration error (20 bins of equal mass) of probabilities; None where one is not defined."""
     found: dict[str, float | None] = {}
-    for name, metric in NAMES.items():
+    for name, metric in REPORTED.items():
         value = METRICS[metric].function(y, p) if len(y) else float("nan")
         found[name] = None if value != value else float(value)
     return found

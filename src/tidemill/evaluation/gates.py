@@ -17,6 +17,7 @@ from tidemill.core import (
     DefinitionError,
     GateResult,
     Interval,
+    Ints,
     UnknownName,
     Verdict,
     bonferroni,
@@ -35,6 +36,7 @@ class Gate(Declaration):
     """A check that a model version must pass."""
 
     kind: ClassVar[str] = "gate"
+    part: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -70,9 +72,10 @@ class BetterThanChampion(Gate):
         gain, bound = sign * interval.estimate, sign * (interval.low if sign > 0 else interval.high)
         passed = bool(bound > 0)
         words = "surely better" if passed else "not surely better"
-        reason = (
-            f"{words} than {evidence.rival_name}: {self.metric} gain {gain:+.4f}, at least {bound:+.4f} with {1 - doubt:.1%} confidence"
-        )
+        least = f"at least {bound:+.4f} with {1 - doubt:.1%} confidence"
+        if not np.isfinite(bound):
+            least = f"how surely cannot be told (days with rows: {len(np.unique(evidence.days))})"
+        reason = f"{words} than {evidence.rival_name}: {self.metric} gain {gain:+.4f}, {least}"
         return GateResult(self.name, passed, reason, {"metric": self.metric, "gain": gain, "bound": bound, "rows": len(evidence.y)})
 
 
@@ -106,7 +109,7 @@ class NoWorseSlice(Gate):
         reason = f"worse in {', '.join(failed)}" if failed else f"{len(worst)} slices, the least change {least[1]:+.3f} in {least[0]}"
         return GateResult(self.name, not failed, reason, {"metric": self.metric, "change": worst})
 
-    def _slices(self, evidence: Evidence, column: str) -> list[tuple[str, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
+    def _slices(self, evidence: Evidence, column: str) -> list[tuple[str, Ints]]:
         if column not in evidence.slices:
             raise UnknownName(f"gate {self.name} cuts by {column!r}", where=str(self.where), available=sorted(evidence.slices))
         codes, words = evidence.slices[column].codes, evidence.slices[column].vocabulary
@@ -130,6 +133,8 @@ class Calibration(Gate):
         rival = calibration_error(evidence.y, evidence.rival, self.bins)
         passed = mine <= self.max_ece or mine <= rival
         reason = f"calibration error {mine:.3f}, allowed {self.max_ece:g}, {evidence.rival_name} has {rival:.3f}"
+        if self.max_ece < mine <= rival:
+            reason = f"calibration error {mine:.3f}, above {self.max_ece:g} but no larger than {rival:.3f}, which {evidence.rival_name} has"
         return GateResult(
             self.name, bool(passed), reason, {"ece": mine, "rival": rival, "auc": float(roc_auc(evidence.y, evidence.candidate))}
         )

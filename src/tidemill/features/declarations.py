@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from tidemill.core import DAY, HOUR, MINUTE, Declaration, DefinitionError, definition, duration
 from tidemill.data import Dataset
 
-AGGREGATES = ("count", "sum", "mean", "min", "max", "last")
-
 
 @dataclass(frozen=True)
 class Feature:

@@ -4,8 +4,10 @@ It is a cache: `materialise` rebuilds it from the view log. Reading builds a sma
 that, so both paths are one piece of code.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import EACCES, EROFS
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,8 @@ from tidemill.core import Coded, Damaged, Instants, StoreError, digest_bytes, du
 from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.views import Block, ViewLog, of_arrays
 from tidemill.store import store_error
+
+LOCK_SIZE = 8192  # of LMDB's lock file, with its default of 126 readers
 
 
 class OnlineStore(Protocol):
@@ -58,6 +62,7 @@ class LmdbOnline:
         self._error, self._folder = lmdb.Error, folder
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
+            _take_room(folder / "lock.mdb")
             self._db: lmdb.Environment = lmdb.open(str(folder), map_size=int(gigabytes * 2**30), max_dbs=1, sync=False, metasync=False)
             self._db.reader_check()  # frees the places of readers that were killed
 
@@ -66,8 +71,10 @@ class LmdbOnline:
         try:
             yield
         except OSError as error:
-            raise store_error(error, str(self._folder)) from error
+            raise store_error(error, str(self._folder), "the online store") from error
         except self._error as error:
+            if getattr(error, "code", 0) in (EACCES, EROFS):
+                raise store_error(OSError(error.code, error.reason), str(self._folder), "the online store") from error
             kind = Damaged if type(error).__name__ in ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError") else StoreError
             hint = "free some space; if that is not it, delete the folder: it is a cache and is made anew"
             raise kind(f"the online store cannot be used: {error}", where=str(self._folder), hint=hint) from error
@@ -99,6 +106,14 @@ class LmdbOnline:
     def close(self) -> None:
         """Close the environment."""
         self._db.close()
+
+
+def _take_room(lock: Path) -> None:
+    """Let a full disk refuse LMDB's lock file here: LMDB writes it through a map, and a process that finds no room for that is killed."""
+    taken = lock.exists() and lock.stat().st_blocks * 512 >= LOCK_SIZE  # of an open store the file must not be closed a second time
+    if not taken and hasattr(os, "posix_fallocate"):  # a Mac has not
+        with lock.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, LOCK_SIZE)
 
 
 def materialise(store: OnlineStore, version: str, log: ViewLog, until: int) -> int:

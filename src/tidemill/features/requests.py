@@ -89,25 +89,35 @@ def build_requests(
     *,
     lookups: Sequence[str] = (),
     branch: str = "",
+    source: str = "",
 ) -> Once:
-    """All requests of a dataset version. Views are looked up by its columns of text, and by `lookups`: keys and numbers."""
+    """All requests of a dataset version. Views are looked up by its columns of text, and by `lookups`: keys and numbers.
+
+    `source` is the file and line of `predict_at`, for errors.
+    """
     if not dataset.keys:
         raise DefinitionError(f"the request dataset {dataset.name!r} has no key", where=str(dataset.where), hint='give it one: key="…"')
     inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at, "lookups": list(lookups)}
     code = own_code(*DATA_CODE, "features")
 
     def make() -> Made:
-        return _make(ledger, dataset, version, views, predict_at, lookups)
+        return _make(ledger, dataset, version, views, predict_at, lookups, source or str(dataset.where))
 
     return ledger.once("requests", dataset.name, {**inputs, "timezone": dataset.timezone}, make, branch=branch, code=code)
 
 
 def _make(
-    ledger: Ledger, dataset: Dataset, version: Artifact, views: Sequence[RequestView], predict_at: str, lookups: Sequence[str]
+    ledger: Ledger,
+    dataset: Dataset,
+    version: Artifact,
+    views: Sequence[RequestView],
+    predict_at: str,
+    lookups: Sequence[str],
+    source: str,
 ) -> Made:
     columns = _columns(dataset, version.meta["types"], views, predict_at, lookups)
-    source = str(views[0].where) if views else str(dataset.where)
-    raw = scan(ledger, version, columns, "TRUE", source=source)
+    sources = {f"x:{view.name}__{name}": str(view.where) for view in views for name in view.columns}
+    raw = scan(ledger, dataset, version, columns, "TRUE", source=source, sources=sources)
     late = int(np.sum(raw["__known"] > raw["__at"]))  # type: ignore[operator]
     if late:
         hint = "predict later, or move the columns that come late to a dataset of their own"
@@ -181,7 +191,9 @@ def evaluate(
 def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
     for name, kind in types.items():
         if name not in row:
-            raise DataError(f"the request lacks {name!r}", available=sorted(row), hint=f"send a known key, or all of: {', '.join(types)}")
+            raise DataError(
+                f"the request lacks {name!r}", available=sorted(row), hint=f"send a known key alone, or all of: {', '.join(types)}"
+            )
         if kind == "TIMESTAMP WITH TIME ZONE" and row[name] is not None and not _zoned(row[name]):
             raise DataError(f"the request's {name} = {row[name]} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
     return [row[name] for name in types]

@@ -83,7 +83,7 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     columns = {name: (feature.expression, kinds[name]) for name, feature in view.columns.items()}
     key = quote(view.entity.key)
     needed = {"__entity": (key, "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    raw = scan(ledger, dataset, {**needed, **columns}, f"{key} IS NOT NULL", source=str(view.where))
+    raw = scan(ledger, view.dataset, dataset, {**needed, **columns}, f"{key} IS NOT NULL", source=str(view.where))
     entity, event, known = raw["__entity"], raw["__event"], raw["__known"]
     assert isinstance(entity, Coded)
     assert isinstance(event, np.ndarray)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Bools, Floats, Instants
+from tidemill.core import Bools, Floats, Instants, Ints
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 Status = np.ndarray[Any, np.dtype[np.uint8]]
 
 PRESENT, NULL, UNKNOWN, EXPIRED = 0, 1, 2, 3

@@ -1,7 +1,7 @@
 """The record of all artifacts, executions, lineage edges, aliases, decisions and branches; the content cache `once`."""
 
 from tidemill.ledger.code import Code, code_of, environment, own_code
-from tidemill.ledger.ledger import Ledger
+from tidemill.ledger.ledger import Ledger, told
 from tidemill.ledger.lineage import Node, lineage
 from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution, Made, Once
 
@@ -20,4 +20,5 @@ __all__ = [
     "environment",
     "lineage",
     "own_code",
+    "told",
 ]

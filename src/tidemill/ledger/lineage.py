@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tidemill.core import Ref, UnknownName
-from tidemill.ledger.history import History
+from tidemill.ledger.journal import Journal
 from tidemill.ledger.values import Execution
 
 
@@ -17,8 +17,14 @@ class Node:
     execution: Execution | None
     parents: tuple["Node", ...]
 
+    def __repr__(self) -> str:
+        """The tree, a line for each thing, what it was made from below it."""
+        made = f"  (run {self.execution.id})" if self.execution else ""
+        lines = [f"{self.role} {self.ref}{made}".lstrip(), *(line for one in self.parents for line in repr(one).splitlines())]
+        return "\n  ".join(lines)
 
-def lineage(ledger: History, ref: Ref, *, role: str = "") -> Node:
+
+def lineage(ledger: Journal, ref: Ref, *, role: str = "") -> Node:
     """The tree above a ref. A thing that is reached twice is expanded each time; the graph has no circles."""
     edges = ledger.parents(ref)
     newest = max((edge.execution for edge in edges), default=0)
@@ -27,14 +33,14 @@ def lineage(ledger: History, ref: Ref, *, role: str = "") -> Node:
     return Node(ref, role, _meta(ledger, ref), found, tuple(parents))
 
 
-def _whole(ledger: History, text: str) -> Ref:
+def _whole(ledger: Journal, text: str) -> Ref:
     try:
         return ledger.artifact(Ref.parse(text)).ref
     except UnknownName:
         return Ref.parse(text)
 
 
-def _meta(ledger: History, ref: Ref) -> dict[str, object]:
+def _meta(ledger: Journal, ref: Ref) -> dict[str, object]:
     try:
         return ledger.artifact(ref).meta
     except UnknownName:

@@ -4,7 +4,7 @@ Read `tick.py` first, then `decide.py`.
 """
 
 from tidemill.loop.build import Built, build, prepare
-from tidemill.loop.compare import Compared, compare
+from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
 from tidemill.loop.live import Passed, run_once
 from tidemill.loop.replay import Progress, Replay, replay, with_model
@@ -13,7 +13,6 @@ from tidemill.loop.state import Served, State
 __all__ = [
     "Age",
     "Built",
-    "Compared",
     "DriftFound",
     "Every",
     "Never",

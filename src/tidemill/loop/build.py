@@ -48,7 +48,8 @@ class Built:
 
 def prepare(ledger: Ledger) -> Ledger:
     """Make the tables of every stage that the loop records into."""
-    for tables in (tracking.tables, registry.tables, data.prediction_tables):
+    tracking.prepare(ledger)
+    for tables in (registry.tables, data.prediction_tables):
         ledger.records.ensure(tables)
     return ledger
 
@@ -80,7 +81,8 @@ def _view(ledger: Ledger, view: FeatureView, answers: Answers) -> Any:
 
 def _requests(ledger: Ledger, task: Task, answers: Answers) -> Any:
     version = answers[f"dataset {task.request.name}"].output
-    return features.build_requests(ledger, task.request, version, task.request_views, task.predict_at, lookups=_lookups(task))
+    where = str(task.where)
+    return features.build_requests(ledger, task.request, version, task.request_views, task.predict_at, lookups=_lookups(task), source=where)
 
 
 def _lookups(task: Task) -> list[str]:

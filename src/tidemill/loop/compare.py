@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Floats, cluster_bootstrap_mean, instant, row_log_loss
+from tidemill.core import DefinitionError, Event, Floats, Refused, cluster_bootstrap_mean, instant, row_log_loss, show
 from tidemill.data import segments
 from tidemill.evaluation import quality
 from tidemill.ledger import Branch, Ledger
@@ -22,8 +22,8 @@ Listen = Callable[[str, str, Progress | None], None]  # policy, model, where its
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One policy over one model: its quality on both stretches, what it cost, and what it answered."""
+class Backtest:
+    """One policy over one model, replayed: its quality on both stretches, what it cost, and what it answered."""
 
     policy: str
     model: str
@@ -59,17 +59,36 @@ def compare(
     *,
     listen: Listen = lambda policy, model, progress: None,
 ) -> dict[str, Any]:
-    """Replay every policy with every model, choose, and report the regret, as plain data."""
+    """Replay every policy with every model, choose, and report the regret, as plain data. A model that its gates refuse at the start
+    is told and left out; raises Refused when none is left, DefinitionError for days that the replay does not answer."""
     spans = [tuple(instant(day, timezone) for day in days) for days in (comparison.choose_on, comparison.report_on)]
-    found = []
+    _check_spans(comparison, spans, start, end, timezone)
+    found, refused = [], dict[str, Refused]()
     for policy, model, job in jobs(built, comparison, start, end, timezone):
-        branch, _ = replay(ledger, job, listen=lambda progress, p=policy, m=model: listen(p, m, progress))  # type: ignore[misc]
-        found.append(_compared(ledger, built, job, branch, policy, model, spans))
+        if model not in refused:  # the first model is the same under every policy
+            try:
+                branch, _ = replay(ledger, job, listen=lambda progress, p=policy, m=model: listen(p, m, progress))  # type: ignore[misc]
+                found.append(_backtest(ledger, built, job, branch, policy, model, spans))
+            except Refused as error:
+                refused[model] = error
         listen(policy, model, None)
+    if not found:
+        raise next(iter(refused.values()))
     chosen = choose(built, found, spans[0], timezone)
     regret = _regret(built, found, chosen, spans[1], timezone)
     rows = [one.plain() | {"chosen": one is chosen} for one in found]
-    return {"policies": rows, "chosen": {"policy": chosen.policy, "model": chosen.model}, "regret": regret, "rule": RULE}
+    said = [{"model": model, "why": error.what} for model, error in refused.items()]
+    choice = {"policy": chosen.policy, "model": chosen.model}
+    return {"policies": rows, "refused": said, "chosen": choice, "regret": regret, "rule": RULE}
+
+
+def _check_spans(comparison: PolicyComparison, spans: list[tuple[int, ...]], start: int, end: int, timezone: str) -> None:
+    """Raise DefinitionError for a stretch that the replay does not answer: before it is trained, or after it ends."""
+    for name, span in zip(("choose_on", "report_on"), spans, strict=True):
+        if span[0] < start or span[1] > end:
+            what = f"{name}={getattr(comparison, name)!r} is not within the replay"
+            hint = f"choose days from {show(start, timezone)[:10]} to {show(end, timezone)[:10]}, or change the settings of the replay"
+            raise DefinitionError(what, where=str(comparison.where), hint=hint)
 
 
 RULE = (
@@ -84,7 +103,7 @@ def _rows(built: Built, span: tuple[int, ...]) -> Any:
     return np.flatnonzero((event >= span[0]) & (event < span[1]) & ~np.isnan(built.examples.label))
 
 
-def _compared(ledger: Ledger, built: Built, job: Replay, branch: Branch, policy: str, model: str, spans: list[tuple[int, ...]]) -> Compared:
+def _backtest(ledger: Ledger, built: Built, job: Replay, branch: Branch, policy: str, model: str, spans: list[tuple[int, ...]]) -> Backtest:
     served = np.full(len(built.examples.at), np.nan)
     first = int(np.searchsorted(built.examples.at, job.start))
     for _, segment in segments(ledger, branch.id, job.deployment.name):
@@ -96,13 +115,13 @@ def _compared(ledger: Ledger, built: Built, job: Replay, branch: Branch, policy:
         rows = rows[~np.isnan(served[rows])]
         both.append(quality(built.examples.label[rows], served[rows]))
     cost = {name: int(branch.result["cost"][name]) for name in ("trainings", "row_rounds")}
-    later = [one.evidence["row_rounds"] for one in ledger.decisions(branch.id) if one.kind == "retrained" and one.at >= spans[0][1]]
+    later = [one.evidence["row_rounds"] for one in ledger.decisions(branch.id) if one.kind == Event.RETRAINED and one.at >= spans[0][1]]
     cost["row_rounds_to_choose"] = cost["row_rounds"] - sum(later)  # what comes after the choice cannot decide it
-    promotions = sum(event["kind"] == "promoted" for event in branch.result["events"]) - 1
-    return Compared(policy, model, both[0], both[1], cost, promotions, served)
+    promotions = sum(event["kind"] == Event.PROMOTED for event in branch.result["events"]) - 1
+    return Backtest(policy, model, both[0], both[1], cost, promotions, served)
 
 
-def _worse(built: Built, one: Compared, other: Compared, span: tuple[int, ...], timezone: str) -> dict[str, float]:
+def _worse(built: Built, one: Backtest, other: Backtest, span: tuple[int, ...], timezone: str) -> dict[str, float]:
     """By how much the log loss of one is above the other's, with its interval over days."""
     rows = _rows(built, span)
     rows = rows[~np.isnan(one.served[rows]) & ~np.isnan(other.served[rows])]
@@ -112,11 +131,12 @@ def _worse(built: Built, one: Compared, other: Compared, span: tuple[int, ...], 
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
-def choose(built: Built, found: list[Compared], span: tuple[int, ...], timezone: str) -> Compared:
+def choose(built: Built, found: list[Backtest], span: tuple[int, ...], timezone: str) -> Backtest:
     """The choice by the rule."""
     best = min(found, key=lambda one: _loss(one.choose))
     fit = [one for one in found if one is best or _worse(built, one, best, span, timezone)["low"] <= 0]
-    return min(fit, key=lambda one: (one.cost["row_rounds_to_choose"], _loss(one.choose)))
+    # all else equal, the two differ only in what came after: the one that then cost less gave nothing away
+    return min(fit, key=lambda one: (one.cost["row_rounds_to_choose"], _loss(one.choose), one.cost["row_rounds"]))
 
 
 def _loss(quality: dict[str, float | None]) -> float:
@@ -124,7 +144,7 @@ def _loss(quality: dict[str, float | None]) -> float:
     return np.inf if loss is None else loss
 
 
-def _regret(built: Built, found: list[Compared], chosen: Compared, span: tuple[int, ...], timezone: str) -> dict[str, Any]:
+def _regret(built: Built, found: list[Backtest], chosen: Backtest, span: tuple[int, ...], timezone: str) -> dict[str, Any]:
     """How much log loss the choice gave away on the later stretch, against the policy that was best there."""
     best = min(found, key=lambda one: _loss(one.report))
     return {"best": {"policy": best.policy, "model": best.model}, "log_loss": _worse(built, chosen, best, span, timezone)}

@@ -9,6 +9,7 @@ from tidemill.loop.state import (
     Candidate,
     Climb,
     Compared,
+    Keep,
     Look,
     Note,
     Observation,
@@ -23,7 +24,7 @@ from tidemill.serving import Canary
 
 def decide(policy: RetrainPolicy, state: State, seen: Observation) -> list[Action]:
     """What to do at `seen.now`, in order."""
-    notes: list[Action] = [Note(alert) for alert in seen.alerts]
+    notes: list[Action] = [*map(Keep, seen.windows), *map(Note, seen.alerts)]
     if state.candidate is None:
         return notes + _retrain(policy, state, seen)
     rollout = policy.monitor.deployment.rollout

@@ -1,10 +1,10 @@
 """Retraining policies, their triggers, and comparisons of policies, as a project's files declare them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tidemill.core import DAY, METRICS, Declaration, DefinitionError, definition, duration
+from tidemill.core import DAY, METRICS, Declaration, DefinitionError, Event, definition, duration, instant
 from tidemill.monitoring import Alert, Monitor
 from tidemill.training import Model
 
@@ -26,6 +26,7 @@ class Trigger(Declaration):
     """A reason to retrain: `due(seen)` gives a sentence, or nothing."""
 
     kind: ClassVar[str] = "trigger"
+    part: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ class DriftFound(Trigger):
         return "on drift"
 
     def due(self, seen: Seen) -> str:
-        return next((f"drift: {alert.why}" for alert in seen.alerts if alert.kind == "drift found"), "")
+        return next((f"drift: {alert.why}" for alert in seen.alerts if alert.kind == Event.DRIFT_FOUND), "")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class QualityDrop(Trigger):
             raise DefinitionError(f"a drop of {self.metric!r} has no test", where=str(self.where), available=fitting)
 
     def due(self, seen: Seen) -> str:
-        return next((alert.why for alert in seen.alerts if alert.kind == "quality drop" and alert.metric == self.metric), "")
+        return next((alert.why for alert in seen.alerts if alert.kind == Event.QUALITY_DROP and alert.metric == self.metric), "")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class RetrainPolicy(Declaration):
     """
 
     kind: ClassVar[str] = "policy"
+    part: ClassVar[bool] = True
     monitor: Monitor
     on: Sequence[Trigger]
     cooldown: str = "7d"
@@ -157,8 +159,24 @@ class PolicyComparison(Declaration):
     policy: RetrainPolicy
     against: Sequence[Trigger] = ()
     models: Sequence[Model] = ()
-    choose_on: tuple[str, str] = ("", "")
-    report_on: tuple[str, str] = ("", "")
+    choose_on: tuple[str, str] = field(kw_only=True)
+    report_on: tuple[str, str] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, days in (("choose_on", self.choose_on), ("report_on", self.report_on)):
+            try:
+                start, end = map(instant, days)
+            except (AttributeError, TypeError, ValueError):
+                hint = f'write {name}=("2013-04-01", "2013-08-01")'
+                raise DefinitionError(f"{name}={days!r} is not a pair of dates", where=str(self.where), hint=hint) from None
+            if start >= end:
+                hint = "the first date is included, the second is not"
+                raise DefinitionError(f"{name}={days!r} holds no day", where=str(self.where), hint=hint)
+        if instant(self.choose_on[1]) > instant(self.report_on[0]):
+            what = f"report_on={self.report_on!r} begins before choose_on={self.choose_on!r} has ended"
+            hint = "a choice is reported on days that come after those it was made on"
+            raise DefinitionError(what, where=str(self.where), hint=hint)
 
     @property
     def name(self) -> str:

@@ -1,12 +1,15 @@
 """One pass of the loop on the live branch of a deployment: the same tick as in a replay, with the time that it is handed."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tidemill.core import differences, digest_value
-from tidemill.ledger import Branch, Decision, Ledger
+from tidemill.data import Prediction
+from tidemill.ledger import Branch, Decision, Ledger, told
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.mend import mend
 from tidemill.loop.replay import Replay, check
 from tidemill.loop.state import Admit, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
@@ -23,15 +26,18 @@ class Passed:
     changed: str
 
 
-def run_once(ledger: Ledger, built: Built, policy: RetrainPolicy, now: int, timezone: str) -> Passed:
-    """Build the first champion, or make one tick. Changed definitions call for a candidate at once. Raises Refused when the first
-    model does not pass its gates."""
-    check(policy)
+def run_once(
+    ledger: Ledger, built: Built, policy: RetrainPolicy, now: int, timezone: str, told: Callable[[str], Sequence[Prediction]] = lambda _: ()
+) -> Passed:
+    """Build the first champion, or make one tick. Changed definitions call for a candidate at once. `told` gives what the gateway has
+    answered so far on a branch. Raises Refused when the first model does not pass its gates."""
+    check(policy, built)
     deployment = policy.monitor.deployment
     parts = Replay(built, policy, 0, 0, timezone).parts() | {"time": [timezone]}
     branch = ledger.open_branch("live", deployment.name, parts)
     before = len(ledger.decisions(branch.id))
-    loop = Loop(policy, World(ledger, branch.id, deployment, built.examples, timezone, policy.monitor.maturity), parts)
+    world = World(ledger, branch.id, deployment, built.examples, timezone, policy.monitor.maturity, told(branch.id), "nobody asked")
+    loop = Loop(policy, world, parts)
     state, changed = _pass(loop, branch, parts, now)
     return Passed(branch.id, state, ledger.decisions(branch.id)[before:], changed)
 
@@ -40,6 +46,7 @@ def _pass(loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[
     if not branch.state:
         return loop.begin(now), "there was no champion"
     state = State.of(branch.state)
+    mend(loop.world.ledger, branch.id, loop.world.deployment.model, loop.world.examples, state)
     loop.world.recall(state.segments, state.candidate.version.label if state.candidate else "")
     changed = _changed(branch.parts, parts)
     if not changed:
@@ -53,7 +60,7 @@ def _pass(loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
     """What changed in the definitions of features and model, in words; new data and other code are no reason by themselves."""
     found = differences(_definitions(before), _definitions(after))
-    return "; ".join(f"{path}: {one} → {two}" for path, one, two in found[:3])
+    return told(found)
 
 
 def _definitions(parts: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill.core import DefinitionError, definition, midnights, moment
+from tidemill.core import DefinitionError, definition, midnights, moment, show
 from tidemill.ledger import Branch, Ledger, own_code
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.mend import mend
 from tidemill.loop.result import events, months, result
 from tidemill.loop.state import State
 from tidemill.loop.tick import Loop
@@ -69,18 +70,26 @@ def with_model(policy: RetrainPolicy, model: Model) -> RetrainPolicy:
     return replace(policy, monitor=replace(policy.monitor, deployment=replace(policy.monitor.deployment, model=model)))
 
 
-def check(policy: RetrainPolicy) -> None:
-    """Problems that would only show at the end of a training."""
+def check(policy: RetrainPolicy, built: Built) -> None:
+    """Problems that would only show at the end of a training, or never."""
     deployment = policy.monitor.deployment
     if not deployment.gates:
         hint = "declare gates=[…]: nothing is promoted without a verdict"
         raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)
+    columns = sorted({*built.examples.requests.texts, *built.task.request.keys})
+    sticky_by = deployment.rollout.sticky_by if deployment.rollout else ""
+    if sticky_by and sticky_by not in columns:
+        what = f"sticky_by={sticky_by!r} of deployment {deployment.name!r} is no text column of its requests"
+        raise DefinitionError(what, where=str(deployment.where), available=columns, hint="leave it out to keep each request's key together")
 
 
 def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = lambda progress: None) -> tuple[Branch, bool]:
     """Run, go on with, or look up a replay; returns its finished branch, and whether it was finished before."""
-    check(job.policy)
+    check(job.policy, job.built)
+    _check_dates(job)
     branch = job.branch(ledger)
+    if branch.state:
+        mend(ledger, branch.id, job.deployment.model, job.built.examples, State.of(branch.state))
     if branch.status == "finished":
         ledger.finish_branch(branch.id, branch.result)
         return branch, True
@@ -99,6 +108,15 @@ def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = 
     return finished, False
 
 
+def _check_dates(job: Replay) -> None:
+    """Raises DefinitionError where no request was asked while the replay's clock would run."""
+    at = job.built.examples.at
+    if len(at) and not (int(at[0]) < job.end and job.start <= int(at[-1])):
+        what = f"nothing was asked from {show(job.start)} to {show(job.end)}: there is nothing to replay"
+        asked = f"requests were asked from {show(int(at[0]))} to {show(int(at[-1]))}: correct the dates of [replay] in tidemill.toml"
+        raise DefinitionError(what, where=str(job.deployment.where), hint=asked)
+
+
 def _restore(world: World, branch: Branch) -> State | None:
     """The state of an unfinished branch, with the scores of its log; None for a new one."""
     if not branch.state:
@@ -109,9 +127,9 @@ def _restore(world: World, branch: Branch) -> State | None:
 
 
 def _progress(ledger: Ledger, job: Replay, world: World, state: State, before: Progress | None) -> Progress:
-    """Months are counted again when one has ended; counting each day would cost more than the day itself."""
+    """Months are counted when one has ended, and at the end; counting each day would cost more than the day itself."""
     share = (state.now - job.start) / max(job.end - job.start, 1)
-    month = moment(state.now - 1, job.timezone).month
-    same = before is not None and moment(before.now - 1, job.timezone).month == month
+    month = moment(state.now, job.timezone).month
+    same = before is not None and moment(before.now, job.timezone).month == month and state.now < job.end
     table = before.months if before is not None and same else months(world, job.start, state.now)
     return Progress(state.now, share, table, events(ledger.decisions(world.branch)), state)

@@ -4,15 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import calibration_curve, cluster_bootstrap_mean, mean_of_monthly_auc_bootstrap, row_log_loss, show
-from tidemill.evaluation import quality
+from tidemill.core import Event, calibration_curve, cluster_bootstrap_mean, mean_of_monthly_auc_bootstrap, row_log_loss, show
+from tidemill.evaluation import REPORTED, quality
 from tidemill.ledger import Decision
 from tidemill.loop.state import State
 from tidemill.loop.world import World
 from tidemill.monitoring import cohorts, months_of
 
-EVENTS = ("drift found", "quality drop", "retrained", "gate refused", "canary", "promoted", "rolled back", "approval needed")
-METRICS = ("roc_auc", "log_loss", "calibration_error")
+EVENTS = set(Event) - {Event.WATCHED, Event.GATES_UNDECIDED, Event.GATES_PASSED, Event.APPROVED}
 
 
 def months(world: World, start: int, now: int) -> list[dict[str, Any]]:
@@ -40,7 +39,7 @@ def result(world: World, state: State, start: int, decisions: list[Decision]) ->
     frozen, served = world.frozen[rows], world.served[rows]
     return {
         "months": table,
-        "mean": {who: {name: _mean([month[who][name] for month in table]) for name in METRICS} for who in ("frozen", "loop")},
+        "mean": {who: {name: _mean([month[who][name] for month in table]) for name in REPORTED} for who in ("frozen", "loop")},
         "gain": _gain(label, frozen, served, days),
         "events": events(decisions),
         "cost": {"trainings": state.trainings, "row_rounds": state.row_rounds, "predictions": len(world.rows(start, state.now))},

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tidemill.core import Damaged, Verdict
-from tidemill.monitoring import Alert
+from tidemill.monitoring import Alert, Watched
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,25 @@ class Observation:
     """All that a decision may rest on."""
 
     now: int
-    alerts: tuple[Alert, ...] = ()
+    windows: tuple[Watched, ...] = ()
     new_labels: int = 0
     verdict: Verdict | None = None
     daily: tuple[float, ...] = ()
     last_look: bool = False
     compared: Compared | None = None
     approvals: int = 0
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """The alerts of all windows."""
+        return tuple(alert for window in self.windows for alert in window.alerts)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Write down what a window showed."""
+
+    watched: Watched
 
 
 @dataclass(frozen=True)
@@ -175,4 +187,4 @@ class RollBack:
     compared: Compared
 
 
-Action = Note | Retrain | Look | Refuse | Admit | Ask | Climb | Promote | RollBack
+Action = Keep | Note | Retrain | Look | Refuse | Admit | Ask | Climb | Promote | RollBack

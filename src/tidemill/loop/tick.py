@@ -6,13 +6,13 @@ A tick is the same for a replayed day and for a live one; only the clock that gi
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, NoReturn, assert_never
 
 import numpy as np
 from sqlalchemy import Connection
 
 from tidemill import registry, training
-from tidemill.core import DAY, HOUR, Approval, DataError, Floats, Refused, Verdict, duration, row_log_loss, show
+from tidemill.core import DAY, HOUR, Approval, DataError, Event, Floats, Ints, Refused, Verdict, duration, row_log_loss, show
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
@@ -24,6 +24,7 @@ from tidemill.loop.state import (
     Candidate,
     Climb,
     Compared,
+    Keep,
     Look,
     Note,
     Observation,
@@ -34,8 +35,8 @@ from tidemill.loop.state import (
     Served,
     State,
 )
-from tidemill.loop.world import Ints, World
-from tidemill.monitoring import Alert, drift_alert, quality_alert
+from tidemill.loop.world import World
+from tidemill.monitoring import Alert, Watched, drift_alert, drift_said, drift_test, quality_alert, quality_of
 from tidemill.registry import Version
 from tidemill.serving import Route
 from tidemill.training import Trained
@@ -80,12 +81,10 @@ class Loop:
     # ── the first champion ──────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, now: int) -> State:
-        """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do."""
+        """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do, and keeps their verdict."""
         judged = self._judge_on_holdout(now, None, 1)
         if not judged.verdict.passed:
-            hint = "give it better features, more data, or gates that it can pass"
-            what = f"the first model does not pass its gates: {judged.verdict.reason}"
-            raise Refused(what, where=str(self.world.deployment.where), hint=hint)
+            self._refuse_first(judged, now)
         served, version, people = judged.served, self._version(judged.served), self.approvals(judged.served.label)
         self.ask_first(served.label, people)
         state = State(now, served, served, None, None, now, now, judged.reference, 1, 0, len(judged.trained), judged.cost)
@@ -96,6 +95,15 @@ class Loop:
         ]
         self.commit(None, state, effects)
         return state
+
+    def _refuse_first(self, judged: Judged, now: int) -> NoReturn:
+        label, verdict = judged.served.label, judged.verdict
+        evidence: dict[str, object] = {**asdict(verdict), "model": judged.served.digest}
+        with self.world.ledger.records.begin() as connection:
+            self._decision(now, "gates", Event.GATE_REFUSED, label, verdict.reason, evidence)(connection)
+        hint = "give it better features, more data, or gates that it can pass"
+        what = f"the first model {label} does not pass its gates: {verdict.reason}"
+        raise Refused(what, where=str(self.world.deployment.where), hint=hint)
 
     # ── a tick ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -147,13 +155,13 @@ class Loop:
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
         if labels and self.policy.judge == "holdout" and not len(self.world.mature(self._held_out(now, state)[0], now)):
             labels = 0  # labels are slow: there is nothing to judge on yet
-        return Observation(now, tuple(self._alerts(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
+        return Observation(now, tuple(self._windows(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
 
     def approvals(self, label: str) -> tuple[Approval, ...]:
         """Who agreed that a version may go live."""
         if not self.policy.approvals:
             return ()
-        found = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == "approved" and one.subject == label]
+        found = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == Event.APPROVED and one.subject == label]
         return tuple({one.who: Approval(label, one.who, one.at, one.why) for one in found}.values())
 
     def ask_first(self, label: str, people: tuple[Approval, ...]) -> None:
@@ -185,32 +193,42 @@ class Loop:
         days = self.world.days[rows]
         return all(done[days == day].mean() >= self.policy.monitor.maturity for day in np.unique(days))
 
-    def _alerts(self, state: State, now: int) -> list[Alert]:
+    def _windows(self, state: State, now: int) -> list[Watched]:
         found, end = [], state.watched
         while self._mature(end + self._window(), now):
-            found += self._watch(state, end, end + self._window(), now)
+            found.append(self._watch(state, end, end + self._window(), now))
             end += self._window()
         return found
 
-    def _watch(self, state: State, start: int, end: int, now: int) -> list[Alert]:
+    def _watch(self, state: State, start: int, end: int, now: int) -> Watched:
         """Look at one window, as far as the champion served it and did not learn from it."""
         rows = self.world.rows(max(start, state.champion.since, state.champion.until), end)
-        monitor, found = self.policy.monitor, []
-        first = max(start, state.champion.until)
-        if monitor.drift and end - first >= self._window() - HOUR:
-            seen = self.world.rows(first, end)
-            seen = seen[self.world.known(seen, now)]  # with a label, as the reference's rows are
-            features, days = self.world.aligned(state.champion.digest, seen), self.world.days_since(first, end, seen)
-            profile, rate = self.world.profile(state.champion.digest), monitor.drift.false_alarm_rate
-            width = (self._window() + HOUR) // DAY
-            found.append(drift_alert(profile, features, days, window=width, false_alarm_rate=rate, at=now))
-        counted = rows[self.world.known(rows, now) & ~np.isnan(self.world.served[rows])]  # one that came late was not answered
-        for name in monitor.quality:
+        rows = rows[self.world.known(rows, now) & ~np.isnan(self.world.served[rows])]  # one that came late was not answered
+        label, served, days = self.world.examples.label[rows], self.world.served[rows], self.world.days[rows]
+        drift, alert = self._drift(state, start, end, now)
+        alerts: list[Alert | None] = [alert]
+        for name in self.policy.monitor.quality:
             by = min((t.by for t in self.policy.on if isinstance(t, QualityDrop) and t.metric == name), default=None)
             if by is not None and name in state.reference:
-                label, served, days = self.world.examples.label[counted], self.world.served[counted], self.world.days[counted]
-                found.append(quality_alert(name, label, served, days, reference=state.reference[name], by=by, at=now))
-        return [alert for alert in found if alert is not None]
+                alerts.append(quality_alert(name, label, served, days, reference=state.reference[name], by=by, at=now))
+        quality = quality_of(self.policy.monitor.quality, label, served)
+        judged = {name: state.reference[name] for name in quality if name in state.reference}
+        return Watched(start, end, len(rows), quality, judged, drift, tuple(one for one in alerts if one is not None))
+
+    def _drift(self, state: State, start: int, end: int, now: int) -> tuple[str, Alert | None]:
+        """What the drift test of a window says, and its alert."""
+        test, first = self.policy.monitor.drift, max(start, state.champion.until)
+        if test is None:
+            return "", None
+        if end - first < self._window() - HOUR:
+            return "not testable: the champion learnt from a part of it", None
+        rows = self.world.rows(first, end)
+        rows = rows[self.world.known(rows, now)]  # with a label, as the reference's rows are
+        features, days = self.world.aligned(state.champion.digest, rows), self.world.days_since(first, end, rows)
+        width = (self._window() + HOUR) // DAY
+        profile = self.world.profile(state.champion.digest)
+        result = drift_test(profile, features, days, window=width, false_alarm_rate=test.false_alarm_rate)
+        return drift_said(result), drift_alert(result, window=width, at=now)
 
     def _verdict(self, state: State, now: int) -> tuple[Verdict | None, tuple[float, ...], bool]:
         """The gates' verdict where a look is due, the daily differences behind it, and whether it is the last look."""
@@ -245,6 +263,10 @@ class Loop:
     def act(self, state: State, action: Action, effects: list[Effect]) -> State:
         """The state after an action; what it writes is appended to `effects`."""
         match action:
+            case Keep(watched):
+                kept = {"rows": watched.rows, "quality": watched.quality, "reference": watched.reference, "drift": watched.drift}
+                effects.append(self._decision(state.now, "monitor", Event.WATCHED, state.champion.label, watched.why, kept))
+                return state
             case Note(alert):
                 effects.append(self._decision(state.now, "monitor", alert.kind, state.champion.label, alert.why, alert.evidence))
                 return replace(state, pending=(*state.pending, alert)[-20:])
@@ -258,7 +280,7 @@ class Loop:
                 return self._admit(state, verdict, daily, effects)
             case Ask(missing):
                 label = self._candidate(state).version.label
-                effects.append(self._decision(state.now, "loop", "approval needed", label, f"{missing} more people must approve", {}))
+                effects.append(self._decision(state.now, "loop", Event.APPROVAL_NEEDED, label, f"{missing} more people must approve", {}))
                 return replace(state, candidate=replace(self._candidate(state), phase="approval"))
             case Climb(weight, why):
                 return self._climb(state, weight, why, effects)
@@ -276,7 +298,7 @@ class Loop:
     def _version(self, served: Served) -> Version:
         return Version(self.world.branch, served.model, served.number, served.digest, served.since)
 
-    def _decision(self, at: int, who: str, kind: str, subject: str, why: str, evidence: dict[str, object]) -> Effect:
+    def _decision(self, at: int, who: str, kind: Event, subject: str, why: str, evidence: dict[str, object]) -> Effect:
         decide = self.world.ledger.decide
         return lambda c: decide(c, self.world.branch, at=at, who=who, kind=kind, subject=subject, why=why, evidence=evidence)
 
@@ -299,7 +321,7 @@ class Loop:
         cost, version = sum(one.cost for one in trained), candidate.version
         effects.append(lambda c: _register(self.world, c, trained[-1], version.number, state.now))
         evidence: dict[str, object] = {"row_rounds": cost, "model": version.digest}
-        effects.append(self._decision(state.now, "policy", "retrained", version.label, candidate.why, evidence))
+        effects.append(self._decision(state.now, "policy", Event.RETRAINED, version.label, candidate.why, evidence))
         self.world.candidate[:] = np.nan
         made = replace(state, numbers=version.number, last_attempt=state.now, candidate=candidate, pending=())
         return replace(made, trainings=state.trainings + len(trained), row_rounds=state.row_rounds + cost)
@@ -345,7 +367,7 @@ class Loop:
     def _look(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
         candidate = self._candidate(state)
         evidence = asdict(verdict)
-        effects.append(self._decision(state.now, "gates", "gates undecided", candidate.version.label, verdict.reason, evidence))
+        effects.append(self._decision(state.now, "gates", Event.GATES_UNDECIDED, candidate.version.label, verdict.reason, evidence))
         return replace(state, candidate=replace(candidate, look=candidate.look + 1))
 
     def _refuse(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
@@ -367,7 +389,7 @@ class Loop:
         assert verdict is not None
         if candidate.phase != "canary":
             effects.append(lambda c: registry.promote(ledger, c, self.deployment, version, verdict, alias="challenger", at=now, why=why))
-        effects.append(self._decision(now, "loop", "canary", version.label, why, {"weight": weight}))
+        effects.append(self._decision(now, "loop", Event.CANARY, version.label, why, {"weight": weight}))
         return replace(state, candidate=replace(candidate, phase="canary", weight=weight, since=now))
 
     def _promote(self, state: State, why: str, effects: list[Effect]) -> State:
@@ -398,4 +420,4 @@ def _daily(evidence: Evidence) -> tuple[float, ...]:
 
 
 def _register(world: World, connection: Connection, trained: Trained, number: int, at: int) -> None:
-    registry.register(world.ledger, connection, world.branch, trained.model, at=at, number=number)
+    registry.register(connection, world.branch, trained.model, at=at, number=number)

@@ -1,12 +1,13 @@
 """What the loop sees of the world: requests, labels and scores up to a time. Nothing here looks beyond `now`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, HOUR, METRICS, Bools, Coded, Floats, Profile, Ref
-from tidemill.data import Predictions, segments
+from tidemill.core import DAY, HOUR, METRICS, Array, Bools, Coded, Floats, Ints, Profile, Ref
+from tidemill.data import Prediction, Predictions, segments
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models import Predictor, load_model
@@ -14,13 +15,31 @@ from tidemill.monitoring import local_days, mature_rows
 from tidemill.serving import Deployment, Route, to_challenger
 from tidemill.training import Examples, load_examples
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-RUNG = "champion"
+
+@dataclass
+class _By:
+    """Which version and rung gave each of n answers, as codes (n,) of the names."""
+
+    versions: list[str]
+    rungs: list[str]
+    version: Array
+    rung: Array
+
+    def set(self, place: int, answer: Prediction) -> None:
+        """Name those of one answer."""
+        for names, codes, name in ((self.versions, self.version, answer.version), (self.rungs, self.rung, answer.rung)):
+            if name not in names:
+                names.append(name)
+            codes[place] = names.index(name)
 
 
 @dataclass
 class World:
-    """The examples of a task on one branch, and the scores (n,) that versions gave so far, NaN where none."""
+    """The examples of a task on one branch, and the scores (n,) that versions gave so far, NaN where none.
+
+    `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about, it is that answer which
+    counts. `rung` names what answers the rest.
+    """
 
     ledger: Ledger
     branch: str
@@ -28,6 +47,8 @@ class World:
     examples: Examples
     timezone: str
     maturity: float
+    told: Sequence[Prediction] = ()
+    rung: str = "champion"
     served: Floats = field(init=False)
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)
@@ -96,12 +117,19 @@ class World:
         if candidate:
             self.candidate[rows] = scores[candidate]
             shadows["candidate"] = (route.challenger, scores[candidate])
-        requests = self.examples.requests
         versions = (route.champion, route.challenger) if route.challenger else (route.champion,)
-        rungs = np.zeros(len(rows), np.int32)
-        return Predictions(
-            requests.keys[rows], requests.at[rows], self.served[rows], chosen.astype(np.int32), versions, rungs, (RUNG,), shadows
-        )
+        by = _By(list(versions), [self.rung], chosen.astype(np.int32), np.zeros(len(rows), np.int32))
+        keys, at = self.examples.requests.keys[rows], self.examples.requests.at[rows]
+        for row, answer in self._told_of(rows):
+            self.served[row], at[row - rows[0]] = answer.probability, answer.at
+            by.set(row - int(rows[0]), answer)
+        return Predictions(keys, at, self.served[rows], by.version, tuple(by.versions), by.rung, tuple(by.rungs), shadows)
+
+    def _told_of(self, rows: Ints) -> list[tuple[int, Prediction]]:
+        """Those of these rows, which follow each other, that the gateway has answered."""
+        found = self._rows_of(np.array([answer.key.encode() for answer in self.told] or [b""]))
+        inside = (found >= rows[0]) & (found <= rows[-1])
+        return [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
 
     def recall(self, count: int, candidate: str) -> None:
         """Take back what the first `count` segments of the log hold of the served, the frozen and a candidate's scores.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import NoExactForm
+from tidemill.core import Floats, NoExactForm
 
 LEQ, MEMBER = 0, 6  # ONNX's codes of the two kinds of node
 LARGEST = 1e300  # LightGBM writes infinity so
@@ -143,12 +143,12 @@ def native(model: Any) -> bytes:
     return str(model.booster_.model_to_string()).encode()
 
 
-def score(model: Any, features: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def score(model: Any, features: Floats) -> Floats:
     """The library's own probabilities, the measure of parity."""
     return np.asarray(model.booster_.predict(features), dtype=np.float64)
 
 
-def thresholds(model: Any) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
+def thresholds(model: Any) -> dict[int, Floats]:
     """Every numeric threshold by feature: hostile rows lie on both sides of them."""
     found: dict[int, set[float]] = {}
     trees = _Trees()

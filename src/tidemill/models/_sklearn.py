@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import MissingExtra, NoExactForm
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from tidemill.core import Floats, MissingExtra, NoExactForm
 
 
 class _Graph:

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, Bools, Floats, Instants, midnights, moment
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+from tidemill.core import DAY, Bools, Floats, Instants, Ints, midnights, moment
 
 
 def local_days(at: Instants, timezone: str) -> Ints:
@@ -34,11 +31,6 @@ class Cohorts:
     rows: Ints
     resolved: Ints
     mature: Bools
-
-    def share(self, day: int) -> float:
-        """The resolved share of a day, 1 for a day without requests."""
-        found = np.flatnonzero(self.days == day)
-        return float(self.resolved[found[0]] / self.rows[found[0]]) if len(found) else 1.0
 
 
 def cohorts(days: Ints, resolved: Instants, now: int, maturity: float) -> Cohorts:

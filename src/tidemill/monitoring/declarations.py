@@ -14,6 +14,7 @@ class Drift(Declaration):
     when nothing but the usual change from day to day goes on."""
 
     kind: ClassVar[str] = "drift test"
+    part: ClassVar[bool] = True
     false_alarm_rate: float = 0.05
 
     @property
@@ -29,7 +30,8 @@ class Drift(Declaration):
 @dataclass(frozen=True)
 class Monitor(Declaration):
     """Look at a deployment once for each window of `every`, when the window is mature: on every day of it the labels of a share
-    `maturity` of the requests are in, or resolved as none. `quality` names metrics to watch."""
+    `maturity` of the requests are in, or resolved as none. `quality` names metrics that are written down for each window; one that a
+    `QualityDrop` of the policy names is tested too."""
 
     kind: ClassVar[str] = "monitor"
     deployment: Deployment

@@ -1,15 +1,18 @@
 """A user's folder → its declarations, each with file and line.
 
-All `*.py` files of the folder are imported (importing one has no side effect); what they declare is collected by the
-generic type in `core`, named by kind and name.
+The `*.py` files of the folder that speak of `tidemill`, or import another file of it, are imported; what they declare is
+collected by the generic type in `core`, named by kind and name.
 """
 
 import importlib.util
+import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.abc import MetaPathFinder
 from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -24,12 +27,33 @@ from tidemill.store import FolderBlobs, Records, holder, writer
 D = TypeVar("D", bound=Declaration)
 
 
+def now() -> int:
+    """The wall clock in microseconds UTC."""
+    return time.time_ns() // 1000
+
+
 @dataclass(frozen=True)
 class Project:
     """Settings and declarations of one folder."""
 
     settings: Settings
-    declarations: tuple[Declaration, ...]
+
+    @cached_property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """What the files declare; they are imported on first use. Raises DefinitionError with file and line."""
+        path = _loading.get(self.folder)
+        if path is not None:
+            hint = f'put scripts into a subfolder, or begin what {path.name} runs with: if __name__ == "__main__":'
+            what = f"{path.name} opens the project that it is a part of: the project's files are imported to learn what they declare"
+            raise DefinitionError(what, hint=hint)
+        _forget()
+        found: dict[tuple[str, ...], Declaration] = {}
+        for path in _declaring(sorted(self.folder.glob("*.py"))):
+            module = _import(path)
+            for value in list(vars(module).values()):
+                for declaration in walk(value):
+                    _collect(found, declaration)
+        return tuple(found.values())
 
     @property
     def folder(self) -> Path:
@@ -81,15 +105,17 @@ class Project:
             hint = "restore it from a backup; or delete it and the blobs to begin anew"
             raise Damaged("the ledger file is empty, but there are blobs: its contents were lost", where=str(path), hint=hint)
         records = Records(path, read_only=read_only)
-        return Ledger(records, FolderBlobs(self.settings.path("store.blobs")), read_only=read_only)
+        return Ledger(records, FolderBlobs(blobs), now, read_only=read_only)
 
     @contextmanager
     def writing(self, command: str, *, wait: float = 0.0) -> Iterator[Ledger]:
-        """The ledger, with the writer's lock held. Executions that dead processes left open are closed first."""
-        with writer(self.state / "writer.lock", command, wait=wait, waiting=lambda who: print(who, file=sys.stderr)):  # noqa: T201 – said once, to the person who waits
+        """The ledger, with the writer's lock held. What dead processes left is put in order first: open executions, half-written blobs."""
+        told = lambda who: print(f"{who}, at most {wait:.0f} s", file=sys.stderr)  # noqa: E731, T201 – said once, to the person who waits
+        with writer(self.state / "writer.lock", command, wait=wait, waiting=told):
             ledger = self.ledger()
             try:
                 ledger.close_dead()
+                ledger.blobs.sweep()
                 yield ledger
             finally:
                 ledger.records.close()
@@ -99,21 +125,27 @@ class Project:
         return holder(self.state / "writer.lock")
 
 
+def find(folder: Path | str = ".") -> Project:
+    """The project in a folder, its files not imported yet; raises MissingFile and DefinitionError for the settings."""
+    return Project(read_settings(Path(folder)))
+
+
 def load(folder: Path | str = ".") -> Project:
-    """The project in a folder; raises MissingFile, DefinitionError with file and line."""
-    settings = read_settings(Path(folder))
-    _forget()
-    found: dict[tuple[str, str], Declaration] = {}
-    for path in sorted(settings.folder.glob("*.py")):
-        module = _import(path)
-        for value in list(vars(module).values()):
-            for declaration in walk(value):
-                _collect(found, declaration)
-    return Project(settings, tuple(found.values()))
+    """The project in a folder, its files imported; raises MissingFile, DefinitionError with file and line."""
+    found = find(folder)
+    _ = found.declarations
+    return found
 
 
-def _collect(found: dict[tuple[str, str], Declaration], declaration: Declaration) -> None:
-    key = (declaration.kind, str(getattr(declaration, "name", "")))
+def _declaring(paths: Sequence[Path]) -> list[Path]:
+    """Files that may declare something: they speak of Tidemill, or import another file. What else lies there is a script of its own."""
+    files = "|".join(re.escape(path.stem) for path in paths)
+    says = re.compile(rf"\b(?:tidemill|(?:import|from)\s+(?:{files}))\b")
+    return [path for path in paths if says.search(path.read_text(encoding="utf-8", errors="replace"))]
+
+
+def _collect(found: dict[tuple[str, ...], Declaration], declaration: Declaration) -> None:
+    key = (declaration.kind, str(getattr(declaration, "name", "")), *([version_of(declaration)] if declaration.part else []))
     other = found.setdefault(key, declaration)
     if other is not declaration and version_of(other) != version_of(declaration):
         raise DefinitionError(
@@ -146,6 +178,7 @@ class _Finder(MetaPathFinder):
         return None
 
 
+_loading: dict[Path, Path] = {}  # by folder, the file that is being imported
 _imported: set[str] = set()  # modules of projects: another project may have files of the same names, and a file may have changed
 
 
@@ -163,6 +196,7 @@ def _import(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     with _importing(path.parent):
         sys.modules[name] = module
+        _loading[path.parent] = path
         try:
             spec.loader.exec_module(module)
         except TidemillError as error:
@@ -172,6 +206,8 @@ def _import(path: Path) -> ModuleType:
             hint = "install what it needs" if isinstance(error, ImportError) else "correct the file"
             what = f"{path.name} cannot be imported: {type(error).__name__}: {error}"
             raise DefinitionError(what, where=_place(error, path), hint=hint) from error
+        finally:
+            del _loading[path.parent]
     return module
 
 

@@ -72,6 +72,7 @@ class Scaffold:
     replay: tuple[str, str] | None
     no_replay: str = ""
     row_order: Sequence[str] = ()
+    sticky_by: str = ""
 
 
 class Names:
@@ -183,13 +184,13 @@ WHERE {plan.asked.sql} IS NOT NULL
 
 
 def _labels(plan: Scaffold) -> str:
-    later = plan.known.sql.startswith(f"{plan.asked.sql} + INTERVAL")  # then it is later in every row
-    known = "" if later else f" AND {plan.known.sql} > {plan.asked.sql}"
+    later = plan.known.sql.startswith(f"{plan.asked.sql} + INTERVAL")  # then it is later in every row that has a time
+    known = f"{plan.asked.sql} IS NOT NULL" if later else f"{plan.known.sql} > {plan.asked.sql}"
     return f"""-- One row for each label, with the time when it was known ({plan.known.name}). Nothing sees a label before then.
 SELECT
 {_select([*plan.keys, plan.known, *plan.entities, plan.label])}
 {_from(plan)}
-WHERE {plan.label.sql} IS NOT NULL{known}
+WHERE {plan.label.sql} IS NOT NULL AND {known}
 """
 
 
@@ -318,7 +319,7 @@ def _serving(plan: Scaffold) -> str:
     slices = (
         f'\n    tm.gates.no_worse_slice("roc_auc", by={_list(plan.slices)}, margin=0.05, min_rows={sizes.min_rows}),' if plan.slices else ""
     )
-    sticky = f", sticky_by={text(plan.entities[0].name)}" if plan.entities[0].use != "everyone" else ""
+    sticky = f", sticky_by={text(plan.sticky_by)}" if plan.sticky_by else ""
     model = "boosted" if plan.boosted else "linear"
     return f"""gates = [
     # The newest labels are held out; with no champion yet, the model must surely beat the base rate.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tidemill.core import DefinitionError, MissingFile, instant
+from tidemill.core import DefinitionError, MissingFile, instant, show
 
 FILE = "tidemill.toml"
 
@@ -15,9 +15,10 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "project.name": (str, "", "name of the project (required)"),
     "project.objective": (str, "", "what it is for, in a sentence"),
     "project.owner": (str, "", "who answers for it"),
+    "project.positive": (str, "true", "what the positive class is called: the report shows the share of it"),
     "project.timezone": (str, "UTC", "time zone of dates in this file, of months in reports, and of the loop's midnight"),
     "store.records": (str, ".tidemill/records.db", "the ledger's SQLite file"),
-    "store.blobs": (str, ".tidemill/blobs", "the folder of blobs"),
+    "store.blobs": (str, ".tidemill/blobs", "the folder of blobs, of this project alone"),
     "replay.train_until": ((date, str), "", "the replay trains its first model on what was known then"),
     "replay.end": ((date, str), "", "the replay ends here"),
     "serve.host": (str, "127.0.0.1", "address that `tidemill up` binds"),
@@ -68,7 +69,24 @@ def read_settings(folder: Path) -> Settings:
     except (KeyError, ValueError, OSError):
         what = f"project.timezone = {values['project.timezone']!r} is not a time zone"
         raise DefinitionError(what, where=str(path), hint="write a name of the IANA database, for example Europe/Berlin") from None
-    return Settings(folder.resolve(), values)
+    settings = Settings(folder.resolve(), values)
+    _check_replay(settings, path)
+    return settings
+
+
+def _check_replay(settings: Settings, path: Path) -> None:
+    """The dates of the replay that are set: each is a time, and the end comes last."""
+    times = {}
+    for name in ("replay.train_until", "replay.end"):
+        try:
+            times[name] = settings.instant(name) if settings[name] else None
+        except (DefinitionError, ValueError):
+            hint = "write a date, 2030-01-31, or a time with its offset, 2030-01-31T12:00:00Z"
+            raise DefinitionError(f"{name} = {settings[name]!r} is not a time", where=str(path), hint=hint) from None
+    start, end = times.values()
+    if start is not None and end is not None and end <= start:
+        what = f"replay.end = {show(end)} is not after replay.train_until = {show(start)}"
+        raise DefinitionError(what, where=str(path), hint="the clock of the replay runs from train_until to end")
 
 
 def _check(name: str, value: Any, path: Path) -> None:

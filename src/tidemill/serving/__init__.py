@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tidemill.serving.declarations import Canary, Constant, Deployment, PreviousVersion
 from tidemill.serving.endpoint import Answer, Endpoint, Standing, open_endpoint
-from tidemill.serving.log import AnswerLog, read_log
+from tidemill.serving.log import AnswerLog, find_answers, read_log
 from tidemill.serving.routing import Route, to_challenger
 
 if TYPE_CHECKING:
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from tidemill.serving.gateway import gateway_routes as gateway_routes
     from tidemill.serving.gateway import reply as reply
     from tidemill.serving.gateway import route as route
+    from tidemill.serving.gateway import unrouted as unrouted
 
-_WITH_HTTP = ("Gateway", "gateway_routes", "reply", "route")
+_WITH_HTTP = ("Gateway", "gateway_routes", "reply", "route", "unrouted")
 
 __all__ = [
     "Answer",
@@ -25,6 +26,7 @@ __all__ = [
     "PreviousVersion",
     "Route",
     "Standing",
+    "find_answers",
     "open_endpoint",
     "read_log",
     "to_challenger",

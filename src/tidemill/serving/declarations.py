@@ -16,6 +16,7 @@ class Canary(Declaration):
     worse is `alpha` over all steps. `sticky_by` keeps one key on one version."""
 
     kind: ClassVar[str] = "rollout"
+    part: ClassVar[bool] = True
     steps: Sequence[float] = (0.05, 0.25, 1.0)
     min_labels: int = 500
     alpha: float = 0.05
@@ -40,6 +41,7 @@ class PreviousVersion(Declaration):
     """Fallback: the version that was champion before."""
 
     kind: ClassVar[str] = "fallback"
+    part: ClassVar[bool] = True
     name: str = "previous version"
 
 
@@ -48,6 +50,7 @@ class Constant(Declaration):
     """Fallback: one probability for everybody."""
 
     kind: ClassVar[str] = "fallback"
+    part: ClassVar[bool] = True
     value: float = 0.5
 
     @property
@@ -58,7 +61,7 @@ class Constant(Declaration):
 @dataclass(frozen=True)
 class Deployment(Declaration):
     """A named endpoint: the model that it serves, the gates that its versions must pass, how they roll out, and what answers when
-    the champion cannot within `timeout`."""
+    the champion cannot within `timeout` (for each started 100 rows of a request)."""
 
     kind: ClassVar[str] = "deployment"
     name: str

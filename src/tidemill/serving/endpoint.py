@@ -34,6 +34,7 @@ from tidemill.serving.routing import Route, to_challenger
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
+TIMED_ROWS = 100  # a timeout is for this many rows
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,21 @@ class Answer:
     problems: dict[str, str]
     inputs: dict[str, Any] | None = None
 
-    def plain(self, views: int) -> dict[str, Any]:
-        """For JSON, with a note where it rests on nothing that was looked up."""
+    def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
+        """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
         found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": show(self.at)}
         found |= {"features_from": self.features, "features_missing": self.problems}
         if views and len(self.problems) == views:
             found["note"] = "every looked-up feature is missing or expired at this time"
-        if self.features == "offline":
+        if self.features == "offline" and stored:
             found["note_features"] = "older than the newest stored value: answered from the offline path"
         return found if self.inputs is None else found | {"inputs": self.inputs}
 
 
 @dataclass
 class Endpoint:
-    """One deployment, ready. `fallback` are ("previous version", 0) or ("constant", value) in order; `timeout` in microseconds."""
+    """One deployment, ready. `fallback` are ("previous version", 0) or ("constant", value) in order; `timeout` in microseconds, for
+    each started 100 rows of a request."""
 
     name: str
     standing: Standing
@@ -116,7 +118,7 @@ class Endpoint:
         with self._lock:
             self.counts[what] = self.counts.get(what, 0) + rows
 
-    def _within(self, rung: str, give: Callable[[], list[tuple[float, str, str]]]) -> list[tuple[float, str, str]]:
+    def _within(self, rung: str, rows: int, give: Callable[[], list[tuple[float, str, str]]]) -> list[tuple[float, str, str]]:
         """What a rung gives within the timeout. Each rung has threads of its own: one that hangs does not take the next one's."""
         if rung == "constant":
             return give()
@@ -124,7 +126,7 @@ class Endpoint:
             pool = self._pools.setdefault(rung, ThreadPoolExecutor(2))
         future = pool.submit(give)
         try:
-            return future.result(self.timeout / 1e6)
+            return future.result(self.timeout / 1e6 * -(-rows // TIMED_ROWS))
         finally:
             future.cancel()
 
@@ -140,9 +142,10 @@ class Endpoint:
             if odd:
                 raise DataError(f"rows[{i}] has a field {odd[0]!r} that the request does not know", available=sorted(self.types))
             places.append(self.requests.find(key_text([str(row[part]) for part in self.dataset.keys])))
-        if all(place >= 0 for place in places):
+        alone = [len(row) == len(self.dataset.keys) for row in rows]  # a key without columns
+        if all(alone) and min(places) >= 0:
             return self.requests.take(np.array(places))
-        bare = next((row for row, place in zip(rows, places, strict=True) if place < 0 and len(row) <= len(self.dataset.keys)), None)
+        bare = next((row for row, place, key in zip(rows, places, alone, strict=True) if key and place < 0), None)
         if bare is not None:
             hint = "send the key of a known request, or the request with all its columns"
             raise UnknownName(f"no request has the key {dict(bare)}", available=list(self.types), hint=hint)
@@ -162,7 +165,7 @@ class Endpoint:
         rows = len(requests)
         for rung, give in self._ladder(requests, matrix):
             try:
-                return self._within(rung, give)
+                return self._within(rung, rows, give)
             except Late:
                 self._count(f"{rung}: too late", rows)
             except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
@@ -218,7 +221,6 @@ def open_endpoint(
     name: str,
     recipe: Mapping[str, Any],
     standing: Standing,
-    model: str,
     *,
     fallback: Sequence[tuple[str, float]] = (),
     timeout: int = 1_000_000,

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
@@ -105,7 +107,7 @@ class Gateway:
         asked = await decode(request, Ask)
         times = self._times(asked, now)
         answers = await run_in_threadpool(endpoint.answer, asked.rows, times, explain=asked.explain)  # others are not kept waiting
-        self.logs[endpoint.name].append(answers, now)
+        self.logs[endpoint.name].append(answers, now, endpoint.standing.branch)
         views = len(endpoint.reader.logs)
         return reply({"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]})
 
@@ -173,16 +175,37 @@ _CODES = ((UnknownName, 404), (Refused, 403), (DefinitionError, 400), (DataError
 
 
 def guarded(handler: Handler) -> Handler:
-    """Turn our errors into answers; another error is a bug and stays one (500)."""
+    """Turn our errors into answers; another error is a bug and stays one (500). What a page of another site sends is refused."""
 
     async def guard(request: Request) -> Response:
         try:
+            _check_origin(request)
             return await handler(request)
+        except ClientDisconnect:  # in the middle of its body: nobody reads an answer
+            return Response(status_code=400)
         except TidemillError as error:
             status = next((code for kind, code in _CODES if isinstance(error, kind)), 503)
             return reply({"error": str(error), "detail": error.data()}, status)
 
     return guard
+
+
+def _check_origin(request: Request) -> None:
+    """Raise Refused for a page of another site: a browser sends without asking what looks like a form, and names where it is from."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Refused(f"a page of {origin} may not ask this server", where=request.url.path, hint="ask from a program, not from a page")
+
+
+async def unrouted(request: Request, error: Exception) -> Response:
+    """The answer where no route leads (404) or none by this method (405), in the form of all errors, with the routes that there are."""
+    assert isinstance(error, HTTPException)
+    methods = (error.headers or {}).get("Allow", "")
+    known = methods.split(", ") if methods else [f"{min(one.methods)} {one.path}" for one in request.app.routes]  # min: GET before HEAD
+    found = UnknownName(f"{request.method} {request.url.path}: {error.detail.lower()}", available=sorted(known))
+    answer = reply({"error": str(found), "detail": found.data()}, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def route(method: str, path: str, handler: Handler, *, requires: str) -> HttpRoute:

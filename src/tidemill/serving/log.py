@@ -1,8 +1,10 @@
 """The gateway's own log of answers: one line of JSON each, appended with a single write before the answer leaves.
 
-A line that was acknowledged survives the end of the process; one that was cut, by it or by a full disk, is skipped by the reader.
+A line that was acknowledged survives the end of the process; one that was cut by it is skipped by the reader. Of an answer
+that a full disk took in part, nothing stays.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tidemill.core import canonical
+from tidemill.data import Prediction
 from tidemill.serving.endpoint import Answer
 from tidemill.store import store_error
 
@@ -24,22 +27,29 @@ class AnswerLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            size = os.fstat(self._file).st_size
-            self._cut = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         except OSError as error:
-            raise store_error(error, str(path)) from error
+            raise store_error(error, str(path), "the log of answers") from error
 
-    def append(self, answers: Sequence[Answer], now: int) -> None:
-        """Write answers; raises StoreError when the disk refuses, and then nothing was acknowledged."""
-        lines = [canonical({"asked": now, "at_us": answer.at, **replace(answer, inputs=None).plain(0)}) + b"\n" for answer in answers]
-        data = b"".join([b"\n"] * self._cut + lines)  # what was cut gets a line of its own
+    def append(self, answers: Sequence[Answer], now: int, branch: str) -> None:
+        """Write the answers of a branch's versions; raises StoreError when the disk refuses, and then nothing was acknowledged."""
+        known = {"asked": now, "branch": branch}
+        lines = [canonical({**known, "at_us": answer.at, **replace(answer, inputs=None).plain(0)}) + b"\n" for answer in answers]
         try:
-            written = os.write(self._file, data)
-            self._cut = self._cut if not written else data[written - 1 : written] != b"\n"
-            if written != len(data):
-                raise OSError(28, "the disk took only a part")
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
+            try:
+                self._write(b"".join(lines))
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
         except OSError as error:
-            raise store_error(error, str(self.path)) from error
+            raise store_error(error, str(self.path), "the log of answers") from error
+
+    def _write(self, data: bytes) -> None:
+        """All or nothing, behind what is there; what was cut gets a line of its own."""
+        size = os.fstat(self._file).st_size
+        cut = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+        if os.write(self._file, b"\n" * cut + data) != cut + len(data):
+            os.ftruncate(self._file, size)
+            raise OSError(28, "the disk took only a part")
 
     def close(self) -> None:
         """Close the file."""
@@ -57,3 +67,9 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
                     yield msgspec.json.decode(line)
                 except msgspec.DecodeError:  # one that was cut
                     continue
+
+
+def find_answers(path: Path, branch: str, key: str = "") -> list[Prediction]:
+    """What the versions of a branch answered, to one key or to all, oldest first."""
+    found = (one for one in read_log(path) if one.get("branch") == branch and (not key or one["key"] == key))
+    return [Prediction(branch, path.stem, a["key"], a["at_us"], a["probability"], a["version"], a["rung"]) for a in found]

@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tidemill.core import Bools, digest_bytes
-
-Bytes = np.ndarray[Any, np.dtype[np.bytes_]]
 
 
 @dataclass(frozen=True)

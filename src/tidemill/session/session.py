@@ -1,29 +1,27 @@
 """One project, opened: training sets, training, predictions, lineage and status as calls and values.
 
-Reading never waits; what writes holds the project's writer lock for as long as it runs. The clock is read here, at the edge.
+Reading never waits, nor does what is cached; what has to be made holds the project's writer lock for as long as it runs. The clock
+is read here, at the edge.
 """
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tidemill import loop, project, serving, training
-from tidemill.core import DataError, Ref, UnknownName, duration, instant
+from tidemill.core import DataError, Event, Ref, StoreError, UnknownName, duration, instant
 from tidemill.features import LmdbOnline, OnlineStore
 from tidemill.ledger import Branch, Ledger, Node
-from tidemill.loop import Built, RetrainPolicy
+from tidemill.loop import RetrainPolicy
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
-from tidemill.session.status import find_ref, status, tree
+from tidemill.session.history import History
+from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
 
 Time = str | date | datetime
-
-
-def now() -> int:
-    """The wall clock in microseconds UTC."""
-    return time.time_ns() // 1000
+T = TypeVar("T")
 
 
 class Handle:
@@ -33,30 +31,43 @@ class Handle:
         self.session, self.name, self.branch = session, name, branch
         self._endpoint: Endpoint | None = None
 
+    def __repr__(self) -> str:
+        return f"Handle({self.name}: {self.branch.kind} {self.branch.id}, {loop.State.of(self.branch.state).champion.label} serves)"
+
     def endpoint(self, online: OnlineStore | None = None) -> Endpoint:
         """The endpoint itself, opened on first use."""
         if self._endpoint is None or online is not None:
             self._endpoint = open_endpoint(self.session.ledger, self.session.project, self.branch, online)
         return self._endpoint
 
-    def predict(self, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Time | None = None, explain: bool = False) -> Any:
-        """Answer one request (a dict, or its key as text) or several, as known at `at` (default: now)."""
+    def predict(
+        self, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Time | Sequence[Time] | None = None, explain: bool = False
+    ) -> Any:
+        """Answer one request (a dict) or several, as known at `at`: one time for all, or one for each (default: now). Nothing is
+        logged. Raises DataError for a wrong request."""
         many = [rows] if isinstance(rows, Mapping) else list(rows)
-        when = now() if at is None else instant(at, self.session.project.timezone)
+        each = [at] * len(many) if at is None or isinstance(at, Time) else list(at)
+        if len(each) != len(many):
+            raise DataError(f"`at` has {len(each)} times for {len(many)} rows", hint="give one time for all rows, or one for each")
+        when = [project.now() if one is None else instant(one, self.session.project.timezone) for one in each]
         endpoint = self.endpoint()
+        views, stored = len(endpoint.reader.logs), endpoint.reader.online is not None
         answers = [
-            answer.plain(len(endpoint.reader.logs)) | ({"inputs": answer.inputs} if explain else {})
-            for answer in endpoint.answer(many, [when] * len(many), explain=explain)
+            answer.plain(views, stored=stored) | ({"inputs": answer.inputs} if explain else {})
+            for answer in endpoint.answer(many, when, explain=explain)
         ]
         return answers[0] if isinstance(rows, Mapping) else answers
 
 
 class Session:
-    """A project folder with its ledger."""
+    """A project folder with its ledger; its files are imported when a declaration is asked for."""
 
     def __init__(self, folder: str | Path = ".") -> None:
-        self.project = project.load(folder)
+        self.project = project.find(folder)
         self._ledger: Ledger | None = None
+
+    def __repr__(self) -> str:
+        return f"Session({self.project.name} in {self.project.folder})"
 
     @property
     def ledger(self) -> Ledger:
@@ -75,56 +86,102 @@ class Session:
 
     def training_set(self, task: str, *, until: Time) -> TrainingSet:
         """The training set of a task as known at `until`; what is not cached is built first."""
-        with self.project.writing("training_set", wait=600) as ledger:
-            built = self._build(ledger, self.project.get(Task, task))
-            return training.training_set(ledger, built.examples, instant(until, self.project.timezone))
+        declared, known = self.project.get(Task, task), instant(until, self.project.timezone)
+
+        def give(ledger: Ledger) -> TrainingSet:
+            return training.training_set(ledger, loop.build(ledger, declared).examples, known)
+
+        return self._cached_or_made("training_set", give)
 
     def train(self, model: str, *, until: Time) -> "Result":
         """Train a declared model on what was known at `until`: tracked, cached, compiled with parity."""
-        declared = self.project.get(Model, model)
-        with self.project.writing("train", wait=600) as ledger:
-            built = self._build(ledger, declared.task)
-            chosen = training.training_set(ledger, built.examples, instant(until, self.project.timezone))
-            trained = training.train(ledger, declared, chosen)
-            return Result(trained)
+        declared, known = self.project.get(Model, model), instant(until, self.project.timezone)
 
-    def _build(self, ledger: Ledger, task: Task) -> Built:
-        return loop.build(loop.prepare(ledger), task)
+        def give(ledger: Ledger) -> Result:
+            chosen = training.training_set(ledger, loop.build(ledger, declared.task).examples, known)
+            return Result(training.train(ledger, declared, chosen))
+
+        return self._cached_or_made("train", give)
+
+    def _cached_or_made(self, command: str, give: Callable[[Ledger], T]) -> T:
+        """What `give` finds in the ledger, or makes: a ledger for reading refuses the first thing that would have to be made, and only
+        then the writer's lock is waited for. Raises Busy, which names who holds it, after ten minutes."""
+        if self.project.settings.path("store.records").exists():
+            with suppress(StoreError):
+                return give(self.ledger)
+        with self.project.writing(command, wait=600) as ledger:
+            return give(loop.prepare(ledger))
 
     # ── what is there ───────────────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def serving(self) -> dict[str, History]:
+        """The branch that serves each deployment: its live one, or its newest finished replay where nothing live exists. Raises
+        UnknownName when there is none at all."""
+        found = self._serving()
+        if not found:
+            raise _nothing_yet()
+        return found
+
+    def _serving(self) -> dict[str, History]:
+        branches = {deployment.name: serving_branch(self.ledger, deployment.name) for deployment in self.project.all(Deployment)}
+        return {name: self._history(branch) for name, branch in branches.items() if branch is not None}
+
+    @property
     def branch(self) -> Branch:
-        """The live branch, or the newest finished replay where nothing live exists. Raises UnknownName when there is neither."""
-        return serving_branch(self.ledger)
+        """The branch that serves the first deployment. Raises UnknownName when there is none."""
+        return next(iter(self.serving.values())).branch
 
     @property
-    def deployments(self) -> dict[str, Handle]:
+    def deployments(self) -> "Handles":
         """What serves, by name."""
-        live = live_branches(self.ledger)
-        return {branch.name: Handle(self, branch.name, branch) for branch in live or [self.branch]}
+        return Handles({name: Handle(self, name, history.branch) for name, history in self.serving.items()})
 
     @property
-    def histories(self) -> list[Branch]:
-        """The branch that serves, and the newest finished replay: where a name may be known."""
-        replays = [branch for branch in self.ledger.branches("replay") if branch.status == "finished"]
-        return list({branch.id: branch for branch in (self.branch, *replays[:1])}.values())
+    def branches(self) -> list[Branch]:
+        """The live branches, and each deployment's newest finished replay. The ledger tells, so the past can be asked about whatever
+        the files say now."""
+        replays = {branch.name: branch for branch in reversed(self.ledger.branches("replay")) if branch.status == "finished"}
+        return [*self.ledger.branches("live"), *replays.values()]
+
+    @property
+    def histories(self) -> list[History]:
+        """The branches with a champion: where a name may be known. Raises UnknownName when there is none at all."""
+        found = [self._history(branch) for branch in self.branches if branch.state]
+        if not found:
+            raise _nothing_yet()
+        return found
+
+    def _history(self, branch: Branch) -> History:
+        return History(self.ledger, branch, log_of(self.project, branch.name))
 
     def lineage(self, ref: Ref | str) -> Node:
-        """The way back from a thing: a ref, or text such as `boosted/3`, `late` or `prediction:late/KEY`. What the serving branch does
-        not know is looked for in the newest replay."""
-        histories = self.histories
-        for branch in histories:
+        """The way back from a thing: a ref, or text such as `boosted/3`, `late` or `prediction:late/KEY`. What the live branches do
+        not know is looked for in the newest replays. Raises UnknownName."""
+        wrong: list[UnknownName] = []
+        for history in self.histories:
             try:
-                return tree(self.ledger, branch, ref if isinstance(ref, Ref) else find_ref(self.ledger, branch, ref))
-            except UnknownName:
-                if branch is histories[-1]:
-                    raise
-        raise AssertionError(histories)
+                return history.tree(ref if isinstance(ref, Ref) else history.find(ref))
+            except UnknownName as error:
+                wrong.append(error)
+        raise wrong[0]
 
     def status(self) -> dict[str, Any]:
-        """Deployments, versions, alerts, the last retraining, and the champion's lineage, as plain data."""
-        return status(self.ledger, self.project, self.branch)
+        """Deployments with their versions, alerts, last retraining and lineage, as plain data. Raises UnknownName before any run."""
+        found, first = self._serving(), [branch for branch in self.ledger.branches("live") if not branch.state]
+        decided = [(branch.name, one) for branch in first for one in self.ledger.decisions(branch.id)]
+        refused = {name: one for name, one in decided if one.kind == Event.GATE_REFUSED}
+        if not found and not refused:
+            raise _nothing_yet()
+        return status(self.project, found, refused)
+
+
+class Handles(dict[str, Handle]):
+    """Handles by the name of their deployment."""
+
+    def __missing__(self, name: str) -> Handle:
+        hint = "run `tidemill run` or `tidemill replay` first, if it is declared"
+        raise UnknownName(f"no deployment {name!r} serves", available=sorted(self), hint=hint)
 
 
 class Result:
@@ -142,23 +199,22 @@ class Result:
         return f"Result(model={self.model}, cached={self.cached}, metrics={self.metrics})"
 
 
-def serving_branch(ledger: Ledger) -> Branch:
-    """The branch that `up` and `lineage` read."""
-    live = live_branches(ledger)
-    if live:
-        return live[0]
-    finished = [branch for branch in ledger.branches("replay") if branch.status == "finished"]
-    if not finished:
-        raise UnknownName("nothing serves yet", hint="run `tidemill run` or `tidemill replay` first")
-    return finished[0]
+def _nothing_yet() -> UnknownName:
+    return UnknownName("nothing serves yet", hint="run `tidemill run` or `tidemill replay` first")
 
 
-def live_branches(ledger: Ledger) -> list[Branch]:
-    """The live branches that have a champion."""
-    return [branch for branch in ledger.branches("live") if branch.state]
+def serving_branch(ledger: Ledger, deployment: str) -> Branch | None:
+    """The branch that `up` and `lineage` read: a live one with a champion, else the newest finished replay."""
+    live = [branch for branch in ledger.branches("live") if branch.name == deployment and branch.state]
+    return live[0] if live else newest_replay(ledger, deployment)
 
 
-def standing_of(ledger: Ledger, deployment: Deployment, branch: Branch) -> Standing:
+def newest_replay(ledger: Ledger, deployment: str) -> Branch | None:
+    """The newest finished replay of a deployment."""
+    return next((one for one in ledger.branches("replay") if one.name == deployment and one.status == "finished"), None)
+
+
+def standing_of(deployment: Deployment, branch: Branch) -> Standing:
     """Which versions serve on a branch."""
     state = loop.State.of(branch.state)
     previous = (state.previous.label, state.previous.digest) if state.previous else None
@@ -173,13 +229,15 @@ def standing_of(ledger: Ledger, deployment: Deployment, branch: Branch) -> Stand
 def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, online: OnlineStore | None = None) -> Endpoint:
     """The endpoint of the deployment of a branch."""
     deployment = declared.get(Deployment, branch.name)
-    model = str(branch.parts["model"]["name"])
     fallback = [("constant", step.value) if isinstance(step, Constant) else ("previous version", 0.0) for step in deployment.fallback]
-    standing = standing_of(ledger, deployment, branch)
+    standing = standing_of(deployment, branch)
     timeout = duration(deployment.timeout)
-    return serving.open_endpoint(
-        ledger, branch.name, branch.parts["recipe"], standing, model, fallback=fallback, timeout=timeout, online=online
-    )
+    return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, fallback=fallback, timeout=timeout, online=online)
+
+
+def log_of(declared: project.Project, deployment: str) -> Path:
+    """The file to which the gateway appends what it answers for a deployment."""
+    return declared.state / "log" / f"{deployment}.jsonl"
 
 
 def online_store(declared: project.Project) -> LmdbOnline:
@@ -190,14 +248,17 @@ def online_store(declared: project.Project) -> LmdbOnline:
 def policy_of(declared: project.Project, name: str = "") -> RetrainPolicy:
     """The policy of a project, or of one of its deployments."""
     found = [policy for policy in declared.all(RetrainPolicy) if not name or policy.monitor.name == name]
+    names = [policy.monitor.name for policy in declared.all(RetrainPolicy)]
+    if name and not found:
+        raise UnknownName(f"no deployment {name!r} has a policy", where=str(declared.folder), available=names, hint="name one of these")
     if len(found) != 1:
-        names = [policy.monitor.name for policy in declared.all(RetrainPolicy)]
-        raise DataError(
-            f"{len(found)} policies fit, one is needed", where=str(declared.folder), available=names, hint="name the deployment"
-        )
+        hint = "declare one for each deployment" if name or not names else "name the deployment"
+        raise DataError(f"{len(found)} policies fit, one is needed", where=str(declared.folder), available=names, hint=hint)
     return found[0]
 
 
 def open(folder: str | Path = ".") -> Session:
     """The project in a folder. Raises MissingFile and DefinitionError, with file and line."""
-    return Session(folder)
+    session = Session(folder)
+    _ = session.project.declarations  # what is wrong in the files is said at once
+    return session

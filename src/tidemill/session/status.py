@@ -1,34 +1,31 @@
-"""What a person asks of a project: its status, and the way back from anything that it names. Plain data, read from the ledger."""
+"""What a person asks of a project: deployments, versions, alerts, the last retraining. Plain data, read from the ledger."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tidemill import registry
-from tidemill.core import Ref, UnknownName, show
-from tidemill.data import find_predictions
-from tidemill.ledger import Branch, Decision, Ledger, Node, lineage
+from tidemill.core import Event, show
+from tidemill.ledger import Decision
 from tidemill.loop import Served, State
 from tidemill.project import Project
 from tidemill.serving import Constant, Deployment
+from tidemill.session.history import History, plain_tree
 
-ALERTS = ("drift found", "quality drop", "stale data")
+ALERTS = (Event.DRIFT_FOUND, Event.QUALITY_DROP)
 
 
-def status(ledger: Ledger, declared: Project, branch: Branch) -> dict[str, Any]:
-    """Everything that the status page shows."""
-    state, decisions = State.of(branch.state), ledger.decisions(branch.id)
-    versions = registry.versions(ledger, branch.id)
-    champion = registry.version(ledger, branch.id, state.champion.label)
+def status(declared: Project, serving: Mapping[str, History], refused: Mapping[str, Decision]) -> dict[str, Any]:
+    """Everything that the status page shows, by deployment: `serving` are the branches that serve, `refused` the gates' last no to a
+    first live model."""
     settings = declared.settings
-    alerts = [_event(d) for d in reversed(decisions) if d.kind in ALERTS][:10]
+    names = [deployment.name for deployment in declared.all(Deployment)]
     return {
-        "project": {name: settings[f"project.{name}"] for name in ("name", "objective", "owner")},
-        "branch": {"id": branch.id, "kind": branch.kind, "status": branch.status, "now": show(state.now)},
-        "deployments": [_deployment(ledger, declared, branch, state)],
-        "versions": [_version(version, state) for version in reversed(versions)],
-        "alerts": alerts,
-        "retrainings": [_event(d) for d in reversed(decisions) if d.kind == "retrained"][:5],
-        "lineage": plain_tree(tree(ledger, branch, champion.ref)),
-        **{name: branch.result.get(name) for name in ("months", "mean", "gain", "cost")},
+        "project": {name: settings[f"project.{name}"] for name in ("name", "objective", "owner", "positive", "timezone")},
+        "deployments": [
+            (_deployment(declared, serving[name]) if name in serving else {"name": name})
+            | ({"refused": _event(refused[name])} if name in refused else {})
+            for name in names
+        ],
     }
 
 
@@ -44,20 +41,33 @@ def _served(served: Served | None) -> dict[str, Any] | None:
     )
 
 
-def _deployment(ledger: Ledger, declared: Project, branch: Branch, state: State) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _deployment(declared: Project, history: History) -> dict[str, Any]:
+    ledger, branch = history.ledger, history.branch
+    state, decisions = State.of(branch.state), list(reversed(ledger.decisions(branch.id)))
+    champion = registry.version(ledger, branch.id, state.champion.label)
+    deployment = declared.get(Deployment, branch.name)
+    return {
         "name": branch.name,
+        "branch": {"id": branch.id, "kind": branch.kind, "status": branch.status, "now": show(state.now)},
         "champion": _served(state.champion),
         "previous": _served(state.previous),
-        "candidate": None,
+        "candidate": _candidate(state, deployment),
+        "fallback": [f"constant {step.value:g}" if isinstance(step, Constant) else "previous version" for step in deployment.fallback],
+        "versions": [_version(version, state) for version in reversed(registry.versions(ledger, branch.id))],
+        "watched": next(({**_event(d), "found": d.evidence} for d in decisions if d.kind == Event.WATCHED), None),
+        "alerts": [_event(d) for d in decisions if d.kind in ALERTS][:10],
+        "retrainings": [_event(d) for d in decisions if d.kind == Event.RETRAINED][:5],
+        "lineage": plain_tree(history.tree(champion.ref)),
+        **{name: branch.result.get(name) for name in ("months", "mean", "gain", "cost")},
     }
-    deployment = declared.get(Deployment, branch.name)
-    found["fallback"] = [f"constant {step.value:g}" if isinstance(step, Constant) else "previous version" for step in deployment.fallback]
-    if state.candidate:
-        canary = deployment.rollout is not None and state.candidate.phase == "canary"
-        weight = state.candidate.weight if canary else 0.0
-        found["candidate"] = {**(_served(state.candidate.version) or {}), "phase": state.candidate.phase, "weight": weight}
-    return found
+
+
+def _candidate(state: State, deployment: Deployment) -> dict[str, Any] | None:
+    if state.candidate is None:
+        return None
+    canary = deployment.rollout is not None and state.candidate.phase == "canary"
+    weight = state.candidate.weight if canary else 0.0
+    return {**(_served(state.candidate.version) or {}), "phase": state.candidate.phase, "weight": weight}
 
 
 def _version(version: registry.Version, state: State) -> dict[str, Any]:
@@ -66,74 +76,3 @@ def _version(version: registry.Version, state: State) -> dict[str, Any]:
     verdict = version.verdict
     found = {"label": version.label, "digest": version.digest[:12], "at": show(version.at), "role": roles.get(version.label, "")}
     return found | {"passed": verdict.passed if verdict else None, "reason": verdict.reason if verdict else ""}
-
-
-def find_ref(ledger: Ledger, branch: Branch, text: str) -> Ref:
-    """What a person means: a deployment, a version (`boosted/3`), `prediction:KEY`, or `kind:name@version`. Raises UnknownName."""
-    state = State.of(branch.state)
-    if text in (branch.name, f"deployment:{branch.name}"):
-        return Ref("deployment", branch.name)
-    if text.startswith("prediction:"):
-        key = text.removeprefix("prediction:").removeprefix(f"{branch.name}/")
-        if not find_predictions(ledger, branch.id, branch.name, key):
-            example = "the key of a request, for example one that `tidemill status` shows"
-            raise UnknownName(f"deployment {branch.name!r} made no prediction for {key!r}", hint=example)
-        return Ref("prediction", f"{branch.name}/{key}")
-    labels = {version.label: version.ref for version in registry.versions(ledger, branch.id)}
-    labels |= {f"model:{ref.name}@{ref.version}": ref for ref in labels.values()}
-    if text in labels:
-        return labels[text]
-    if ":" in text:
-        return ledger.artifact(Ref.parse(text)).ref
-    available = [branch.name, *(label for label in labels if "/" in label), "prediction:KEY", "dataset:NAME"]
-    raise UnknownName(f"nothing is named {text!r} in branch {branch.id} ({state.champion.label} serves)", available=available)
-
-
-def tree(ledger: Ledger, branch: Branch, ref: Ref) -> Node:
-    """Lineage with the things that a branch adds to the ledger's own: predictions, deployments and numbered versions."""
-    if ref.kind == "prediction":
-        key = ref.name.removeprefix(f"{branch.name}/")
-        answer = find_predictions(ledger, branch.id, branch.name, key)[-1]
-        version = registry.version(ledger, branch.id, answer.version)
-        deployment = Node(Ref("deployment", branch.name, branch.id), "answered by", {}, None, (tree(ledger, branch, version.ref),))
-        return Node(ref, "", answer.plain(), None, (deployment,))
-    if ref.kind == "deployment":
-        state = State.of(branch.state)
-        version = registry.version(ledger, branch.id, state.champion.label)
-        return Node(Ref("deployment", branch.name, branch.id), "", {}, None, (tree(ledger, branch, version.ref),))
-    if ref.kind == "model":
-        return _version_node(ledger, ledger.artifact(Ref("model", ref.name, "" if ref.digest else ref.version, ref.digest)).ref, ref)
-    return lineage(ledger, ref)
-
-
-def _version_node(ledger: Ledger, artifact: Ref, version: Ref) -> Node:
-    found = lineage(ledger, artifact)
-    return Node(Ref("model", version.name, version.version, artifact.digest), "version", found.meta, found.execution, found.parents)
-
-
-def plain_tree(node: Node) -> dict[str, Any]:
-    """A lineage as plain data, with the execution between a thing and what it was made from."""
-    parents = [plain_tree(parent) for parent in node.parents]
-    if node.execution is not None:
-        run = node.execution
-        own = run.inputs.get("definition", {}).get("code", "")
-        function = f"function {own[:12]}, " if own else ""
-        detail = f"{function}code {run.code[:12]}, environment {run.environment[:12]}, run {run.id}"
-        parents = [{"ref": f"{run.kind}:{run.name}", "role": "made by", "detail": detail, "parents": parents}]
-    return {"ref": _name(node.ref), "role": node.role, "detail": _detail(node), "parents": parents}
-
-
-def _name(ref: Ref) -> str:
-    return f"{ref.kind}:{ref.name}" + (f"@{ref.version}" if ref.version else "")
-
-
-def _detail(node: Node) -> str:
-    """The few facts about a thing that tell it apart."""
-    meta = node.meta
-    shown = [f"digest {node.ref.digest[:12]}"] if node.ref.digest else []
-    shown += [f"{meta[name]:,} {name}" for name in ("rows", "positives", "rounds", "bytes") if isinstance(meta.get(name), int)]
-    if isinstance(meta.get("until"), int):
-        shown.append(f"known until {show(int(str(meta['until'])))}")
-    if node.ref.kind == "prediction":
-        shown.append(f"{meta['probability']:.4f} at {meta['at']} by {meta['version']} ({meta['rung']})")
-    return ", ".join(shown)

@@ -1,7 +1,8 @@
 """The two places where state lives: records (rows) and blobs (bytes), each on disk or in memory; and the writer's lock."""
 
-from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, store_error
-from tidemill.store.lock import holder, writer
-from tidemill.store.records import Records, metadata
+from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, store_error
+from tidemill.store.driver import Driver, Row
+from tidemill.store.lock import held, holder, writer
+from tidemill.store.records import Records
 
-__all__ = ["Blobs", "FolderBlobs", "MemoryBlobs", "Records", "holder", "metadata", "store_error", "writer"]
+__all__ = ["Blobs", "Driver", "FolderBlobs", "MemoryBlobs", "Part", "Records", "Row", "held", "holder", "store_error", "writer"]

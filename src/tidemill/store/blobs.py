@@ -3,6 +3,7 @@
 import mmap
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,21 @@ from typing import Protocol
 
 from tidemill.core import Damaged, MissingFile, StoreError, digest_bytes
 
+DAMAGED = "restore it from a backup; without one, delete it and run again: what data and code of now give again is made"
+
+
+class Part(Protocol):
+    """A blob that comes in pieces."""
+
+    def write(self, data: bytes) -> None:
+        """One more piece; raises StoreError when the disk refuses."""
+
+    def keep(self) -> tuple[str, int]:
+        """Store what was written; returns its digest and size. It survives the end of the process; a loss of power may take it."""
+
+    def discard(self) -> None:
+        """Forget what was written. After `keep` this does nothing."""
+
 
 class Blobs(Protocol):
     """A dozen bytes' worth of verbs; `tests/store/test_blobs.py` is the acceptance suite for every implementation."""
@@ -19,11 +35,14 @@ class Blobs(Protocol):
     def put(self, data: bytes) -> str:
         """Store bytes; returns their digest. Storing them again changes nothing."""
 
+    def part(self) -> Part:
+        """A new blob that comes in pieces, in constant memory where that can be."""
+
     def get(self, digest: str) -> memoryview:
-        """The bytes of a digest, without copying where that can be; raises MissingFile."""
+        """The bytes of a digest, without copying where that can be; raises MissingFile and Damaged."""
 
     def path(self, digest: str) -> Path:
-        """A file with the bytes of a digest, for engines that read files themselves; raises MissingFile."""
+        """A file with the bytes of a digest, for engines that read files themselves; raises MissingFile and Damaged."""
 
     def has(self, digest: str) -> bool:
         """Whether the digest is stored."""
@@ -35,21 +54,61 @@ class Blobs(Protocol):
         """All that is stored."""
 
     def verify(self, digest: str) -> None:
-        """Read a blob whole and compare; raises Damaged."""
+        """Read a blob whole and compare; raises MissingFile and Damaged."""
+
+    def sweep(self) -> None:
+        """Remove what killed writers left half written."""
 
 
 def _missing(digest: str) -> MissingFile:
-    return MissingFile(f"blob {digest[:12]} is not stored", hint="run the command again: what can be computed again will be")
+    hint = "`tidemill run` (or `replay`, where that serves) makes it again if data and code are still those; if not, restore a backup"
+    return MissingFile(f"blob {digest[:12]} is not stored", hint=hint)
 
 
-def store_error(error: OSError, where: str) -> StoreError:
-    """What the disk refused, in words that help."""
+def store_error(error: OSError, where: str, what: str = "") -> StoreError:
+    """What the disk refused, in words that help: where, and `what` was to be written there."""
     hints = {
         28: "free some space; nothing acknowledged was lost",
         30: "the disk is read-only: mount it for writing",
         13: "give this user the right to write",
     }
-    return StoreError(f"cannot write: {error.strerror or error}", where=where, hint=hints.get(error.errno or 0, "look at the disk"))
+    refused = f"cannot write{what and f' {what}'}: {error.strerror or error}"
+    return StoreError(refused, where=where, hint=hints.get(error.errno or 0, "look at the disk"))
+
+
+def _alive(name: str) -> bool:
+    """Whether the process that writes a file `.part-PID-…` still runs; a server may take uploads while others write."""
+    try:
+        os.kill(int(name.split("-")[1]), 0)
+    except (ValueError, IndexError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class _MemoryPart:
+    """Pieces in memory."""
+
+    def __init__(self, blobs: "MemoryBlobs") -> None:
+        self._blobs, self._data = blobs, bytearray()
+
+    def write(self, data: bytes) -> None:
+        self._data += data
+
+    def keep(self) -> tuple[str, int]:
+        return self._blobs.put(bytes(self._data)), len(self._data)
+
+    def discard(self) -> None:
+        self._data.clear()
+
+
+def disk_is_full(where: str) -> bool:
+    """Whether a user may write nothing more to the disk of a file or folder."""
+    try:
+        return os.statvfs(Path(where).parent).f_bavail == 0
+    except OSError:  # it is not there
+        return False
 
 
 class MemoryBlobs:
@@ -64,6 +123,9 @@ class MemoryBlobs:
         digest = digest_bytes(data)
         self._data[digest] = data
         return digest
+
+    def part(self) -> Part:
+        return _MemoryPart(self)
 
     def get(self, digest: str) -> memoryview:
         if digest not in self._data:
@@ -90,14 +152,95 @@ class MemoryBlobs:
 
     def verify(self, digest: str) -> None:
         if digest_bytes(self.get(digest)) != digest:
-            raise Damaged(f"blob {digest[:12]} is not what was written", hint="delete it and run again: it is computed anew")
+            raise Damaged(f"blob {digest[:12]} is not what was written", hint=DAMAGED)
+
+    def sweep(self) -> None:
+        """Here nothing is ever half written."""
+
+
+class _FilePart:
+    """Pieces in a file of its own, which takes its place by its digest. What is small never gets one before.
+
+    Plain strings and few system calls: a server takes thousands of small files.
+    """
+
+    SMALL = 1 << 16
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._head, self._file, self._aside, self._size = str(folder), bytearray(), -1, "", 0
+
+    def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._file < 0:
+            self._head += data
+            if len(self._head) <= self.SMALL:
+                return
+            data = bytes(self._head)
+        try:
+            self._put(data)
+        except OSError as error:
+            self.discard()
+            raise store_error(error, self._folder) from error
+
+    def _put(self, data: bytes) -> None:
+        if self._file < 0:
+            self._aside = f"{self._folder}/.part-{os.getpid()}-{secrets.token_hex(8)}"
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            try:
+                self._file = os.open(self._aside, flags, 0o644)
+            except FileNotFoundError:
+                os.makedirs(self._folder, exist_ok=True)
+                self._file = os.open(self._aside, flags, 0o644)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def keep(self) -> tuple[str, int]:
+        try:
+            if self._file < 0:
+                head = bytes(self._head)
+                digest = digest_bytes(head)
+                if os.path.exists(self._place(digest)):
+                    return digest, self._size
+                self._put(head)
+            else:
+                with mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as view:
+                    digest = digest_bytes(memoryview(view))
+            self._move(self._place(digest))
+        except OSError as error:
+            raise store_error(error, self._folder) from error
+        finally:
+            self.discard()
+        return digest, self._size
+
+    def _place(self, digest: str) -> str:
+        return f"{self._folder}/{digest[:2]}/{digest[2:]}"
+
+    def _move(self, place: str) -> None:
+        try:
+            os.replace(self._aside, place)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            os.replace(self._aside, place)
+        self._aside = ""
+
+    def discard(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            if self._aside:
+                os.unlink(self._aside)
 
 
 class FolderBlobs:
-    """Blobs as files `ab/cdef…` below a folder. A file appears whole or not at all: written aside, synced, renamed."""
+    """Blobs as files `ab/cdef…` below a folder. A file appears whole or not at all: written aside, synced, renamed.
+
+    What is read is compared with its digest the first time (0.2 s for a GiB).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._sound: set[str] = set()
 
     def _path(self, digest: str) -> Path:
         if not re.fullmatch("[0-9a-f]{8,64}", digest):  # a digest may come from outside: it must not lead out of the folder
@@ -107,17 +250,21 @@ class FolderBlobs:
     def put(self, data: bytes) -> str:
         digest = digest_bytes(data)
         path = self._path(digest)
+        with suppress(MissingFile, StoreError):  # what is damaged is written again
+            self.verify(digest)
+            return digest
         try:
-            if path.exists() and path.stat().st_size == len(data):
-                return digest
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(path, data)
         except OSError as error:
             raise store_error(error, str(path)) from error
         return digest
 
+    def part(self) -> Part:
+        return _FilePart(self.folder)
+
     def _write(self, path: Path, data: bytes) -> None:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".part-{os.getpid()}-")
         try:
             with os.fdopen(handle, "wb") as file:
                 os.fchmod(handle, 0o644)  # other users may read, if the folder lets them
@@ -135,6 +282,12 @@ class FolderBlobs:
             raise
 
     def get(self, digest: str) -> memoryview:
+        view = self._view(digest)
+        if digest not in self._sound:
+            self._compare(digest, view)
+        return view
+
+    def _view(self, digest: str) -> memoryview:
         try:
             with self._path(digest).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -146,10 +299,20 @@ class FolderBlobs:
                 f"blob {digest[:12]} cannot be read: {error.strerror}", where=str(self.folder), hint="look at the disk"
             ) from error
 
+    def _compare(self, digest: str, view: memoryview) -> None:
+        if digest_bytes(view) != digest:
+            self._sound.discard(digest)
+            raise Damaged(
+                f"blob {digest[:12]} is not what was written",
+                where=str(self._path(digest)),
+                hint=DAMAGED,
+            )
+        self._sound.add(digest)
+
     def path(self, digest: str) -> Path:
         path = self._path(digest)
-        if not path.exists():
-            raise _missing(digest)
+        if digest not in self._sound or not path.exists():
+            self.get(digest)
         return path
 
     def has(self, digest: str) -> bool:
@@ -169,9 +332,12 @@ class FolderBlobs:
                 yield path.parent.name + path.name
 
     def verify(self, digest: str) -> None:
-        if digest_bytes(self.get(digest)) != digest:
-            raise Damaged(
-                f"blob {digest[:12]} is not what was written",
-                where=str(self._path(digest)),
-                hint="delete the file and run again: it is computed anew",
-            )
+        self._compare(digest, self._view(digest))
+
+    def sweep(self) -> None:
+        try:
+            for path in (*self.folder.glob(".part-*"), *self.folder.glob("??/.part-*")):
+                if not _alive(path.name):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(error, str(self.folder)) from error

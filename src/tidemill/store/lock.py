@@ -21,6 +21,21 @@ def holder(path: Path) -> dict[str, object]:
         return {}
 
 
+def held(path: Path) -> bool:
+    """Whether a process holds the lock now."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go at once: a writer that looks in between is turned away
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def writer(path: Path, command: str, *, wait: float = 0.0, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the project's writer lock, waiting up to `wait` seconds; raises Busy, which names the holder."""

@@ -20,6 +20,7 @@ class Label(Declaration):
     """
 
     kind: ClassVar[str] = "label"
+    part: ClassVar[bool] = True
     dataset: Dataset
     expression: str
     none_after: str = ""
@@ -49,6 +50,11 @@ class Task(Declaration):
         super().__post_init__()
         if self.type != "binary":
             raise DefinitionError(f"task type {self.type!r} is not supported", where=str(self.where), available=["binary"])
+        given: Sequence[object] = self.features
+        odd = next((view for view in given if not isinstance(view, (FeatureView, RequestView))), None)
+        if odd is not None:
+            hint = "give the view itself, not its name: a task takes all features of a view"
+            raise DefinitionError(f"task {self.name!r} lists {odd!r}, which is no feature view", where=str(self.where), hint=hint)
         if self.label.none_after:
             duration(self.label.none_after)
         names = [view.name for view in self.features]

@@ -80,7 +80,7 @@ def _make(ledger: Ledger, task: Task, requests: Artifact, views: dict[str, Artif
 def _labels(ledger: Ledger, label: Label, version: Artifact, requests: Requests) -> tuple[Floats, Instants]:
     """(label, when it was known) of each request; NaN with a time is "no label", NaN with NEVER is open."""
     columns = {"key": (key_sql(label.dataset), "text"), "known": ("__known", "instant"), "value": (label.expression, "number")}
-    raw = scan(ledger, version, columns, "TRUE", source=str(label.where))
+    raw = scan(ledger, label.dataset, version, columns, "TRUE", source=str(label.where))
     keys, known, value = raw["key"], raw["known"], raw["value"]
     assert isinstance(keys, Coded)
     assert not isinstance(known, Coded)

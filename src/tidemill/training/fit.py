@@ -8,7 +8,7 @@ import numpy as np
 from tidemill.core import DAY, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition
 from tidemill.ledger import Artifact, Ledger, Made, own_code
 from tidemill.models import Compiled, compile_model, store_model
-from tidemill.tracking import Run
+from tidemill.tracking import Run, track
 from tidemill.training.declarations import Model
 from tidemill.training.examples import CODE
 from tidemill.training.sets import TrainingSet
@@ -31,23 +31,28 @@ class Trained:
 
 def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str = "") -> Trained:
     """Fit a model on a training set; raises DefinitionError with the file and line when its function fails."""
-    started: list[int] = []
+    started: list[Run] = []
+
+    def start(execution: int) -> None:
+        started.append(track(ledger, execution, model.name, model.name))
 
     def make() -> Made:
-        run = Run(ledger, started[0])
+        run = started[0]
         fitted = _fit(model, replace(train_set, seed=model.seed, log_metric=run.log_metric))
         spread = np.linspace(0, len(train_set.y) - 1, min(RECORDED, len(train_set.y))).astype(np.int64)
         recorded = np.ascontiguousarray(train_set.X[spread])
         compiled = _compiled(model, fitted, train_set, recorded)
         made = store_model(ledger, model.name, compiled, train_set.signature, recorded, _profile(train_set))
         parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference")}
-        return Made(
-            {"model": made}, _params(model, train_set), {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity}
-        )
+        params = _params(model, train_set)
+        metrics = {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity}
+        run.log_params(params)
+        run.log_metrics(metrics)
+        return Made({"model": made}, params, metrics)
 
     inputs = {"definition": definition(model), "training set": train_set.ref}
     code = own_code(*CODE, "models")
-    once = ledger.once("training run", model.name, inputs, make, branch=branch, code=code, on_start=started.append)
+    once = ledger.once("training run", model.name, inputs, make, branch=branch, code=code, on_start=start)
     return Trained(Run(ledger, once.execution), once.output, once.cached)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Coded, DataError, Floats, Instants, MissingExtra, Ref, canonical, digest_bytes, show
+from tidemill.core import Coded, DataError, Floats, Instants, Ints, MissingExtra, Ref, canonical, digest_bytes, show
 from tidemill.ledger import Artifact, Ledger, Made, own_code
 from tidemill.models import Signature
 from tidemill.training.examples import CODE, Examples
@@ -23,12 +23,18 @@ class TrainingSet:
 
     ref: Ref
     X: Floats
-    y: np.ndarray[Any, np.dtype[np.int64]]
+    y: Ints
     at: Instants
     signature: Signature
     until: int = 0
     seed: int = 0
     log_metric: Callable[..., None] = field(default=lambda key, value, step=0: None)
+
+    def __repr__(self) -> str:
+        rows, features = self.X.shape
+        return (
+            f"TrainingSet({self.ref}, {rows:,} rows × {features} features, {int(self.y.sum()):,} positive, known until {show(self.until)})"
+        )
 
     @property
     def categorical(self) -> list[int]:

@@ -1,23 +1,24 @@
 """The server of `tidemill up`: the gateway's routes, and the pages."""
 
 import logging
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from tidemill.core import Busy, Refused, TidemillError, UnknownName
-from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route
-from tidemill.session import Session, now, online_store
+from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
+from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route, unrouted
+from tidemill.session import Session, log_of, now, online_store
 from tidemill.web.report import render_report
+from tidemill.web.server import run_server
 from tidemill.web.status import render_status
+from tidemill.web.tracking import only_local, tracking_app
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -41,21 +42,27 @@ class Pages:
         self.gateway.refresh()
         found = self.session.status()
         for deployment in found["deployments"]:
-            endpoint = self.gateway.endpoints[deployment["name"]]
-            deployment["url"] = f"{self.url}/predict/{endpoint.name}"
-            deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
+            if deployment["name"] in self.gateway.endpoints:
+                endpoint = self.gateway.endpoints[deployment["name"]]
+                deployment["url"] = f"{self.url}/predict/{endpoint.name}"
+                deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
+                deployment["report"] = f"/report/{endpoint.name}" if deployment["months"] else ""
         counts = sum((Counter(endpoint.counts) for endpoint in self.gateway.endpoints.values()), Counter[str]())
         return found | {"served": {"requests": sum(n for rung, n in counts.items() if ":" not in rung), "by_rung": counts}}
 
     def example(self, name: str) -> tuple[dict[str, str], str]:
-        """A request that can be answered: the key of the newest one, and its own prediction time."""
-        from tidemill.core import show
-        from tidemill.features import SEPARATOR
+        """A request that can be answered: the key of the newest one, at a time that the online store knows; where everything that is
+        looked up has expired by then, at its own."""
+        from tidemill.core import duration, show
+        from tidemill.features import SEPARATOR, FeatureView
 
         endpoint = self.gateway.endpoints[name]
         row = len(endpoint.requests) - 1
         parts = endpoint.requests.keys[row].decode().split(SEPARATOR)
-        at = show(int(endpoint.requests.at[row])) if self.gateway.client_time else ""
+        own, now = int(endpoint.requests.at[row]), int(self.session.serving[name].branch.state["now"])
+        views = [view for view in endpoint.reader.views if isinstance(view, FeatureView)]
+        kept = max((duration(length) for view in views for length in (*view.windows, *([view.ttl] if view.ttl else []))), default=0)
+        at = show(own if now - own > kept > 0 else max(own, now)) if self.gateway.client_time else ""
         return dict(zip(endpoint.dataset.keys, parts, strict=True)), at
 
     async def home(self, request: Request) -> Response:
@@ -65,16 +72,17 @@ class Pages:
         return reply(self.status())
 
     async def report(self, request: Request) -> Response:
-        """The report of the branch that serves."""
-        branch = self.session.branch
-        settings = self.session.project.settings
-        names = {name: str(settings[f"project.{name}"]) for name in ("name", "objective", "owner")}
+        """The report of the branch that serves a deployment; without a name, of the first."""
+        serving = self.session.serving
+        name = request.path_params.get("name", next(iter(serving)))
+        if name not in serving:
+            raise UnknownName(f"no deployment {name!r} serves", available=sorted(serving))
+        branch, declared = serving[name].branch, self.session.project
         if not branch.result:
             raise UnknownName("the live branch has no report", hint="run `tidemill replay` for one of the past")
-        html = render_report(
-            branch.result, project=names, policy="", model=str(branch.parts["model"]["name"]), timezone=self.session.project.timezone
-        )
-        return page(html)
+        names = {name: str(declared.settings[f"project.{name}"]) for name in ("name", "objective", "owner", "positive")}
+        model = str(branch.parts["model"]["name"])
+        return page(render_report(branch.result, project=names, policy="", model=model, timezone=declared.timezone))
 
 
 def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
@@ -90,12 +98,19 @@ class Current:
     """The endpoints of what serves now: when a run promotes a version, the next request finds it, without a restart."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.store = session, online_store(session.project)
+        self.session = session
         self.endpoints: dict[str, Endpoint] = {}
         self.logs: dict[str, AnswerLog] = {}
         self._marks: dict[str, object] = {}
         self._looked = -LOOK_AGAIN
-        self.refresh()
+        try:
+            self.store = online_store(session.project)
+            self.refresh()
+        except Damaged:
+            raise
+        except StoreError as error:
+            error.hint += f"; a server writes its online store and the log of answers below {session.project.state}"
+            raise
 
     def refresh(self) -> None:
         """Look again, at most every other second; an endpoint is replaced when its branch has moved."""
@@ -122,7 +137,7 @@ class Current:
                 endpoint.reader.materialise(int(handle.branch.state["now"]))
                 endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
                 self.endpoints[name], self._marks[name] = endpoint, mark
-                self.logs.setdefault(name, AnswerLog(self.session.project.state / "log" / f"{name}.jsonl"))
+                self.logs.setdefault(name, AnswerLog(log_of(self.session.project, name)))
 
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
@@ -134,39 +149,18 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> S
         route("GET", "/", pages.home, requires="read"),
         route("GET", "/status.json", pages.status_json, requires="read"),
         route("GET", "/report", pages.report, requires="read"),
+        route("GET", "/report/{name}", pages.report, requires="read"),
     ]
     local = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "testserver"])  # no other site's name for us
-    app = Starlette(routes=[*gateway_routes(gateway), *own], middleware=[local])
+    app = Starlette(routes=[*gateway_routes(gateway), *own], middleware=[local], exception_handlers={HTTPException: unrouted})
     app.state.gateway = gateway
     return app
 
 
-@contextmanager
-def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket; raises Refused for an address that others can reach, and Busy for a port that is taken."""
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        raise Refused(f"without users, the server binds to this machine only, not to {host}", hint="leave serve.host at 127.0.0.1")
-    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # with the protocol named, answers leave without delay
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)  # before the address is told: who is quick waits, and is not turned away
-    except OSError as error:
-        listener.close()
-        raise Busy(f"port {port} is taken: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error
-    with listener:
-        yield listener
-
-
 def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` is told the address."""
-    import uvicorn
-    import uvloop
-
-    with bound(host, port) as listener:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        config = uvicorn.Config(make_app(session, url), log_level="warning", access_log=False, lifespan="off")
-        server = uvicorn.Server(config)
-        ready(url)
-        uvloop.run(server.serve(sockets=[listener]))
+    """Serve a project until interrupted, MLflow's protocol included; `ready` is told the address."""
+    ledger = session.project.ledger()
+    try:
+        run_server(lambda url: only_local(tracking_app(ledger, make_app(session, url))), host, port, ready)
+    finally:
+        ledger.records.close()

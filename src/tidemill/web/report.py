@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tidemill.core import Event
 from tidemill.web.templates import figure, fill, number, percent, plots, signed
 
 WIDE, NARROW = 900, 340  # each plot is drawn for a desk and for a telephone; the style shows one of them
@@ -17,10 +18,10 @@ WIDE, NARROW = 900, 340  # each plot is drawn for a desk and for a telephone; th
 def render_report(result: dict[str, Any], *, project: dict[str, str], policy: str, model: str, timezone: str) -> str:
     """The page of one replay.
 
-    `project` may hold `name`, `objective`, `owner`, and `positive`: the word for rows of the positive class ("late"). `timezone` is that
+    `project` may hold `name`, `objective`, `owner`, and `positive`: the word for rows of the positive class. `timezone` is that
     of the months and days.
     """
-    positive = project.get("positive") or "late"
+    positive = project.get("positive") or "true"
     events = result.get("events") or []
     cost = result.get("cost") or {}
     return fill(
@@ -154,7 +155,8 @@ def _plots(result: dict[str, Any], events: list[dict[str, Any]], positive: str, 
     span = plots.span_of(result)
     daily, curves = result.get("daily") or [], result.get("calibration") or {}
     months = {**result, "months": result.get("months") or []}
-    moved = {kind: kind for kind in ("promoted", "rolled back") if any(event.get("kind") == kind for event in events)}
+    kinds = {event.get("kind") for event in events}
+    moved: dict[str, str] = {kind: kind for kind in (Event.PROMOTED, Event.ROLLED_BACK) if kind in kinds}
     lines = {name: who for who, name in plots.WHO.items()}
     both = (WIDE, NARROW)
     return {

@@ -11,21 +11,14 @@ SHOWN = 10  # alerts on the page; all of them are in the ledger
 def render_status(status: dict[str, Any]) -> str:
     """The page of one project. Any key of `status` may be missing or None; times are ISO 8601 text and are shown in
     `project.timezone`, or in UTC."""
-    retrainings = _newest(status.get("retrainings"))
-    versions = _newest(status.get("versions"))
     return fill(
         "status.html",
-        **{name: status.get(name) or {} for name in ("project", "branch", "lineage", "mean", "gain", "cost", "served")},
-        months=status.get("months") or [],
+        **{name: status.get(name) or {} for name in ("project", "served")},
         deployments=[_deployment(one) for one in status.get("deployments") or []],
-        versions=[{**version, "said": _verdict(version.get("passed"))} for version in versions],
-        alerts=_newest(status.get("alerts"))[:SHOWN],
-        more=max(len(status.get("alerts") or []) - SHOWN, 0),
-        retrained=retrainings[0] if retrainings else None,
         rungs=_rungs(status.get("served") or {}),
         icons=icons(),
         timezone=(status.get("project") or {}).get("timezone") or "UTC",
-        positive=(status.get("project") or {}).get("positive") or "late",
+        positive=(status.get("project") or {}).get("positive") or "true",
     )
 
 
@@ -40,7 +33,7 @@ def _verdict(passed: Any) -> tuple[str, str]:
 
 
 def _deployment(one: dict[str, Any]) -> dict[str, Any]:
-    """A deployment with the versions that it knows, each with its role and weight."""
+    """A deployment with the versions that it knows, each with its role and weight, and what was noticed of it."""
     candidate = one.get("candidate")
     weight = number((candidate or {}).get("weight")) or 0.0
     roles = [
@@ -48,7 +41,17 @@ def _deployment(one: dict[str, Any]) -> dict[str, Any]:
         ("candidate", candidate, percent(weight)),
         ("previous", one.get("previous"), "0 %"),
     ]
-    return {**one, "roles": [{**version, "role": role, "share": share} for role, version, share in roles if version]}
+    alerts, retrainings = _newest(one.get("alerts")), _newest(one.get("retrainings"))
+    return {
+        **one,
+        **{name: one.get(name) or {} for name in ("branch", "lineage", "mean", "gain", "cost", "watched")},
+        "roles": [{**version, "role": role, "share": share} for role, version, share in roles if version],
+        "versions": [{**version, "said": _verdict(version.get("passed"))} for version in _newest(one.get("versions"))],
+        "alerts": alerts[:SHOWN],
+        "more": max(len(alerts) - SHOWN, 0),
+        "retrained": retrainings[0] if retrainings else None,
+        "months": one.get("months") or [],
+    }
 
 
 def _rungs(served: dict[str, Any]) -> list[tuple[str, Any, str]]:

@@ -13,19 +13,20 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from tidemill.core import Event
 from tidemill.web.templates import figure, local, number, percent
 
 WHO = {"frozen": "frozen model", "loop": "model in the loop"}
 # Kind of event → class (its meaning) and shape: one step up, one back, a warning, plain work.
-KINDS = {
-    "drift found": ("warn", "diamond"),
-    "quality drop": ("warn", "wedge"),
-    "retrained": ("work", "dot"),
-    "gate refused": ("bad", "cross"),
-    "canary": ("work", "square"),
-    "approval needed": ("work", "bar"),
-    "promoted": ("good", "peak"),
-    "rolled back": ("bad", "wedge"),
+KINDS: dict[str, tuple[str, str]] = {
+    Event.DRIFT_FOUND: ("warn", "diamond"),
+    Event.QUALITY_DROP: ("warn", "wedge"),
+    Event.RETRAINED: ("work", "dot"),
+    Event.GATE_REFUSED: ("bad", "cross"),
+    Event.CANARY: ("work", "square"),
+    Event.APPROVAL_NEEDED: ("work", "bar"),
+    Event.PROMOTED: ("good", "peak"),
+    Event.ROLLED_BACK: ("bad", "wedge"),
 }
 SHAPES = {
     "dot": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
@@ -231,7 +232,7 @@ def _moves(frame: Frame, events: Sequence[dict[str, Any]], timezone: str) -> lis
     parts = []
     for event in events:
         at = event_day(event, timezone)
-        if event.get("kind") in ("promoted", "rolled back") and at is not None and frame.xs[0] <= at <= frame.xs[1]:
+        if event.get("kind") in (Event.PROMOTED, Event.ROLLED_BACK) and at is not None and frame.xs[0] <= at <= frame.xs[1]:
             class_, shape = KINDS[event["kind"]]
             x = frame.x(at)
             parts.append(tag("line", x1=x, x2=x, y1=frame.top - 8.0, y2=frame.floor, class_=f"event {class_}"))
@@ -320,9 +321,9 @@ def reigns(events: Sequence[dict[str, Any]], end: float, timezone: str) -> list[
     found: list[tuple[str, float, float]] = []
     for event in events:
         at, subject, kind = event_day(event, timezone), str(event.get("subject", "")), event.get("kind")
-        if at is None or not (kind == "promoted" or (kind == "rolled back" and line_up[-1:] == [subject])):
+        if at is None or not (kind == Event.PROMOTED or (kind == Event.ROLLED_BACK and line_up[-1:] == [subject])):
             continue
-        line_up = [*line_up, subject] if kind == "promoted" else line_up[:-1]
+        line_up = [*line_up, subject] if kind == Event.PROMOTED else line_up[:-1]
         if found:
             found[-1] = (found[-1][0], found[-1][1], at)
         if line_up:

@@ -1,5 +1,6 @@
 """What is recorded stays as it was, can be found, and shows when it was changed."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,6 @@ def test_an_artifact_is_found_by_digest_version_start_of_version_and_name(ledger
     assert ledger.artifact(Ref("model", "m", old.version)).ref == old
     assert ledger.artifact(Ref("model", "m", old.version[:6])).ref == old
     assert ledger.artifact(Ref.parse("model:m")).ref == new
-    assert [found.ref for found in ledger.artifacts("model")] == [old, new]
 
 
 def test_a_version_is_not_taken_for_a_longer_one(ledger: Ledger) -> None:
@@ -63,7 +63,6 @@ def test_an_artifact_does_not_change(ledger: Ledger) -> None:
     ledger.put_artifact(Artifact(it, {"n": 1}))
     ledger.put_artifact(Artifact(it, {"n": 2}))
     assert ledger.artifact(it).meta == {"n": 1}
-    assert len(ledger.artifacts("report")) == 1
 
 
 def test_executions_are_listed_newest_first(ledger: Ledger) -> None:
@@ -94,13 +93,6 @@ def test_the_way_back_is_a_tree_with_roles_and_executions(ledger: Ledger) -> Non
     assert through_view.parents[0].meta == {"bytes": 9}
     assert through_view.parents[0].execution is None
     assert through_view.parents[0].parents == ()
-
-
-def test_who_uses_a_thing(ledger: Ledger) -> None:
-    table = make(ledger, "dataset", "d")
-    views = {str(make(ledger, "view", name, dataset=table)) for name in "ab"}
-    assert {edge.child for edge in ledger.children(table)} == views
-    assert {edge.role for edge in ledger.children(table)} == {"dataset"}
 
 
 def test_a_thing_made_again_shows_its_newest_making(ledger: Ledger) -> None:
@@ -207,7 +199,7 @@ def test_a_branch_is_named_by_its_parts(ledger: Ledger) -> None:
 
 
 def test_the_state_of_a_branch_moves_with_what_it_decided(tmp_path: Path) -> None:
-    ledger = Ledger(Records(tmp_path / "records.db"), MemoryBlobs())
+    ledger = Ledger(Records(tmp_path / "records.db"), MemoryBlobs(), count().__next__)
     branch = ledger.open_branch("replay", "r", {})
 
     def half() -> None:
@@ -221,7 +213,7 @@ def test_the_state_of_a_branch_moves_with_what_it_decided(tmp_path: Path) -> Non
         ledger.save_branch(connection, branch.id, {}, first)
     with pytest.raises(ZeroDivisionError):
         half()
-    again = Ledger(Records(tmp_path / "records.db"), MemoryBlobs())
+    again = Ledger(Records(tmp_path / "records.db"), MemoryBlobs(), count().__next__)
     found = again.branch(branch.id)
     assert found
     assert found.state == {"day": 1, "weights": [0.5, 0.5], "quality": None}

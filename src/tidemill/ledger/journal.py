@@ -1,7 +1,6 @@
 """Reading the ledger, and its append-only part: aliases, decisions with their chain of hashes, branches."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,22 +9,23 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from tidemill.core import Busy, Damaged, Ref, UnknownName, canonical, digest_value
 from tidemill.ledger import tables as t
 from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution
-from tidemill.store import Records
+from tidemill.store import Driver, Records
 
 
 def _decode(text: str) -> Any:
     return msgspec.json.decode(text)
 
 
-def _artifact(row: Row[Any]) -> Artifact:
+def as_artifact(row: Row[Any]) -> Artifact:
+    """A row of the table as a value."""
     return Artifact(Ref(row.kind, row.name, row.version, row.digest), _decode(row.meta), row.recorded_at)
 
 
-class History:
-    """What is recorded, as values."""
+class Journal:
+    """What is recorded, as values, and what is only ever appended."""
 
-    def __init__(self, records: Records) -> None:
-        self.records = records
+    def __init__(self, records: Records, wall: Callable[[], int]) -> None:
+        self.records, self.wall = records, wall
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self.records.read() as connection:
@@ -48,25 +48,19 @@ class History:
         if not rows:
             names = self._rows(select(t.artifact.c.name).where(t.artifact.c.kind == ref.kind).distinct())
             raise UnknownName(f"nothing is recorded as {ref}", available=sorted(f"{ref.kind}:{row.name}" for row in names))
-        return _artifact(rows[0])
+        return as_artifact(rows[0])
 
     def artifact_of(self, kind: str, digest: str) -> Artifact:
         """The artifact of a kind with a digest, whatever its name; raises UnknownName."""
         rows = self._rows(select(t.artifact).where(t.artifact.c.kind == kind, t.artifact.c.digest == digest).limit(1))
         if not rows:
             raise UnknownName(f"no {kind} has the digest {digest[:12]}", where=self.records.where)
-        return _artifact(rows[0])
-
-    def artifacts(self, kind: str) -> list[Artifact]:
-        """All artifacts of a kind, oldest first."""
-        return [
-            _artifact(row) for row in self._rows(select(t.artifact).where(t.artifact.c.kind == kind).order_by(t.artifact.c.recorded_at))
-        ]
+        return as_artifact(rows[0])
 
     def named_blobs(self) -> set[str]:
         """The digests of the blobs that are needed: those of every model, and of the newest artifact of each other kind and name."""
         newest: dict[tuple[str, str], Artifact] = {}
-        rows = [_artifact(row) for row in self._rows(select(t.artifact).order_by(t.artifact.c.recorded_at))]
+        rows = [as_artifact(row) for row in self._rows(select(t.artifact).order_by(t.artifact.c.recorded_at))]
         for one in rows:
             newest[one.ref.kind, one.ref.name if one.ref.kind != "model" else one.ref.digest] = one
         return {digest for one in newest.values() for digest in one.meta.get("blobs", {}).values()}
@@ -88,14 +82,7 @@ class History:
 
     def parents(self, ref: Ref) -> list[Edge]:
         """What a thing was made from."""
-        return self._edges(t.edge.c.child == str(ref))
-
-    def children(self, ref: Ref) -> list[Edge]:
-        """What was made from a thing: "who uses me"."""
-        return self._edges(t.edge.c.parent == str(ref))
-
-    def _edges(self, condition: Any) -> list[Edge]:
-        rows = self._rows(select(t.edge).where(condition).order_by(t.edge.c.execution, t.edge.c.role, t.edge.c.parent))
+        rows = self._rows(select(t.edge).where(t.edge.c.child == str(ref)).order_by(t.edge.c.execution, t.edge.c.role, t.edge.c.parent))
         return [Edge(row.execution, row.role, row.parent, row.child) for row in rows]
 
     # ── aliases ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,6 +92,21 @@ class History:
         text = f"{target}#{target.digest}"
         row = {"branch": branch, "name": name, "alias": alias, "target": text, "at": at, "who": who, "why": why}
         connection.execute(insert(t.alias).values(row))
+
+    def move_alias(self, sql: Driver, branch: str, name: str, alias: str, target: str, *, at: int, who: str, why: str) -> None:
+        """Point an alias at a target, or with an empty one at nothing; the earlier target stays in its history."""
+        sql.run(
+            "INSERT INTO alias (branch, name, alias, target, at, who, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (branch, name, alias, target, at, who, why),
+        )
+
+    def aliases(self, sql: Driver, branch: str, name: str) -> dict[str, str]:
+        """Where the aliases of a name point now."""
+        query = (
+            "SELECT a.alias, a.target FROM alias AS a WHERE a.branch = ? AND a.name = ? AND a.target != '' AND a.id = "
+            "(SELECT max(b.id) FROM alias AS b WHERE b.branch = a.branch AND b.name = a.name AND b.alias = a.alias) ORDER BY a.alias"
+        )
+        return {str(alias): str(target) for alias, target in sql.all(query, (branch, name))}
 
     def alias_history(self, branch: str, name: str, alias: str) -> list[tuple[Ref, int, str]]:
         """(target, at, why), oldest first."""
@@ -128,7 +130,7 @@ class History:
     ) -> None:
         """Append a decision. Each row hashes the row before it, so that a changed or removed one is found by `verify_decisions`."""
         newest = connection.execute(select(t.decision.c.hash).order_by(t.decision.c.id.desc()).limit(1)).scalar() or ""
-        row = {"branch": branch, "at": at, "recorded_at": time.time_ns() // 1000, "who": who, "kind": kind, "subject": subject}
+        row = {"branch": branch, "at": at, "recorded_at": self.wall(), "who": who, "kind": kind, "subject": subject}
         row |= {"why": why, "evidence": canonical(evidence).decode(), "previous": newest}
         connection.execute(insert(t.decision).values(row | {"hash": digest_value(row)}))
 
@@ -154,7 +156,7 @@ class History:
         key = digest_value([kind, name, parts])[:16] if kind != "live" else f"live-{name}"
         found = self.branch(key)
         if found is None:
-            row = {"id": key, "kind": kind, "name": name, "status": "running", "created_at": time.time_ns() // 1000}
+            row = {"id": key, "kind": kind, "name": name, "status": "running", "created_at": self.wall()}
             with self.records.begin() as connection:
                 connection.execute(insert(t.branch).values(row | {"parts": canonical(parts).decode(), "state": "{}", "result": "{}"}))
             found = self.branch(key)
@@ -186,7 +188,7 @@ class History:
 
     def finish_branch(self, key: str, result: dict[str, Any]) -> None:
         """A branch is whole: keep its result. Finishing it again moves it to the front."""
-        changes = {"status": "finished", "finished_at": time.time_ns() // 1000, "result": canonical(result).decode()}
+        changes = {"status": "finished", "finished_at": self.wall(), "result": canonical(result).decode()}
         with self.records.begin() as connection:
             connection.execute(update(t.branch).where(t.branch.c.id == key).values(changes))
 

@@ -1,0 +1,163 @@
+"""The commands with their arguments and options. What a command does is imported when it runs, so that its help comes at once."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidemill import __version__
+
+
+class Ordered(click.Group):
+    """Lists its commands as they stand in this file, in the order of a project's life; click would go by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Ordered, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tidemill")
+@click.option("-C", "--folder", default=".", show_default=True, help="The project's folder.")
+@click.option("-v", "--verbose", is_flag=True, help="Say everything; show tracebacks.")
+@click.pass_context
+def tidemill(ctx: click.Context, folder: str, verbose: bool) -> None:
+    """Tidemill closes the MLOps loop: data, features, training, gates, deployment, monitoring, retraining."""
+    ctx.obj = {"folder": folder, "verbose": verbose}
+
+
+with_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one object.")
+
+
+@tidemill.command(short_help="Make a project from a CSV file: trained, gated, ready to serve.")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--into", type=click.Path(path_type=Path), default=None, help="Folder of the project. Default: the file's name without ending."
+)
+@click.option("--label", default=None, help="What to predict: a column with two values, or an SQL expression such as 'amount > 100'.")
+@click.option("--time", default=None, help="The column with the time of the request: when a prediction would be asked.")
+@click.option("--label-known", "known", default=None, help="When the label is known: a column with that time, or a time later such as 7d.")
+@click.option("--key", "keys", multiple=True, help="The column that names a row; several make one key; '' for none: rows are numbered.")
+@click.option("--timezone", default="UTC", show_default=True, help="The zone of times that state none.")
+@click.option("--yes", is_flag=True, help="Take the guesses; ask nothing.")
+@with_json
+@click.pass_obj
+def init(obj: dict[str, Any], /, data: Path, into: Path | None, as_json: bool, **given: Any) -> None:
+    """Make a project from the CSV file DATA: declarations to go on editing, a trained and gated model, and what to do next."""
+    from tidemill.cli.init import Given, init
+
+    init(Path(obj["folder"]) / (into or data.name.split(".")[0]), data, Given(**given), as_json=as_json)
+
+
+@tidemill.command(short_help="One pass of the loop: build, train, gate, promote; says what was cached and why the rest ran.")
+@click.option("--deployment", default="", help="Which deployment, where the project has several.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as one object.")
+@click.pass_obj
+def run(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
+    """One pass of the loop at this moment: build, train if there is a reason, gate, promote."""
+    from tidemill.cli import start
+
+    start.run(obj["folder"], deployment, as_json=as_json)
+
+
+@tidemill.command(short_help="Replay the past: a model kept in the loop against the same model left alone.")
+@click.option("--deployment", default="", help="Which deployment, where the project has several.")
+@with_json
+@click.pass_obj
+def replay(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
+    """Replay the past: the model in the loop against the same model left alone."""
+    from tidemill.cli import history
+
+    history.replay(obj["folder"], deployment, as_json=as_json)
+
+
+@tidemill.group(short_help="`policy compare`: replay the same history under several policies.")
+def policy() -> None:
+    """Retraining policies."""
+
+
+@policy.command()
+@with_json
+@click.pass_obj
+def compare(obj: dict[str, Any], as_json: bool) -> None:
+    """Replay the same history under several policies and models; what is each worth? What serves is not touched."""
+    from tidemill.cli import history
+
+    history.compare(obj["folder"], as_json=as_json)
+
+
+@tidemill.command(short_help="Serve the champion and the status page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 takes a free one. Default: serve.port.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
+@click.pass_obj
+def up(obj: dict[str, Any], port: int | None, as_json: bool) -> None:
+    """Serve the champion and the status page until Ctrl-C."""
+    from tidemill.cli.serve import up
+
+    up(obj["folder"], port, as_json=as_json)
+
+
+@tidemill.command(short_help="Track experiments and register models: MLflow's clients work unchanged.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--home", type=click.Path(path_type=Path), default=None, help="The project's folder; made when it is not there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
+@click.pass_obj
+def server(obj: dict[str, Any], host: str, port: int, home: Path | None, as_json: bool) -> None:
+    """Speak MLflow's tracking and registry protocol over a project until Ctrl-C."""
+    from tidemill.cli.server import server
+
+    server(home or Path(obj["folder"]), host, port, as_json=as_json)
+
+
+@tidemill.command()
+@with_json
+@click.pass_obj
+def status(obj: dict[str, Any], as_json: bool) -> None:
+    """Deployments, versions, alerts, the last retraining."""
+    from tidemill.cli import show
+
+    show.status(obj["folder"], as_json=as_json, whole=obj["verbose"])
+
+
+@tidemill.command(short_help="The way back from a prediction, a version or a dataset to its sources.")
+@click.argument("ref")
+@with_json
+@click.pass_obj
+def lineage(obj: dict[str, Any], ref: str, as_json: bool) -> None:
+    """The way back from REF: prediction:KEY, a deployment, a version such as boosted/3, or kind:name@version."""
+    from tidemill.cli import show
+
+    show.lineage(obj["folder"], ref, as_json=as_json)
+
+
+@tidemill.command(short_help="Why a version serves, a candidate was refused, or a step ran.")
+@click.argument("what", required=False, default="")
+@with_json
+@click.pass_obj
+def why(obj: dict[str, Any], what: str, as_json: bool) -> None:
+    """Why a version serves or was refused (WHAT: a version), or why each step ran the last time (no WHAT, or its name)."""
+    from tidemill.cli import show
+
+    show.why(obj["folder"], what, as_json=as_json)
+
+
+@tidemill.command(short_help="Agree that a version may go live.")
+@click.argument("version")
+@click.option("--who", default="", help="Your name; the user of this machine by default, who is written down beside it anyway.")
+@click.option("--why", default="", help="The reason, for the record.")
+@click.pass_obj
+def approve(obj: dict[str, Any], version: str, who: str, why: str) -> None:
+    """Agree that VERSION (for example boosted/3) may go live. The next `tidemill run` acts on it."""
+    from tidemill.cli import start
+
+    start.approve(obj["folder"], version, who, why)
+
+
+@tidemill.command(short_help="Check the ledger, the blobs and the environment.")
+@with_json
+@click.pass_obj
+def doctor(obj: dict[str, Any], as_json: bool) -> None:
+    """Check the ledger, the blobs, the declarations and the environment. Exits with 1 when something is wrong."""
+    from tidemill.cli import show
+
+    show.doctor(obj["folder"], as_json=as_json)

@@ -1,0 +1,40 @@
+"""`tidemill server`: experiments, runs and registered models over MLflow's protocol."""
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from tidemill import project
+from tidemill.cli.console import out, print_json
+from tidemill.project import FILE
+from tidemill.store import store_error
+from tidemill.web import serve_tracking
+
+
+def server(home: Path, host: str, port: int, *, as_json: bool) -> None:
+    """Serve until Ctrl-C; print the address, or an object with it. A folder that is not there becomes a project."""
+    if not (home / FILE).exists():
+        _make(home)
+    ledger = project.find(home).ledger()
+
+    def ready(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "home": str(home)})
+            return
+        out.print(f"tracking server of {escape(str(home))}: {url}")
+        out.print(f"[dim]export MLFLOW_TRACKING_URI={url}[/]")
+        out.print("Ctrl-C ends it")
+
+    try:
+        serve_tracking(ledger, host, port, ready=ready)
+    finally:
+        ledger.records.close()
+
+
+def _make(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        name = home.resolve().name.replace("\\", "/").replace('"', "'")
+        (home / FILE).write_text(f'[project]\nname = "{name}"\n', encoding="utf-8")
+    except OSError as error:
+        raise store_error(error, str(home)) from error

@@ -1,0 +1,98 @@
+"""Files of runs and logged models, as MLflow's artifact proxy serves them: a path names a blob, and equal files are stored once."""
+
+import posixpath
+import re
+from urllib.parse import unquote
+
+from tidemill.core import DataError, UnknownName
+from tidemill.ledger import Ledger
+from tidemill.store import Part
+from tidemill.tracking.experiments import ROOT
+from tidemill.tracking.models import get_model
+from tidemill.tracking.values import FileInfo
+
+LONGEST = 1_000  # characters of a path
+
+
+def check_path(path: str) -> str:
+    """A path below the root, without a way out; raises DataError."""
+    plain = path
+    for _ in range(3):  # a client may have encoded it more than once
+        plain = unquote(plain)
+    odd = "\0" in plain or "\\" in plain or plain.startswith("/") or ".." in plain.split("/") or re.match(r"[A-Za-z]:[/\\]|file:", plain)
+    if odd or len(path) > LONGEST or (path and posixpath.normpath(path) != path.rstrip("/")):
+        raise DataError(
+            f"Invalid path: {path[:200]!r}", hint="a path relative to the root of the artifacts, such as 1/abc/artifacts/model.onnx"
+        )
+    return path.rstrip("/")
+
+
+def put_file(ledger: Ledger, path: str, part: Part) -> None:
+    """Keep an uploaded file under a path, in place of what was there."""
+    path = check_path(path)
+    if not path:
+        raise DataError("Invalid path: ''", hint="name the file")
+    digest, size = part.keep()
+    with ledger.records.transaction(synced=False) as sql:  # as lasting as the file itself, which is not synced either
+        sql.run(
+            "INSERT INTO artifact_file (path, digest, size) VALUES (?, ?, ?) "
+            "ON CONFLICT (path) DO UPDATE SET digest = excluded.digest, size = excluded.size",
+            (path, digest, size),
+        )
+
+
+def find_file(ledger: Ledger, path: str) -> tuple[str, int]:
+    """(digest, size) of the file of a path; raises UnknownName."""
+    with ledger.records.snapshot() as sql:
+        row = sql.one("SELECT digest, size FROM artifact_file WHERE path = ?", (check_path(path),))
+    if row is None:
+        raise UnknownName(f"No such artifact: '{path}'")
+    return row[0], row[1]
+
+
+def list_files(ledger: Ledger, root: str, path: str = "") -> list[FileInfo]:
+    """What lies directly in a folder below a root, by name, with paths relative to the root. A path that is a file lists nothing."""
+    root, path = check_path(root), check_path(path)
+    folder = "/".join(part for part in (root, path) if part)
+    prefix = f"{folder}/" if folder else ""
+    with ledger.records.snapshot() as sql:
+        rows = sql.all("SELECT path, size FROM artifact_file WHERE path >= ? AND path < ? ORDER BY path", (prefix, f"{prefix}\U0010ffff"))
+    found: dict[str, FileInfo] = {}
+    for name, size in rows:
+        head, slash, _ = name[len(prefix) :].partition("/")
+        shown = posixpath.join(path, head)
+        found.setdefault(head, FileInfo(shown, bool(slash), None if slash else size))
+    return [found[name] for name in sorted(found)]
+
+
+def delete_files(ledger: Ledger, path: str) -> int:
+    """Take a file, or a folder with all that is in it, away; returns how many files. The bytes go with the next clean-up."""
+    path = check_path(path)
+    if not path:
+        raise DataError("Invalid path: ''", hint="name a file or a folder")
+    with ledger.records.transaction() as sql:
+        there = sql.run("DELETE FROM artifact_file WHERE path = ? OR (path >= ? AND path < ?)", (path, f"{path}/", f"{path}/\U0010ffff"))
+    if not there:
+        raise UnknownName(f"No such artifact: '{path}'")
+    return there
+
+
+def place_of(location: str) -> str:
+    """The path below the proxy's root of an artifact location; raises DataError for one that lies elsewhere."""
+    if not location.startswith(ROOT):
+        raise DataError(f"{location!r} does not lie on this server", hint="the client reads and writes it itself")
+    return check_path(location.removeprefix(ROOT).lstrip("/"))
+
+
+def files_of_model(ledger: Ledger, model_id: str) -> str:
+    """Where the files of a logged model lie; raises UnknownName."""
+    return get_model(ledger, model_id).info.artifact_uri
+
+
+def files_of_run(ledger: Ledger, run_id: str) -> str:
+    """Where the files of a run lie; raises UnknownName."""
+    with ledger.records.snapshot() as sql:
+        row = sql.one("SELECT location FROM run WHERE uid = ?", (run_id,))
+    if row is None:
+        raise UnknownName(f"Run with id={run_id} not found")
+    return str(row[0])

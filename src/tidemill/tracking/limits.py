@@ -1,0 +1,140 @@
+"""What a name, a value and a batch may be. Pure; the limits are those of MLflow's protocol.
+
+Each check raises DataError with MLflow's words, since its clients show them: `Invalid value V for parameter 'P' supplied: why`.
+"""
+
+import json
+import math
+import posixpath
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tidemill.core import DataError
+from tidemill.tracking.values import Metric, Pair
+
+KEY, PARAM_VALUE, TAG_VALUE = 250, 6_000, 8_000
+EXPERIMENT_NAME, EXPERIMENT_TAG_VALUE = 500, 20_000
+METRICS, PARAMS, TAGS, ALL = 1_000, 100, 100, 1_000
+_KEY = re.compile(r"[/\w.\- :]+")  # as MLflow: letters and digits of any script
+_RUN, _EXPERIMENT = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}"), re.compile(r"[a-zA-Z0-9][\w\-]{0,63}")
+LONG = 2**63
+
+
+def invalid(value: Any, parameter: str, why: str = "") -> DataError:
+    """The error of a value.
+
+    >>> print(invalid(31, "run_id"))
+    Invalid value 31 for parameter 'run_id' supplied.
+    """
+    shown = json.dumps(value, default=str)
+    shown = shown if len(shown) <= 500 else f"{shown[:500]}..."
+    return DataError(f"Invalid value {shown} for parameter '{parameter}' supplied" + (f": {why}" if why else "."))
+
+
+def missing(parameter: str) -> DataError:
+    """The error of a parameter that is not there."""
+    return DataError(f"Missing value for required parameter '{parameter}'. See the API docs for more information about request parameters.")
+
+
+def check_key(key: str, parameter: str = "key", *, longest: int = KEY) -> str:
+    """The key of a metric, parameter or tag."""
+    if not key:
+        raise missing(parameter)
+    if not _KEY.fullmatch(key):
+        allowed = "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/)."
+        raise invalid(key, parameter, allowed)
+    if posixpath.normpath(key) != key or key == "." or key.startswith(("..", "/")):
+        raise invalid(key, parameter, f"Names may be treated as files in certain cases, and must not resolve to other names: {key!r}")
+    return _short(key, parameter, longest)
+
+
+def _short(text: str, parameter: str, longest: int) -> str:
+    if len(text) > longest:
+        raise invalid(text, parameter, f"'{parameter}' exceeds the maximum length of {longest} characters")
+    return text
+
+
+def check_param(one: Pair, parameter: str = "") -> tuple[str, str]:
+    """A parameter; a value that is too long is cut."""
+    return check_key(one.key, f"{parameter}key" if not parameter else f"{parameter}.key"), (one.value or "")[:PARAM_VALUE]
+
+
+def check_tag(one: Pair, parameter: str = "") -> tuple[str, str]:
+    """A tag of a run; a value that is too long is cut."""
+    return check_key(one.key, "key" if not parameter else f"{parameter}.key"), (one.value or "")[:TAG_VALUE]
+
+
+def check_experiment_tag(one: Pair) -> tuple[str, str]:
+    """A tag of an experiment."""
+    return check_key(one.key), _short(one.value or "", "value", EXPERIMENT_TAG_VALUE)
+
+
+def check_metric(one: Metric, parameter: str = "") -> tuple[str, float, int, int, int]:
+    """(key, value, 1 for not a number, timestamp, step) of one value."""
+    dot = f"{parameter}." if parameter else ""
+    key = check_key(one.key, f"{dot}key" if dot else "name" if one.key else "key")
+    if one.value is None:
+        raise missing(f"{dot}value")
+    if one.timestamp is None:
+        raise missing(f"{dot}timestamp")
+    timestamp, step = one.timestamp, one.step or 0
+    if timestamp < 0 or timestamp >= LONG:
+        raise invalid(
+            timestamp, f"{dot}timestamp", f"metric '{key}' (value={one.value}, timestamp={timestamp}): a nonnegative long is needed"
+        )
+    if not -LONG <= step < LONG:
+        raise invalid(step, f"{dot}step", "a long integer is needed")
+    value = float(one.value)
+    if math.isnan(value):
+        return key, 0.0, 1, timestamp, step
+    return key, value, 0, timestamp, step
+
+
+def check_batch(metrics: Sequence[Metric], params: Sequence[Pair], tags: Sequence[Pair]) -> None:
+    """How much one call may log."""
+    for name, found, most in (("metrics", metrics, METRICS), ("params", params, PARAMS), ("tags", tags, TAGS)):
+        if len(found) > most:
+            raise DataError(f"A batch logging request can contain at most {most} {name}. Got {len(found)} {name}. Please split up {name}")
+    total = len(metrics) + len(params) + len(tags)
+    if total > ALL:
+        raise DataError(f"A batch logging request can contain at most {ALL} metrics, params, and tags in total. Got {total}")
+    seen: dict[str, str | None] = {}
+    for one in params:
+        if one.key in seen:
+            raise DataError(
+                f"Duplicate parameter keys have been submitted: ['{one.key}']. "
+                "Please ensure the request contains only one param value per param key."
+            )
+        seen[one.key] = one.value
+
+
+def check_run_id(text: str) -> str:
+    """The id of a run."""
+    if not _RUN.fullmatch(text):
+        raise DataError(f"Invalid run ID: '{text}'")
+    return text
+
+
+def check_experiment_id(text: str) -> str:
+    """The id of an experiment."""
+    if not _EXPERIMENT.fullmatch(text):
+        raise DataError(f"Invalid experiment ID: '{text}'")
+    return text
+
+
+def check_experiment_name(name: str) -> str:
+    """The name of an experiment."""
+    if not name:
+        raise missing("name")
+    return _short(name, "name", EXPERIMENT_NAME)
+
+
+def page_size(asked: int | None, default: int, most: int) -> int:
+    """How many rows a page has."""
+    size = default if asked is None else asked
+    if size < 1:
+        raise invalid(size, "max_results", "It must be a positive integer")
+    if size > most:
+        raise invalid(size, "max_results", f"It must be at most {most}")
+    return size

@@ -1,0 +1,175 @@
+"""Metrics of runs: every value is kept, the newest of each name stands ready for search, and long curves are read down-sampled."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
+
+from tidemill.core import DataError, UnknownName
+from tidemill.ledger import Ledger
+from tidemill.store import Driver, Records
+from tidemill.tracking.limits import check_key, invalid, missing
+from tidemill.tracking.values import Metric
+
+Point = tuple[str, float, int, int, int]  # key, value, 1 for not a number, timestamp, step
+PAGE = 25_000
+_NAMES: WeakKeyDictionary[Records, dict[str, int]] = WeakKeyDictionary()  # names are never changed, so what is known stays known
+_PUT = "INSERT INTO metric (run, name, timestamp, step, value, nan) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_LATEST = """INSERT INTO metric_latest (run, name, experiment, value, nan, step, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, name) DO UPDATE SET value = excluded.value, nan = excluded.nan, step = excluded.step, timestamp = excluded.timestamp
+WHERE (excluded.step, excluded.timestamp, excluded.value) >= (metric_latest.step, metric_latest.timestamp, metric_latest.value)"""
+
+
+def names_of(sql: Driver, records: Records, names: Iterable[str]) -> dict[str, int]:
+    """The numbers of metric names, made where they are new. Tell `remember` once the transaction is done."""
+    known = _NAMES.setdefault(records, {})
+    found = {}
+    for name in set(names):
+        number = known.get(name)
+        if number is None:
+            sql.run("INSERT INTO metric_name (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+            number = (sql.one("SELECT id FROM metric_name WHERE name = ?", (name,)) or (0,))[0]
+        found[name] = number
+    return found
+
+
+def remember(records: Records, names: dict[str, int]) -> None:
+    """Keep numbers of names that are committed."""
+    _NAMES[records].update(names)
+
+
+def put_metrics(sql: Driver, records: Records, run: int, experiment: int, points: Sequence[Point]) -> dict[str, int]:
+    """Append values of a run; returns the names' numbers, for `remember`."""
+    names = names_of(sql, records, (point[0] for point in points))
+    sql.many(_PUT, [(run, names[key], timestamp, step, value, nan) for key, value, nan, timestamp, step in points])
+    newest: dict[str, tuple[int, int, float, int]] = {}
+    for key, value, nan, timestamp, step in points:
+        one = (step, timestamp, value, nan)
+        if key not in newest or one >= newest[key]:
+            newest[key] = one
+    sql.many(_LATEST, [(run, names[key], experiment, value, nan, step, at) for key, (step, at, value, nan) in newest.items()])
+    return names
+
+
+def _value(value: float, nan: int) -> float:
+    return float("nan") if nan else value
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def history(
+    ledger: Ledger, run_id: str, key: str, *, page_token: str = "", max_results: int | None = None
+) -> tuple[list[Metric], str | None]:
+    """All values of a metric of a run by (timestamp, step), or a page of them with the token of the next."""
+    if max_results is not None and max_results < 1:
+        raise invalid(max_results, "max_results", "It must be a positive integer.")
+    size = PAGE if max_results is None and page_token else max_results
+    with ledger.records.snapshot() as sql:
+        run, name = _place(sql, run_id, key)
+        if name is None:
+            return [], None
+        after, limit = "", ""
+        values: list[object] = [run, name]
+        if page_token:
+            after = " AND (timestamp, step, value, nan) > (?, ?, ?, ?)"
+            values += read_token(page_token, 4)
+        if size is not None:
+            limit = " LIMIT ?"
+            values.append(size + 1)
+        query = (
+            f"SELECT timestamp, step, value, nan FROM metric WHERE run = ? AND name = ?{after} ORDER BY timestamp, step, value, nan{limit}"
+        )
+        rows = sql.all(query, values)
+    token = None
+    if size is not None and len(rows) > size:
+        rows = rows[:size]
+        token = write_token(rows[-1])
+    return [Metric(key, _value(value, nan), timestamp, step) for timestamp, step, value, nan in rows], token
+
+
+def _place(sql: Driver, run_id: str, key: str) -> tuple[int, int | None]:
+    if not key:
+        raise missing("metric_key")
+    row = sql.one("SELECT execution FROM run WHERE uid = ?", (run_id,))
+    if row is None:
+        raise UnknownName(f"Run with id={run_id} not found")
+    name = sql.one("SELECT id FROM metric_name WHERE name = ?", (key,))
+    return row[0], name[0] if name else None
+
+
+def bulk_history(ledger: Ledger, run_ids: Sequence[str], key: str, max_results: int = PAGE) -> list[Metric]:
+    """The first values of a metric of several runs, by run, timestamp and step."""
+    found: list[Metric] = []
+    for run_id in sorted(run_ids):
+        points, _ = history(ledger, run_id, key, max_results=max(max_results - len(found), 1))
+        found += [Metric(one.key, one.value, one.timestamp, one.step, run_id=run_id) for one in points[: max_results - len(found)]]
+    return found
+
+
+def sampled_history(
+    ledger: Ledger, run_ids: Sequence[str], key: str, *, start_step: int | None = None, end_step: int | None = None, points: int = 320
+) -> list[Metric]:
+    """At most `points` values of a metric of each run, by step: the first, the last, and the least and the greatest of each of equal
+    stretches of steps, so that no extreme is lost."""
+    if (start_step is None) != (end_step is None):
+        raise DataError("Both start_step and end_step must be specified together, or neither may be specified.")
+    found = []
+    with ledger.records.snapshot() as sql:
+        for run_id in run_ids:
+            run, name = _place(sql, run_id, check_key(key, "metric_key"))
+            rows = [] if name is None else _sample(sql, run, name, start_step, end_step, max(points, 1))
+            found += [Metric(key, _value(value, nan), timestamp, step, run_id=run_id) for step, timestamp, value, nan in rows]
+    return found
+
+
+def _sample(sql: Driver, run: int, name: int, start: int | None, end: int | None, points: int) -> list[tuple[int, int, float, int]]:
+    which, values = "run = ? AND name = ?", [run, name]
+    if start is not None and end is not None:
+        which += " AND step BETWEEN ? AND ?"
+        values += [start, end]
+    row = sql.one(f"SELECT count(*), min(step), max(step), min(timestamp), max(timestamp) FROM metric WHERE {which}", values)
+    assert row is not None
+    if row[0] <= points:
+        return sql.all(f"SELECT step, timestamp, value, nan FROM metric WHERE {which} ORDER BY step, timestamp, value, nan", values)
+    ends = [
+        sql.one(
+            f"SELECT step, timestamp, value, nan FROM metric WHERE {which} "
+            f"ORDER BY step {to}, timestamp {to}, value {to}, nan {to} LIMIT 1",
+            values,
+        )
+        for to in ("ASC", "DESC")
+    ]
+    axis, low, high = ("step", row[1], row[2]) if row[1] != row[2] else ("timestamp", row[3], row[4])
+    buckets = max((points - 2) // 2, 1)
+    bucket = f"(({axis} - ?) * {buckets} / ?)"
+    inner = f"SELECT step, timestamp, value, nan, {bucket} AS bucket FROM metric WHERE {which} AND nan = 0"
+    extremes = set()
+    for to in ("ASC", "DESC") if points > 3 else ():
+        place = (
+            f"row_number() OVER (PARTITION BY bucket ORDER BY value {to}, step, timestamp)"  # one row that was logged, also among equals
+        )
+        query = f"SELECT step, timestamp, value, nan FROM (SELECT *, {place} AS place FROM ({inner}) AS one) AS two WHERE place = 1"
+        extremes |= set(sql.all(query, [low, high - low + 1, *values]))
+    kept = sorted(extremes | {one for one in ends if one is not None})
+    return kept[:points] if points > 1 else kept[-1:]
+
+
+# ── tokens of pages ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_token(values: Sequence[object]) -> str:
+    """Where a page ended, as text."""
+    return base64.urlsafe_b64encode(json.dumps(list(values)).encode()).decode()
+
+
+def read_token(text: str, size: int) -> list[object]:
+    """What `write_token` wrote; raises DataError for anything else."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text.encode()))
+    except (ValueError, binascii.Error, RecursionError):
+        found = []
+    if not isinstance(found, list) or len(found) != size or not all(isinstance(one, (str, int, float, type(None))) for one in found):
+        raise DataError(f"Invalid page token, could not decode it: {text[:100]!r}", hint="send the token as it was received")
+    return list(found)

@@ -1,0 +1,199 @@
+"""MLflow's REST protocol over HTTP: finds the call of a path, reads its request, carries its answer or its error.
+
+It stands below the web framework: one look in a table for each request, one write for each answer.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from tidemill.core import Busy, Call, DataError, Refused, StoreError, Taken, TidemillError, UnknownName
+from tidemill.ledger import Ledger
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+MAX_BODY = 64 * 2**20
+PREFIXES = {"/api/": "/api/", "/ajax-api/": "/api/"}
+_CODES: list[tuple[type[TidemillError], int, str]] = [
+    (Taken, 400, "RESOURCE_ALREADY_EXISTS"),
+    (UnknownName, 404, "RESOURCE_DOES_NOT_EXIST"),
+    (Busy, 503, "TEMPORARILY_UNAVAILABLE"),
+    (StoreError, 503, "TEMPORARILY_UNAVAILABLE"),
+    (Refused, 403, "PERMISSION_DENIED"),
+    (DataError, 400, "INVALID_PARAMETER_VALUE"),
+    (TidemillError, 400, "INVALID_PARAMETER_VALUE"),
+]
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What turns a request of a call into its value."""
+
+    call: Call
+    decoder: msgspec.json.Decoder[Any]
+    lists: frozenset[str]
+
+    @classmethod
+    def of(cls, call: Call) -> "_Reader":
+        fields = msgspec.structs.fields(call.ask)
+        lists = frozenset(one.name for one in fields if getattr(one.type, "__origin__", None) is list)
+        return cls(call, msgspec.json.Decoder(call.ask, strict=False), lists)
+
+    def body(self, data: bytes, parts: Mapping[str, str]) -> Any:
+        """From a JSON body, and the parts of the path. Raises DataError with the field and the value."""
+        try:
+            ask = self.decoder.decode(data or b"{}")
+        except msgspec.ValidationError:
+            ask = self._convert(_loads(data))
+        except msgspec.DecodeError:
+            ask = self._convert({})  # as the protocol has it: what is no JSON has no fields
+        for name, value in parts.items():
+            setattr(ask, name, value)
+        return self._checked(ask)
+
+    def query(self, text: str, parts: Mapping[str, str]) -> Any:
+        """From the query of an address."""
+        found = parse_qs(text, keep_blank_values=True)
+        plain = {name: values if name in self.lists else values[-1] for name, values in found.items()}
+        return self._checked(self._convert({**plain, **parts}))
+
+    def _convert(self, plain: Any) -> Any:
+        """As the decoder does, for what it refused: a null is a field that is not there."""
+        plain = _without_nulls(plain) if isinstance(plain, dict) else {}
+        try:
+            return msgspec.convert(plain, self.call.ask, strict=False)
+        except msgspec.ValidationError as error:
+            why, _, path = str(error).partition(" - at `$.")
+            path = path.rstrip("`")
+            shown = json.dumps(_at(plain, path), default=str)[:500]
+            raise DataError(f"Invalid value {shown} for parameter '{path}' supplied: {why}") from error
+
+    def _checked(self, ask: Any) -> Any:
+        for name in self.call.required:
+            value = getattr(ask, name) or (getattr(ask, "run_uuid", None) if name == "run_id" else getattr(ask, name))
+            if value is None or value == "" or value == []:
+                why = "See the API docs for more information about request parameters."
+                raise DataError(f"Missing value for required parameter '{name}'. {why}")
+        return ask
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _without_nulls(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {name: _without_nulls(value) for name, value in plain.items() if value is not None}
+    return [_without_nulls(value) for value in plain] if isinstance(plain, list) else plain
+
+
+def _at(plain: Any, path: str) -> Any:
+    """The value at a path such as `metrics[0].key`."""
+    for part in re.findall(r"[^.\[\]]+", path):
+        try:
+            plain = plain[int(part)] if isinstance(plain, list) else plain[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+    return plain
+
+
+def error_of(error: TidemillError) -> tuple[int, bytes]:
+    """Status and body of an error."""
+    status, code = next((status, code) for kind, status, code in _CODES if isinstance(error, kind))
+    return status, _encode({"error_code": code, "message": error.what})
+
+
+class Protocol:
+    """The calls of the stages over a ledger. What is none of them is left to `otherwise`."""
+
+    def __init__(self, ledger: Ledger, calls: list[Call], otherwise: App) -> None:
+        self.ledger, self.otherwise = ledger, otherwise
+        readers = [_Reader.of(call) for call in calls]
+        self.exact = {(reader.call.method, reader.call.path): reader for reader in readers if "{" not in reader.call.path}
+        self.patterns = [(reader.call.method, _pattern(reader.call.path), reader) for reader in readers if "{" in reader.call.path]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._find(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            await self.otherwise(scope, receive, send)
+        else:
+            status, body = await self._answer(*found, scope, receive)
+            await respond(send, status, body)
+
+    def _find(self, method: str, path: str) -> tuple[_Reader, dict[str, str]] | None:
+        for prefix, own in PREFIXES.items():
+            if path.startswith(prefix):
+                path = f"{own}{path[len(prefix) :]}"
+                break
+        else:
+            return None
+        reader = self.exact.get((method, path))
+        if reader is not None:
+            return reader, {}
+        for wanted, pattern, one in self.patterns:
+            match = pattern.fullmatch(path) if wanted == method else None
+            if match is not None:
+                return one, {name: unquote(value) for name, value in match.groupdict().items()}
+        return None
+
+    async def _answer(self, reader: _Reader, parts: dict[str, str], scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        try:
+            if reader.call.method == "GET":
+                ask = reader.query(scope["query_string"].decode(), parts)
+            else:
+                refuse_form(scope)
+                data = await read_body(receive, MAX_BODY)
+                ask = reader.body(data, parts)
+            act = reader.call.act
+            slow = reader.call.slow
+            found = await asyncio.to_thread(act, self.ledger, ask) if slow else act(self.ledger, ask)
+            return 200, _encode(found or {})
+        except TidemillError as error:
+            return error_of(error)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+
+
+def refuse_form(scope: Scope) -> None:
+    """Raise DataError for a body that is not said to be JSON: a form of another site could send it unasked."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if kind and kind.split(b";")[0].strip().lower() != b"application/json":
+        raise DataError(f"Bad Request. Content-Type should be application/json, not {kind.decode(errors='replace')[:100]}")
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The whole body; raises DataError when it is larger than `most` bytes."""
+    message = await receive()
+    if not message.get("more_body"):
+        data: bytes = message.get("body", b"")
+        if len(data) <= most:
+            return data
+    parts, size = [message.get("body", b"")], len(message.get("body", b""))
+    while message.get("more_body") and size <= most:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    if size > most:
+        raise DataError(f"the body is larger than {most} bytes", hint="send less at once")
+    return b"".join(parts)
+
+
+async def respond(send: Send, status: int, body: bytes, kind: bytes = b"application/json") -> None:
+    """One answer."""
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"x-content-type-options", b"nosniff")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

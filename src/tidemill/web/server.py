@@ -1,0 +1,39 @@
+"""A socket of this machine, and an application behind it."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tidemill.core import Busy, Refused
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket; raises Refused for an address that others can reach, and Busy for a port that is taken."""
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise Refused(f"without users, the server binds to this machine only, not to {host}", hint="leave serve.host at 127.0.0.1")
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # with the protocol named, answers leave without delay
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)  # before the address is told: who is quick waits, and is not turned away
+    except OSError as error:
+        listener.close()
+        raise Busy(f"port {port} is taken: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error
+    with listener:
+        yield listener
+
+
+def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve an application, made for its address, until interrupted; `ready` is told the address."""
+    import uvicorn
+    import uvloop
+
+    with bound(host, port) as listener:
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        config = uvicorn.Config(make(url), log_level="warning", access_log=False, lifespan="off", interface="asgi3")
+        server = uvicorn.Server(config)
+        ready(url)
+        uvloop.run(server.serve(sockets=[listener]))

@@ -1,0 +1,69 @@
+"""The tracking server: MLflow's protocol over a project's ledger, with its artifact proxy."""
+
+import re
+from collections.abc import Callable
+
+from tidemill import registry, tracking
+from tidemill.ledger import Ledger
+from tidemill.registry import web as registry_web
+from tidemill.tracking import web as tracking_web
+from tidemill.web.files import Files
+from tidemill.web.protocol import App, Protocol, Receive, Scope, Send, respond
+from tidemill.web.server import run_server
+
+MLFLOW = "3.3.2"  # what /version tells: from 3.4 on, clients would send spans by OTLP, which is not served
+_PLAIN = {
+    "/health": (b"OK", b"text/plain; charset=utf-8"),
+    "/version": (MLFLOW.encode(), b"text/plain; charset=utf-8"),
+    "/api/3.0/mlflow/server-info": (
+        b'{"store_type":"SqlStore","workspaces_enabled":false,"trace_archival_enabled":false,"multipart_uploads_enabled":false,'
+        b'"multipart_downloads_enabled":false,"presigned_upload_run_id_supported":false,"presigned_upload_model_id_supported":false}',
+        b"application/json",
+    ),
+}
+
+
+def tracking_app(ledger: Ledger, otherwise: App | None = None) -> App:
+    """The protocol over a ledger; what is none of its paths goes to `otherwise`, and is not found where there is none."""
+    tracking.prepare(ledger)
+    ledger.records.ensure(registry.tables)
+    calls = [*tracking_web.CALLS, *registry_web.CALLS]
+    inner = otherwise or nothing
+
+    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+        found = _PLAIN.get(scope.get("path", "").replace("/ajax-api/", "/api/")) if scope["type"] == "http" else None
+        if found is None or scope["method"] not in ("GET", "HEAD"):
+            await inner(scope, receive, send)
+        else:
+            await respond(send, 200, found[0], found[1])
+
+    return Files(ledger, Protocol(ledger, calls, plain))
+
+
+def serve_tracking(ledger: Ledger, host: str, port: int, *, ready: Callable[[str], None]) -> None:
+    """Serve the protocol over a ledger until interrupted; `ready` is told the address."""
+    run_server(lambda url: only_local(tracking_app(ledger)), host, port, ready)
+
+
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Nothing is here."""
+    if scope["type"] == "http":
+        await respond(send, 404, b'{"error_code":"ENDPOINT_NOT_FOUND","message":"nothing is at this path"}')
+
+
+def only_local(app: App) -> App:
+    """Refuse requests that another site's name led here: the server has no users yet."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _host(scope) not in ("127.0.0.1", "localhost", "[::1]"):
+            await respond(send, 400, b'{"error_code":"BAD_REQUEST","message":"this server answers to this machine only"}')
+        else:
+            await app(scope, receive, send)
+
+    return guarded
+
+
+def _host(scope: Scope) -> str:
+    """The name that a request calls this server by, without the port."""
+    found = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    return re.sub(r":\d+$", "", found)

@@ -1,0 +1,31 @@
+"""`tidemill doctor` beside a writer and on a full disk, where nothing of the project is wrong."""
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from cli.conftest import Command
+from disks import small_disk
+from tidemill import project
+
+
+def test_doctor_tells_a_writer_of_now_from_one_that_was(tidemill: Command, copied: Path) -> None:
+    assert "last held by process" in tidemill("doctor", folder=copied).stdout
+    with project.find(copied).writing("sweep"):
+        assert f"held now by process {os.getpid()} (sweep)" in tidemill("doctor", folder=copied).stdout
+
+
+def test_on_a_full_disk_reading_works_and_doctor_finds_the_disk_alone(tidemill: Command, kept: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "128m") as disk:
+        folder = shutil.copytree(kept, disk / "parcels")
+        with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(2**16))
+        for command in ("status", "lineage late"):
+            found = tidemill(*command.split(), folder=folder)
+            assert found.returncode == 0, found.stderr
+        found = tidemill("doctor", "--json", folder=folder)
+        assert [one["check"] for one in json.loads(found.stdout) if not one["ok"]] == ["disk"]
+        assert "the disk is full" in found.stdout

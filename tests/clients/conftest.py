@@ -1,0 +1,51 @@
+"""A tracking server of ours, and MLflow's own client in an environment of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import served
+
+CLIENT = Path(__file__).parents[2] / ".venv-mlflow" / "bin" / "python"
+Run = Callable[[str], None]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a tracking server over a new project."""
+    home = tmp_path_factory.mktemp("tracking") / "home"
+    with served("server", "--home", str(home), "--port", "0", "--json") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def client(server: str) -> Iterator[Run]:
+    """Runs a scenario with the real client; an assertion that fails there fails here."""
+    if not CLIENT.exists():
+        assert not os.environ.get("CI"), f"{CLIENT} is missing: `make test` installs it"
+        pytest.skip("MLflow's client is not installed: `make test` installs it into .venv-mlflow")
+    worker = subprocess.Popen(
+        [str(CLIENT), str(Path(__file__).with_name("worker.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=sys.stderr,
+        text=True,
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    stdin, stdout = worker.stdin, worker.stdout
+
+    def run(scenario: str) -> None:
+        stdin.write(json.dumps({"scenario": scenario, "uri": server}) + "\n")
+        stdin.flush()
+        answer = json.loads(stdout.readline())
+        assert not answer["error"], answer["error"]
+
+    yield run
+    stdin.close()
+    worker.wait(30)

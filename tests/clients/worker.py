@@ -1,0 +1,24 @@
+"""Runs scenarios with the real client, in the client's own environment: a name on standard input, its outcome on standard output."""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+sys.path.insert(0, str(Path(__file__).parent))
+out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is not an outcome
+
+import scenarios  # noqa: E402
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    try:
+        scenarios.run(asked["scenario"], asked["uri"])
+        error = ""
+    except BaseException:  # noqa: BLE001 – a failed assertion is an outcome
+        error = traceback.format_exc()
+    out.write(json.dumps({"error": error}) + "\n")
+    out.flush()

@@ -1,0 +1,154 @@
+"""CSV files as people send them: what is wrong is said with line, column and value; what is only unusual is read."""
+
+import gzip
+import zipfile
+
+import pytest
+
+from data.conftest import Folder
+from tidemill.core import DataError, DefinitionError
+
+NAMES, COUNT = "id,t,city,v", 300
+
+
+def csv_of(changed: dict[int, str] | None = None, names: str = NAMES) -> str:
+    """A CSV file of 300 rows; `changed` are lines of it, by number."""
+    lines = [names, *(f"{i},2013-01-01T10:00:00Z,Bonn,{i}.5" for i in range(2, COUNT + 2))]
+    for number, line in (changed or {}).items():
+        lines[number - 1] = line
+    return "\n".join(lines) + "\n"
+
+
+# ── what breaks the shape ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("line", [3, 200, COUNT + 1])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("7,2013-01-01T10:00:00Z,Bonn", "3 fields, there are 4 columns: 7,2013-01-01T10:00:00Z,Bonn"),
+        ("total", "1 fields, there are 4 columns: total"),
+        ("7,2013-01-01T10:00:00Z,Bonn,1,5", "5 fields, there are 4 columns"),
+        ('7,2013-01-01T10:00:00Z,"Bonn,1.5', 'a quote that is not closed, .*: 7,2013-01-01T10:00:00Z,"Bonn,1.5'),
+        ('7,2013-01-01T10:00:00Z,"Bo"nn",1.5', "stands alone inside a field"),
+    ],
+)
+def test_a_line_of_another_shape_is_named(here: Folder, line: int, text: str, what: str) -> None:
+    error = here.refuses(DataError, f"line {line} of rows.csv has .*{what}", csv_of({line: text}))
+    assert error.where == f"{here.folder / 'rows.csv'}:{line}"
+    assert error.hint
+
+
+def test_a_quote_that_is_not_closed_does_not_change_the_values_of_others(here: Folder) -> None:
+    """Left to guess, the engine takes all quotes as part of the values once one of them does not fit."""
+    rows = csv_of().replace("Bonn", '"Bonn"')
+    here.refuses(DataError, "line 200 of rows.csv has a quote", rows.replace('"Bonn",200.5', '"Bonn,200.5'))
+
+
+@pytest.mark.parametrize(
+    ("data", "what", "hint"),
+    [
+        (b"", "empty", "column names"),
+        (b"\n\n \n", "empty", "column names"),
+        (csv_of().encode("utf-16"), "looks like UTF-16", "iconv -f utf-16"),
+        (csv_of({9: "7,2013-01-01T10:00:00Z,Köln,1"}).encode("latin-1"), r"not text in UTF-8: line 9 has b'.*K.xf6ln", "iconv -f latin1"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00" + bytes(range(256)), "not a CSV file", "save it as CSV"),
+        (b"PK\x03\x04" + bytes(range(256)), "not a CSV file", "unpack it"),
+    ],
+)
+def test_a_file_that_is_no_text_says_what_it_is(here: Folder, data: bytes, what: str, hint: str) -> None:
+    (here.folder / "rows.csv").write_bytes(data)
+    error = here.refuses(DataError, f"rows.csv is .*{what}", rows=None)
+    assert error.where.split(":")[0] == str(here.folder / "rows.csv")
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(("first", "other"), [("\n", "\r\n"), ("\r\n", "\n")])
+def test_mixed_line_ends_are_named(here: Folder, first: str, other: str) -> None:
+    lines = csv_of().splitlines()
+    rows = first.join(lines[:200]) + other + other.join(lines[200:]) + other
+    error = here.refuses(DataError, "line 200 of rows.csv ends with .*, the first line with ", rows)
+    assert error.where == f"{here.folder / 'rows.csv'}:200"
+
+
+def test_lines_are_found_in_packed_files_too(here: Folder) -> None:
+    text = csv_of({200: "7"})
+    with gzip.open(here.folder / "rows.csv.gz", "wt") as file:
+        file.write(text)
+    assert here.refuses(DataError, "line 200 of rows.csv.gz has 1 fields", rows=None, file="rows.csv.gz").where.endswith(".gz:200")
+    with zipfile.ZipFile(here.folder / "rows.zip", "w") as archive:
+        archive.writestr("inner.csv", text)
+    error = here.refuses(DataError, "line 200 of rows.zip has 1 fields", rows=None, file="rows.zip")
+    assert error.where == f"{here.folder / 'rows.zip'}:200"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        csv_of().replace("\n", "\r\n"),
+        "\ufeff" + csv_of(),
+        csv_of().replace(",", ";"),
+        csv_of().replace(",", "\t"),
+        csv_of().replace("Bonn", '"Bonn, ""North"""'),
+        csv_of().replace("Bonn", '"Bo\nnn"'),
+        csv_of().replace("Bonn", '5" pipe'),
+        csv_of().replace("Bonn", r'"the \"old\", town"'),
+        csv_of().replace("\n", "\n\n"),
+        "# exported today, by hand\n" + csv_of(),
+        "Report of today\n\n" + csv_of(),
+    ],
+)
+def test_what_is_only_unusual_is_read(here: Folder, rows: str) -> None:
+    version = here.ingest(rows).output
+    assert (version.meta["rows"], list(version.meta["types"])) == (COUNT, NAMES.split(","))
+    assert version.meta["profile"]["city"]["distinct"] == 1
+
+
+# ── what is in the wrong column ─────────────────────────────────────────────────────────────────────────────────────
+
+SUM = "SELECT id, CAST(t AS TIMESTAMPTZ) AS t, v + 1 AS more FROM s"
+ODD = [("lots", 200), ("1,5", 2), ("1.234.5", COUNT + 1)]
+
+
+@pytest.mark.parametrize(("value", "line"), ODD)
+@pytest.mark.parametrize("query", [SUM, SUM.replace("v + 1", "CAST(v AS DOUBLE)"), SUM.replace("v + 1", "round(v)")])
+def test_a_text_among_numbers_is_named(here: Folder, value: str, line: int, query: str) -> None:
+    rows = csv_of({line: f'7,2013-01-01T10:00:00Z,Bonn,"{value}"'})
+    error = here.refuses(DataError, f"line {line} of rows.csv has '{value}' in column 'v': no number, as 299 others are", rows, query=query)
+    assert error.where == f"{here.folder / 'rows.csv'}:{line}"
+    assert f'null_values=["{value}"]' in error.hint
+
+
+@pytest.mark.parametrize("value", ["soon", "2013-02-30 10:00:00"])
+@pytest.mark.parametrize("query", ["SELECT * FROM s", "SELECT id, timezone('UTC', t) AS t FROM s"])
+def test_a_text_among_times_is_named(here: Folder, value: str, query: str) -> None:
+    rows = csv_of({200: f"7,{value},Bonn,1"}).replace("T10:00:00Z", " 10:00:00")
+    error = here.refuses(DataError, f"line 200 of rows.csv has '{value}' in column 't': no time, as 299 others are", rows, query=query)
+    assert error.where.endswith("rows.csv:200")
+
+
+def test_a_text_among_numbers_that_a_feature_needs_is_named(here: Folder) -> None:
+    version = here.ingest(csv_of({200: "7,2013-01-01T10:00:00Z,Bonn,lots"})).output
+    assert version.meta["types"]["v"] == "VARCHAR"  # nobody has said yet that it must be a number
+    with pytest.raises(DataError, match=r"line 200 of rows\.csv has 'lots' in column 'v'"):
+        here.scan(version, {"x": ("v", "number")}, source="flights.py:9")
+
+
+def test_columns_of_text_are_not_blamed(here: Folder) -> None:
+    rows = csv_of({i: f"{i},2013-01-01T10:00:00Z,Ulm,x{i}" for i in range(2, 100)})
+    error = here.refuses(DataError, "Could not convert string", rows, query=SUM.replace("v + 1", "CAST(v AS DOUBLE)"))
+    assert "line" not in error.what
+
+
+def test_names_without_rows_are_said_where_types_are_needed(here: Folder) -> None:
+    error = here.refuses(DataError, "rows.csv has column names and no rows", NAMES + "\n", query="SELECT timezone('UTC', t) AS t FROM s")
+    assert error.where == str(here.folder / "rows.csv")
+
+
+@pytest.mark.parametrize("names", ["id,t,city,w", "id,t,city"])
+def test_a_column_that_is_gone_is_said_with_those_there_are(here: Folder, names: str) -> None:
+    rows = csv_of(names=names) if names.count(",") == 3 else "\n".join([names, "1,2013-01-01T10:00:00Z,Bonn"]) + "\n"
+    (here.folder / "d.sql").write_text("SELECT id, t,\n  v\nFROM s\n")
+    error = here.refuses(DefinitionError, "there is no column 'v'", rows, query="d.sql")
+    assert error.where == f"{here.folder / 'd.sql'}:2"
+    assert error.available == [f"rows.csv: {names.replace(',', ', ')}"]

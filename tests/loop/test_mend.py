@@ -1,0 +1,64 @@
+"""A model whose bytes are lost or damaged is trained again, or said to be gone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tidemill import loop
+from tidemill.core import Damaged
+from tidemill.ledger import Branch, Ledger
+from tidemill.loop import State
+from tidemill.loop.replay import with_model
+from tidemill.models import load_model
+from tidemill.store import FolderBlobs
+from toy import ZONE, Toy, open_toy, parcels_of
+
+DAYS = ("2024-03-25", "2024-03-26")
+
+
+def blobs_of(ledger: Ledger, digest: str) -> list[str]:
+    return list(ledger.artifact_of("model", digest).meta["blobs"].values())
+
+
+@pytest.fixture
+def live(parcels: Path, folder_ledger: Ledger) -> Toy:
+    return open_toy(parcels, loop.prepare(folder_ledger))
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_the_champion_of_a_live_branch_is_trained_again(live: Toy, how: str) -> None:
+    first = loop.run_once(live.ledger, live.built, live.policy, live.at(DAYS[0]), ZONE).state
+    for blob in blobs_of(live.ledger, first.champion.digest):
+        path = live.ledger.blobs.path(blob)
+        path.unlink() if how == "lost" else path.write_bytes(b"x" * path.stat().st_size)
+    live = replace(live, ledger=loop.prepare(Ledger(live.ledger.records, FolderBlobs(path.parent.parent), live.ledger.wall)))
+    second = loop.run_once(live.ledger, live.built, live.policy, live.at(DAYS[1]), ZONE).state
+    assert second.champion == first.champion
+    for blob in blobs_of(live.ledger, first.champion.digest):
+        live.ledger.blobs.verify(blob)
+    assert live.ledger.changed(live.ledger.executions(kind="training run")[0]) == "its result was not kept"
+
+
+def test_a_champion_that_cannot_be_made_again_is_said(toy: Toy) -> None:
+    first = loop.run_once(toy.ledger, toy.built, toy.policy, toy.at(DAYS[0]), ZONE).state
+    for blob in blobs_of(toy.ledger, first.champion.digest):
+        toy.ledger.blobs.delete(blob)
+    model = toy.policy.monitor.deployment.model
+    changed = with_model(toy.policy, replace(model, params={**model.params, "n_estimators": 31}))
+    for _ in range(2):
+        with pytest.raises(Damaged, match="trees/1 is lost, and training it again gives another model") as error:
+            loop.run_once(toy.ledger, toy.built, changed, toy.at(DAYS[1]), ZONE)
+        assert "restore its blobs from a backup" in error.value.hint
+    second = loop.run_once(toy.ledger, toy.built, toy.policy, toy.at(DAYS[1]), ZONE).state
+    assert second.champion == first.champion, "with what was then, it is made again"
+
+
+def test_a_replay_that_serves_has_its_champion_again(tmp_path: Path) -> None:
+    toy = parcels_of(tmp_path)
+    branch: Branch = toy.replay(end="2024-03-03")
+    champion = toy.ledger.artifact_of("model", State.of(branch.state).champion.digest)
+    toy.ledger.blobs.delete(champion.meta["blobs"]["onnx"])
+    _, cached = loop.replay(toy.ledger, toy.job(end="2024-03-03"))
+    assert cached
+    load_model(toy.ledger, champion)

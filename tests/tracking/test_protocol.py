@@ -1,0 +1,242 @@
+"""The protocol without a client: what clients never send, files with ranges and hostile paths, and requests for another host."""
+
+import asyncio
+import json
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tidemill.ledger import Ledger
+from tidemill.web.tracking import only_local, tracking_app
+
+API = "/api/2.0/mlflow"
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def ask(ledger: Ledger) -> Ask:
+    """Ask the application itself, without a network."""
+    app = only_local(tracking_app(ledger))
+
+    def asked(
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: str = "",
+        headers: dict[str, str] | None = None,
+        pieces: list[bytes] | None = None,
+    ) -> Answer:
+        data = pieces if pieces is not None else [json.dumps(body).encode() if body is not None else b""]
+        waiting = [{"type": "http.request", "body": one, "more_body": i + 1 < len(data)} for i, one in enumerate(data)]
+        sent: list[MutableMapping[str, Any]] = []
+        given = {"host": "127.0.0.1:5000", "content-type": "application/json", **(headers or {})}
+        scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in given.items() if value],
+        }  # fmt: skip
+
+        async def receive() -> MutableMapping[str, Any]:
+            return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        asyncio.run(app(scope, receive, send))
+        told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return Answer(sent[0]["status"], told, b"".join(one.get("body", b"") for one in sent[1:]))
+
+    return asked
+
+
+@pytest.fixture
+def run_id(ask: Ask) -> str:
+    return str(ask("POST", f"{API}/runs/create", {"experiment_id": "0"}).json["run"]["info"]["run_id"])
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"name": 5}, 400, "Invalid value 5 for parameter 'name' supplied"),
+        ({"name": "x", "tags": "5"}, 400, "Invalid value \"5\" for parameter 'tags' supplied"),
+        ({"name": "x", "tags": [{"key": 5}]}, 400, "Invalid value 5 for parameter 'tags[0].key' supplied"),
+        ({"name": None}, 400, "Missing value for required parameter 'name'"),
+        ({"name": ""}, 400, "Missing value for required parameter 'name'"),
+        ([1], 400, "Missing value for required parameter 'name'"),
+        ({"name": "x" * 501}, 400, "exceeds the maximum length of 500"),
+    ],
+)
+def test_a_wrong_request_names_the_field_and_the_value(ask: Ask, body: Any, status: int, said: str) -> None:
+    answer = ask("POST", f"{API}/experiments/create", body)
+    assert answer.status == status
+    assert answer.json["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert said in answer.json["message"]
+
+
+def test_what_is_no_json_has_no_fields_and_numbers_may_be_texts(ask: Ask, run_id: str) -> None:
+    assert "Missing value" in ask("POST", f"{API}/experiments/create", pieces=[b"{"]).json["message"]
+    assert "Missing value" in ask("POST", f"{API}/experiments/create", pieces=[b"[" * 100_000]).json["message"]
+    point = {"run_id": run_id, "key": "m", "value": "NaN", "timestamp": "5", "step": "7", "unknown": {"a": 1}}
+    assert ask("POST", f"{API}/runs/log-metric", point).json == {}
+    found = ask("GET", f"{API}/metrics/get-history", query=f"run_uuid={run_id}&metric_key=m").json
+    assert found == {"metrics": [{"key": "m", "value": "NaN", "timestamp": 5, "step": 7}]}
+
+
+def test_the_prefix_of_pages_works_too_and_what_is_unknown_is_not_found(ask: Ask, run_id: str) -> None:
+    assert ask("GET", "/ajax-api/2.0/mlflow/runs/get", query=f"run_id={run_id}").json["run"]["info"]["run_id"] == run_id
+    for method, path in (("GET", f"{API}/never"), ("GET", "/"), ("DELETE", f"{API}/runs/get"), ("GET", "/api/")):
+        assert ask(method, path).status == 404
+
+
+def test_a_form_and_another_hosts_name_are_refused(ask: Ask) -> None:
+    form = ask("POST", f"{API}/experiments/create", {"name": "x"}, headers={"content-type": "text/plain"})
+    assert (form.status, form.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    for host in ("evil.example", "127.0.0.1.evil.example:5000", ""):
+        assert ask("GET", "/health", headers={"host": host}).status == 400
+    for host in ("localhost:5000", "[::1]:5000", "127.0.0.1"):
+        assert ask("GET", "/health", headers={"host": host}).body == b"OK"
+
+
+def test_a_body_that_is_too_large_is_not_read_to_its_end(ask: Ask) -> None:
+    answer = ask("POST", f"{API}/experiments/create", pieces=[b"x" * 2**20] * 80)
+    assert answer.status == 400
+    assert "larger than" in answer.json["message"]
+
+
+@pytest.mark.parametrize("value", [1.7976931348623157e308, -0.0, 5e-324, 2**53 + 1, 0])
+def test_numbers_come_back_as_they_were(ask: Ask, run_id: str, value: float) -> None:
+    ask("POST", f"{API}/runs/log-metric", {"run_id": run_id, "key": "m", "value": value, "timestamp": 0, "step": -(2**40)})
+    (found,) = ask("GET", f"{API}/metrics/get-history", query=f"run_id={run_id}&metric_key=m").json["metrics"]
+    assert (found["value"], found["timestamp"], found["step"]) == (float(value), 0, -(2**40))
+
+
+# ── long curves ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_long_curve_is_sampled_without_losing_its_extremes(ask: Ask, run_id: str) -> None:
+    values = [(i * 7919) % 1000 / 1000 for i in range(3000)]
+    values[1234], values[2345] = 50.0, -50.0
+    for start in range(0, 3000, 1000):
+        points = [{"key": "m", "value": values[i], "timestamp": i, "step": i} for i in range(start, start + 1000)]
+        assert ask("POST", f"{API}/runs/log-batch", {"run_id": run_id, "metrics": points}).status == 200
+    path = f"{API}/metrics/get-history-bulk-interval"
+    found = ask("GET", path, query=f"run_ids={run_id}&metric_key=m&max_results=100").json["metrics"]
+    assert len(found) <= 100
+    assert [one["step"] for one in found] == sorted(one["step"] for one in found)
+    assert {(0, values[0]), (2999, values[2999]), (1234, 50.0), (2345, -50.0)} <= {(one["step"], one["value"]) for one in found}
+    assert all(one["run_id"] == run_id and values[one["step"]] == one["value"] for one in found)
+    part = ask("GET", path, query=f"run_ids={run_id}&metric_key=m&max_results=100&start_step=10&end_step=59").json["metrics"]
+    assert [one["step"] for one in part] == list(range(10, 60)), "what is short is whole"
+    assert ask("GET", path, query=f"run_ids={run_id}&metric_key=m&start_step=10").status == 400
+    assert len(ask("GET", f"{API}/metrics/get-history-bulk", query=f"run_id={run_id}&metric_key=m&max_results=7").json["metrics"]) == 7
+
+
+def test_a_sampled_point_is_one_that_was_logged_also_among_equals(ask: Ask, run_id: str) -> None:
+    logged = {(i, 10_000 - i, float(i % 3)) for i in range(900)}  # later steps were logged earlier
+    points = [{"key": "m", "value": value, "timestamp": at, "step": step} for step, at, value in sorted(logged)]
+    ask("POST", f"{API}/runs/log-batch", {"run_id": run_id, "metrics": points})
+    query = f"run_ids={run_id}&metric_key=m&max_results=50"
+    found = ask("GET", f"{API}/metrics/get-history-bulk-interval", query=query).json["metrics"]
+    assert 10 < len(found) <= 50
+    assert {(one["step"], one["timestamp"], one["value"]) for one in found} <= logged
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_comes_back_whole_in_parts_and_never_as_a_page(ask: Ask, run_id: str) -> None:
+    data = bytes(range(256)) * 1000
+    path = f"{FILES}/0/{run_id}/artifacts/dir/page.html"
+    assert ask("PUT", path, pieces=[data[:100], data[100:70_000], data[70_000:]]).json == {}
+    whole = ask("GET", path)
+    assert whole.body == data
+    assert whole.headers["content-length"] == str(len(data))
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in whole.headers["content-security-policy"]
+    assert whole.headers["content-disposition"] == 'attachment; filename="page.html"'
+    for asked, expected in (
+        ("bytes=0-9", data[:10]),
+        ("bytes=100-", data[100:]),
+        ("bytes=-5", data[-5:]),
+        ("bytes=255990-999999", data[255_990:]),
+    ):
+        part = ask("GET", path, headers={"range": asked})
+        assert (part.status, part.body) == (206, expected)
+    assert ask("GET", path, headers={"range": "bytes=9-1"}).status == 200
+    assert ask("HEAD", path).body == b""
+    assert ask("GET", f"{API}/artifacts/list", query=f"run_id={run_id}").json["files"] == [{"path": "dir", "is_dir": True}]
+    listed = ask("GET", FILES, query=f"path=0/{run_id}/artifacts/dir").json["files"]
+    assert listed == [{"path": "page.html", "is_dir": False, "file_size": len(data)}]
+    assert ask("GET", "/get-artifact", query=f"run_id={run_id}&path=dir/page.html").body == data
+    assert ask("DELETE", f"{FILES}/0/{run_id}/artifacts/dir").status == 200
+    assert ask("GET", path).status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "..",
+        "../x",
+        "a/../../x",
+        "%2e%2e/x",
+        "a/%2e%2e/%2e%2e/x",
+        "%252e%252e/x",
+        "/etc/passwd",
+        "a\\..\\x",
+        "C:/x",
+        "a//b",
+        "./a",
+        "x\0y",
+        "a" * 1001,
+    ],
+)
+def test_a_path_that_leads_out_is_refused(ask: Ask, run_id: str, path: str) -> None:
+    for method in ("PUT", "GET", "DELETE"):
+        assert ask(method, f"{FILES}/{path}", pieces=[b"x"]).status in (400, 404), method
+    assert ask("GET", "/get-artifact", query=f"run_id={run_id}&path={path}").status in (400, 404)
+    assert ask("GET", f"{API}/artifacts/list", query=f"run_id={run_id}&path={path}").status in (400, 404)
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(ledger: Ledger) -> None:
+    waiting = [{"type": "http.request", "body": b"x" * 100_000, "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[MutableMapping[str, Any]] = []
+    scope = {"type": "http", "method": "PUT", "path": f"{FILES}/0/cut", "query_string": b"", "headers": []}
+
+    async def receive() -> MutableMapping[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(tracking_app(ledger)(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert list(ledger.blobs.digests()) == []
+
+
+def test_a_file_needs_a_name(ask: Ask) -> None:
+    assert ask("PUT", f"{FILES}/", pieces=[b"x"]).status == 400
+
+
+def test_equal_files_are_stored_once(ask: Ask, ledger: Ledger) -> None:
+    for name in "abc":
+        ask("PUT", f"{FILES}/0/{name}", pieces=[b"same" * 50_000])
+    assert len(set(ledger.blobs.digests())) == 1

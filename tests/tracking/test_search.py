@@ -1,0 +1,208 @@
+"""Search of runs against brute force: every filter, every order, every page size; and a grammar that says what is wrong."""
+
+import fnmatch
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tidemill import tracking
+from tidemill.core import DataError
+from tidemill.ledger import Ledger
+from tidemill.tracking.experiments import create_experiment
+from tidemill.tracking.filters import RUNS, parse, parse_order
+from tidemill.tracking.runs import create_run, delete_run, log_batch, update_run
+from tidemill.tracking.search import search_experiments, search_runs
+from tidemill.tracking.values import Metric, Pair, Run
+
+STATUSES = ["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+@pytest.fixture
+def filled(ledger: Ledger) -> tuple[Ledger, list[str]]:
+    """Two experiments with sixty runs of few different values, so that there are ties; some values are missing or not a number."""
+    tracking.prepare(ledger)
+    chance = random.Random(5)
+    experiments = [create_experiment(ledger, name) for name in ("one", "two")]
+    for i in range(60):
+        run = create_run(ledger, chance.choice(experiments), name=f"run {i % 7}", who=chance.choice("ab"), started_at=chance.randrange(8))
+        uid = run.info.run_id
+        values = {"loss": chance.choice([0.1, 0.2, 0.3, math.nan, math.inf, None]), "acc": chance.choice([1.0, 2.0, None])}
+        metrics = [Metric(key, value, 1, 1) for key, value in values.items() if value is not None]
+        params = [Pair("kind", chance.choice(["Tree", "tree", "linear", "li%near"]))] if chance.random() < 0.8 else []
+        tags = [Pair("my tag", chance.choice("xyz"))] if chance.random() < 0.7 else []
+        log_batch(ledger, uid, metrics, params, tags)
+        if chance.random() < 0.8:
+            update_run(ledger, uid, status=chance.choice(STATUSES), ended_at=chance.randrange(100))
+        if chance.random() < 0.1:
+            delete_run(ledger, uid)
+    return ledger, experiments
+
+
+def pages(ledger: Ledger, experiments: list[str], text: str, size: int, **asked: Any) -> list[Run]:
+    found, token = search_runs(ledger, experiments, text, max_results=size, **asked)
+    while token:
+        more, token = search_runs(ledger, experiments, text, max_results=size, page_token=token, **asked)
+        assert 0 < len(more) <= size
+        found += more
+    return found
+
+
+def value(run: Run, kind: str, key: str) -> Any:
+    data = {"metric": run.data.metrics, "param": run.data.params, "tag": run.data.tags}.get(kind)
+    if kind == "attribute":
+        return getattr(run.info, {"created": "start_time"}.get(key, key))
+    return next((one.value for one in data or () if one.key == key), None)
+
+
+def glob(pattern: str) -> str:
+    return pattern.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]").replace("%", "*").replace("_", "?")
+
+
+OPS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "LIKE": lambda a, b: fnmatch.fnmatchcase(a, glob(b)),
+    "ILIKE": lambda a, b: fnmatch.fnmatchcase(a.lower(), glob(b.lower())),
+    "IN": lambda a, b: a in b,
+    "NOT IN": lambda a, b: a not in b,
+}
+
+
+def fits(run: Run, text: str) -> bool:
+    for one in parse(text, RUNS):
+        found = value(run, one.kind, one.key)
+        if one.op in ("IS NULL", "IS NOT NULL"):
+            if (found is None) != (one.op == "IS NULL"):
+                return False
+        elif found is None or (isinstance(found, float) and math.isnan(found)) or not OPS[one.op](found, one.value):
+            return False
+    return True
+
+
+FILTERS = [
+    "",
+    "metrics.loss < 0.25",
+    "metrics.loss >= 0.2 AND metrics.acc = 1",
+    "metrics.acc != 1",
+    "metrics.never > 0",
+    "params.kind = 'tree'",
+    "params.kind LIKE 'T%'",
+    "params.kind ILIKE 't%e'",
+    "params.kind LIKE 'li_near%'",
+    "params.kind != 'tree' and tags.`my tag` = 'x'",
+    'tags."my tag" IS NULL',
+    "tags.`my tag` IS NOT NULL AND metrics.loss > 0",
+    "status = 'FINISHED'",
+    "attributes.status != 'RUNNING' AND attributes.start_time > 2",
+    "run_name LIKE 'run %' AND user_id = 'a'",
+    "end_time <= 50",
+    "attribute.run_name = 'run 3'",
+]
+ORDERS = [
+    [], ["metrics.loss"], ["metrics.loss DESC"], ["metrics.never"], ["start_time"], ["attributes.start_time DESC"], ["params.kind"],
+    ["tags.`my tag` DESC", "metrics.loss"], ["end_time DESC"], ["metrics.acc DESC", "params.kind ASC"], ["run_name"],
+]  # fmt: skip
+
+
+def in_order(runs: list[Run], orders: list[str]) -> list[str]:
+    """The ids as the protocol has them: values, then those that are not numbers, then missing ones; the newest first among equals."""
+    found = sorted(runs, key=lambda run: (-run.info.start_time, run.info.run_id))
+    for order in reversed(parse_order(orders, RUNS)):
+        held = [(value(run, order.kind, order.key), run) for run in found]
+        real = [(v, run) for v, run in held if v is not None and v == v]
+        real.sort(key=lambda pair: pair[0], reverse=order.descending)
+        if order.descending:  # sorting backwards turns equals around
+            values = sorted({v for v, _ in real}, reverse=True)
+            real = [(v, run) for wanted in values for v, run in held if v == wanted]
+        rest = [run for v, run in held if v is not None and v != v] + [run for v, run in held if v is None]
+        found = [*(run for _, run in real), *rest]
+    return [run.info.run_id for run in found]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" then ".join)
+def test_every_filter_in_every_order_is_what_brute_force_finds(filled: tuple[Ledger, list[str]], order: list[str]) -> None:
+    ledger, experiments = filled
+    everything, _ = search_runs(ledger, experiments, view="ALL")
+    assert len(everything) == 60
+    active = [run for run in everything if run.info.lifecycle_stage == "active"]
+    for text in FILTERS:
+        expected = in_order([run for run in active if fits(run, text)], order)
+        for size in (7, 1000):
+            assert [run.info.run_id for run in pages(ledger, experiments, text, size, order_by=order)] == expected, (text, size)
+
+
+def test_deleted_runs_are_found_when_asked_for(filled: tuple[Ledger, list[str]]) -> None:
+    ledger, experiments = filled
+    counts = {view: len(pages(ledger, experiments, "", 9, view=view)) for view in ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")}
+    assert counts["ACTIVE_ONLY"] + counts["DELETED_ONLY"] == counts["ALL"] == 60
+    assert counts["DELETED_ONLY"] > 0
+
+
+def test_one_experiment_has_its_own_runs_only(filled: tuple[Ledger, list[str]]) -> None:
+    ledger, experiments = filled
+    split = [pages(ledger, [one], "", 1000, order_by=["metrics.loss"]) for one in experiments]
+    assert [{run.info.experiment_id for run in part} for part in split] == [{one} for one in experiments]
+    assert search_runs(ledger, [])[0] == search_runs(ledger, ["99", "no"])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("metrics.a = 'x'", "'a' is a number"),
+        ("metrics.a > 1 OR metrics.b > 2", "there is no OR"),
+        ("(metrics.a > 1)", "expected a name"),
+        ("metrics.a >", "nothing stands after >"),
+        ("foo = 'x'", "Invalid attribute key 'foo'"),
+        ("params.a > 3", "> does not work on it"),
+        ("run_name = 5", "put its value in quotes"),
+        ("metrics.a > 1 and", "ends where a comparison should begin"),
+        ("tags.a = b", "neither a number nor a quoted text"),
+        ("datasets.size = 'x'", "Invalid dataset attribute key 'size'"),
+        ("models.x = 'y'", "Invalid attribute key 'models.x'"),
+        ("metrics.a > 1;DROP TABLE run", "cannot read ';DROP"),
+        ("run_id IN ()", "needs a list"),
+        ("params.a IN ('x')", "IN does not work"),
+        ("start_time IS NULL", "works on params and tags only"),
+        ("x" * 20_001, "longer than"),
+        (" AND ".join(["metrics.a > 1"] * 101), "more than 100"),
+    ],
+)
+def test_a_wrong_filter_says_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(DataError) as error:
+        parse(text, RUNS)
+    assert said in error.value.what
+
+
+@pytest.mark.parametrize("text", ["datasets.name", "nope DESC", "metrics.a; DROP TABLE run", "", "x" * 30_000])
+def test_a_wrong_order_is_refused(text: str) -> None:
+    with pytest.raises(DataError):
+        parse_order([text], RUNS)
+
+
+@pytest.mark.parametrize("token", ["x", "bm90IGpzb24=", "W10=", "WzEsMiwzLDQsWzFdXQ==", "é"])
+def test_a_wrong_token_is_refused(filled: tuple[Ledger, list[str]], token: str) -> None:
+    ledger, experiments = filled
+    with pytest.raises(DataError, match="Invalid page token"):
+        search_runs(ledger, experiments, page_token=token)
+
+
+def test_experiments_are_searched_by_name_tag_and_time(ledger: Ledger) -> None:
+    tracking.prepare(ledger)
+    for i in range(5):
+        create_experiment(ledger, f"exp {i}", tags=[Pair("team", "ab"[i % 2])] if i else [])
+    named: Callable[..., list[str]] = lambda text, **asked: [one.name for one in search_experiments(ledger, text, **asked)[0]]  # noqa: E731
+    assert named("name LIKE 'exp %'", order_by=["name DESC"]) == ["exp 4", "exp 3", "exp 2", "exp 1", "exp 0"]
+    assert named("tags.team = 'a'", order_by=["name"]) == ["exp 2", "exp 4"]
+    assert named("tags.team IS NULL", order_by=["experiment_id"]) == ["Default", "exp 0"]
+    assert len(named("creation_time > 0")) <= 6
+    found, token = search_experiments(ledger, max_results=4)
+    rest, end = search_experiments(ledger, max_results=4, page_token=token or "")
+    assert len({one.name for one in found + rest}) == 6
+    assert end is None
