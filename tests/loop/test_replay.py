@@ -33,7 +33,7 @@ def test_a_change_of_the_world_is_found_learnt_and_served(replayed: Replayed) ->
     assert State.of(branch.state).champion.number > 1
 
 
-def test_frozen_and_loop_are_equal_until_the_first_rollout(replayed: Replayed) -> None:
+def test_frozen_and_loop_are_equal_until_the_first_promotion(replayed: Replayed) -> None:
     toy, branch = replayed
     first = toy.decisions(branch, "canary")[0].at
     differ = 0
@@ -43,6 +43,11 @@ def test_frozen_and_loop_are_equal_until_the_first_rollout(replayed: Replayed) -
         assert segment.probability[before].tobytes() == frozen[before].tobytes() == champion[before].tobytes()
         differ += int(np.sum(segment.probability != frozen))
     assert differ > 0
+    promoted = toy.decisions(branch, "promoted")[1].at / 1e6
+    equal = [one["frozen"] == one["loop"] for one in branch.result["daily"] if (one["day"] + 1) * 86_400 < promoted - 12 * 3600]
+    assert first / 1e6 + 86_400 < promoted, "the canary answered some of those days"
+    assert all(equal), "figures are the champion's"
+    assert len(equal) < len(branch.result["daily"])
     march, april = branch.result["months"][:2]
     assert march["frozen"] == march["loop"]
     assert april["frozen"] != april["loop"]

@@ -23,7 +23,7 @@ Listen = Callable[[str, str, Progress | None], None]  # policy, model, where its
 
 @dataclass(frozen=True)
 class Backtest:
-    """One policy over one model, replayed: its quality on both stretches, what it cost, and what it answered."""
+    """One policy over one model, replayed: the quality of its champions on both stretches, what it cost, and their scores."""
 
     policy: str
     model: str
@@ -31,7 +31,7 @@ class Backtest:
     report: dict[str, float | None]
     cost: dict[str, int]
     promotions: int
-    served: Floats
+    scores: Floats
 
     def plain(self) -> dict[str, Any]:
         names = ("policy", "model", "choose", "report", "cost", "promotions")
@@ -104,29 +104,29 @@ def _rows(built: Built, span: tuple[int, ...]) -> Any:
 
 
 def _backtest(ledger: Ledger, built: Built, job: Replay, branch: Branch, policy: str, model: str, spans: list[tuple[int, ...]]) -> Backtest:
-    served = np.full(len(built.examples.at), np.nan)
+    scores = np.full(len(built.examples.at), np.nan)
     first = int(np.searchsorted(built.examples.at, job.start))
     for _, segment in segments(ledger, branch.id, job.deployment.name):
-        served[first : first + len(segment.at)] = segment.probability
+        scores[first : first + len(segment.at)] = segment.shadows["champion"][1]
         first += len(segment.at)
     both = []
     for span in spans:
         rows = _rows(built, span)
-        rows = rows[~np.isnan(served[rows])]
-        both.append(quality(built.examples.label[rows], served[rows]))
+        rows = rows[~np.isnan(scores[rows])]
+        both.append(quality(built.examples.label[rows], scores[rows]))
     cost = {name: int(branch.result["cost"][name]) for name in ("trainings", "row_rounds")}
     later = [one.evidence["row_rounds"] for one in ledger.decisions(branch.id) if one.kind == Event.RETRAINED and one.at >= spans[0][1]]
     cost["row_rounds_to_choose"] = cost["row_rounds"] - sum(later)  # what comes after the choice cannot decide it
     promotions = sum(event["kind"] == Event.PROMOTED for event in branch.result["events"]) - 1
-    return Backtest(policy, model, both[0], both[1], cost, promotions, served)
+    return Backtest(policy, model, both[0], both[1], cost, promotions, scores)
 
 
 def _worse(built: Built, one: Backtest, other: Backtest, span: tuple[int, ...], timezone: str) -> dict[str, float]:
     """By how much the log loss of one is above the other's, with its interval over days."""
     rows = _rows(built, span)
-    rows = rows[~np.isnan(one.served[rows]) & ~np.isnan(other.served[rows])]
+    rows = rows[~np.isnan(one.scores[rows]) & ~np.isnan(other.scores[rows])]
     label = built.examples.label[rows]
-    difference = row_log_loss(label, one.served[rows]) - row_log_loss(label, other.served[rows])
+    difference = row_log_loss(label, one.scores[rows]) - row_log_loss(label, other.scores[rows])
     found = cluster_bootstrap_mean(difference, local_days(built.examples.requests.event[rows], timezone), 0.95, seed=0)
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
 

@@ -15,16 +15,20 @@ EVENTS = set(Event) - {Event.WATCHED, Event.GATES_UNDECIDED, Event.GATES_PASSED,
 
 
 def months(world: World, start: int, now: int) -> list[dict[str, Any]]:
-    """Quality by month of the event, frozen against loop, over rows whose label is known at `now`, with the share that is resolved."""
+    """Quality by month of the event, frozen against loop, over rows whose label is known at `now`, with the share that is resolved.
+
+    The loop's is that of the champion of each row's time, so the two are equal until the first promotion: what a canary answered
+    before it is the candidate's, which the canary itself compares.
+    """
     rows = world.rows(start, now)
-    rows = rows[~np.isnan(world.served[rows])]
+    rows = rows[~np.isnan(world.champion[rows])]
     names = np.array(months_of(world.days[rows]))
     found = []
     for month in np.unique(names).tolist():
         chosen = rows[names == month]
         known = chosen[world.known(chosen, now)]
         label = world.examples.label[known]
-        both = {"frozen": quality(label, world.frozen[known]), "loop": quality(label, world.served[known])}
+        both = {"frozen": quality(label, world.frozen[known]), "loop": quality(label, world.champion[known])}
         resolved = float((world.examples.resolved[chosen] <= now).mean())
         share = float(label.mean()) if len(label) else None
         found.append({"month": month, "rows": len(known), "requests": len(chosen), "resolved": resolved, "share_late": share, **both})
@@ -36,16 +40,16 @@ def result(world: World, state: State, start: int, decisions: list[Decision]) ->
     table = months(world, start, state.now)
     rows = world.labelled(start, state.now)
     label, days = world.examples.label[rows], world.days[rows]
-    frozen, served = world.frozen[rows], world.served[rows]
+    frozen, loop = world.frozen[rows], world.champion[rows]
     return {
         "months": table,
         "mean": {who: {name: _mean([month[who][name] for month in table]) for name in REPORTED} for who in ("frozen", "loop")},
-        "gain": _gain(label, frozen, served, days),
+        "gain": _gain(label, frozen, loop, days),
         "events": events(decisions),
         "cost": {"trainings": state.trainings, "row_rounds": state.row_rounds, "predictions": len(world.rows(start, state.now))},
         "champion": state.champion.label,
         "daily": _daily(world, rows),
-        "calibration": {who: _curve(label, p) for who, p in (("frozen", frozen), ("loop", served))},
+        "calibration": {who: _curve(label, p) for who, p in (("frozen", frozen), ("loop", loop))},
         "maturity": _maturity(world, start, state.now),
     }
 
@@ -60,13 +64,13 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _gain(label: Any, frozen: Any, served: Any, days: Any) -> dict[str, Any]:
+def _gain(label: Any, frozen: Any, loop: Any, days: Any) -> dict[str, Any]:
     """How much better the loop is than the frozen model: mean of months for AUC, mean of rows for log loss; 95 % intervals by days."""
     if not len(label):
         return {}
     months = np.array(months_of(days))
-    auc = mean_of_monthly_auc_bootstrap(label, frozen, served, days, months, 0.95, seed=0)
-    loss = cluster_bootstrap_mean(row_log_loss(label, frozen) - row_log_loss(label, served), days, 0.95, seed=0)
+    auc = mean_of_monthly_auc_bootstrap(label, frozen, loop, days, months, 0.95, seed=0)
+    loss = cluster_bootstrap_mean(row_log_loss(label, frozen) - row_log_loss(label, loop), days, 0.95, seed=0)
     return {
         "roc_auc": {"estimate": auc.estimate, "low": auc.low, "high": auc.high},
         "log_loss": {"estimate": loss.estimate, "low": loss.low, "high": loss.high},
@@ -78,7 +82,7 @@ def _daily(world: World, rows: Any) -> list[dict[str, Any]]:
     days, codes = np.unique(world.days[rows], return_inverse=True)
     counts = np.bincount(codes)
     label = world.examples.label[rows]
-    losses = [np.bincount(codes, weights=row_log_loss(label, p[rows])) / counts for p in (world.frozen, world.served)]
+    losses = [np.bincount(codes, weights=row_log_loss(label, p[rows])) / counts for p in (world.frozen, world.champion)]
     late = np.bincount(codes, weights=label) / counts
     return [
         {"day": int(d), "frozen": float(f), "loop": float(s), "share_late": float(r)}

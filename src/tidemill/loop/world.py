@@ -50,6 +50,7 @@ class World:
     told: Sequence[Prediction] = ()
     rung: str = "champion"
     served: Floats = field(init=False)
+    champion: Floats = field(init=False)
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)
     days: Ints = field(init=False)
@@ -58,7 +59,7 @@ class World:
 
     def __post_init__(self) -> None:
         rows = len(self.examples.at)
-        self.served, self.frozen, self.candidate = (np.full(rows, np.nan) for _ in range(3))
+        self.served, self.champion, self.frozen, self.candidate = (np.full(rows, np.nan) for _ in range(4))
         self.days = local_days(self.examples.requests.event, self.timezone)
 
     # ── rows and scores ─────────────────────────────────────────────────────────────────────────────────────────
@@ -112,7 +113,7 @@ class World:
         sticky_by = self.deployment.rollout.sticky_by if self.deployment.rollout else ""
         chosen = to_challenger(route, self.sticky(sticky_by, rows)) if route.weight > 0 else np.zeros(len(rows), dtype=bool)
         self.served[rows] = np.where(chosen, scores.get(candidate, scores[champion]), scores[champion])
-        self.frozen[rows] = scores[frozen]
+        self.champion[rows], self.frozen[rows] = scores[champion], scores[frozen]
         shadows = {"champion": (route.champion, scores[champion]), "frozen": ("", scores[frozen])}
         if candidate:
             self.candidate[rows] = scores[candidate]
@@ -132,7 +133,7 @@ class World:
         return [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
 
     def recall(self, count: int, candidate: str) -> None:
-        """Take back what the first `count` segments of the log hold of the served, the frozen and a candidate's scores.
+        """Take back what the first `count` segments of the log hold: what was answered, the champion's, the frozen and a candidate's scores.
 
         Requests are found by their keys: new data may have come between since they were answered.
         """
@@ -142,6 +143,7 @@ class World:
             rows = self._rows_of(segment.keys)
             there = rows >= 0
             self.served[rows[there]] = segment.probability[there]
+            self.champion[rows[there]] = segment.shadows["champion"][1][there]
             self.frozen[rows[there]] = segment.shadows["frozen"][1][there]
             if candidate and segment.shadows.get("candidate", ("",))[0] == candidate:
                 self.candidate[rows[there]] = segment.shadows["candidate"][1][there]
