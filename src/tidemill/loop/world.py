@@ -133,7 +133,7 @@ class World:
         return [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
 
     def recall(self, count: int, candidate: str) -> None:
-        """Take back what the first `count` segments of the log hold: what was answered, the champion's, the frozen and a candidate's scores.
+        """Take back what the first `count` segments of the log hold: the answers, and the champion's, the frozen and a candidate's scores.
 
         Requests are found by their keys: new data may have come between since they were answered.
         """
