@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from postgres import new_schema
 from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore
 from tidemill.ledger import Ledger
 from tidemill.store import Blobs, FolderBlobs, MemoryBlobs, Records
@@ -37,10 +38,24 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     return MemoryBlobs() if request.param == "memory" else FolderBlobs(tmp_path / "blobs")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The address of records in PostgreSQL, where nothing is yet."""
+    with new_schema() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where records outlive a process: a file, and a schema of a database. Nothing is there yet."""
+    return request.getfixturevalue("postgres") if request.param == "postgres" else tmp_path / "state" / "records.db"
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
-    """Records in memory and in a file."""
-    made = Records(None if request.param == "memory" else tmp_path / "state" / "records.db")
+    """Every kind of records."""
+    kinds = {"memory": lambda: None, "sqlite": lambda: tmp_path / "records.db", "postgres": lambda: request.getfixturevalue("postgres")}
+    made = Records(kinds[request.param]())
     yield made
     made.close()
 
@@ -57,9 +72,15 @@ def online(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnlineSto
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    """A ledger in memory."""
-    records = Records(None)
+def kind() -> str:
+    """Where the rows of `ledger` lie; rooms whose SQL is by hand say `postgres` too."""
+    return "memory"
+
+
+@pytest.fixture
+def ledger(kind: str, request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """A ledger in memory, or where `kind` says."""
+    records = Records(request.getfixturevalue("postgres") if kind == "postgres" else None)
     yield Ledger(records, MemoryBlobs(), count().__next__)
     records.close()
 

@@ -84,7 +84,7 @@ def test_logging_one_metric_takes_few_calls_in_few_modules(tmp_path: Path) -> No
         sys.setprofile(None)
     records.close()
     assert 0 < len(calls) <= 25, calls
-    assert len({file for file, _ in calls}) <= 5
+    assert len({file for file, _ in calls}) <= 6  # the sixth is the database's own part of the records
 
 
 LOG = """

@@ -153,6 +153,16 @@ def approve(obj: dict[str, Any], version: str, who: str, why: str) -> None:
     start.approve(obj["folder"], version, who, why)
 
 
+@tidemill.command(short_help="Bring the ledger to the format of this version, its data in place.")
+@with_json
+@click.pass_obj
+def migrate(obj: dict[str, Any], as_json: bool) -> None:
+    """Bring the ledger to the format of this version, with its data in place. Any command that writes does so too."""
+    from tidemill.cli.server import migrate
+
+    migrate(obj["folder"], as_json=as_json)
+
+
 @tidemill.command(short_help="Check the ledger, the blobs and the environment.")
 @with_json
 @click.pass_obj

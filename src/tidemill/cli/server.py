@@ -1,4 +1,4 @@
-"""`tidemill server`: experiments, runs and registered models over MLflow's protocol."""
+"""`tidemill server`: experiments, runs and registered models over MLflow's protocol; `tidemill migrate` for the ledger under it."""
 
 from pathlib import Path
 
@@ -29,6 +29,19 @@ def server(home: Path, host: str, port: int, *, as_json: bool) -> None:
         serve_tracking(ledger, host, port, ready=ready)
     finally:
         ledger.records.close()
+
+
+def migrate(folder: str, *, as_json: bool) -> None:
+    """Bring the project's ledger to the format of this version."""
+    with project.find(folder).writing("migrate", wait=60) as ledger:
+        records = ledger.records
+    if as_json:
+        print_json({"records": records.where, "before": records.found, "format": records.format})
+    elif records.found == records.format:
+        out.print(f"the ledger has format {records.format} already: {escape(records.where)}")
+    else:
+        before = f"format {records.found} → " if records.found else "new, format "
+        out.print(f"{before}{records.format}: {escape(records.where)}")
 
 
 def _make(home: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
-from sqlalchemy.dialects.sqlite import insert
 
 from tidemill.core import Array, Floats, Instants, pack, show, unpack
 from tidemill.ledger import Ledger
+from tidemill.store import upsert
 
 prediction_tables = MetaData()
 segment_table = Table(
@@ -97,7 +97,7 @@ def append_predictions(connection: Connection, branch: str, deployment: str, num
         "first_at": int(rows.at.min()) if len(rows.at) else 0,
         "last_at": int(rows.at.max()) if len(rows.at) else 0,
     }
-    insertion = insert(segment_table).values(row)
+    insertion = upsert(connection, segment_table).values(row)
     connection.execute(insertion.on_conflict_do_update(index_elements=["branch", "deployment", "number"], set_=dict(row)))
 
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, not_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from tidemill.core import Ref, StoreError, canonical, differences, digest_value, show
 from tidemill.ledger import tables as t
 from tidemill.ledger.code import environment
 from tidemill.ledger.journal import Journal, as_artifact
 from tidemill.ledger.values import Artifact, Edge, Execution, Made, Once, Step
-from tidemill.store import Blobs, Driver, Records
+from tidemill.store import Blobs, Driver, Records, upsert
 
 # A step that is known is asked for again and again: its statements are built once.
 _FINISHED = (
@@ -183,12 +182,12 @@ class Ledger(Journal):
         ref = artifact.ref
         row: dict[str, Any] = {"kind": ref.kind, "name": ref.name, "version": ref.version, "digest": ref.digest}
         row |= {"recorded_at": self.wall(), "meta": _json(artifact.meta)}
-        connection.execute(upsert(t.artifact).values(row).on_conflict_do_nothing())
+        connection.execute(upsert(connection, t.artifact).values(row).on_conflict_do_nothing())
 
     def _put_edges(self, connection: Connection, edges: list[Edge]) -> None:
         rows = [{"execution": e.execution, "role": e.role, "parent": e.parent, "child": e.child} for e in edges if e.parent != e.child]
         if rows:
-            connection.execute(upsert(t.edge).on_conflict_do_nothing(), rows)
+            connection.execute(upsert(connection, t.edge).on_conflict_do_nothing(), rows)
 
     def close_dead(self) -> int:
         """Mark executions of processes that are gone as interrupted; returns how many. The writer's lock must be held."""

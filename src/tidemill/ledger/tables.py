@@ -48,6 +48,7 @@ edge = Table(
     Column("child", Text, primary_key=True),
 )
 Index("edge_by_child", edge.c.child)
+Index("edge_by_parent", edge.c.parent)
 
 alias = Table(
     "alias",

@@ -100,11 +100,11 @@ class Project:
 
     def ledger(self, *, read_only: bool = False) -> Ledger:
         """The project's ledger; close its records when done."""
-        path, blobs = self.settings.path("store.records"), self.settings.path("store.blobs")
-        if path.exists() and not path.stat().st_size and any(blobs.glob("??/*")):
+        place, blobs = self.settings.records, self.settings.path("store.blobs")
+        if isinstance(place, Path) and place.exists() and not place.stat().st_size and any(blobs.glob("??/*")):
             hint = "restore it from a backup; or delete it and the blobs to begin anew"
-            raise Damaged("the ledger file is empty, but there are blobs: its contents were lost", where=str(path), hint=hint)
-        records = Records(path, read_only=read_only)
+            raise Damaged("the ledger file is empty, but there are blobs: its contents were lost", where=str(place), hint=hint)
+        records = Records(place, read_only=read_only)
         return Ledger(records, FolderBlobs(blobs), now, read_only=read_only)
 
     @contextmanager
@@ -114,9 +114,10 @@ class Project:
         with writer(self.state / "writer.lock", command, wait=wait, waiting=told):
             ledger = self.ledger()
             try:
-                ledger.close_dead()
-                ledger.blobs.sweep()
-                yield ledger
+                with ledger.records.alone(command, wait=wait, waiting=told):
+                    ledger.close_dead()
+                    ledger.blobs.sweep()
+                    yield ledger
             finally:
                 ledger.records.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tidemill.core import DefinitionError, MissingFile, instant, show
+from tidemill.store import is_address
 
 FILE = "tidemill.toml"
 
@@ -17,7 +18,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "project.owner": (str, "", "who answers for it"),
     "project.positive": (str, "true", "what the positive class is called: the report shows the share of it"),
     "project.timezone": (str, "UTC", "time zone of dates in this file, of months in reports, and of the loop's midnight"),
-    "store.records": (str, ".tidemill/records.db", "the ledger's SQLite file"),
+    "store.records": (str, ".tidemill/records.db", "the ledger: a SQLite file, or postgresql://user@host/database?schema=name"),
     "store.blobs": (str, ".tidemill/blobs", "the folder of blobs, of this project alone"),
     "replay.train_until": ((date, str), "", "the replay trains its first model on what was known then"),
     "replay.end": ((date, str), "", "the replay ends here"),
@@ -40,6 +41,12 @@ class Settings:
     def path(self, name: str) -> Path:
         """A setting that is a path, from the project's folder."""
         return self.folder / str(self[name])
+
+    @property
+    def records(self) -> Path | str:
+        """Where the ledger lies: a file, or the address of a database."""
+        place = str(self["store.records"])
+        return place if is_address(place) else self.path("store.records")
 
     def instant(self, name: str) -> int:
         """A setting that is a time; raises DefinitionError when it is not set."""

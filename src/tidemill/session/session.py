@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidemill import loop, project, serving, training
-from tidemill.core import DataError, Event, Ref, StoreError, UnknownName, duration, instant
+from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
 from tidemill.features import LmdbOnline, OnlineStore
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
@@ -106,9 +106,11 @@ class Session:
     def _cached_or_made(self, command: str, give: Callable[[Ledger], T]) -> T:
         """What `give` finds in the ledger, or makes: a ledger for reading refuses the first thing that would have to be made, and only
         then the writer's lock is waited for. Raises Busy, which names who holds it, after ten minutes."""
-        if self.project.settings.path("store.records").exists():
+        with suppress(MissingFile):
+            _ = self.ledger
+        if self._ledger is not None:
             with suppress(StoreError):
-                return give(self.ledger)
+                return give(self._ledger)
         with self.project.writing(command, wait=600) as ledger:
             return give(loop.prepare(ledger))
 

@@ -3,6 +3,20 @@
 from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, store_error
 from tidemill.store.driver import Driver, Row
 from tidemill.store.lock import held, holder, writer
-from tidemill.store.records import Records
+from tidemill.store.records import Records, is_address, upsert
 
-__all__ = ["Blobs", "Driver", "FolderBlobs", "MemoryBlobs", "Part", "Records", "Row", "held", "holder", "store_error", "writer"]
+__all__ = [
+    "Blobs",
+    "Driver",
+    "FolderBlobs",
+    "MemoryBlobs",
+    "Part",
+    "Records",
+    "Row",
+    "held",
+    "holder",
+    "is_address",
+    "store_error",
+    "upsert",
+    "writer",
+]

@@ -1,7 +1,7 @@
 """The database's own driver under the records, for statements that run thousands of times a second.
 
-SQL is written with `?` and runs on SQLite and PostgreSQL alike. Five times less work for each statement than through SQLAlchemy
-(`benchmarks/ledger.py`), and the same transactions.
+SQL is written with `?` and runs on SQLite and PostgreSQL alike; docs/design/ledger.md says how. Five times less work for each
+statement than through SQLAlchemy (`benchmarks/ledger.py`), and the same transactions.
 """
 
 import re
@@ -13,15 +13,13 @@ Row = tuple[Any, ...]
 
 
 class Driver:
-    """One open transaction on a connection of the driver. `mark` is how the driver marks a parameter."""
+    """One open transaction on a connection of the driver: SQLite's here, PostgreSQL's in its own file."""
 
-    def __init__(self, connection: Any, mark: str = "?") -> None:
-        self._connection, self._mark = connection, mark
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
     def like(self, expression: str, pattern: str, *, any_case: bool, make: Callable[[str, tuple[Any, ...]], T]) -> T:
-        """The condition that a text fits a pattern of `%` and `_`, as `make(sql, values)`."""
-        if self._mark != "?":
-            return make(f"{expression} {'ILIKE' if any_case else 'LIKE'} ?", (pattern,))
+        """The condition that a text fits a pattern of `%` and `_`, as `make(sql, values)`. `any_case`: of the letters A to Z."""
         if any_case:
             return make(f"{expression} LIKE ?", (pattern,))  # SQLite's ignores the case
         escaped = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", pattern)
@@ -29,18 +27,18 @@ class Driver:
 
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Every row of a query."""
-        found: list[Row] = self._connection.execute(sql.replace("?", self._mark), values).fetchall()
+        found: list[Row] = self._connection.execute(sql, values).fetchall()
         return found
 
     def one(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """The first row of a query, or None."""
-        found: Row | None = self._connection.execute(sql.replace("?", self._mark), values).fetchone()
+        found: Row | None = self._connection.execute(sql, values).fetchone()
         return found
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Change rows; returns how many."""
-        return int(self._connection.execute(sql.replace("?", self._mark), values).rowcount)
+        return int(self._connection.execute(sql, values).rowcount)
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Change rows once for each of `rows`."""
-        self._connection.cursor().executemany(sql.replace("?", self._mark), rows)
+        self._connection.cursor().executemany(sql, rows)

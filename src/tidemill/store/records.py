@@ -1,211 +1,176 @@
-"""Records: rows in SQL through SQLAlchemy Core. SQLite in a file or in memory; each stage brings its own tables.
+"""Records: rows in SQL through SQLAlchemy Core. SQLite in a file or in memory, or PostgreSQL; each stage brings its own tables.
 
-`begin()` is one transaction that others see whole or not at all; `read()` never waits for a writer (write-ahead log).
-A commit survives the end of the process, and with `synchronous=FULL`, which is set, the loss of power.
+`begin()` is one transaction that others see whole or not at all; writers come one after the other, so what one reads before it writes
+stays true until it is done. `read()` is one consistent view and never waits for a writer. A commit survives the end of the process
+and the loss of power.
 """
 
-import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NoReturn, Protocol
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy.exc import DBAPIError
 
-from tidemill.core import Busy, Damaged, MissingFile, StoreError
-from tidemill.store.blobs import disk_is_full
+from tidemill.core import Damaged, StoreError, TidemillError
+from tidemill.store import formats
+from tidemill.store.blobs import store_error
 from tidemill.store.driver import Driver
-
-FORMAT = 1
-_REFUSED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)  # by the disk
+from tidemill.store.sqlite import Sqlite
 
 
-def _explain(error: BaseException, where: str) -> StoreError:
-    said = str(getattr(error, "orig", error))
-    if "malformed" in said or "not a database" in said or "corrupt" in said:
-        hint = "restore records.db from a backup, or move it away and run again: what can be computed again will be"
-        return Damaged(f"the ledger file is damaged: {said}", where=where, hint=hint)
-    if "locked" in said:
-        hint = "wait until it is done; `tidemill doctor` names the writer"
-        return Busy(f"another process is writing to the records: {said}", where=where, hint=hint)
-    if "disk I/O error" in said and disk_is_full(where):
-        said = "the disk is full"
-    hints = {"full": "free some space; nothing acknowledged was lost", "readonly": "give this user the right to write there"}
-    hints |= {"unable to open": "the folder must be there, and this user may need the right to write there"}
-    hint = next((hint for word, hint in hints.items() if word in said), "run `tidemill doctor`")
-    return StoreError(f"the records cannot be used: {said}", where=where, hint=hint)
+class _Database(Protocol):
+    """What is SQLite's or PostgreSQL's own. `turns`: readers and the writer share one connection."""
+
+    where: str
+    turns: bool
+    errors: tuple[type[BaseException], ...]
+    engine: Engine
+
+    def explain(self, error: BaseException) -> TidemillError | None: ...
+    def connection(self, *, reading: bool) -> Connection: ...
+    def drive(self, *, reading: bool, synced: bool) -> AbstractContextManager[Driver]: ...
+    def format(self, connection: Connection) -> int: ...
+    def set_format(self, connection: Connection, number: int) -> None: ...
+    def check(self, connection: Connection) -> list[str]: ...
+    def alone(self, command: str, wait: float, waiting: Callable[[str], None] | None) -> AbstractContextManager[None]: ...
+    def close(self) -> None: ...
 
 
-class _Alone(sqlite3.Connection):
-    """A reader that shares nothing with a writer. It is used once: a writer may come."""
+def is_address(place: Path | str | None) -> bool:
+    """Whether records lie in a PostgreSQL database and not in a file."""
+    return isinstance(place, str) and place.startswith(("postgresql:", "postgres:"))
 
 
-def _open(path: Path, read_only: bool) -> sqlite3.Connection:
-    """A connection. SQLite's readers share a file beside the database; where they cannot make it (a full or read-only disk, a
-    folder of others) and no log of a writer has rows that the database lacks, the file is read as it is."""
+def _database(place: Path | str | None, read_only: bool) -> _Database:
+    if is_address(place):
+        from tidemill.store.postgres import Postgres
 
-    def connect(mode: str, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
-        address = f"file:{quote(str(path.absolute()))}?mode={mode}"
-        return sqlite3.connect(address, uri=True, timeout=30, check_same_thread=False, factory=kind)
-
-    connection = connect("ro" if read_only else "rwc")
-    if read_only:
-        try:
-            connection.execute("pragma schema_version").close()
-        except sqlite3.OperationalError as error:
-            connection.close()
-            log = path.with_name(f"{path.name}-wal")
-            if error.sqlite_errorcode & 0xFF not in _REFUSED or (log.exists() and log.stat().st_size):
-                raise
-            return connect("ro&immutable=1", _Alone)
-    return connection
-
-
-def _set(connection: sqlite3.Connection, read_only: bool) -> sqlite3.Connection:
-    connection.isolation_level = None
-    for pragma in ("busy_timeout=30000", "foreign_keys=on", *([] if read_only else ["journal_mode=wal", "synchronous=full"])):
-        connection.execute(f"pragma {pragma}")
-    return connection
-
-
-def _engine(path: Path | None, read_only: bool) -> Engine:
-    if path is None:
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    else:
-        engine = create_engine("sqlite://", creator=lambda: _open(path, read_only), poolclass=QueuePool)
-
-    @event.listens_for(engine, "checkin")
-    def used(connection, record) -> None:  # type: ignore[no-untyped-def]
-        if isinstance(connection, _Alone):
-            record.invalidate()
-
-    @event.listens_for(engine, "connect")
-    def connected(connection, _record) -> None:  # type: ignore[no-untyped-def]
-        _set(connection, read_only)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("begin" if connection.get_execution_options().get("reading") else "begin immediate")
-
-    return engine
+        return Postgres(str(place), read_only)
+    return Sqlite(None if place is None else Path(place), read_only)
 
 
 class Records:
-    """The rows of one project. `Records(None)` keeps them in memory, with the same code path.
+    """The rows of one project, at a path or a `postgresql://` address. `Records(None)` keeps them in memory, with the same code path.
 
     >>> records = Records(None)
     >>> with records.begin() as connection:
     ...     connection.exec_driver_sql("create table t (x)").close()
     """
 
-    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
-        self.where = str(path or "memory")
-        if path is not None and read_only and not path.exists():
-            raise MissingFile("this project has no ledger yet", where=self.where, hint="run `tidemill run` or `tidemill replay` first")
+    def __init__(self, place: Path | str | None, *, read_only: bool = False, steps: Sequence[formats.Step] = formats.STEPS) -> None:
         try:
-            if path is not None and not read_only:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self.engine = _engine(path, read_only)
-            self._path, self._read_only = path, read_only
-            self._local, self._opened = threading.local(), list[sqlite3.Connection]()  # connections of the driver, by thread and all
-            self._lock = threading.RLock()  # one writer; in memory there is but one connection, so readers take turns too
-            self._reading: AbstractContextManager[object] = self._lock if path is None else nullcontext()
-            self._check_format(read_only)
-        except (DatabaseError, OSError) as error:
-            raise error if isinstance(error, StoreError) else _explain(error, self.where) from error
+            self._database = _database(place, read_only)
+        except OSError as error:
+            raise error if isinstance(error, TidemillError) else store_error(error, str(place)) from error
+        self.where, self.engine = self._database.where, self._database.engine
+        self._errors: tuple[type[BaseException], ...] = (DBAPIError, *self._database.errors)
+        self._lock = threading.RLock()  # one writer
+        self._reading: AbstractContextManager[object] = self._lock if self._database.turns else nullcontext()
+        self.format = formats.newest(steps)
+        self.found = self._move_forward(read_only, steps)  # the format that was there; 0: nothing
 
-    def _check_format(self, read_only: bool) -> None:
-        with self.engine.connect().execution_options(reading=True) as connection:
-            found = connection.execute(text("pragma user_version")).scalar() or 0
-        if found > FORMAT:
-            raise StoreError(
-                f"the ledger has format {found}; this Tidemill knows {FORMAT}", where=self.where, hint="install the newer Tidemill"
-            )
-        if not read_only and found < FORMAT:
-            with self.engine.begin() as connection:
-                connection.exec_driver_sql(f"pragma user_version={FORMAT}")
+    def _move_forward(self, read_only: bool, steps: Sequence[formats.Step]) -> int:
+        """Bring the records to the newest format; several processes may start at once."""
+        newest = self.format
+        with self.read() as connection:
+            found = self._known(connection)
+        if read_only and 0 < found < newest:
+            hint = "`tidemill migrate` moves it forward with its data in place; so does any command that writes"
+            raise StoreError(f"the ledger has format {found}; this Tidemill reads {newest}", where=self.where, hint=hint)
+        if not read_only and found < newest:
+            with self.begin() as connection:
+                found = self._known(connection)  # again: only now nobody else can be at it
+                if found:
+                    formats.move_forward(connection, found, steps)
+                self._database.set_format(connection, newest)
+        return found
+
+    def _known(self, connection: Connection) -> int:
+        found = self._database.format(connection)
+        if found > self.format:
+            what = f"the ledger has format {found}; this Tidemill knows {self.format}"
+            raise StoreError(what, where=self.where, hint="install the newer Tidemill")
+        return found
 
     def ensure(self, tables: MetaData) -> None:
         """Create the tables that are not there yet."""
         with self.begin() as connection:
             tables.create_all(connection)
 
+    def _raise(self, error: BaseException) -> NoReturn:
+        """An error of the database in our words; another as it is."""
+        told = self._database.explain(getattr(error, "orig", None) or error)
+        if told is None:
+            raise error
+        raise told from error
+
+    @contextmanager
+    def _connection(self, *, reading: bool) -> Iterator[Connection]:
+        try:
+            connection = self._database.connection(reading=reading)
+            try:
+                yield connection
+                connection.commit()
+            finally:
+                connection.close()
+        except self._errors as error:
+            self._raise(error)
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One writing transaction; rolled back when the block raises."""
-        try:
-            with self._lock, self.engine.begin() as connection:
-                yield connection
-        except DatabaseError as error:
-            raise _explain(error, self.where) from error
+        with self._lock, self._connection(reading=False) as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view of the rows, which never waits for a writer. Not for use inside this thread's own `begin`."""
-        try:
-            with self._reading, self.engine.connect().execution_options(reading=True) as connection:
-                yield connection
-        except DatabaseError as error:
-            raise _explain(error, self.where) from error
+        with self._reading, self._connection(reading=True) as connection:
+            yield connection
 
     @contextmanager
     def transaction(self, *, synced: bool = True) -> Iterator[Driver]:
         """As `begin`, on the driver itself. Not `synced`, it survives the end of the process but perhaps not the loss of power."""
-        with self._lock, self._driver("begin immediate", "synced" if synced else "unsynced") as driver:
-            yield driver
+        try:
+            with self._lock, self._database.drive(reading=False, synced=synced) as driver:
+                yield driver
+        except self._errors as error:
+            self._raise(error)
 
     @contextmanager
     def snapshot(self) -> Iterator[Driver]:
         """As `read`, on the driver itself."""
-        with self._reading, self._driver("begin", "synced") as driver:
-            yield driver
-
-    @contextmanager
-    def _driver(self, begin: str, kind: str) -> Iterator[Driver]:
         try:
-            connection = self._own_connection(kind)
-            connection.execute(begin)
-            try:
-                yield Driver(connection)
-                connection.execute("commit")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("rollback")
-                raise
-        except sqlite3.Error as error:
-            raise _explain(error, self.where) from error
+            with self._reading, self._database.drive(reading=True, synced=True) as driver:
+                yield driver
+        except self._errors as error:
+            self._raise(error)
 
-    def _own_connection(self, kind: str) -> sqlite3.Connection:
-        """This thread's connection of the driver; in memory there is but one."""
-        found = getattr(self._local, kind, None)
-        if found is None:
-            found = self._memory() if self._path is None else _set(_open(self._path, self._read_only), self._read_only)
-            if kind == "unsynced":
-                found.execute("pragma synchronous=normal")
-            if not isinstance(found, _Alone):  # that one is looked at anew each time
-                setattr(self._local, kind, found)
-            self._opened.append(found)
-        assert isinstance(found, sqlite3.Connection)
-        return found
-
-    def _memory(self) -> Any:
-        return self.engine.raw_connection().driver_connection
+    def alone(self, command: str, *, wait: float = 0.0, waiting: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+        """Be the project's one long writer, where the records are another machine's too; raises Busy, which names who is."""
+        return self._database.alone(command, wait, waiting)
 
     def check(self) -> list[str]:
-        """What SQLite's own integrity check finds wrong; empty when the file is sound."""
+        """What the database's own check of its integrity finds wrong; empty when all is sound."""
         try:
             with self.read() as connection:
-                rows = connection.execute(text("pragma integrity_check")).scalars().all()
+                return self._database.check(connection)
         except Damaged as error:
             return [error.what]
-        return [str(row) for row in rows if row != "ok"]
 
     def close(self) -> None:
         """Close all connections."""
-        while self._opened:
-            self._opened.pop().close()
-        self.engine.dispose()
+        self._database.close()
+
+
+def upsert(connection: Connection, table: Any) -> Any:
+    """An insertion into a table that may say `on_conflict_do_nothing` or `on_conflict_do_update`, which SQLAlchemy has for each
+    database by itself."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    return insert(table)

@@ -1,0 +1,349 @@
+"""PostgreSQL under the records: `postgresql://user@host/database?schema=name`, through psycopg 3. One schema is one ledger.
+
+Writers of a schema take one advisory lock for their transaction, as SQLite's take the file: what a writer reads before it writes stays
+true, names are given once, and numbers grow in the order of commits. Readers have a view of their own and wait for nobody.
+"""
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from sqlalchemy import Column, Connection, Engine, create_engine, event, text
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.base import PGDDLCompiler, PGTypeCompiler
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.pool import QueuePool
+
+from tidemill.core import Busy, Damaged, DataError, DefinitionError, MissingExtra, MissingFile, StoreError, TidemillError
+from tidemill.store.driver import Driver, Row
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import TransactionStatus
+    from psycopg.types.numeric import Int8Dumper
+except ImportError as missing:
+    raise MissingExtra("records in PostgreSQL need psycopg", hint="pip install 'tidemill[postgres]'") from missing
+
+T = TypeVar("T")
+SCHEMA = "tidemill"
+WAIT = 30  # seconds that a writer waits for another, as with SQLite
+IDLE = 600  # seconds that a transaction may do nothing before the server ends it: a process that stands still must not stop all others
+SESSION = f"""SET lock_timeout = '{WAIT}s'; SET idle_in_transaction_session_timeout = '{IDLE}s'; SET statement_timeout = 0; SET jit = off;
+SET extra_float_digits = 1; SET standard_conforming_strings = on; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10;
+SET tcp_keepalives_count = 3; SET search_path TO """
+READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"  # once the lock is held nobody else commits, so each statement sees the same rows
+NOT_NOW = ("57P01", "57P02", "57P03")  # the server goes down or comes up
+
+
+# ── SQLAlchemy ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Types(PGTypeCompiler):
+    """Whole numbers have 64 bits, and texts are ordered by their bytes, as in SQLite."""
+
+    def visit_INTEGER(self, type_: Any, **kw: Any) -> str:  # noqa: N802 – SQLAlchemy's name
+        return "BIGINT"
+
+    def visit_TEXT(self, type_: Any, **kw: Any) -> str:  # noqa: N802 – SQLAlchemy's name
+        return 'TEXT COLLATE "C"' if isinstance(kw.get("type_expression"), Column) else "TEXT"
+
+
+class _Definitions(PGDDLCompiler):
+    def get_column_specification(self, column: Column[Any], **kw: Any) -> str:
+        found = super().get_column_specification(column, **kw)  # type: ignore[no-untyped-call]
+        return str(found).replace(" SERIAL", " BIGSERIAL")
+
+
+class Dialect(PGDialect_psycopg):
+    """SQLAlchemy's own, but for what columns are made of."""
+
+    supports_statement_cache = True
+    type_compiler_cls = _Types
+    ddl_compiler = _Definitions
+
+
+registry.register("postgresql.tidemill", __name__, "Dialect")
+
+
+# ── the driver ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=4096)
+def _marked(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+class _Driver(Driver):
+    def like(self, expression: str, pattern: str, *, any_case: bool, make: Callable[[str, tuple[Any, ...]], T]) -> T:
+        return make(f"{expression} {'ILIKE' if any_case else 'LIKE'} ? ESCAPE ''", (pattern,))
+
+    def all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        return super().all(_marked(sql), values)
+
+    def one(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        return super().one(_marked(sql), values)
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        return super().run(_marked(sql), values)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        found = list(rows)
+        if len(found) > 1:
+            super().many(_marked(sql), found)
+        elif found:
+            super().run(_marked(sql), found[0])
+
+
+# ── the database ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _number(name: str) -> int:
+    """The number of an advisory lock: 64 bits of the name's digest."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def parse_address(address: str) -> tuple[str, str]:
+    """What libpq connects to, and the schema. Raises DefinitionError for an address that is none."""
+    parts = urlsplit(address)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    schema = next((value for name, value in query if name == "schema"), SCHEMA)
+    plain = parts._replace(query=urlencode([pair for pair in query if pair[0] != "schema"])).geturl()
+    try:
+        conninfo_to_dict(plain)
+    except psycopg.Error as error:
+        hint = "postgresql://user@host/database?schema=name"
+        raise DefinitionError(f"store.records is no address of a database: {str(error).strip()}", hint=hint) from None
+    if not schema or len(schema.encode()) > 63 or "\0" in schema or schema.startswith("pg_"):
+        raise DefinitionError(f"{schema!r} cannot be the name of a schema", hint="1 to 63 letters and digits, without pg_ in front")
+    return plain, schema
+
+
+def _shown(plain: str, schema: str) -> str:
+    """An address without its password."""
+    found = conninfo_to_dict(plain)
+    place = f"{found.get('host', 'localhost')}{':' + str(found['port']) if found.get('port') else ''}"
+    user = f"{found['user']}@" if found.get("user") else ""
+    return f"postgresql://{user}{place}/{found.get('dbname') or found.get('user') or ''}?schema={schema}"
+
+
+class Postgres:
+    """The records in a schema of a database."""
+
+    turns = False
+    errors: tuple[type[BaseException], ...] = (psycopg.Error, UnicodeEncodeError)
+
+    def __init__(self, address: str, read_only: bool) -> None:
+        self._plain, self._schema = parse_address(address)
+        self.where, self._read_only = _shown(self._plain, self._schema), read_only
+        self._write = f"{WRITE}; SELECT pg_advisory_xact_lock({_number(f'tidemill records {self._schema}')})"
+        self._seen = False
+        self.engine = self._engine()
+
+    def _engine(self) -> Engine:
+        engine = create_engine("postgresql+tidemill://", creator=self._connect, poolclass=QueuePool, pool_size=5, max_overflow=-1)
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            wanted = READ if connection.get_execution_options().get("reading") else self._write
+            _raw(connection.connection).execute(wanted, prepare=False)
+
+        @event.listens_for(engine, "commit")
+        def commit(connection: Connection) -> None:
+            _refuse_broken(_raw(connection.connection))
+
+        return engine
+
+    def _connect(self, name: str = "tidemill") -> "psycopg.Connection[Any]":
+        given = conninfo_to_dict(self._plain)
+        own: dict[str, Any] = {
+            "connect_timeout": 10,
+            "application_name": name,
+            "client_encoding": "utf8",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+        }
+        connection = psycopg.connect(**{**own, **given}, autocommit=True)  # transactions are begun by what is written above
+        quoted = self._schema.replace('"', '""')
+        extra = "; SET default_transaction_read_only = on" if self._read_only else ""
+        connection.execute(f'{SESSION}"{quoted}"{extra}', prepare=False)
+        connection.adapters.register_dumper(int, Int8Dumper)  # one type whatever the size, so that a statement is prepared once
+        return connection
+
+    def explain(self, error: BaseException) -> TidemillError | None:
+        """An error of PostgreSQL in our words."""
+        return explain(error, self.where)
+
+    def _begun(self, open_: Callable[[], T], begin: Callable[[T], Any], lost: Callable[[T], bool]) -> T:
+        """What `open_` gives, in a transaction. A connection that died since it was last used, as when the server was started anew, is
+        left for a new one: nothing has been done on it yet."""
+        for again in (True, False):
+            opened = open_()
+            try:
+                begin(opened)
+                return opened
+            except BaseException:
+                if not lost(opened) or not again:
+                    raise
+                self.engine.dispose()  # those that lie idle are as old
+        raise AssertionError
+
+    def connection(self, *, reading: bool) -> Connection:
+        """A connection with an open transaction."""
+
+        def lost(connection: Connection) -> bool:
+            dead = bool(_raw(connection.connection).closed)
+            if dead:
+                connection.invalidate()
+            connection.close()
+            return dead
+
+        return self._begun(lambda: self.engine.connect().execution_options(reading=reading), Connection.begin, lost)
+
+    @contextmanager
+    def drive(self, *, reading: bool, synced: bool) -> Iterator[Driver]:
+        """A transaction on a connection of the driver."""
+        begin = READ if reading else self._write if synced else f"{self._write}; SET LOCAL synchronous_commit = off"
+
+        def lost(pooled: Any) -> bool:
+            dead = bool(_raw(pooled).closed)
+            if dead:
+                pooled.invalidate()
+            pooled.close()
+            return dead
+
+        pooled = self._begun(self.engine.raw_connection, lambda one: _raw(one).execute(begin, prepare=False), lost)
+        raw = _raw(pooled)
+        try:
+            yield _Driver(raw)
+            _refuse_broken(raw)
+            raw.commit()
+        except BaseException:
+            if not raw.closed:
+                with suppress(psycopg.Error):
+                    raw.rollback()
+            raise
+        finally:
+            if raw.closed:
+                pooled.invalidate()
+            pooled.close()
+
+    def format(self, connection: Connection) -> int:
+        """The format of what is there; 0 where nothing is."""
+        if connection.execute(text("SELECT to_regclass('tidemill_format')")).scalar() is None:
+            if self._read_only:
+                hint = "run `tidemill run`, `tidemill replay` or `tidemill server` first"
+                raise MissingFile("this project has no ledger yet", where=self.where, hint=hint)
+            return 0
+        return int(connection.execute(text("SELECT format FROM tidemill_format")).scalar_one())
+
+    def set_format(self, connection: Connection, number: int) -> None:
+        """Note the format, in the transaction of what changed; the schema is made where it is not there yet."""
+        there = text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
+        if connection.execute(there, {"name": self._schema}).scalar() is None:
+            connection.exec_driver_sql('CREATE SCHEMA "{}"'.format(self._schema.replace('"', '""')))
+        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS tidemill_format (format BIGINT NOT NULL)")
+        connection.exec_driver_sql("DELETE FROM tidemill_format")
+        connection.execute(text("INSERT INTO tidemill_format (format) VALUES (:number)"), {"number": number})
+
+    def check(self, connection: Connection) -> list[str]:
+        """Indexes that PostgreSQL itself does not trust; its pages it checks when it reads them."""
+        query = (
+            "SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = :schema AND NOT i.indisvalid"
+        )
+        return [f"the index {name} is not valid" for name in connection.execute(text(query), {"schema": self._schema}).scalars()]
+
+    @contextmanager
+    def alone(self, command: str, wait: float, waiting: Callable[[str], None] | None) -> Iterator[None]:
+        """Hold the lock of the project's writer, which ends with the connection, however that ends."""
+        number = _number(f"tidemill writer {self._schema}")
+        try:
+            connection = self._connect(f"tidemill {command}, process {os.getpid()} on {socket.gethostname()}"[:63])
+        except psycopg.Error as error:
+            raise explain(error, self.where) or error from error
+        with connection:
+            deadline, told = time.monotonic() + wait, False
+            while not _one(connection, "SELECT pg_try_advisory_lock(%s)", number):
+                who = _one(connection, HOLDER, number & 0xFFFFFFFF, (number >> 32) & 0xFFFFFFFF) or "another process"
+                if time.monotonic() >= deadline:
+                    hint = "wait until it is done, or end it; reading always works"
+                    raise Busy(f"{who} is writing to this project", where=self.where, hint=hint)
+                if waiting and not told:
+                    waiting(f"waiting for {who}")
+                    told = True
+                time.sleep(0.1)
+            yield
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+HOLDER = (
+    "SELECT a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted "
+    "AND l.objid = %s AND l.classid = %s AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def _one(connection: "psycopg.Connection[Any]", sql: str, *values: Any) -> Any:
+    row = connection.execute(sql, values).fetchone()
+    return row[0] if row else None
+
+
+def _raw(pooled: Any) -> "psycopg.Connection[Any]":
+    found = pooled.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
+
+
+def _refuse_broken(connection: "psycopg.Connection[Any]") -> None:
+    """A transaction in which a statement failed cannot be kept, and PostgreSQL would not say so at its end."""
+    if connection.info.transaction_status == TransactionStatus.INERROR:
+        raise StoreError("a statement failed in this transaction, so none of it is kept", hint="this is a bug of Tidemill: report it")
+
+
+# ── errors ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_KNOWN: dict[str, tuple[type[TidemillError], str, str]] = {
+    "28P01": (StoreError, "the database refuses the password", "give it in PGPASSWORD or ~/.pgpass; tidemill.toml is no place for it"),
+    "28000": (StoreError, "the database refuses this user", "correct the user in store.records, or its line in pg_hba.conf"),
+    "3D000": (StoreError, "there is no such database", "make it, for example with `createdb`, or correct store.records"),
+    "53300": (StoreError, "the database has no connection left", "raise its max_connections, or end what holds them"),
+    "53100": (StoreError, "the disk of the database is full", "free some space; nothing acknowledged was lost"),
+    "42501": (StoreError, "this user may not do that", "grant it CREATE on the database, or make the schema and give it to this user"),
+    "25006": (StoreError, "the records are open for reading only", "write with a command that writes, to a server that is no standby"),
+    "25P03": (StoreError, f"nothing was done for {IDLE} s in a transaction, so the server ended it", "run the command again"),
+    "55P03": (Busy, f"another process has been writing for {WAIT} s", "wait until it is done; `tidemill doctor` names the writer"),
+    "40P01": (Busy, "another process wrote the same rows", "run the command again"),
+    "40001": (Busy, "another process wrote the same rows", "run the command again"),
+}
+_SAID = (("password", "28P01"), ("no pg_hba.conf", "28000"), ("role", "28000"), ("too many c", "53300"), ("does not exist", "3D000"))
+_AWAY = "start the server, or correct store.records; nothing acknowledged was lost"
+
+
+def explain(error: BaseException, where: str) -> TidemillError | None:
+    """An error of psycopg in our words."""
+    said = " ".join(str(error).split())
+    state = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, UnicodeEncodeError) or state.startswith("22") or (not state and isinstance(error, psycopg.DataError)):
+        return DataError(f"the records cannot hold this: {said}", hint="whole numbers below 2⁶³, and texts of Unicode without NUL")
+    if not isinstance(error, psycopg.Error):
+        return None
+    if state.startswith("XX00"):
+        return Damaged(f"the database is damaged: {said}", where=where, hint="restore it from a backup")
+    if isinstance(error, psycopg.OperationalError) and not state:  # no connection, or not any more: the words say why
+        state = next((state for words, state in _SAID if words in said), "")
+        if not state:
+            return StoreError(f"the database does not answer: {said}", where=where, hint=_AWAY)
+    if state.startswith("08") or state in NOT_NOW:
+        return StoreError(f"the database went away: {said}", where=where, hint=_AWAY)
+    kind, what, hint = _KNOWN.get(state, (StoreError, "the records cannot be used", "run `tidemill doctor`"))
+    return kind(f"{what}: {said}", where=where, hint=hint)

@@ -1,0 +1,171 @@
+"""SQLite under the records: a file, or memory. Readers never wait for a writer (write-ahead log); a commit survives the loss of power."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from tidemill.core import Busy, Damaged, DataError, MissingFile, StoreError, TidemillError
+from tidemill.store.blobs import disk_is_full
+from tidemill.store.driver import Driver
+
+_REFUSED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)  # by the disk
+
+
+def _explain(said: str, where: str) -> TidemillError:
+    if "malformed" in said or "not a database" in said or "corrupt" in said:
+        hint = "restore records.db from a backup, or move it away and run again: what can be computed again will be"
+        return Damaged(f"the ledger file is damaged: {said}", where=where, hint=hint)
+    if "locked" in said:
+        hint = "wait until it is done; `tidemill doctor` names the writer"
+        return Busy(f"another process is writing to the records: {said}", where=where, hint=hint)
+    if "disk I/O error" in said and disk_is_full(where):
+        said = "the disk is full"
+    hints = {"full": "free some space; nothing acknowledged was lost", "readonly": "give this user the right to write there"}
+    hints |= {"unable to open": "the folder must be there, and this user may need the right to write there"}
+    hint = next((hint for word, hint in hints.items() if word in said), "run `tidemill doctor`")
+    return StoreError(f"the records cannot be used: {said}", where=where, hint=hint)
+
+
+class _Alone(sqlite3.Connection):
+    """A reader that shares nothing with a writer. It is used once: a writer may come."""
+
+
+def _open(path: Path, read_only: bool) -> sqlite3.Connection:
+    """A connection. SQLite's readers share a file beside the database; where they cannot make it (a full or read-only disk, a
+    folder of others) and no log of a writer has rows that the database lacks, the file is read as it is."""
+
+    def connect(mode: str, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+        address = f"file:{quote(str(path.absolute()))}?mode={mode}"
+        return sqlite3.connect(address, uri=True, timeout=30, check_same_thread=False, factory=kind)
+
+    connection = connect("ro" if read_only else "rwc")
+    if read_only:
+        try:
+            connection.execute("pragma schema_version").close()
+        except sqlite3.OperationalError as error:
+            connection.close()
+            log = path.with_name(f"{path.name}-wal")
+            if error.sqlite_errorcode & 0xFF not in _REFUSED or (log.exists() and log.stat().st_size):
+                raise
+            return connect("ro&immutable=1", _Alone)
+    return connection
+
+
+def _set(connection: sqlite3.Connection, read_only: bool) -> sqlite3.Connection:
+    connection.isolation_level = None
+    for pragma in ("busy_timeout=30000", "foreign_keys=on", *([] if read_only else ["journal_mode=wal", "synchronous=full"])):
+        connection.execute(f"pragma {pragma}")
+    return connection
+
+
+def _engine(path: Path | None, read_only: bool) -> Engine:
+    if path is None:
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        engine = create_engine("sqlite://", creator=lambda: _open(path, read_only), poolclass=QueuePool)
+
+    @event.listens_for(engine, "checkin")
+    def used(connection, record) -> None:  # type: ignore[no-untyped-def]
+        if isinstance(connection, _Alone):
+            record.invalidate()
+
+    @event.listens_for(engine, "connect")
+    def connected(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        _set(connection, read_only)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("begin" if connection.get_execution_options().get("reading") else "begin immediate")
+
+    return engine
+
+
+class Sqlite:
+    """The records in a file, or in memory. A writer has them for itself from its first statement on."""
+
+    errors: tuple[type[BaseException], ...] = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+
+    def __init__(self, path: Path | None, read_only: bool) -> None:
+        self.where, self.turns = str(path or "memory"), path is None  # in memory there is but one connection: readers take turns too
+        if path is not None and read_only and not path.exists():
+            raise MissingFile("this project has no ledger yet", where=self.where, hint="run `tidemill run` or `tidemill replay` first")
+        if path is not None and not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._read_only = path, read_only
+        self._local, self._opened = threading.local(), list[sqlite3.Connection]()  # connections of the driver, by thread and all
+        self.engine = _engine(path, read_only)
+
+    def explain(self, error: BaseException) -> TidemillError | None:
+        """An error of SQLite in our words; None for one that is not of SQLite."""
+        said = str(error)
+        if isinstance(error, UnicodeEncodeError) or (isinstance(error, OverflowError) and "SQLite" in said):
+            return DataError(f"the records cannot hold this: {said}", hint="whole numbers below 2⁶³, and texts that are Unicode")
+        return None if isinstance(error, OverflowError) else _explain(said, self.where)
+
+    def connection(self, *, reading: bool) -> Connection:
+        """A connection with an open transaction."""
+        connection = self.engine.connect().execution_options(reading=reading)
+        try:
+            connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def drive(self, *, reading: bool, synced: bool) -> Iterator[Driver]:
+        """A transaction on this thread's connection of the driver."""
+        connection = self._own_connection("synced" if synced else "unsynced")
+        connection.execute("begin" if reading else "begin immediate")
+        try:
+            yield Driver(connection)
+            connection.execute("commit")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            raise
+
+    def _own_connection(self, kind: str) -> sqlite3.Connection:
+        found = getattr(self._local, kind, None)
+        if found is None:
+            found = self._memory() if self._path is None else _set(_open(self._path, self._read_only), self._read_only)
+            if kind == "unsynced":
+                found.execute("pragma synchronous=normal")
+            if not isinstance(found, _Alone):  # that one is looked at anew each time
+                setattr(self._local, kind, found)
+            self._opened.append(found)
+        assert isinstance(found, sqlite3.Connection)
+        return found
+
+    def _memory(self) -> Any:
+        return self.engine.raw_connection().driver_connection
+
+    def format(self, connection: Connection) -> int:
+        """The format of what is there; 0 where nothing is."""
+        return int(connection.execute(text("pragma user_version")).scalar() or 0)
+
+    def set_format(self, connection: Connection, number: int) -> None:
+        """Note the format, in the transaction of what changed."""
+        connection.exec_driver_sql(f"pragma user_version={number}")
+
+    def check(self, connection: Connection) -> list[str]:
+        """What SQLite's own integrity check finds wrong."""
+        return [str(row) for row in connection.execute(text("pragma integrity_check")).scalars() if row != "ok"]
+
+    @contextmanager
+    def alone(self, command: str, wait: float, waiting: Callable[[str], None] | None) -> Iterator[None]:
+        """The project's writer holds a lock beside the file already."""
+        yield
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._opened:
+            self._opened.pop().close()
+        self.engine.dispose()

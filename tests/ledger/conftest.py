@@ -1,0 +1,8 @@
+"""What is recorded is the same in memory and in a database: every test with a `ledger` runs on both."""
+
+import pytest
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
