@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from processes import served
+from toy import kept as kept
 
 CLIENT = Path(__file__).parents[2] / ".venv-mlflow" / "bin" / "python"
 Run = Callable[[str], None]
+At = Callable[[str, str, str], None]
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def client(server: str) -> Iterator[Run]:
-    """Runs a scenario with the real client; an assertion that fails there fails here."""
+def client_at() -> Iterator[At]:
+    """Runs a scenario of a module against a server with the real client; an assertion that fails there fails here."""
     if not CLIENT.exists():
         assert not os.environ.get("CI"), f"{CLIENT} is missing: `make test` installs it"
         pytest.skip("MLflow's client is not installed: `make test` installs it into .venv-mlflow")
@@ -40,8 +42,8 @@ def client(server: str) -> Iterator[Run]:
     assert worker.stdout is not None
     stdin, stdout = worker.stdin, worker.stdout
 
-    def run(scenario: str) -> None:
-        stdin.write(json.dumps({"scenario": scenario, "uri": server}) + "\n")
+    def run(module: str, scenario: str, uri: str) -> None:
+        stdin.write(json.dumps({"module": module, "scenario": scenario, "uri": uri}) + "\n")
         stdin.flush()
         answer = json.loads(stdout.readline())
         assert not answer["error"], answer["error"]
@@ -49,3 +51,9 @@ def client(server: str) -> Iterator[Run]:
     yield run
     stdin.close()
     worker.wait(30)
+
+
+@pytest.fixture(scope="session")
+def client(client_at: At, server: str) -> Run:
+    """Runs a scenario with the real client against a new project."""
+    return lambda scenario: client_at("scenarios", scenario, server)

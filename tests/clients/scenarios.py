@@ -5,6 +5,7 @@ import math
 import tempfile
 import uuid
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -14,12 +15,12 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, 
 from mlflow.exceptions import MlflowException, RestException
 
 
-def run(name: str, uri: str) -> None:
-    """Run one scenario against a server."""
+def run(name: str, uri: str, module: ModuleType) -> None:
+    """Run one scenario of a module against a server."""
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_experiment(_new("scenario"))
-    globals()[name]()
+    getattr(module, name)()
     while mlflow.active_run():
         mlflow.end_run()
 

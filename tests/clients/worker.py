@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -16,7 +17,7 @@ import scenarios  # noqa: E402
 for line in sys.stdin:
     asked = json.loads(line)
     try:
-        scenarios.run(asked["scenario"], asked["uri"])
+        scenarios.run(asked["scenario"], asked["uri"], import_module(asked["module"]))
         error = ""
     except BaseException:  # noqa: BLE001 – a failed assertion is an outcome
         error = traceback.format_exc()

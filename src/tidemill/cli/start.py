@@ -1,7 +1,5 @@
 """`tidemill run` and `tidemill approve`: the live loop by hand."""
 
-import os
-import pwd
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -127,19 +125,11 @@ def approve(folder: str, version: str, who: str, why: str) -> None:
         if version not in found:
             hint = "`tidemill run` says which version needs it"
             raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint=hint)
-        user = _user()
+        user = project.user()
         with ledger.records.begin() as connection:
             told: dict[str, Any] = {"who": who or user, "why": why or "approved", "evidence": {"user": user}}
             ledger.decide(connection, found[version], at=now(), kind=Event.APPROVED, subject=version, **told)
     out.print(f"{who or user} approved {version}; `tidemill run` goes on")
-
-
-def _user() -> str:
-    """Who runs this for the operating system, whatever the environment says."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container, perhaps
-        return str(os.getuid())
 
 
 def _waiting(branch: Branch) -> list[str]:

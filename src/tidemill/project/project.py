@@ -5,6 +5,8 @@ collected by the generic type in `core`, named by kind and name.
 """
 
 import importlib.util
+import os
+import pwd
 import re
 import sys
 import time
@@ -30,6 +32,14 @@ D = TypeVar("D", bound=Declaration)
 def now() -> int:
     """The wall clock in microseconds UTC."""
     return time.time_ns() // 1000
+
+
+def user() -> str:
+    """Who runs this for the operating system, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container, perhaps
+        return str(os.getuid())
 
 
 @dataclass(frozen=True)

@@ -57,3 +57,13 @@ version_tag = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
+version_label = Table(  # what clients say of a version of the loop; number 0: of the model
+    "version_label",
+    tables,
+    Column("branch", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("stage", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)

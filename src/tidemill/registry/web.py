@@ -6,7 +6,7 @@ import msgspec
 
 from tidemill.core import Call, answer
 from tidemill.ledger import Ledger
-from tidemill.registry import models
+from tidemill.registry import aliases, files, models, registered
 from tidemill.tracking import Pair
 
 MODELS, VERSIONS = "/api/2.0/mlflow/registered-models", "/api/2.0/mlflow/model-versions"
@@ -103,12 +103,12 @@ def _create_model(ledger: Ledger, ask: Create) -> Answer:
 
 
 def _move_stage(ledger: Ledger, ask: Stage) -> Answer:
-    return {VERSION: models.move_stage(ledger, ask.name, ask.version, ask.stage, archive=ask.archive_existing_versions)}
+    return {VERSION: registered.move_stage(ledger, ask.name, ask.version, ask.stage, archive=ask.archive_existing_versions)}
 
 
 def _create_version(ledger: Ledger, ask: CreateVersion) -> Answer:
     given = {"run_link": ask.run_link, "description": ask.description, "model_id": ask.model_id, "who": ask.user_id}
-    return {VERSION: models.create_version(ledger, ask.name, ask.source, run_id=ask.run_id, tags=ask.tags, **given)}
+    return {VERSION: registered.create_version(ledger, ask.name, ask.source, run_id=ask.run_id, tags=ask.tags, **given)}
 
 
 def _search_models(ledger: Ledger, ask: Search) -> Answer:
@@ -117,12 +117,12 @@ def _search_models(ledger: Ledger, ask: Search) -> Answer:
 
 
 def _search_versions(ledger: Ledger, ask: Search) -> Answer:
-    found = models.search_versions(ledger, ask.filter, order_by=ask.order_by, max_results=ask.max_results, page_token=ask.page_token)
+    found = registered.search_versions(ledger, ask.filter, order_by=ask.order_by, max_results=ask.max_results, page_token=ask.page_token)
     return _page("model_versions", *found)
 
 
 def _latest(ledger: Ledger, ask: Latest) -> Answer:
-    return _page("model_versions", models.latest_versions(ledger, ask.name, ask.stages), None)
+    return _page("model_versions", registered.latest_versions(ledger, ask.name, ask.stages), None)
 
 
 _NAME, _BOTH = ("name",), ("name", "version")
@@ -137,16 +137,16 @@ CALLS = [
     Call("GET", f"{MODELS}/get-latest-versions", Latest, _latest, _NAME, "read"),
     Call("POST", f"{MODELS}/set-tag", Tag, answer(models.set_model_tag, "name", "pair"), (*_NAME, "key")),
     Call("DELETE", f"{MODELS}/delete-tag", Tag, answer(models.delete_model_tag, "name", "key"), (*_NAME, "key")),
-    Call("POST", f"{MODELS}/alias", Alias, answer(models.set_alias, "name", "alias", "version"), (*_BOTH, "alias")),
-    Call("DELETE", f"{MODELS}/alias", Alias, answer(models.delete_alias, "name", "alias"), (*_NAME, "alias")),
-    Call("GET", f"{MODELS}/alias", Alias, answer(models.version_by_alias, "name", "alias", tell=VERSION), (*_NAME, "alias"), "read"),
+    Call("POST", f"{MODELS}/alias", Alias, answer(aliases.set_alias, "name", "alias", "version"), (*_BOTH, "alias")),
+    Call("DELETE", f"{MODELS}/alias", Alias, answer(aliases.delete_alias, "name", "alias"), (*_NAME, "alias")),
+    Call("GET", f"{MODELS}/alias", Alias, answer(aliases.version_by_alias, "name", "alias", tell=VERSION), (*_NAME, "alias"), "read"),
     Call("POST", f"{VERSIONS}/create", CreateVersion, _create_version, (*_NAME, "source")),
-    Call("PATCH", f"{VERSIONS}/update", UpdateVersion, answer(models.update_version, *_BOTH, "description", tell=VERSION), _BOTH),
+    Call("PATCH", f"{VERSIONS}/update", UpdateVersion, answer(registered.update_version, *_BOTH, "description", tell=VERSION), _BOTH),
     Call("POST", f"{VERSIONS}/transition-stage", Stage, _move_stage, (*_BOTH, "stage")),
-    Call("DELETE", f"{VERSIONS}/delete", Version, answer(models.delete_version, *_BOTH), _BOTH),
-    Call("GET", f"{VERSIONS}/get", Version, answer(models.get_version, *_BOTH, tell=VERSION), _BOTH, "read"),
+    Call("DELETE", f"{VERSIONS}/delete", Version, answer(registered.delete_version, *_BOTH), _BOTH),
+    Call("GET", f"{VERSIONS}/get", Version, answer(registered.get_version, *_BOTH, tell=VERSION), _BOTH, "read"),
     Call("GET", f"{VERSIONS}/search", Search, _search_versions, (), "read", slow=True),
-    Call("GET", f"{VERSIONS}/get-download-uri", Version, answer(models.download_uri, *_BOTH, tell="artifact_uri"), _BOTH, "read"),
-    Call("POST", f"{VERSIONS}/set-tag", VersionTag, answer(models.set_version_tag, *_BOTH, "pair"), (*_BOTH, "key")),
-    Call("DELETE", f"{VERSIONS}/delete-tag", VersionTag, answer(models.delete_version_tag, *_BOTH, "key"), (*_BOTH, "key")),
+    Call("GET", f"{VERSIONS}/get-download-uri", Version, answer(files.download_uri, *_BOTH, tell="artifact_uri"), _BOTH, "read", slow=True),
+    Call("POST", f"{VERSIONS}/set-tag", VersionTag, answer(registered.set_version_tag, *_BOTH, "pair"), (*_BOTH, "key")),
+    Call("DELETE", f"{VERSIONS}/delete-tag", VersionTag, answer(registered.delete_version_tag, *_BOTH, "key"), (*_BOTH, "key")),
 ]
