@@ -13,7 +13,7 @@ from tidemill.core import DAY, DefinitionError, GateResult, Refused, Verdict, in
 from tidemill.data import Prediction, find_predictions, segments
 from tidemill.evaluation import Evidence, Gate
 from tidemill.ledger import Branch
-from tidemill.loop import Every, Passed, RetrainPolicy, State
+from tidemill.loop import Every, Passed, QualityDrop, RetrainPolicy, State
 from tidemill.serving import Canary
 from tidemill.training import Params, TrainingSet, model
 from toy import ZONE, Toy, with_deployment
@@ -140,6 +140,16 @@ def test_a_later_candidate_may_try_again_after_a_rollback(toy: Toy) -> None:
     assert numbers == list(range(1, len(numbers) + 1)), "no number is given twice"
 
 
+def test_what_a_bad_canary_answers_is_not_charged_to_the_champion(toy: Toy) -> None:
+    policy, _ = bad_canary(toy)
+    drop = replace(policy, on=(*policy.on, QualityDrop("log_loss", by=0.03)), monitor=replace(policy.monitor, drift=None))
+    branch = toy.replay(drop, end="2024-04-01")
+    assert "rolled back" in toy.kinds(branch), "one canary in between was bad"
+    assert "quality drop" not in toy.kinds(branch)
+    losses = [one.evidence["quality"]["log_loss"] for one in toy.decisions(branch, "watched")]
+    assert max(losses) < 0.6, "the world does not change in March"
+
+
 # ── people ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -223,6 +233,19 @@ def test_what_the_gateway_answered_is_what_is_counted(toy: Toy) -> None:
     ((_, segment),) = segments(toy.ledger, first.branch, "late")
     assert len(segment.at) == len(rows)
     assert segment.shadows["champion"][1][0] not in (0.1, 0.9), "what the champion says of it is kept beside it"
+
+
+@pytest.mark.parametrize(("version", "rung", "counts"), [("trees/1", "champion", True), ("", "constant", False)])
+def test_the_monitor_counts_the_answers_of_the_champion_alone(toy: Toy, version: str, rung: str, counts: bool) -> None:
+    first = live_pass(toy, toy.policy, "2024-03-01")
+    examples = toy.built.examples
+    rows = np.flatnonzero((examples.at >= toy.at("2024-03-01")) & (examples.at < toy.at("2024-03-05")))
+    told = [
+        Prediction(first.branch, "late", examples.requests.keys[row].decode(), int(examples.at[row]), 0.99, version, rung) for row in rows
+    ]
+    loop.run_once(toy.ledger, toy.built, toy.policy, toy.at("2024-03-05"), ZONE, lambda _: told)
+    watched = [one for one in live_pass(toy, toy.policy, "2024-03-07").decisions if one.kind == "watched"]
+    assert (watched[0].evidence["quality"]["log_loss"] > 1) is counts, "0.99 for all is bad; but only who said it answers for it"
 
 
 def test_a_changed_definition_calls_for_a_candidate_and_says_what_changed(toy: Toy) -> None:

@@ -201,10 +201,10 @@ class Loop:
         return found
 
     def _watch(self, state: State, start: int, end: int, now: int) -> Watched:
-        """Look at one window, as far as the champion served it and did not learn from it."""
+        """Look at one window of the champion's answers, as far as it served it and did not learn from it."""
         rows = self.world.rows(max(start, state.champion.since, state.champion.until), end)
-        rows = rows[self.world.known(rows, now) & ~np.isnan(self.world.served[rows])]  # one that came late was not answered
-        label, served, days = self.world.examples.label[rows], self.world.served[rows], self.world.days[rows]
+        rows = rows[self.world.known(rows, now) & ~np.isnan(self.world.champion[rows])]  # one that came late was not answered
+        label, served, days = self.world.examples.label[rows], self.world.champion[rows], self.world.days[rows]
         drift, alert = self._drift(state, start, end, now)
         alerts: list[Alert | None] = [alert]
         for name in self.policy.monitor.quality:

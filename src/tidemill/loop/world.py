@@ -37,6 +37,7 @@ class _By:
 class World:
     """The examples of a task on one branch, and the scores (n,) that versions gave so far, NaN where none.
 
+    `champion`: what the champion of each request's time answered; where another version or a fallback answered, what it says of it.
     `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about, it is that answer which
     counts. `rung` names what answers the rest.
     """
@@ -49,7 +50,6 @@ class World:
     maturity: float
     told: Sequence[Prediction] = ()
     rung: str = "champion"
-    served: Floats = field(init=False)
     champion: Floats = field(init=False)
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)
@@ -59,7 +59,7 @@ class World:
 
     def __post_init__(self) -> None:
         rows = len(self.examples.at)
-        self.served, self.champion, self.frozen, self.candidate = (np.full(rows, np.nan) for _ in range(4))
+        self.champion, self.frozen, self.candidate = (np.full(rows, np.nan) for _ in range(3))
         self.days = local_days(self.examples.requests.event, self.timezone)
 
     # ── rows and scores ─────────────────────────────────────────────────────────────────────────────────────────
@@ -112,8 +112,8 @@ class World:
         scores = {digest: self.score(digest, rows) for digest in {champion, candidate, frozen} - {""}}
         sticky_by = self.deployment.rollout.sticky_by if self.deployment.rollout else ""
         chosen = to_challenger(route, self.sticky(sticky_by, rows)) if route.weight > 0 else np.zeros(len(rows), dtype=bool)
-        self.served[rows] = np.where(chosen, scores.get(candidate, scores[champion]), scores[champion])
-        self.champion[rows], self.frozen[rows] = scores[champion], scores[frozen]
+        given = np.where(chosen, scores.get(candidate, scores[champion]), scores[champion])
+        self.frozen[rows] = scores[frozen]
         shadows = {"champion": (route.champion, scores[champion]), "frozen": ("", scores[frozen])}
         if candidate:
             self.candidate[rows] = scores[candidate]
@@ -122,9 +122,11 @@ class World:
         by = _By(list(versions), [self.rung], chosen.astype(np.int32), np.zeros(len(rows), np.int32))
         keys, at = self.examples.requests.keys[rows], self.examples.requests.at[rows]
         for row, answer in self._told_of(rows):
-            self.served[row], at[row - rows[0]] = answer.probability, answer.at
+            given[row - rows[0]], at[row - rows[0]] = answer.probability, answer.at
             by.set(row - int(rows[0]), answer)
-        return Predictions(keys, at, self.served[rows], by.version, tuple(by.versions), by.rung, tuple(by.rungs), shadows)
+        answers = Predictions(keys, at, given, by.version, tuple(by.versions), by.rung, tuple(by.rungs), shadows)
+        self.champion[rows] = _of_champion(answers)
+        return answers
 
     def _told_of(self, rows: Ints) -> list[tuple[int, Prediction]]:
         """Those of these rows, which follow each other, that the gateway has answered."""
@@ -133,7 +135,7 @@ class World:
         return [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
 
     def recall(self, count: int, candidate: str) -> None:
-        """Take back what the first `count` segments of the log hold: the answers, and the champion's, the frozen and a candidate's scores.
+        """Take back what the first `count` segments of the log hold: the champion's, the frozen and a candidate's scores.
 
         Requests are found by their keys: new data may have come between since they were answered.
         """
@@ -142,8 +144,7 @@ class World:
                 continue
             rows = self._rows_of(segment.keys)
             there = rows >= 0
-            self.served[rows[there]] = segment.probability[there]
-            self.champion[rows[there]] = segment.shadows["champion"][1][there]
+            self.champion[rows[there]] = _of_champion(segment)[there]
             self.frozen[rows[there]] = segment.shadows["frozen"][1][there]
             if candidate and segment.shadows.get("candidate", ("",))[0] == candidate:
                 self.candidate[rows[there]] = segment.shadows["candidate"][1][there]
@@ -210,3 +211,9 @@ class World:
     def days_since(self, start: int, end: int, rows: Ints) -> Ints:
         """Days of rows counted from `start`; the odd hour of a day on which clocks change belongs to the last day before `end`."""
         return np.minimum((self.examples.at[rows] - start) // DAY, max((end - start + HOUR) // DAY - 1, 0))
+
+
+def _of_champion(answers: Predictions) -> Floats:
+    """What the champion answered, and beside other versions' answers what it says: they are not charged to it."""
+    label, scores = answers.shadows["champion"]
+    return np.where(np.array(answers.versions)[answers.version] == label, answers.probability, scores)
