@@ -5,6 +5,7 @@ from tidemill.tracking.filters import REGISTERED, VERSIONS, Comparison, Order, p
 from tidemill.tracking.limits import page_size
 from tidemill.tracking.metrics import read_token, write_token
 from tidemill.tracking.run import Run, prepare, track
+from tidemill.tracking.runs import get_run
 from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.tables import tables
 from tidemill.tracking.values import Pair, Value
@@ -25,6 +26,7 @@ __all__ = [
     "files_of_model",
     "files_of_run",
     "find_file",
+    "get_run",
     "list_files",
     "page_size",
     "parse",
