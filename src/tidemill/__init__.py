@@ -50,6 +50,7 @@ _PUBLIC = {
     "QualityDrop": "loop",
     "RetrainPolicy": "loop",
     "open": "session",
+    "run": "tracking",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 – the table above is the one list of public names
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from tidemill.serving import Deployment as Deployment
     from tidemill.serving import PreviousVersion as PreviousVersion
     from tidemill.session import open as open
+    from tidemill.tracking import run as run
     from tidemill.training import Label as Label
     from tidemill.training import Params as Params
     from tidemill.training import Task as Task

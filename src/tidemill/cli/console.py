@@ -14,6 +14,7 @@ from rich.tree import Tree
 from tidemill.pipelines import Report
 
 out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -6,16 +6,12 @@ from rich.markup import escape
 
 from tidemill import project
 from tidemill.cli.console import out, print_json
-from tidemill.project import FILE
-from tidemill.store import store_error
 from tidemill.web import serve_tracking
 
 
 def server(home: Path, host: str, port: int, *, as_json: bool) -> None:
     """Serve until Ctrl-C; print the address, or an object with it. A folder that is not there becomes a project."""
-    if not (home / FILE).exists():
-        _make(home)
-    ledger = project.find(home).ledger()
+    ledger = project.ensure(home).ledger()
 
     def ready(url: str) -> None:
         if as_json:
@@ -42,12 +38,3 @@ def migrate(folder: str, *, as_json: bool) -> None:
     else:
         before = f"format {records.found} → " if records.found else "new, format "
         out.print(f"{before}{records.format}: {escape(records.where)}")
-
-
-def _make(home: Path) -> None:
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        name = home.resolve().name.replace("\\", "/").replace('"', "'")
-        (home / FILE).write_text(f'[project]\nname = "{name}"\n', encoding="utf-8")
-    except OSError as error:
-        raise store_error(error, str(home)) from error

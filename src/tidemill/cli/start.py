@@ -11,7 +11,7 @@ from tidemill import loop, project
 from tidemill.cli.console import Steps, out, print_json
 from tidemill.core import Event, Refused, UnknownName, show
 from tidemill.data import stale
-from tidemill.ledger import Branch, Ledger
+from tidemill.ledger import Branch, Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
 from tidemill.project import Project
 from tidemill.serving import find_answers
@@ -125,9 +125,9 @@ def approve(folder: str, version: str, who: str, why: str) -> None:
         if version not in found:
             hint = "`tidemill run` says which version needs it"
             raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint=hint)
-        user = project.user()
+        name = user()
         with ledger.records.begin() as connection:
-            told: dict[str, Any] = {"who": who or user, "why": why or "approved", "evidence": {"user": user}}
+            told: dict[str, Any] = {"who": who or name, "why": why or "approved", "evidence": {"user": name}}
             ledger.decide(connection, found[version], at=now(), kind=Event.APPROVED, subject=version, **told)
     out.print(f"{who or user} approved {version}; `tidemill run` goes on")
 

@@ -1,9 +1,18 @@
 """The record of all artifacts, executions, lineage edges, aliases, decisions and branches; the content cache `once`."""
 
-from tidemill.ledger.code import Code, code_of, environment, own_code
-from tidemill.ledger.ledger import Ledger, told
-from tidemill.ledger.lineage import Node, lineage
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tidemill.ledger.code import Code, code_of, environment, own_code, user
 from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution, Made, Once
+
+if TYPE_CHECKING:
+    from tidemill.ledger.ledger import Ledger as Ledger
+    from tidemill.ledger.ledger import told as told
+    from tidemill.ledger.lineage import Node as Node
+    from tidemill.ledger.lineage import lineage as lineage
+
+_WITH_SQL = {"Ledger": "ledger", "told": "ledger", "Node": "lineage", "lineage": "lineage"}  # a training that logs needs no database
 
 __all__ = [
     "Artifact",
@@ -21,4 +30,13 @@ __all__ = [
     "lineage",
     "own_code",
     "told",
+    "user",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WITH_SQL:
+        raise AttributeError(f"module 'tidemill.ledger' has no attribute {name!r}")
+    value = getattr(import_module(f"tidemill.ledger.{_WITH_SQL[name]}"), name)
+    globals()[name] = value
+    return value

@@ -6,7 +6,9 @@ these; and what only running shows: names made up at run time, files read inside
 """
 
 import hashlib
+import os
 import platform
+import pwd
 import re
 import sys
 from collections.abc import Callable
@@ -63,5 +65,20 @@ def _machine() -> str:
 @cache
 def environment() -> dict[str, Any]:
     """Python, machine kind, and every installed distribution with its version."""
-    lock = sorted({f"{d.metadata['Name'].lower()}=={d.version}" for d in metadata.distributions() if d.metadata["Name"]})
+    lock = sorted({line for line in map(_pinned, metadata.distributions()) if line})
     return {"python": platform.python_version(), "machine": _machine(), "lock": lock}
+
+
+def _pinned(installed: metadata.Distribution) -> str:
+    """`name==version`. Of the metadata only the head is read: parsing it all, as a mail, takes ten times longer."""
+    text = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
+    found = dict(re.findall(r"^(Name|Version): *(\S+)", text.partition("\n\n")[0], re.MULTILINE))
+    return f"{found['Name'].lower()}=={found['Version']}" if len(found) == 2 else ""
+
+
+def user() -> str:
+    """Who runs this for the operating system, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container, perhaps
+        return str(os.getuid())

@@ -5,8 +5,6 @@ collected by the generic type in `core`, named by kind and name.
 """
 
 import importlib.util
-import os
-import pwd
 import re
 import sys
 import time
@@ -23,8 +21,8 @@ from typing import TypeVar
 
 from tidemill.core import Damaged, Declaration, DefinitionError, TidemillError, UnknownName, version_of, walk
 from tidemill.ledger import Ledger
-from tidemill.project.settings import Settings, read_settings
-from tidemill.store import FolderBlobs, Records, holder, writer
+from tidemill.project.settings import FILE, Settings, read_settings
+from tidemill.store import FolderBlobs, Records, holder, store_error, writer
 
 D = TypeVar("D", bound=Declaration)
 
@@ -32,14 +30,6 @@ D = TypeVar("D", bound=Declaration)
 def now() -> int:
     """The wall clock in microseconds UTC."""
     return time.time_ns() // 1000
-
-
-def user() -> str:
-    """Who runs this for the operating system, whatever the environment says."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container, perhaps
-        return str(os.getuid())
 
 
 @dataclass(frozen=True)
@@ -139,6 +129,18 @@ class Project:
 def find(folder: Path | str = ".") -> Project:
     """The project in a folder, its files not imported yet; raises MissingFile and DefinitionError for the settings."""
     return Project(read_settings(Path(folder)))
+
+
+def ensure(folder: Path) -> Project:
+    """The project in a folder, made where there is none; raises StoreError when the disk refuses."""
+    if not (folder / FILE).exists():
+        name = folder.resolve().name.replace("\\", "/").replace('"', "'")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FILE).write_text(f'[project]\nname = "{name}"\n', encoding="utf-8")
+        except OSError as error:
+            raise store_error(error, str(folder)) from error
+    return find(folder)
 
 
 def load(folder: Path | str = ".") -> Project:

@@ -1,8 +1,7 @@
 """Aliases of registered models: labels of clients, and those that a deployment follows, which no client moves."""
 
 from tidemill.core import DataError
-from tidemill.ledger import Ledger
-from tidemill.project import user
+from tidemill.ledger import Ledger, user
 from tidemill.registry.names import aliases_of, must_exist, touch
 from tidemill.registry.of_loop import Found, all_versions, looped, owner_of, refuse_followed
 from tidemill.registry.registered import get_version, one_version

@@ -1,41 +1,104 @@
-"""Experiments, runs and what they log. Comes in: log calls, ours and those of MLflow's clients. Goes out: runs, histories, searches."""
+"""Experiments, runs and what they log. Comes in: log calls, ours and those of MLflow's clients. Goes out: runs, histories, searches.
 
-from tidemill.tracking.artifacts import check_path, delete_files, files_of_model, files_of_run, find_file, list_files, place_of, put_file
-from tidemill.tracking.filters import REGISTERED, VERSIONS, Comparison, Order, parse, parse_order
-from tidemill.tracking.limits import page_size
-from tidemill.tracking.metrics import read_token, write_token
-from tidemill.tracking.run import Run, prepare, track
-from tidemill.tracking.runs import get_run
-from tidemill.tracking.search import Sql, all_of, compare
-from tidemill.tracking.tables import tables
-from tidemill.tracking.values import Pair, Value
+What needs the database is loaded on first use: a training that logs does not wait for it.
+"""
 
-__all__ = [
-    "REGISTERED",
-    "VERSIONS",
-    "Comparison",
-    "Order",
-    "Pair",
-    "Run",
-    "Sql",
-    "Value",
-    "all_of",
-    "check_path",
-    "compare",
-    "delete_files",
-    "files_of_model",
-    "files_of_run",
-    "find_file",
-    "get_run",
-    "list_files",
-    "page_size",
-    "parse",
-    "parse_order",
-    "place_of",
-    "prepare",
-    "put_file",
-    "read_token",
-    "tables",
-    "track",
-    "write_token",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidemill.tracking.artifacts import check_path as check_path
+    from tidemill.tracking.artifacts import delete_files as delete_files
+    from tidemill.tracking.artifacts import files_of_model as files_of_model
+    from tidemill.tracking.artifacts import files_of_run as files_of_run
+    from tidemill.tracking.artifacts import find_file as find_file
+    from tidemill.tracking.artifacts import list_files as list_files
+    from tidemill.tracking.artifacts import place_of as place_of
+    from tidemill.tracking.artifacts import put_file as put_file
+    from tidemill.tracking.client import ActiveRun as ActiveRun
+    from tidemill.tracking.client import note_input as note_input
+    from tidemill.tracking.client import run as run
+    from tidemill.tracking.filters import REGISTERED as REGISTERED
+    from tidemill.tracking.filters import VERSIONS as VERSIONS
+    from tidemill.tracking.filters import Comparison as Comparison
+    from tidemill.tracking.filters import Order as Order
+    from tidemill.tracking.filters import parse as parse
+    from tidemill.tracking.filters import parse_order as parse_order
+    from tidemill.tracking.intake import Shipment as Shipment
+    from tidemill.tracking.intake import ingest as ingest
+    from tidemill.tracking.limits import page_size as page_size
+    from tidemill.tracking.metrics import read_token as read_token
+    from tidemill.tracking.metrics import write_token as write_token
+    from tidemill.tracking.search import Sql as Sql
+    from tidemill.tracking.search import all_of as all_of
+    from tidemill.tracking.search import compare as compare
+    from tidemill.tracking.segment import is_written as is_written
+    from tidemill.tracking.segment import read_head as read_head
+    from tidemill.tracking.shipping import SEGMENTS as SEGMENTS
+    from tidemill.tracking.shipping import SEGMENTS_KIND as SEGMENTS_KIND
+    from tidemill.tracking.shipping import Shipper as Shipper
+    from tidemill.tracking.shipping import unpack as unpack
+    from tidemill.tracking.spool import destination_of as destination_of
+    from tidemill.tracking.spool import segments as segments
+    from tidemill.tracking.spool import spool_of as spool_of
+    from tidemill.tracking.spool import user_spool as user_spool
+    from tidemill.tracking.step import Run as Run
+    from tidemill.tracking.step import prepare as prepare
+    from tidemill.tracking.step import track as track
+    from tidemill.tracking.tables import tables as tables
+    from tidemill.tracking.values import Pair as Pair
+    from tidemill.tracking.values import Value as Value
+
+_OFFERED = {
+    "destination_of": "spool",
+    "spool_of": "spool",
+    "note_input": "client",
+    "Shipment": "intake",
+    "read_head": "segment",
+    "is_written": "segment",
+    "user_spool": "spool",
+    "segments": "spool",
+    "ingest": "intake",
+    "Shipper": "shipping",
+    "unpack": "shipping",
+    "SEGMENTS_KIND": "shipping",
+    "SEGMENTS": "shipping",
+    "ActiveRun": "client",
+    "Comparison": "filters",
+    "Order": "filters",
+    "Pair": "values",
+    "REGISTERED": "filters",
+    "Run": "step",
+    "Sql": "search",
+    "VERSIONS": "filters",
+    "Value": "values",
+    "all_of": "search",
+    "check_path": "artifacts",
+    "compare": "search",
+    "delete_files": "artifacts",
+    "files_of_model": "artifacts",
+    "files_of_run": "artifacts",
+    "find_file": "artifacts",
+    "list_files": "artifacts",
+    "page_size": "limits",
+    "parse": "filters",
+    "parse_order": "filters",
+    "place_of": "artifacts",
+    "prepare": "step",
+    "put_file": "artifacts",
+    "read_token": "metrics",
+    "run": "client",
+    "tables": "tables",
+    "track": "step",
+    "write_token": "metrics",
+}
+
+__all__ = [*_OFFERED]  # noqa: PLE0604 – the table above is the one list
+
+
+def __getattr__(name: str) -> object:
+    if name not in _OFFERED:
+        raise AttributeError(f"module 'tidemill.tracking' has no attribute {name!r}")
+    value = getattr(import_module(f"tidemill.tracking.{_OFFERED[name]}"), name)
+    globals()[name] = value
+    return value

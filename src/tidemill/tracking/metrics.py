@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from tidemill.core import DataError, UnknownName
@@ -36,7 +36,7 @@ def names_of(sql: Driver, records: Records, names: Iterable[str]) -> dict[str, i
 
 def remember(records: Records, names: dict[str, int]) -> None:
     """Keep numbers of names that are committed."""
-    _NAMES[records].update(names)
+    _NAMES.setdefault(records, {}).update(names)
 
 
 def put_metrics(sql: Driver, records: Records, run: int, experiment: int, points: Sequence[Point]) -> dict[str, int]:
@@ -49,6 +49,27 @@ def put_metrics(sql: Driver, records: Records, run: int, experiment: int, points
         if key not in newest or one >= newest[key]:
             newest[key] = one
     sql.many(_LATEST, [(run, names[key], experiment, value, nan, step, at) for key, (step, at, value, nan) in newest.items()])
+    return names
+
+
+def put_points(
+    sql: Driver, records: Records, run: int, experiment: int, called: Mapping[int, str], points: Sequence[tuple[int, int, int, float]]
+) -> dict[str, int]:
+    """Append many values of a run, each (number of its name, µs since 1970, step, value); returns the names' numbers, for `remember`."""
+    names = names_of(sql, records, {called[number] for number in {point[0] for point in points}})
+    own = {number: names[name] for number, name in called.items() if name in names}
+    rows = [
+        (run, own[n], at // 1000, step, value, 0) if value == value else (run, own[n], at // 1000, step, 0.0, 1)
+        for n, at, step, value in points
+    ]
+    newest: dict[int, tuple[int, int, float, int]] = {}
+    for _, name, at, step, value, nan in rows:
+        one = (step, at, value, nan)
+        if name not in newest or one >= newest[name]:
+            newest[name] = one
+    rows.sort()  # as the table lies: three times faster than as they came
+    sql.many(_PUT, rows)
+    sql.many(_LATEST, [(run, name, experiment, value, nan, step, at) for name, (step, at, value, nan) in newest.items()])
     return names
 
 

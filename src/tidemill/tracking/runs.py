@@ -43,6 +43,11 @@ _PUT_PARAM = "INSERT INTO param (run, key, value) VALUES (?, ?, ?) ON CONFLICT D
 _PUT_TAG = "INSERT INTO tag (run, key, value) VALUES (?, ?, ?) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value"
 
 
+def some_name() -> str:
+    """A name for a run that was given none."""
+    return f"{secrets.choice(QUALITIES)}-{secrets.choice(THINGS)}-{secrets.randbelow(1000)}"
+
+
 def create_run(
     ledger: Ledger, experiment_id: str, *, name: str = "", who: str = "", started_at: int | None = None, tags: Sequence[Pair] = ()
 ) -> Run:
@@ -53,7 +58,7 @@ def create_run(
             f"Both 'run_name' argument and '{NAME}' tag are specified, but with different values "
             f"(run_name='{name}', {NAME}='{pairs[NAME]}')."
         )
-    pairs[NAME] = name = name or pairs.get(NAME) or f"{secrets.choice(QUALITIES)}-{secrets.choice(THINGS)}-{secrets.randbelow(1000)}"
+    pairs[NAME] = name = name or pairs.get(NAME) or some_name()
     uid, start = uuid.uuid4().hex, started_at if started_at is not None else ledger.wall() // 1000
     with ledger.records.transaction() as sql:
         number = number_of(sql, experiment_id)
@@ -194,10 +199,11 @@ def set_tag(ledger: Ledger, run_id: str, one: Pair) -> None:
     """Set a tag; `mlflow.runName` is the run's name too."""
     with ledger.records.transaction() as sql:
         run, _ = active(sql, run_id)
-        _put_tags(sql, run, [check_tag(one)])
+        put_tags(sql, run, [check_tag(one)])
 
 
-def _put_tags(sql: Driver, run: int, pairs: Sequence[tuple[str, str]]) -> None:
+def put_tags(sql: Driver, run: int, pairs: Sequence[tuple[str, str]]) -> None:
+    """Set tags that were checked; `mlflow.runName` is the run's name too."""
     sql.many(_PUT_TAG, [(run, key, value) for key, value in pairs])
     for key, value in pairs:
         if key == NAME:
@@ -221,7 +227,7 @@ def log_batch(ledger: Ledger, run_id: str, metrics: Sequence[Metric], params: Se
     with ledger.records.transaction() as sql:
         run, experiment = active(sql, run_id)
         _put_params(sql, run_id, run, own)
-        _put_tags(sql, run, marks)
+        put_tags(sql, run, marks)
         names = put_metrics(sql, ledger.records, run, experiment, points)
         put_model_metrics(sql, run_id, [one for one in metrics if one.model_id])
     remember(ledger.records, names)
@@ -256,7 +262,7 @@ def update_run(ledger: Ledger, run_id: str, *, status: str = "", ended_at: int |
             assert before is not None
             ledger.end_execution(sql, run, STATUS[status] if status else before[0], None if ended_at is None else ended_at * 1000)
         if name:
-            _put_tags(sql, run, [(NAME, name)])
+            put_tags(sql, run, [(NAME, name)])
         return _info(sql.all(f"SELECT {COLUMNS} WHERE r.execution = ?", (run,))[0][1:])
 
 
@@ -284,24 +290,29 @@ def log_inputs(ledger: Ledger, run_id: str, datasets: Sequence[DatasetInput], mo
     with ledger.records.transaction() as sql:
         run, experiment = active(sql, run_id)
         for one in datasets:
-            if one.dataset is None or not one.dataset.name:
-                raise DataError("Dataset input must have a dataset associated with it.")
-            found = one.dataset
-            columns = (experiment, found.name, found.digest, found.source_type, found.source, found.schema, found.profile)
-            sql.run(
-                "INSERT INTO run_dataset (experiment, name, digest, source_type, source, schema, profile) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
-                columns,
-            )
-            row = sql.one("SELECT id FROM run_dataset WHERE experiment = ? AND name = ? AND digest = ?", columns[:3])
-            assert row is not None
-            tags = one.tags or []
-            context = next((tag.value or "" for tag in tags if tag.key == "mlflow.data.context"), "")
-            sql.run(
-                "INSERT INTO run_input (run, dataset, tags, context) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (run, row[0], msgspec.json.encode(tags).decode(), context),
-            )
+            put_input(sql, run, experiment, one)
         _put_models(sql, run, "input", models)
+
+
+def put_input(sql: Driver, run: int, experiment: int, one: DatasetInput) -> None:
+    """Write down a dataset that a run read; raises DataError for one without a name."""
+    if one.dataset is None or not one.dataset.name:
+        raise DataError("Dataset input must have a dataset associated with it.")
+    found = one.dataset
+    columns = (experiment, found.name, found.digest, found.source_type, found.source, found.schema, found.profile)
+    sql.run(
+        "INSERT INTO run_dataset (experiment, name, digest, source_type, source, schema, profile) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        columns,
+    )
+    row = sql.one("SELECT id FROM run_dataset WHERE experiment = ? AND name = ? AND digest = ?", columns[:3])
+    assert row is not None
+    tags = one.tags or []
+    context = next((tag.value or "" for tag in tags if tag.key == "mlflow.data.context"), "")
+    sql.run(
+        "INSERT INTO run_input (run, dataset, tags, context) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (run, row[0], msgspec.json.encode(tags).decode(), context),
+    )
 
 
 def log_outputs(ledger: Ledger, run_id: str, models: Sequence[ModelRef]) -> None:

@@ -75,6 +75,14 @@ latest = Table(
 )
 Index("latest_by_value", latest.c.experiment, latest.c.name, latest.c.nan, latest.c.value, latest.c.run)
 
+segment = Table(
+    "segment",  # what native clients ship: how many bytes of each segment are here
+    tables,
+    Column("id", Text, primary_key=True),
+    Column("run", Integer, nullable=False),
+    Column("shipped", BigInteger, nullable=False),
+)
+
 dataset = Table(
     "run_dataset",
     tables,

@@ -9,6 +9,7 @@ from tidemill.registry import web as registry_web
 from tidemill.tracking import web as tracking_web
 from tidemill.web.files import Files
 from tidemill.web.protocol import App, Protocol, Receive, Scope, Send, respond
+from tidemill.web.segments import Segments
 from tidemill.web.server import run_server
 
 MLFLOW = "3.3.2"  # what /version tells: from 3.4 on, clients would send spans by OTLP, which is not served
@@ -37,7 +38,7 @@ def tracking_app(ledger: Ledger, otherwise: App | None = None) -> App:
         else:
             await respond(send, 200, found[0], found[1])
 
-    return Files(ledger, Protocol(ledger, calls, plain))
+    return Files(ledger, Segments(ledger, Protocol(ledger, calls, plain)))
 
 
 def serve_tracking(ledger: Ledger, host: str, port: int, *, ready: Callable[[str], None]) -> None:
