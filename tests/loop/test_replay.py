@@ -13,7 +13,7 @@ from tidemill.core import DAY, DefinitionError, Refused, instant
 from tidemill.data import segments
 from tidemill.evaluation import gates
 from tidemill.ledger import Branch
-from tidemill.loop import Age, Every, Never, Progress, State
+from tidemill.loop import Age, Every, Never, Progress, QualityDrop, State
 from toy import CHANGE, Toy, make_rows, open_toy, with_deployment, write_project
 
 Replayed = tuple[Toy, Branch]
@@ -199,6 +199,28 @@ def test_a_first_model_that_fails_its_gates_does_not_serve(toy: Toy) -> None:
     assert toy.ledger.alias(branch.id, "late", "champion") is None
     (told,) = toy.decisions(branch)
     assert (told.kind, told.subject, told.why.split(":")[0]) == ("gate refused", "trees/1", "calibration")
+
+
+def test_the_same_refusal_is_written_down_once(toy: Toy) -> None:
+    strict = with_deployment(toy.policy, gates=[gates.calibration(max_ece=1e-9)])
+    for _ in range(3):
+        with pytest.raises(Refused):
+            toy.replay(strict)
+    assert toy.kinds(toy.job(strict).branch(toy.ledger)) == ["gate refused"]
+
+
+def test_a_metric_that_only_a_trigger_names_is_tested(toy: Toy) -> None:
+    """The monitor writes down another one."""
+    monitor = replace(toy.policy.monitor, quality=["roc_auc"], drift=None)
+    branch = toy.replay(replace(toy.policy, on=(QualityDrop("log_loss", by=0.03),), monitor=monitor), end="2024-04-20")
+    assert {"quality drop", "retrained"} <= set(toy.kinds(branch))
+    assert all("log_loss" not in one.evidence["quality"] for one in toy.decisions(branch, "watched"))
+
+
+def test_a_trigger_that_could_never_fire_is_refused(toy: Toy) -> None:
+    with pytest.raises(DefinitionError, match=r"DriftFound\(\) never fires: the monitor tests no drift") as error:
+        toy.replay(replace(toy.policy, monitor=replace(toy.policy.monitor, drift=None)))
+    assert "parcels.py" in error.value.where
 
 
 def test_cohorts_of_the_last_days_are_shown_as_open(toy: Toy) -> None:

@@ -14,7 +14,7 @@ def result() -> dict[str, Any]:
             "rows": 27_564,
             "requests": 28_330,
             "resolved": 0.9996,
-            "share_late": 0.279,
+            "share_positive": 0.279,
             "frozen": {"roc_auc": 0.713, "log_loss": 0.546, "calibration_error": 0.019},
             "loop": {"roc_auc": 0.758, "log_loss": 0.527, "calibration_error": 0.042},
         }
@@ -33,7 +33,7 @@ def result() -> dict[str, Any]:
         ],
         "cost": {"trainings": 10, "row_rounds": 268_694_850, "predictions": 255_987},
         "champion": "m/2",
-        "daily": [{"day": first + at, "frozen": 0.5, "loop": 0.4 + at / 1000, "share_late": 0.2} for at in range(61)],
+        "daily": [{"day": first + at, "frozen": 0.5, "loop": 0.4 + at / 1000, "share_positive": 0.2} for at in range(61)],
         "calibration": {"frozen": [[0.2, 0.3, 100], [0.6, 0.8, 100]], "loop": [[0.2, 0.2, 100], [0.6, 0.6, 100]]},
         "maturity": {"days": 61, "mature": 60},
     }

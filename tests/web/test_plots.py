@@ -64,7 +64,7 @@ def test_the_smoothed_line_is_a_mean_of_seven_days() -> None:
 
 
 def test_no_line_is_drawn_over_days_without_rows() -> None:
-    daily = [{"day": DAY + at, "frozen": 0.5, "loop": 0.4, "share_late": 0.2} for at in (0, 1, 20, 21)]
+    daily = [{"day": DAY + at, "frozen": 0.5, "loop": 0.4, "share_positive": 0.2} for at in (0, 1, 20, 21)]
     svg = plots.loss_plot(daily, (DAY, DAY + 22), "late", 900)
     (line,) = marks(svg, "line loop")
     assert str(line.get("d")).count("M") == 2
@@ -72,7 +72,7 @@ def test_no_line_is_drawn_over_days_without_rows() -> None:
 
 
 def test_log_loss_without_shares_has_no_bars() -> None:
-    daily = [{"day": DAY, "frozen": 0.5, "loop": 0.4, "share_late": None}]
+    daily = [{"day": DAY, "frozen": 0.5, "loop": 0.4, "share_positive": None}]
     assert not marks(plots.loss_plot(daily, (DAY, DAY + 1), "late", 900), "shade")
 
 

@@ -104,7 +104,7 @@ def test_an_empty_result_says_that_there_is_nothing() -> None:
 
 def test_one_month_without_labels() -> None:
     nothing = dict.fromkeys(("roc_auc", "log_loss", "calibration_error"))
-    row = {"month": "2013-04", "rows": 0, "requests": 12, "resolved": 0.0, "share_late": None, "frozen": nothing, "loop": nothing}
+    row = {"month": "2013-04", "rows": 0, "requests": 12, "resolved": 0.0, "share_positive": None, "frozen": nothing, "loop": nothing}
     page = report({"months": [row], "mean": {"frozen": nothing, "loop": nothing}, "gain": {}, "events": [], "daily": []})
     assert not page.wrong
     assert "No month has a ROC AUC" in page.text

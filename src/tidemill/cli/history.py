@@ -94,7 +94,7 @@ def months_table(months: list[dict[str, Any]], positive: str, mean: dict[str, An
         table.add_column("\nloop", justify="right")
     for month in months:
         resolved = "" if month["resolved"] >= 0.995 else f" [dim]({month['resolved']:.0%} known)[/]"
-        table.add_row(month["month"] + resolved, f"{month['rows']:,}", figure(month["share_late"]), *_pairs(month))
+        table.add_row(month["month"] + resolved, f"{month['rows']:,}", figure(month["share_positive"]), *_pairs(month))
     if mean and months:
         table.add_section()
         table.add_row("mean", f"{sum(month['rows'] for month in months):,}", "", *_pairs(mean))
@@ -208,3 +208,4 @@ def _print_comparison(found: dict[str, Any], comparison: PolicyComparison) -> No
     out.print(f"\nchosen   {found['chosen']['model']}, {found['chosen']['policy']}: {found['rule']}")
     interval = f"95 % interval {loss['low']:+.4f} to {loss['high']:+.4f}"
     out.print(f"regret   {loss['estimate']:+.4f} log loss ({interval}) on {spans[1]} against {best['model']}, {best['policy']}")
+    out.print("[dim]         the best is the one that came out best on those same days, so the regret and its interval lean upwards[/]")

@@ -10,7 +10,7 @@ from tidemill.ledger import Branch, Decision, Ledger, told
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import RetrainPolicy
 from tidemill.loop.mend import mend
-from tidemill.loop.replay import Replay, check
+from tidemill.loop.replay import Replay, check, read_state
 from tidemill.loop.state import Admit, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
 from tidemill.loop.world import World
@@ -45,7 +45,7 @@ def run_once(
 def _pass(loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[State, str]:
     if not branch.state:
         return loop.begin(now), "there was no champion"
-    state = State.of(branch.state)
+    state = read_state(loop.world.ledger, branch)
     mend(loop.world.ledger, branch.id, loop.world.deployment.model, loop.world.examples, state)
     loop.world.recall(state.segments, state.candidate.version.label if state.candidate else "")
     changed = _changed(branch.parts, parts)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill.core import DefinitionError, definition, midnights, moment, show
+from tidemill.core import DefinitionError, canonical, definition, midnights, moment, show
 from tidemill.ledger import Branch, Ledger, own_code
 from tidemill.loop.build import Built
-from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.declarations import DriftFound, RetrainPolicy
 from tidemill.loop.mend import mend
 from tidemill.loop.result import events, months, result
 from tidemill.loop.state import State
@@ -65,6 +65,15 @@ class Replay:
         return ledger.open_branch(self.kind, self.deployment.name, self.parts())
 
 
+def read_state(ledger: Ledger, branch: Branch) -> State:
+    """The state of a branch. One that an earlier version wrote is written anew, for the next to be compared with."""
+    state = State.of(branch.state)
+    if canonical(state.plain()) != canonical(branch.state):
+        with ledger.records.begin() as connection:
+            ledger.save_branch(connection, branch.id, branch.state, state.plain())
+    return state
+
+
 def with_model(policy: RetrainPolicy, model: Model) -> RetrainPolicy:
     """The same policy over another model of the same task."""
     return replace(policy, monitor=replace(policy.monitor, deployment=replace(policy.monitor.deployment, model=model)))
@@ -73,6 +82,9 @@ def with_model(policy: RetrainPolicy, model: Model) -> RetrainPolicy:
 def check(policy: RetrainPolicy, built: Built) -> None:
     """Problems that would only show at the end of a training, or never."""
     deployment = policy.monitor.deployment
+    if policy.monitor.drift is None and any(isinstance(trigger, DriftFound) for trigger in policy.on):
+        hint = "give the monitor drift=tm.Drift(), or leave the trigger out"
+        raise DefinitionError("DriftFound() never fires: the monitor tests no drift", where=str(policy.where), hint=hint)
     if not deployment.gates:
         hint = "declare gates=[…]: nothing is promoted without a verdict"
         raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)
@@ -121,7 +133,7 @@ def _restore(world: World, branch: Branch) -> State | None:
     """The state of an unfinished branch, with the scores of its log; None for a new one."""
     if not branch.state:
         return None
-    state = State.of(branch.state)
+    state = read_state(world.ledger, branch)
     world.recall(state.segments, state.candidate.version.label if state.candidate else "")
     return state
 

@@ -31,7 +31,7 @@ def months(world: World, start: int, now: int) -> list[dict[str, Any]]:
         both = {"frozen": quality(label, world.frozen[known]), "loop": quality(label, world.champion[known])}
         resolved = float((world.examples.resolved[chosen] <= now).mean())
         share = float(label.mean()) if len(label) else None
-        found.append({"month": month, "rows": len(known), "requests": len(chosen), "resolved": resolved, "share_late": share, **both})
+        found.append({"month": month, "rows": len(known), "requests": len(chosen), "resolved": resolved, "share_positive": share, **both})
     return found
 
 
@@ -85,7 +85,7 @@ def _daily(world: World, rows: Any) -> list[dict[str, Any]]:
     losses = [np.bincount(codes, weights=row_log_loss(label, p[rows])) / counts for p in (world.frozen, world.champion)]
     late = np.bincount(codes, weights=label) / counts
     return [
-        {"day": int(d), "frozen": float(f), "loop": float(s), "share_late": float(r)}
+        {"day": int(d), "frozen": float(f), "loop": float(s), "share_positive": float(r)}
         for d, f, s, r in zip(days, *losses, late, strict=True)
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from tidemill import registry, training
-from tidemill.core import DAY, HOUR, Approval, DataError, Event, Floats, Ints, Refused, Verdict, duration, row_log_loss, show
+from tidemill.core import DAY, HOUR, Approval, DataError, Event, Floats, Ints, Refused, Verdict, canonical, duration, row_log_loss, show
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
@@ -98,12 +98,18 @@ class Loop:
 
     def _refuse_first(self, judged: Judged, now: int) -> NoReturn:
         label, verdict = judged.served.label, judged.verdict
-        evidence: dict[str, object] = {**asdict(verdict), "model": judged.served.digest}
-        with self.world.ledger.records.begin() as connection:
-            self._decision(now, "gates", Event.GATE_REFUSED, label, verdict.reason, evidence)(connection)
+        self._say_once(now, "gates", Event.GATE_REFUSED, label, verdict.reason, {**asdict(verdict), "model": judged.served.digest})
         hint = "give it better features, more data, or gates that it can pass"
         what = f"the first model {label} does not pass its gates: {verdict.reason}"
         raise Refused(what, where=str(self.world.deployment.where), hint=hint)
+
+    def _say_once(self, at: int, who: str, kind: Event, subject: str, why: str, evidence: dict[str, object]) -> None:
+        """Write down a decision that stands alone, unless the newest of the branch says the same."""
+        ledger, said = self.world.ledger, self.world.ledger.decisions(self.world.branch)[-1:]
+        if any((one.kind, one.subject, one.why, canonical(one.evidence)) == (kind, subject, why, canonical(evidence)) for one in said):
+            return
+        with ledger.records.begin() as connection:
+            self._decision(at, who, kind, subject, why, evidence)(connection)
 
     # ── a tick ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,7 +159,7 @@ class Loop:
         verdict, daily, last = self._verdict(state, now)
         approvals = len(self.approvals(state.candidate.version.label)) if state.candidate else 0
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
-        if labels and self.policy.judge == "holdout" and not len(self.world.mature(self._held_out(now, state)[0], now)):
+        if labels and self.policy.judge == "holdout" and not len(self.world.mature(self._unseen(now, state), now)):
             labels = 0  # labels are slow: there is nothing to judge on yet
         return Observation(now, tuple(self._windows(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
 
@@ -207,7 +213,8 @@ class Loop:
         label, served, days = self.world.examples.label[rows], self.world.champion[rows], self.world.days[rows]
         drift, alert = self._drift(state, start, end, now)
         alerts: list[Alert | None] = [alert]
-        for name in self.policy.monitor.quality:
+        tested = [trigger.metric for trigger in self.policy.on if isinstance(trigger, QualityDrop)]
+        for name in dict.fromkeys([*self.policy.monitor.quality, *tested]):
             by = min((t.by for t in self.policy.on if isinstance(t, QualityDrop) and t.metric == name), default=None)
             if by is not None and name in state.reference:
                 alerts.append(quality_alert(name, label, served, days, reference=state.reference[name], by=by, at=now))
@@ -336,7 +343,8 @@ class Loop:
         start, rival = self._held_out(now, state)
         rows = self.world.mature(start, now)
         if not len(rows):
-            raise DataError(f"no labelled row since {show(start)} to judge on", where=self.deployment, hint="choose a shorter holdout")
+            hint = "run again when more labels are known, or choose a shorter holdout"
+            raise DataError(f"no labelled row since {show(start)} to judge on", where=self.deployment, hint=hint)
         twin, champion = self._fit(start), None
         if rival:
             champion = self.world.score(rival, rows)
@@ -353,16 +361,21 @@ class Loop:
     def _held_out(self, now: int, state: State | None) -> tuple[int, str]:
         """Since when rows are held out, and which model the twin must beat on them (none for the first).
 
-        The newest `holdout` up to the newest label; of a younger champion's, the newer half of what it has not seen: it must not be
-        judged on its own lessons, and the twin must have learnt something new. Where there is nothing new (only the definitions
-        changed), twin meets twin: on the rows that the champion's own twin was judged on.
+        Where too little is new (only the definitions changed), twin meets twin: on the rows that the champion's own twin was judged on.
         """
-        newest = self.world.newest_label(now)
+        start = self._unseen(now, state)
         if state is None:
-            return newest - self.holdout, ""
-        if state.champion.twin and self.world.new_labels(state.champion.until, now) < self.policy.min_new_labels:
+            return start, ""
+        new = len(self.world.mature(start, now)) and self.world.new_labels(state.champion.until, now) >= self.policy.min_new_labels
+        if state.champion.twin and not new:
             return state.champion.twin_until, state.champion.twin
-        return max(newest - self.holdout, (state.champion.until + newest) // 2), state.champion.digest
+        return start, state.champion.digest
+
+    def _unseen(self, now: int, state: State | None) -> int:
+        """The newest `holdout` up to the newest label; of a younger champion's, the newer half of what it has not seen: it must not be
+        judged on its own lessons, and the twin must have learnt something new."""
+        newest = self.world.newest_label(now)
+        return max(newest - self.holdout, (state.champion.until + newest) // 2 if state else 0)
 
     def _look(self, state: State, verdict: Verdict, effects: list[Effect]) -> State:
         candidate = self._candidate(state)

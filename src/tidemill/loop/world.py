@@ -38,8 +38,8 @@ class World:
     """The examples of a task on one branch, and the scores (n,) that versions gave so far, NaN where none.
 
     `champion`: what the champion of each request's time answered; where another version or a fallback answered, what it says of it.
-    `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about, it is that answer which
-    counts. `rung` names what answers the rest.
+    `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about before its outcome was known,
+    it is that answer which counts. `rung` names what answers the rest.
     """
 
     ledger: Ledger
@@ -129,10 +129,12 @@ class World:
         return answers
 
     def _told_of(self, rows: Ints) -> list[tuple[int, Prediction]]:
-        """Those of these rows, which follow each other, that the gateway has answered."""
+        """Those of these rows, which follow each other, that the gateway has answered before their outcome was known: an answer of
+        later, asked as of a time when features may tell the outcome, shows no quality."""
         found = self._rows_of(np.array([answer.key.encode() for answer in self.told] or [b""]))
         inside = (found >= rows[0]) & (found <= rows[-1])
-        return [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
+        pairs = [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
+        return [(row, answer) for row, answer in pairs if answer.at < self.examples.resolved[row]]
 
     def recall(self, count: int, candidate: str) -> None:
         """Take back what the first `count` segments of the log hold: the champion's, the frozen and a candidate's scores.

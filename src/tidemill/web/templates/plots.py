@@ -283,7 +283,7 @@ def loss_plot(daily: Sequence[dict[str, Any]], span: tuple[float, float], positi
 
 def _shares(frame: Frame, daily: Sequence[dict[str, Any]]) -> tuple[Markup, Markup]:
     """Faint bars of the share of positives, on a scale of their own from 0 at the right, and that scale."""
-    shares = [(row["day"], share) for row in daily if (share := number(row.get("share_late"))) is not None]
+    shares = [(row["day"], share) for row in daily if (share := number(row.get("share_positive"))) is not None]
     if not shares:
         return Markup(""), Markup("")
     marks = steps(0.0, max(max(share for _, share in shares), 0.01), 4)
