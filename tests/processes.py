@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 
@@ -61,6 +61,13 @@ def other(code: str, *arguments: object) -> Iterator[Other]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@contextmanager
+def several(code: str, *arguments: object, times: int) -> Iterator[list[Other]]:
+    """The same lines in several processes; each is told its number after its arguments."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(other(code, *arguments, number)) for number in range(times)]
 
 
 @contextmanager

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from postgres import new_schema
 from processes import served
 from toy import kept as kept
 
@@ -17,12 +19,16 @@ Run = Callable[[str], None]
 At = Callable[[str, str, str], None]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a tracking server over a new project."""
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a tracking server over a new project, its records in a file or in PostgreSQL."""
     home = tmp_path_factory.mktemp("tracking") / "home"
-    with served("server", "--home", str(home), "--port", "0", "--json") as (_, url):
-        yield url
+    with new_schema() if request.param == "postgres" else nullcontext("") as address:
+        if address:
+            home.mkdir()
+            (home / "tidemill.toml").write_text(f'[project]\nname = "tracking"\n[store]\nrecords = "{address}"\n')
+        with served("server", "--home", str(home), "--port", "0", "--json") as (_, url):
+            yield url
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +37,7 @@ def client_at() -> Iterator[At]:
     if not CLIENT.exists():
         assert not os.environ.get("CI"), f"{CLIENT} is missing: `make test` installs it"
         pytest.skip("MLflow's client is not installed: `make test` installs it into .venv-mlflow")
-    worker = subprocess.Popen(
+    process = subprocess.Popen(
         [str(CLIENT), str(Path(__file__).with_name("worker.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -53,7 +59,7 @@ def client_at() -> Iterator[At]:
     worker.wait(30)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def client(client_at: At, server: str) -> Run:
     """Runs a scenario with the real client against a new project."""
     return lambda scenario: client_at("scenarios", scenario, server)

@@ -1,7 +1,6 @@
 """Acceptance suite of `Records`, in memory and in a file; then what only a file can suffer."""
 
 import random
-import sqlite3
 import threading
 from pathlib import Path
 
@@ -171,17 +170,6 @@ def test_reading_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
         Records(tmp_path / "records.db", read_only=True)
     assert "tidemill run" in error.value.hint
     assert not (tmp_path / "records.db").exists()
-
-
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "records.db"
-    Records(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("pragma user_version=99")
-    for read_only in (True, False):
-        with pytest.raises(StoreError, match="format 99") as error:
-            Records(path, read_only=read_only)
-        assert "newer Tidemill" in error.value.hint
 
 
 def filled(path: Path) -> None:

@@ -39,9 +39,17 @@ def serve(home: Path) -> Any:
     return served("server", "--home", str(home), "--port", "0", "--json")
 
 
-def test_what_was_acknowledged_survives_a_kill_and_a_batch_is_whole(tmp_path: Path) -> None:
+@pytest.fixture
+def home(place: Path | str, tmp_path: Path) -> Path:
+    """A project whose records lie in a file or in PostgreSQL."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "tidemill.toml").write_text(f'[project]\nname = "home"\n[store]\nrecords = "{place}"\n')
+    return tmp_path / "home"
+
+
+def test_what_was_acknowledged_survives_a_kill_and_a_batch_is_whole(home: Path) -> None:
     kept: dict[str, int] = {}
-    with serve(tmp_path / "home") as (process, url):
+    with serve(home) as (process, url):
 
         def log(part: int) -> None:
             client = Client(url)
@@ -62,7 +70,7 @@ def test_what_was_acknowledged_survives_a_kill_and_a_batch_is_whole(tmp_path: Pa
         for thread in threads:
             thread.join()
     assert len(kept) == 4
-    with serve(tmp_path / "home") as (_, url):
+    with serve(home) as (_, url):
         client = Client(url)
         for run, last in kept.items():
             data = client.ask("GET", f"{API}/runs/get?run_id={run}")["run"]["data"]
@@ -86,9 +94,9 @@ for i in range(200):
 """
 
 
-def test_several_processes_write_at_once_and_none_is_turned_away(tmp_path: Path) -> None:
-    with serve(tmp_path / "home") as (_, url):
-        others = [subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path / "home"), f"other {i}"]) for i in range(3)]
+def test_several_processes_write_at_once_and_none_is_turned_away(home: Path) -> None:
+    with serve(home) as (_, url):
+        others = [subprocess.Popen([sys.executable, "-c", WRITE, str(home), f"other {i}"]) for i in range(3)]
         client = Client(url)
         run = client.run()
         for i in range(200):

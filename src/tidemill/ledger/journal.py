@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from tidemill.core import Busy, Damaged, Ref, UnknownName, canonical, digest_value
 from tidemill.ledger import tables as t
 from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution
-from tidemill.store import Driver, Records
+from tidemill.store import Driver, Records, upsert
 
 
 def _decode(text: str) -> Any:
@@ -158,7 +158,8 @@ class Journal:
         if found is None:
             row = {"id": key, "kind": kind, "name": name, "status": "running", "created_at": self.wall()}
             with self.records.begin() as connection:
-                connection.execute(insert(t.branch).values(row | {"parts": canonical(parts).decode(), "state": "{}", "result": "{}"}))
+                row |= {"parts": canonical(parts).decode(), "state": "{}", "result": "{}"}
+                connection.execute(upsert(connection, t.branch).values(row).on_conflict_do_nothing())  # another may have been first
             found = self.branch(key)
         assert found is not None
         return found

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from tidemill.store.blobs import disk_is_full
 from tidemill.store.driver import Driver
 
 _REFUSED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)  # by the disk
+WAIT = 30  # seconds that a writer waits for another
 
 
 def _explain(said: str, where: str) -> TidemillError:
@@ -43,7 +45,7 @@ def _open(path: Path, read_only: bool) -> sqlite3.Connection:
 
     def connect(mode: str, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
         address = f"file:{quote(str(path.absolute()))}?mode={mode}"
-        return sqlite3.connect(address, uri=True, timeout=30, check_same_thread=False, factory=kind)
+        return sqlite3.connect(address, uri=True, timeout=WAIT, check_same_thread=False, factory=kind)
 
     connection = connect("ro" if read_only else "rwc")
     if read_only:
@@ -60,9 +62,25 @@ def _open(path: Path, read_only: bool) -> sqlite3.Connection:
 
 def _set(connection: sqlite3.Connection, read_only: bool) -> sqlite3.Connection:
     connection.isolation_level = None
-    for pragma in ("busy_timeout=30000", "foreign_keys=on", *([] if read_only else ["journal_mode=wal", "synchronous=full"])):
+    for pragma in (f"busy_timeout={WAIT * 1000}", "foreign_keys=on"):
         connection.execute(f"pragma {pragma}")
+    if not read_only:
+        _log_ahead(connection)
+        connection.execute("pragma synchronous=full")
     return connection
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on. SQLite waits for nobody in that, though others may be at it in a file that is new to them all."""
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _engine(path: Path | None, read_only: bool) -> Engine:
