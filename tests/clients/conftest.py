@@ -37,7 +37,7 @@ def client_at() -> Iterator[At]:
     if not CLIENT.exists():
         assert not os.environ.get("CI"), f"{CLIENT} is missing: `make test` installs it"
         pytest.skip("MLflow's client is not installed: `make test` installs it into .venv-mlflow")
-    process = subprocess.Popen(
+    worker = subprocess.Popen(
         [str(CLIENT), str(Path(__file__).with_name("worker.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from processes import several
 from tidemill import loop
 from tidemill.core import Ref, StoreError
 from tidemill.ledger import Ledger
-from tidemill.registry import models
+from tidemill.registry import aliases
 from tidemill.store import MemoryBlobs, Records, is_address
 from tidemill.store.formats import STEPS, Step, newest
 from tidemill.tracking import runs
@@ -72,7 +72,7 @@ def test_a_ledger_of_format_1_moves_forward_and_is_then_as_a_new_one(place: Plac
     run = runs.get_run(ledger, RUN)
     assert [(one.key, str(one.value)) for one in run.data.metrics or ()] == [("auc", "0.75"), ("loss", "nan")]
     assert {one.key: one.value for one in run.data.tags or ()} == {"mlflow.runName": "first", "why": "größer"}
-    assert models.version_by_alias(ledger, "late", "prod").run_id == RUN
+    assert aliases.version_by_alias(ledger, "late", "prod").run_id == RUN
     if not is_address(place):
         fresh = loop.prepare(Ledger(Records(tmp_path / "new.db"), MemoryBlobs(), count().__next__)).records
         assert shape(records) == shape(fresh)

@@ -9,7 +9,7 @@ import pytest
 from processes import several
 from tidemill import registry
 from tidemill.ledger import Ledger
-from tidemill.registry import models
+from tidemill.registry import registered
 from tidemill.store import MemoryBlobs, Records
 from tidemill.tracking import prepare
 from tidemill.tracking.experiments import get_experiment_by_name
@@ -25,7 +25,7 @@ from tidemill import registry, tracking
 from tidemill.core import Busy, DataError, Taken
 from tidemill.ledger import Artifact, Ledger, Made
 from tidemill.core import Ref
-from tidemill.registry import models
+from tidemill.registry import aliases, models, registered
 from tidemill.store import MemoryBlobs, Records
 from tidemill.tracking import experiments, runs
 from tidemill.tracking.values import Metric, Pair
@@ -45,8 +45,8 @@ for i in range(rounds):
         won["model"] += 1
     except Taken:
         pass
-    number = models.create_version(ledger, f"model {i}", "s3://somewhere").version
-    models.set_alias(ledger, f"model {i}", "newest", number, who=me)
+    number = registered.create_version(ledger, f"model {i}", "s3://somewhere").version
+    aliases.set_alias(ledger, f"model {i}", "newest", number, who=me)
     try:
         runs.log_param(ledger, run, Pair(f"p{i}", me))
         won["param"] += 1
@@ -93,7 +93,7 @@ def test_several_processes_at_the_same_things(ledger: Ledger, place: Path | str)
     assert all(one["once"] == ROUNDS for one in told)
     for i in range(ROUNDS):
         assert len(get_experiment_by_name(ledger, f"experiment {i}").tags or ()) == 1
-        found, _ = models.search_versions(ledger, f"name = 'model {i}'")
+        found, _ = registered.search_versions(ledger, f"name = 'model {i}'")
         assert sorted(int(one.version) for one in found) == list(range(1, TIMES + 1))
         assert sum(one.aliases == ["newest"] for one in found) == 1
     logged = [point for j in range(ROUNDS + 2) for point in history(ledger, run, f"m{j}")[0]]
