@@ -20,6 +20,8 @@ from tidemill.features import (
     Feature,
     FeatureView,
     MemoryOnline,
+    Reader,
+    Requests,
     ViewLog,
     build,
     category,
@@ -188,22 +190,70 @@ def test_the_whole_way_from_a_file_gives_the_same(folder: Path, name: str, rows:
 @thorough
 @given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
 @example(rows=BEFORE_THE_HOP, requests=[("a", START + 7 * MINUTE)], marks=[START + 7 * MINUTE])
+@example(rows=[Row("a", START, START, 1.0, "x")], requests=[("a", START), ("b", START)], marks=[START - DAY])
 def test_online_is_offline_bit_for_bit(name: str, rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]) -> None:
-    """After any steps of materialisation, a read at or after the watermark gives what offline gave over the rows known by then."""
-    view = VIEWS[name]
+    """After any steps of materialisation, a reader gives what it gives without a store, at any time; the store answers those times
+    since its watermark by which nothing more was known."""
+    view, until = VIEWS[name], max(marks)
     log, store = log_of(view, rows), MemoryOnline()
     for mark in marks:
         materialise(store, "v", log, mark)
-    until = max(marks)
     assert store.watermark("v") == until
-    later = [(entity, max(at, until)) for entity, at in requests]
-    known = log_of(view, [row for row in rows if row.known <= until])
-    keys, at = Coded.of(entity for entity, _ in later), np.array([at for _, at in later], dtype=np.int64)
-    online = read_online(store, "v", view, log.vocabularies, keys, at)
-    assert shown(online) == shown(read(known, later))
-    now = [(entity, until) for entity, _ in requests]  # at the watermark itself nothing is missing
-    online = read_online(store, "v", view, log.vocabularies, keys, np.full(len(now), until))
-    assert same_bits(online, read(log, now))
+    asked = requests_of([*requests, *((entity, until) for entity, _ in requests)])
+    offline, both = (Reader([view], {name: log}, {name: "v"}, online).read(asked, asked.at) for online in (None, store))
+    assert both.values.tobytes() == offline.values.tobytes()
+    assert both.status.tobytes() == offline.status.tobytes()
+    known = [sum(row.known <= at for row in rows if row.entity is not None) for at in (until, *asked.at.tolist())]
+    assert both.online.tolist() == [at >= until and n == known[0] for at, n in zip(asked.at.tolist(), known[1:], strict=True)]
+
+
+def requests_of(asked: Sequence[tuple[str | None, int]]) -> Requests:
+    """Requests that are nothing but an entity and a time."""
+    at = np.array([at for _, at in asked], dtype=np.int64)
+    keys = np.array([str(i).encode() for i in range(len(asked))])
+    return Requests(keys, at, at, at, {"entity": Coded.of(entity for entity, _ in asked)}, [], np.empty((len(asked), 0)), {})
+
+
+rounding = st.none() | st.floats(-1e9, 1e9, allow_nan=False) | st.sampled_from([0.1, 1e16, -1e16])
+late_rows = st.builds(
+    lambda at, d, n: Row("a", at, at + d, n, None), times, st.sampled_from([0, MINUTE, HOUR, HOUR, DAY, 30 * DAY]), rounding
+)
+
+
+@pytest.mark.parametrize("view", [WINDOWS, WIDE], ids=lambda view: view.name)
+@thorough
+@given(rows=st.lists(late_rows, max_size=60), at=st.lists(times, min_size=1, max_size=12))
+@example(rows=[Row("a", START + i * MINUTE, START + i * MINUTE + HOUR * (i % 3), 0.1 * i, None) for i in range(60)], at=[START + HOUR] * 2)
+def test_late_rows_fold_to_the_bits_that_they_give_one_by_one(view: FeatureView, rows: list[Row], at: list[int]) -> None:
+    """Windows of which some rows were not known yet: many at once give what the visible rows of each give when folded alone."""
+    log = log_of(view, rows)
+    block = read(log, [("a", t) for t in at])
+    for i, t in enumerate(at):
+        alone = of_arrays(view, log.entities, _known_by(log, t), {}).read(Coded.of(["a"]), np.array([t]))
+        assert block.values[i].tobytes() == alone.values[0].tobytes()
+        assert block.status[i] == alone.status[0]
+
+
+def test_many_late_rows_at_once_are_each_folded_alone() -> None:
+    """So many that they are copied in several parts."""
+    random = np.random.default_rng(3)
+    event = [START + int(minute) * MINUTE for minute in np.sort(random.integers(0, 50, 500))]
+    delays = random.integers(0, 40, 500) * MINUTE
+    rows = [Row("a", e, e + int(d), float(n), None) for e, d, n in zip(event, delays, random.lognormal(0, 8, 500), strict=True)]
+    log = log_of(WINDOWS, rows)
+    at = [START + 7 * SECOND * i for i in range(500)]
+    block = read(log, [("a", t) for t in at])
+    for i in range(0, 500, 7):
+        alone = of_arrays(WINDOWS, log.entities, _known_by(log, at[i]), {}).read(Coded.of(["a"]), np.array([at[i]]))
+        assert block.values[i].tobytes() == alone.values[0].tobytes()
+
+
+def _known_by(log: ViewLog, at: int) -> dict[str, np.ndarray]:
+    """The arrays of a log of one entity, without what was not known at `at`: nothing of it is late then."""
+    use = log.events.known <= at
+    event = log.events.event[use]
+    entity, known = np.zeros(len(event), np.int32), np.minimum(log.events.known[use], event)
+    return {"entity": entity, "event": event, "known": known, **{f"x:{name}": column[use] for name, column in log.columns.items()}}
 
 
 @pytest.mark.parametrize("name", VIEWS)

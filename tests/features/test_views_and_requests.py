@@ -151,7 +151,7 @@ def test_an_entity_under_another_column(world: World) -> None:
         Reader(
             [world.view(entity=tm.Entity("x", key="nowhere"))], {"delays": load(world.ledger, world.view(), world.built(world.view()))}, {}
         ).read(world.requests(), world.requests().at)
-    assert error.value.available == ["carrier", "origin"]
+    assert error.value.available == ["carrier", "origin", "part"]
 
 
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,6 +164,12 @@ def test_requests_are_sorted_by_prediction_time_and_found_by_key(world: World) -
     assert [requests.find(key_text(["2", "a"])), requests.find(key_text(["1", "b"]))] == [2, 1]
     assert requests.known.tolist() == [instant("2013-01-01T00:00:00Z")] * 4
     assert requests.texts["origin"].texts() == ["JFK", "LGA", "JFK", None]
+
+
+def test_parts_of_a_composite_key_are_columns_like_others(world: World) -> None:
+    requests = world.requests()
+    assert requests.texts["part"].texts() == ["a", "b", "a", "a"]
+    assert by_own_columns(world, requests, [1]).texts["part"].texts() == ["b"]
 
 
 @pytest.mark.parametrize("key", ["", "1", "1\x1f", "1\x1fc", "4\x1fa", "0", "1\x1fab", "1\x1fa" + "x" * 100, "ü"])

@@ -40,14 +40,24 @@ class Reader:
     online: OnlineStore | None = None
 
     def read(self, requests: Requests, at: Instants) -> Matrix:
-        """Features of each request as known at `at` (n,). Rows at or after the watermark come from the online store, if there is one."""
-        fresh = np.zeros(len(at), dtype=bool)
-        if self.online is not None:
-            marks = [self.online.watermark(version) for version in self.versions.values()]
-            fresh = at >= max((mark for mark in marks if mark is not None), default=0) if None not in marks else fresh
+        """Features of each request as known at `at` (n,). Rows at or after the watermark come from the online store, if there is one,
+        unless more is known by then than is stored: both paths give the same."""
+        fresh = self._fresh(at)
         if fresh.all() or not fresh.any():
             return self._read(requests, at, online=bool(fresh.any()))
         return _merge(fresh, *(self._read(requests.take(rows), at[rows], online=o) for rows, o in ((fresh, True), (~fresh, False))))
+
+    def _fresh(self, at: Instants) -> Bools:
+        """Which times the online store holds all that was known at."""
+        fresh = np.full(len(at), self.online is not None)
+        for name, version in self.versions.items():
+            mark = self.online.watermark(version) if self.online is not None else None
+            if mark is None:
+                return np.zeros(len(at), dtype=bool)
+            known = self.logs[name].events.news
+            after = np.searchsorted(known, mark, side="right")
+            fresh &= (at >= mark) & (np.searchsorted(known, at, side="right") == after)
+        return fresh
 
     def _read(self, requests: Requests, at: Instants, *, online: bool) -> Matrix:
         blocks = [self._block(view, requests, at, online=online) for view in self.views]

@@ -72,7 +72,8 @@ def _columns(
 ) -> dict[str, tuple[str, str]]:
     columns = {"__key": (key_sql(dataset), "text"), "__at": (instant_of(predict_at, dataset.timezone), "instant")}
     columns |= {"__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    texts = [name for name, kind in types.items() if name in lookups or (kind == "VARCHAR" and name not in dataset.keys)]
+    alone = dataset.keys if len(dataset.keys) == 1 else ()  # it is kept as the key; parts of a composite one are columns like others
+    texts = [name for name, kind in types.items() if name in lookups or (kind == "VARCHAR" and name not in alone)]
     columns |= {f"t:{name}": (quote(name), "text") for name in texts}
     for view in views:
         for name, feature in view.columns.items():

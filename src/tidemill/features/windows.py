@@ -4,6 +4,7 @@ Every value depends on nothing but the events in its window, in their order, so 
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ Status = np.ndarray[Any, np.dtype[np.uint8]]
 
 PRESENT, NULL, UNKNOWN, EXPIRED = 0, 1, 2, 3
 STATUS = ("present", "null", "unknown", "expired")
+LEAST, MOST = np.int64(-(2**62)), np.int64(2**62)  # before and after all times
+AT_ONCE = 2**15  # events that are copied together
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Events:
         starts = np.searchsorted(entity, np.arange(entities + 1))
         return cls(event, known, times, place, starts, bool(np.any(known > event)))
 
+    @cached_property
+    def news(self) -> Instants:
+        """All knowledge times, ascending."""
+        return np.sort(self.known)
+
     def before(self, entity: Ints, at: Instants, *, inclusive: bool) -> Ints:
         """How many events, counted over all entities in order, precede (entity, at)."""
         rank = np.searchsorted(self.times, at, side="right" if inclusive else "left")
@@ -61,7 +69,7 @@ def newest(events: Events, entity: Ints, at: Instants) -> Ints:
 
 @dataclass(frozen=True)
 class Window:
-    """Events [low, high) of each row; `hidden` marks the rows of which some event there was not known yet."""
+    """Events [low, high) of each row; `hidden` marks the rows of which some event there was not known yet, and a later one was."""
 
     low: Ints
     high: Ints
@@ -75,18 +83,32 @@ def window(events: Events, entity: Ints, at: Instants, width: int, step: int) ->
     some = np.maximum(entity, 0)
     low, high = events.before(some, begin, inclusive=False), events.before(some, at, inclusive=True)
     high = np.where(entity >= 0, high, low)
-    hidden = np.zeros(len(at), dtype=bool)
+    until, hidden = high.copy(), np.zeros(len(at), dtype=bool)
     if events.late and len(at):
-        first, end = int(low.min()), int(high.max())
-        hidden = _fold(np.maximum, events.known[first:end], low - first, high - first, np.int64(-(2**62))) > at
-    return Window(low, high, hidden, at)
+        some = np.flatnonzero(_fold(np.maximum, events.known, low, high, LEAST) > at)
+        until[some] = _first_hidden(events.known, low[some], high[some], at[some])
+        hidden[some] = _fold(np.minimum, events.known, until[some], high[some], MOST) <= at[some]
+    return Window(low, np.where(hidden, high, until), hidden, at)  # what is hidden at the end is left out
+
+
+def _first_hidden(known: Instants, low: Ints, high: Ints, at: Instants) -> Ints:
+    """The first event of [low, high) that was not known at `at`, by bisection; `high` where all were."""
+    low, high = low.copy(), high.copy()
+    while True:
+        rows = np.flatnonzero(low < high)
+        if not len(rows):
+            return low
+        middle = (low[rows] + high[rows]) // 2
+        some = _fold(np.maximum, known, low[rows], middle + 1, LEAST) > at[rows]
+        low[rows], high[rows] = np.where(some, low[rows], middle + 1), np.where(some, middle, high[rows])
 
 
 def _fold(ufunc: np.ufunc, values: Any, low: Ints, high: Ints, empty: Any) -> Any:
     """ufunc over values[low:high] of each row, `empty` where that is nothing. Each segment is folded by itself."""
     if not len(low):
         return np.empty(0, dtype=values.dtype)
-    padded = np.append(values, empty)
+    first = int(low.min())
+    padded, low, high = np.append(values[first : int(high.max())], empty), low - first, high - first
     order = np.argsort(low, kind="stable")
     bounds = np.empty(2 * len(low), dtype=np.int64)
     bounds[::2], bounds[1::2] = low[order], high[order]
@@ -97,16 +119,26 @@ def _fold(ufunc: np.ufunc, values: Any, low: Ints, high: Ints, empty: Any) -> An
 
 
 def fold(events: Events, function: str, values: Floats, rows: Window) -> Floats:
-    """One feature over each row's window. Rows with hidden events are folded one by one over what was known."""
+    """One feature over each row's window. Of rows with hidden events, what was known is copied together and folded there."""
     if not len(rows.low):
         return np.empty(0)
     first, end = int(rows.low.min()), int(rows.high.max())
     result = _fold_known(function, values[first:end], rows.low - first, rows.high - first)
-    for i in np.flatnonzero(rows.hidden).tolist():
-        chosen = np.arange(rows.low[i], rows.high[i])
-        chosen = chosen[events.known[chosen] <= rows.at[i]]
-        result[i] = _fold_known(function, values[chosen], np.array([0]), np.array([len(chosen)]))[0]
+    hidden = np.flatnonzero(rows.hidden)
+    size = np.cumsum(rows.high[hidden] - rows.low[hidden])
+    for part in np.split(hidden, np.searchsorted(size, np.arange(AT_ONCE, size[-1], AT_ONCE))) if len(hidden) else []:
+        result[part] = _fold_some(events, function, values, rows.low[part], rows.high[part], rows.at[part])
     return result
+
+
+def _fold_some(events: Events, function: str, values: Floats, low: Ints, high: Ints, at: Instants) -> Floats:
+    """One feature over those events of [low, high) of each row that were known at `at`."""
+    size = high - low
+    ends = np.cumsum(size)
+    event = np.arange(ends[-1]) + np.repeat(high - ends, size)
+    visible = events.known[event] <= np.repeat(at, size)
+    until = np.append(0, np.cumsum(visible))
+    return _fold_known(function, values[event[visible]], until[ends - size], until[ends])
 
 
 def _fold_known(function: str, values: Floats, low: Ints, high: Ints) -> Floats:

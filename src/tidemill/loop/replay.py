@@ -88,7 +88,8 @@ def check(policy: RetrainPolicy, built: Built) -> None:
     if not deployment.gates:
         hint = "declare gates=[…]: nothing is promoted without a verdict"
         raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)
-    columns = sorted({*built.examples.requests.texts, *built.task.request.keys})
+    keys = built.task.request.keys
+    columns = sorted({*built.examples.requests.texts, *(keys if len(keys) == 1 else ())})
     sticky_by = deployment.rollout.sticky_by if deployment.rollout else ""
     if sticky_by and sticky_by not in columns:
         what = f"sticky_by={sticky_by!r} of deployment {deployment.name!r} is no text column of its requests"

@@ -69,7 +69,7 @@ class Answer:
         if views and len(self.problems) == views:
             found["note"] = "every looked-up feature is missing or expired at this time"
         if self.features == "offline" and stored:
-            found["note_features"] = "older than the newest stored value: answered from the offline path"
+            found["note_features"] = "older than the newest stored value, or newer rows are known: answered from the offline path"
         return found if self.inputs is None else found | {"inputs": self.inputs}
 
 
