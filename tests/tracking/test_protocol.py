@@ -129,6 +129,13 @@ def test_numbers_come_back_as_they_were(ask: Ask, run_id: str, value: float) -> 
     assert (found["value"], found["timestamp"], found["step"]) == (float(value), 0, -(2**40))
 
 
+@pytest.mark.parametrize("point", [{"step": 2**63}, {"step": -(2**63) - 1}, {"timestamp": 2**63}, {"timestamp": 10**40}])
+def test_a_number_beyond_64_bits_is_refused(ask: Ask, run_id: str, point: dict[str, int]) -> None:
+    answer = ask("POST", f"{API}/runs/log-metric", {"run_id": run_id, "key": "m", "value": 1, "timestamp": 0, "step": 0} | point)
+    assert answer.status == 400
+    assert answer.json["error_code"] == "INVALID_PARAMETER_VALUE"
+
+
 # ── long curves ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -148,6 +155,19 @@ def test_a_long_curve_is_sampled_without_losing_its_extremes(ask: Ask, run_id: s
     assert [one["step"] for one in part] == list(range(10, 60)), "what is short is whole"
     assert ask("GET", path, query=f"run_ids={run_id}&metric_key=m&start_step=10").status == 400
     assert len(ask("GET", f"{API}/metrics/get-history-bulk", query=f"run_id={run_id}&metric_key=m&max_results=7").json["metrics"]) == 7
+
+
+def test_a_curve_whose_steps_span_all_whole_numbers_is_sampled_too(ask: Ask, run_id: str) -> None:
+    steps = [-(2**63) + (2**64 - 1) * i // 499 for i in range(500)]
+    points = [
+        {"key": "m", "value": 90.0 if i == 123 else -i if i == 321 else i % 7, "timestamp": i, "step": step} for i, step in enumerate(steps)
+    ]
+    assert ask("POST", f"{API}/runs/log-batch", {"run_id": run_id, "metrics": points}).status == 200
+    path = f"{API}/metrics/get-history-bulk-interval"
+    found = ask("GET", path, query=f"run_ids={run_id}&metric_key=m&max_results=60").json["metrics"]
+    assert 40 < len(found) <= 60
+    assert 1 < len(ask("GET", path, query=f"run_ids={run_id}&metric_key=m&max_results=5").json["metrics"]) <= 5
+    assert {(steps[0], 0.0), (steps[123], 90.0), (steps[321], -321.0), (steps[499], 2.0)} <= {(one["step"], one["value"]) for one in found}
 
 
 def test_a_sampled_point_is_one_that_was_logged_also_among_equals(ask: Ask, run_id: str) -> None:

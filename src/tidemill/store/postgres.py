@@ -161,11 +161,11 @@ class Postgres:
 
         return engine
 
-    def _connect(self, name: str = "tidemill") -> "psycopg.Connection[Any]":
+    def _connect(self, name: str = "") -> "psycopg.Connection[Any]":
         given = conninfo_to_dict(self._plain)
         own: dict[str, Any] = {
             "connect_timeout": 10,
-            "application_name": name,
+            "application_name": name or f"tidemill {self._schema}"[:63],
             "client_encoding": "utf8",
             "keepalives_idle": 30,
             "keepalives_interval": 10,

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Records
-from tidemill.tracking.limits import check_key, invalid, missing
+from tidemill.tracking.limits import LONG, check_key, invalid, missing
 from tidemill.tracking.values import Metric
 
 Point = tuple[str, float, int, int, int]  # key, value, 1 for not a number, timestamp, step
@@ -164,7 +164,9 @@ def _sample(sql: Driver, run: int, name: int, start: int | None, end: int | None
     ]
     axis, low, high = ("step", row[1], row[2]) if row[1] != row[2] else ("timestamp", row[3], row[4])
     buckets = max((points - 2) // 2, 1)
-    bucket = f"(({axis} - ?) * {buckets} / ?)"
+    bucket, marks = f"(({axis} - ?) * {buckets} / ?)", [low, high - low + 1]
+    if (high - low) * buckets >= LONG:  # beyond whole numbers of 64 bits: by stretches of a width, of which there may be two more
+        bucket, marks = f"({axis} / ?)", [min((high - low) // max(buckets - 2, 1) + 1, LONG - 1)]
     inner = f"SELECT step, timestamp, value, nan, {bucket} AS bucket FROM metric WHERE {which} AND nan = 0"
     extremes = set()
     for to in ("ASC", "DESC") if points > 3 else ():
@@ -172,7 +174,7 @@ def _sample(sql: Driver, run: int, name: int, start: int | None, end: int | None
             f"row_number() OVER (PARTITION BY bucket ORDER BY value {to}, step, timestamp)"  # one row that was logged, also among equals
         )
         query = f"SELECT step, timestamp, value, nan FROM (SELECT *, {place} AS place FROM ({inner}) AS one) AS two WHERE place = 1"
-        extremes |= set(sql.all(query, [low, high - low + 1, *values]))
+        extremes |= set(sql.all(query, [*marks, *values]))
     kept = sorted(extremes | {one for one in ends if one is not None})
     return kept[:points] if points > 1 else kept[-1:]
 

@@ -150,7 +150,7 @@ def search_traces(
 def _sort(orders: Sequence[Order]) -> str:
     if any(one.kind != "attribute" for one in orders):
         raise DataError("traces are ordered by their attributes only", available=sorted(_ATTRIBUTES))
-    return "".join(f"{_ATTRIBUTES[one.key]} {'DESC' if one.descending else 'ASC'}, " for one in orders)
+    return "".join(f"{_ATTRIBUTES[one.key]} {'DESC NULLS LAST' if one.descending else 'ASC NULLS FIRST'}, " for one in orders)
 
 
 def _condition(sql: Driver, one: Comparison) -> Sql:
