@@ -470,3 +470,24 @@ def test_policies_are_compared_and_nothing_that_serves_moves(tidemill: Command, 
 def test_a_project_without_a_comparison_says_what_to_declare(tidemill: Command, kept: Path) -> None:
     found = tidemill("policy", "compare", folder=kept)
     assert (found.returncode, "PolicyComparison" in found.stderr) == (2, True)
+
+
+# ── models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_models_are_listed_shown_and_told_apart(copied: Path, tidemill: Command) -> None:
+    (model,) = json.loads(tidemill("models", "list", "--json", folder=copied).stdout)
+    assert (model["name"], model["deployment"], model["newest"], model["aliases"]) == ("trees", "late", "5", {"champion": "4"})
+    assert "trees" in tidemill("models", "list", folder=copied).stdout
+    shown = json.loads(tidemill("models", "show", "trees", "--json", folder=copied).stdout)
+    assert [one["version"] for one in shown["versions"]] == ["5", "4", "3", "2", "1"]
+    moves = json.loads(tidemill("models", "history", "trees", "champion", "--json", folder=copied).stdout)
+    assert [(move["version"], move["who"]) for move in moves] == [("1", "loop"), ("2", "loop"), ("4", "loop")]
+    assert "the first champion" in tidemill("models", "history", "trees", folder=copied).stdout
+    found = json.loads(tidemill("models", "diff", "trees/2", "trees@champion", "--json", folder=copied).stdout)
+    assert (found["two"], len(found["predictions"])) == ("trees/4", 2)
+    said = tidemill("models", "diff", "trees/2", "trees/4", folder=copied).stdout
+    assert "predictions on the golden cases of trees/2: 20 rows" in said
+    assert "equal: code, environment, signature, features" in said
+    unknown = tidemill("models", "show", "none", folder=copied)
+    assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)

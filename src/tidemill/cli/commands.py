@@ -154,6 +154,56 @@ def why(obj: dict[str, Any], what: str, as_json: bool) -> None:
     show.why(obj["folder"], what, as_json=as_json)
 
 
+@tidemill.group(short_help="`models list`, `show`, `history`, `diff`: registered models and what differs between versions.")
+def models() -> None:
+    """Registered models: those of the loop and those that MLflow's clients registered."""
+
+
+@models.command("list")
+@with_json
+@click.pass_obj
+def list_models(obj: dict[str, Any], as_json: bool) -> None:
+    """Registered models with their newest version and their aliases."""
+    from tidemill.cli import models
+
+    models.list_models(obj["folder"], as_json=as_json)
+
+
+@models.command("show")
+@click.argument("name")
+@with_json
+@click.pass_obj
+def show_model(obj: dict[str, Any], name: str, as_json: bool) -> None:
+    """The versions of the model NAME, with run, verdict, aliases and tags."""
+    from tidemill.cli import models
+
+    models.show_model(obj["folder"], name, as_json=as_json)
+
+
+@models.command("history")
+@click.argument("name")
+@click.argument("alias", required=False, default="")
+@with_json
+@click.pass_obj
+def model_history(obj: dict[str, Any], name: str, alias: str, as_json: bool) -> None:
+    """Where the aliases of the model NAME pointed, or its ALIAS: when it moved, who moved it, and why."""
+    from tidemill.cli import models
+
+    models.history(obj["folder"], name, alias, as_json=as_json)
+
+
+@models.command("diff")
+@click.argument("one")
+@click.argument("two")
+@with_json
+@click.pass_obj
+def diff_models(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
+    """What differs from version ONE to version TWO (boosted/2, boosted@champion), their predictions on golden cases included."""
+    from tidemill.cli import models
+
+    models.diff(obj["folder"], one, two, as_json=as_json)
+
+
 @tidemill.command(short_help="Agree that a version may go live.")
 @click.argument("version")
 @click.option("--who", default="", help="Your name; the user of this machine by default, who is written down beside it anyway.")

@@ -129,7 +129,7 @@ def approve(folder: str, version: str, who: str, why: str) -> None:
         with ledger.records.begin() as connection:
             told: dict[str, Any] = {"who": who or name, "why": why or "approved", "evidence": {"user": name}}
             ledger.decide(connection, found[version], at=now(), kind=Event.APPROVED, subject=version, **told)
-    out.print(f"{who or user} approved {version}; `tidemill run` goes on")
+    out.print(f"{who or name} approved {version}; `tidemill run` goes on")
 
 
 def _waiting(branch: Branch) -> list[str]:

@@ -1,6 +1,42 @@
-"""Model versions, aliases and promotion. A deployment's aliases `champion` and `challenger` move only here, with a passing verdict."""
+"""Model versions, aliases and promotion. A deployment's aliases `champion` and `challenger` move only here, with a passing verdict.
 
+Versions of the loop and those that MLflow's clients register are one registry.
+"""
+
+from tidemill.registry.diff import Facts, diff
+from tidemill.registry.facts import facts_of, facts_of_model
+from tidemill.registry.files import download_uri
+from tidemill.registry.history import Move, alias_history, named_version, restore_alias, split_alias
+from tidemill.registry.models import get_model, search_registered
+from tidemill.registry.of_loop import looped
+from tidemill.registry.registered import search_versions
 from tidemill.registry.tables import tables
+from tidemill.registry.values import ModelVersion, RegisteredModel
 from tidemill.registry.versions import Version, promote, record_verdict, register, roll_back, version, versions
 
-__all__ = ["Version", "promote", "record_verdict", "register", "roll_back", "tables", "version", "versions"]
+__all__ = [
+    "Facts",
+    "ModelVersion",
+    "Move",
+    "RegisteredModel",
+    "Version",
+    "alias_history",
+    "diff",
+    "download_uri",
+    "facts_of",
+    "facts_of_model",
+    "get_model",
+    "looped",
+    "named_version",
+    "promote",
+    "record_verdict",
+    "register",
+    "restore_alias",
+    "roll_back",
+    "search_registered",
+    "search_versions",
+    "split_alias",
+    "tables",
+    "version",
+    "versions",
+]

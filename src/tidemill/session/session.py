@@ -10,7 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tidemill import loop, project, serving, tracking, training
+from tidemill import loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
 from tidemill.features import LmdbOnline, OnlineStore
 from tidemill.ledger import Branch, Ledger, Node
@@ -169,6 +169,15 @@ class Session:
             except UnknownName as error:
                 wrong.append(error)
         raise wrong[0]
+
+    def diff(self, one: str, two: str) -> dict[str, Any]:
+        """What differs from one version to another (`boosted/2`, `boosted@champion`), as plain data: params, metrics, data, features, code,
+        environment, signature, and the predictions of both on their golden cases. Raises UnknownName."""
+        return registry.diff(registry.facts_of(self.ledger, one), registry.facts_of(self.ledger, two))
+
+    def aliases(self, model: str, alias: str = "") -> list[registry.Move]:
+        """Where the aliases of a model pointed, or one of them: every move with who, when and why, the oldest first. Raises UnknownName."""
+        return registry.alias_history(self.ledger, model, alias)
 
     def status(self) -> dict[str, Any]:
         """Deployments with their versions, alerts, last retraining and lineage, as plain data. Raises UnknownName before any run."""

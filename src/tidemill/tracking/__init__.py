@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.limits import page_size as page_size
     from tidemill.tracking.metrics import read_token as read_token
     from tidemill.tracking.metrics import write_token as write_token
+    from tidemill.tracking.runs import get_run as get_run
     from tidemill.tracking.search import Sql as Sql
     from tidemill.tracking.search import all_of as all_of
     from tidemill.tracking.search import compare as compare
@@ -50,25 +51,16 @@ if TYPE_CHECKING:
     from tidemill.tracking.values import Value as Value
 
 _OFFERED = {
-    "destination_of": "spool",
-    "spool_of": "spool",
-    "note_input": "client",
-    "Shipment": "intake",
-    "read_head": "segment",
-    "is_written": "segment",
-    "user_spool": "spool",
-    "segments": "spool",
-    "ingest": "intake",
-    "Shipper": "shipping",
-    "unpack": "shipping",
-    "SEGMENTS_KIND": "shipping",
-    "SEGMENTS": "shipping",
     "ActiveRun": "client",
     "Comparison": "filters",
     "Order": "filters",
     "Pair": "values",
     "REGISTERED": "filters",
     "Run": "step",
+    "SEGMENTS": "shipping",
+    "SEGMENTS_KIND": "shipping",
+    "Shipment": "intake",
+    "Shipper": "shipping",
     "Sql": "search",
     "VERSIONS": "filters",
     "Value": "values",
@@ -76,20 +68,30 @@ _OFFERED = {
     "check_path": "artifacts",
     "compare": "search",
     "delete_files": "artifacts",
+    "destination_of": "spool",
     "files_of_model": "artifacts",
     "files_of_run": "artifacts",
     "find_file": "artifacts",
+    "get_run": "runs",
+    "ingest": "intake",
+    "is_written": "segment",
     "list_files": "artifacts",
+    "note_input": "client",
     "page_size": "limits",
     "parse": "filters",
     "parse_order": "filters",
     "place_of": "artifacts",
     "prepare": "step",
     "put_file": "artifacts",
+    "read_head": "segment",
     "read_token": "metrics",
     "run": "client",
+    "segments": "spool",
+    "spool_of": "spool",
     "tables": "tables",
     "track": "step",
+    "unpack": "shipping",
+    "user_spool": "spool",
     "write_token": "metrics",
 }
 

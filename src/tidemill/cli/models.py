@@ -1,0 +1,159 @@
+"""`tidemill models`: registered models, their versions, where their aliases pointed, and what differs between two versions."""
+
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+
+from tidemill import loop, registry
+from tidemill.cli.console import out, print_json
+from tidemill.core import StoreError, show
+from tidemill.registry import ModelVersion, RegisteredModel
+from tidemill.session import Session
+
+SECTIONS = ("params", "metrics", "data", "code", "environment", "signature")
+
+
+def _session(folder: str) -> Session:
+    """A session whose ledger has the tables of the registry, also where it was last written before there were these."""
+    session = Session(folder)
+    with suppress(StoreError):
+        _ = session.ledger  # MissingFile before anything has run
+    with suppress(StoreError):  # who may only read sees what is there
+        ledger = session.project.ledger()
+        loop.prepare(ledger)
+        ledger.records.close()
+    return session
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _time(milliseconds: int) -> str:
+    return show(milliseconds * 1000)
+
+
+def list_models(folder: str, *, as_json: bool) -> None:
+    """Print the registered models."""
+    ledger = _session(folder).ledger
+    found, token = registry.search_registered(ledger, max_results=1_000)
+    while token:
+        more, token = registry.search_registered(ledger, max_results=1_000, page_token=token)
+        found += more
+    with ledger.records.snapshot() as sql:
+        loops = registry.looped(sql)
+    if as_json:
+        print_json([_plain_model(one, loops[one.name].deployment if one.name in loops else "") for one in found])
+        return
+    table = _table("model", "of", "newest", "aliases", "changed")
+    for one in found:
+        by = f"deployment {loops[one.name].deployment}" if one.name in loops else "clients"
+        aliases = ", ".join(f"{alias.alias} → {alias.version}" for alias in one.aliases or ())
+        table.add_row(escape(one.name), by, _newest(one), aliases, _time(one.last_updated_timestamp)[:10])
+    out.print(table if found else "no model is registered yet; `tidemill run` makes one, or a client of MLflow registers one")
+
+
+def _newest(model: RegisteredModel) -> str:
+    return str(max((int(one.version) for one in model.latest_versions or ()), default="–"))
+
+
+def _plain_model(model: RegisteredModel, deployment: str) -> dict[str, Any]:
+    aliases = {alias.alias: alias.version for alias in model.aliases or ()}
+    return {"name": model.name, "deployment": deployment, "newest": _newest(model), "aliases": aliases} | {
+        "description": model.description or "",
+        "tags": {tag.key: tag.value for tag in model.tags or ()},
+    }
+
+
+def show_model(folder: str, name: str, *, as_json: bool) -> None:
+    """Print the versions of a model. Raises UnknownName."""
+    ledger = _session(folder).ledger
+    model = registry.get_model(ledger, name)
+    versions, _ = registry.search_versions(ledger, f"name = '{name}'", order_by=["version_number DESC"])
+    if as_json:
+        deployment = next((tag.value or "" for one in versions for tag in one.tags or () if tag.key == "tidemill.deployment"), "")
+        print_json(_plain_model(model, deployment) | {"versions": msgspec.to_builtins(versions)})
+        return
+    out.print(f"[bold]{escape(name)}[/]  {escape(model.description or '')}")
+    table = _table("version", "aliases", "verdict", "made", "run", "description")
+    for one in versions:
+        made = _time(one.creation_timestamp)[:16].replace("T", " ")
+        cells = (", ".join(one.aliases or ()), _verdict(one), made, one.run_id or "", escape(one.description or ""))
+        table.add_row(one.version, *cells)
+    out.print(table)
+
+
+def _verdict(version: ModelVersion) -> str:
+    said = next((tag.value for tag in version.tags or () if tag.key == "tidemill.verdict"), "–")
+    return {"passed": "[green]passed[/]", "refused": "[yellow]refused[/]"}.get(str(said), "–")
+
+
+def history(folder: str, name: str, alias: str, *, as_json: bool) -> None:
+    """Print where the aliases of a model pointed. Raises UnknownName."""
+    moves = registry.alias_history(_session(folder).ledger, name, alias)
+    if as_json:
+        print_json([move.plain() for move in moves])
+        return
+    table = _table("when", "alias", "version", "who", "why")
+    for move in moves:
+        table.add_row(show(move.at), escape(move.alias), move.version or "none", escape(move.who), escape(move.why))
+    out.print(table if moves else f"no alias of {escape(name)} was ever set")
+
+
+def diff(folder: str, one: str, two: str, *, as_json: bool) -> None:
+    """Print what differs between two versions. Raises UnknownName."""
+    found = _session(folder).diff(one, two)
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"[bold]{escape(found['one'])}[/] → [bold]{escape(found['two'])}[/]")
+    table = _table("", "", found["one"], found["two"])
+    for section in SECTIONS:
+        for row, change in enumerate(found[section]):
+            cells = [_brief(change[side], change["one" if side == "two" else "two"]) for side in ("one", "two")]
+            table.add_row("" if row else section, escape(change["name"]), *cells)
+    _feature_rows(table, found["features"])
+    out.print(table)
+    same = [section for section in SECTIONS if not found[section]]
+    same += [] if any(found["features"].values()) else ["features"]
+    out.print(f"[dim]equal: {', '.join(same)}[/]" if same else "")
+    _predictions(found["predictions"])
+
+
+def _feature_rows(table: Table, found: dict[str, Any]) -> None:
+    rows = [(name, "–", "added") for name in found["added"]] + [(name, "removed", "–") for name in found["removed"]]
+    rows += [(one["name"], _brief(one["one"], one["two"]), _brief(one["two"], one["one"])) for one in found["changed"]]
+    for row, (name, before, after) in enumerate(rows):
+        table.add_row("" if row else "features", escape(name), before, after)
+
+
+def _brief(value: Any, other: Any = None) -> str:
+    """A value for people: of a mapping only what differs from the other, a dash where there is none."""
+    if isinstance(value, dict):
+        rest = other if isinstance(other, dict) else {}
+        value = ", ".join(f"{key}: {item}" for key, item in value.items() if rest.get(key) != item)
+    if isinstance(value, list):
+        value = (
+            ", ".join(str(item) for item in value if not isinstance(other, list) or item not in other) or f"{len(value)} in another order"
+        )
+    if isinstance(value, float):
+        value = f"{value:.6g}"
+    text = "–" if value is None else str(value)
+    return escape(text if len(text) <= 200 else f"{text[:199]}…")
+
+
+def _predictions(found: list[dict[str, Any]]) -> None:
+    if not found:
+        out.print("predictions: not compared; a model that a client registered is never loaded here")
+    for one in found:
+        if "why" in one:
+            said = escape(one["why"])
+        else:
+            said = f"{one['rows']} rows, at most {one['max']:.4f} apart, {one['mean']:.4f} on average, {one['crossed']:.0%} cross 0.5"
+        out.print(f"predictions on the golden cases of {escape(one['cases'])}: {said}")

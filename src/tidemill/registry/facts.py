@@ -1,0 +1,118 @@
+"""What the ledger knows of a version, from its lineage: what `diff` compares."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tidemill.core import StoreError, TidemillError, UnknownName, show
+from tidemill.ledger import Artifact, Ledger, Node, lineage
+from tidemill.models import golden_of, load_model, signature_of
+from tidemill.registry.diff import Facts
+from tidemill.registry.files import download_uri
+from tidemill.registry.history import named_version
+from tidemill.registry.mlflow_model import environment_of
+from tidemill.registry.of_loop import digest_of, looped
+from tidemill.registry.values import ModelVersion
+from tidemill.tracking import Run, find_file, get_run, place_of
+
+
+def facts_of(ledger: Ledger, text: str) -> Facts:
+    """What is known of the version that a text names (`boosted/3`, `boosted@champion`). Raises UnknownName."""
+    version = named_version(ledger, text)
+    with ledger.records.snapshot() as sql:
+        found = looped(sql)
+        digest = digest_of(sql, found[version.name], int(version.version)) if version.name in found else ""
+    label = f"{version.name}/{version.version}"
+    return facts_of_model(ledger, ledger.artifact_of("model", digest), label) if digest else _of_client(ledger, version, label)
+
+
+def facts_of_model(ledger: Ledger, artifact: Artifact, label: str) -> Facts:
+    """What is known of a model that was trained here."""
+    tree = lineage(ledger, artifact.ref)
+    signature = signature_of(artifact)
+    words = {f"category {name}": ", ".join(values) for name, values in signature.categories.items()}
+    plain = {"features": list(signature.features), "output": signature.output, **words}
+    found = Facts(label, data=_data(tree), features=_features(tree, signature.features), signature=plain)
+    if tree.execution is not None:
+        made = tree.execution
+        definition = made.inputs.get("definition", {})
+        code = {"function": definition.get("code", ""), "tidemill": made.code}
+        environment = environment_of(ledger, made.environment)
+        run = Run(ledger, made.id)
+        found = replace(found, params=run.params, metrics=run.metrics, code=code, environment=environment)
+    try:
+        return replace(found, predictor=load_model(ledger, artifact), golden=golden_of(ledger, artifact))
+    except (StoreError, TidemillError):  # lost bytes: the rest can be told
+        return found
+
+
+def _nodes(tree: Node) -> Iterator[Node]:
+    yield tree
+    for parent in tree.parents:
+        yield from _nodes(parent)
+
+
+def _data(tree: Node) -> dict[str, Any]:
+    """The training set with its size and cut-off, and the versions of what it was made from."""
+    found: dict[str, Any] = {}
+    for node in _nodes(tree):
+        if node.ref.kind in ("training set", "examples", "dataset", "feature view", "requests", "source"):
+            found[f"{node.ref.kind} {node.ref.name}"] = node.ref.version
+        if node.ref.kind == "training set":
+            found |= {"rows": node.meta.get("rows"), "positives": node.meta.get("positives"), "until": show(int(str(node.meta["until"])))}
+    return found
+
+
+def _features(tree: Node, names: tuple[str, ...]) -> dict[str, Any]:
+    """The definition of each feature that the model takes."""
+    views: dict[str, Mapping[str, Any]] = {}
+    for node in _nodes(tree):
+        made = node.execution.inputs if node.execution else {}
+        if node.ref.kind == "feature view":
+            views[node.ref.name] = made.get("definition", {})
+        if node.ref.kind == "requests":
+            views |= {view["name"]: view for view in made.get("views", [])}
+    return {name: _definition(views, name) for name in names}
+
+
+def _definition(views: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """The definition of `VIEW__FEATURE` or `VIEW__FEATURE_WINDOW`: that of the feature, and what its view says of all."""
+    view, _, rest = name.partition("__")
+    whole = views.get(view, {})
+    own = whole.get("features", {})
+    feature = next((known for known in sorted(own, key=len, reverse=True) if rest == known or rest.startswith(f"{known}_")), "")
+    about = {key: whole[key] for key in ("dataset", "entity", "ttl") if whole.get(key)}
+    kept = {key: value for key, value in own.get(feature, {}).items() if key != "type"}
+    return {**about, **kept}
+
+
+def _of_client(ledger: Ledger, version: ModelVersion, label: str) -> Facts:
+    """What is known of a version that a client registered: of its run, and of the requirements that lie with its files."""
+    environment = _requirements(ledger, version)
+    if not version.run_id:
+        return Facts(label, environment=environment)
+    try:
+        run = get_run(ledger, version.run_id)
+    except UnknownName:
+        return Facts(label, environment=environment)
+    tags = {pair.key: pair.value for pair in run.data.tags or ()}
+    code = {name: tags[f"mlflow.source.{name}"] for name in ("name", "git.commit") if f"mlflow.source.{name}" in tags}
+    inputs = [one.dataset for one in run.inputs.dataset_inputs or () if one.dataset]
+    return Facts(
+        label,
+        params={pair.key: pair.value for pair in run.data.params or ()},
+        metrics={metric.key: metric.value for metric in run.data.metrics or ()},
+        data={f"dataset {one.name}": one.digest for one in inputs},
+        code=code,
+        environment=environment,
+    )
+
+
+def _requirements(ledger: Ledger, version: ModelVersion) -> dict[str, str]:
+    try:
+        digest, size = find_file(ledger, f"{place_of(download_uri(ledger, version.name, version.version))}/requirements.txt")
+        text = bytes(ledger.blobs.get(digest)).decode(errors="replace") if size < 1 << 20 else ""
+    except TidemillError:  # they lie elsewhere, or there are none
+        return {}
+    return dict(re.findall(r"^([\w.\-\[\]]+)==(\S+)", text, re.MULTILINE))
