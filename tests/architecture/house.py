@@ -210,6 +210,19 @@ def clock_at_the_edges(modules: list[Module]) -> list[str]:
     ]
 
 
+def lazy_names(modules: list[Module]) -> list[str]:
+    """A name that a package hands out on first use is not that of a file in it: importing the file would put itself in the name's place."""
+    known = {module.name for module in modules}
+    complaints = []
+    for module in modules:
+        if module.is_package and any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in module.tree.body):
+            tables = [node.value for node in module.tree.body if isinstance(node, ast.Assign)]
+            keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
+            names = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+            complaints += [f"{module.path}: `{name}` is a file here too" for name in sorted(names) if f"{module.name}.{name}" in known]
+    return complaints
+
+
 def short_files(modules: list[Module]) -> list[str]:
     """A file holds one concept in at most 400 code lines (blank lines, comments and docstrings are free). Split it by concept."""
     return [

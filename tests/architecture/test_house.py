@@ -20,6 +20,7 @@ SOURCE_RULES: list[Rule] = [
     house.no_pickle,
     house.pure_core,
     house.clock_at_the_edges,
+    house.lazy_names,
     house.short_files,
     house.short_functions,
 ]

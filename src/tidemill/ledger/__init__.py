@@ -7,12 +7,12 @@ from tidemill.ledger.code import Code, code_of, environment, own_code, user
 from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution, Made, Once
 
 if TYPE_CHECKING:
+    from tidemill.ledger.ancestry import Node as Node
+    from tidemill.ledger.ancestry import lineage as lineage
     from tidemill.ledger.ledger import Ledger as Ledger
     from tidemill.ledger.ledger import told as told
-    from tidemill.ledger.lineage import Node as Node
-    from tidemill.ledger.lineage import lineage as lineage
 
-_WITH_SQL = {"Ledger": "ledger", "told": "ledger", "Node": "lineage", "lineage": "lineage"}  # a training that logs needs no database
+_WITH_SQL = {"Ledger": "ledger", "told": "ledger", "Node": "ancestry", "lineage": "ancestry"}  # a training that logs needs no database
 
 __all__ = [
     "Artifact",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.metrics import read_token as read_token
     from tidemill.tracking.metrics import write_token as write_token
     from tidemill.tracking.runs import get_run as get_run
+    from tidemill.tracking.schema import tables as tables
     from tidemill.tracking.search import Sql as Sql
     from tidemill.tracking.search import all_of as all_of
     from tidemill.tracking.search import compare as compare
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from tidemill.tracking.step import Run as Run
     from tidemill.tracking.step import prepare as prepare
     from tidemill.tracking.step import track as track
-    from tidemill.tracking.tables import tables as tables
     from tidemill.tracking.values import Pair as Pair
     from tidemill.tracking.values import Value as Value
 
@@ -88,7 +88,7 @@ _OFFERED = {
     "run": "client",
     "segments": "spool",
     "spool_of": "spool",
-    "tables": "tables",
+    "tables": "schema",
     "track": "step",
     "unpack": "shipping",
     "user_spool": "spool",

@@ -10,7 +10,7 @@ from tidemill.ledger import Execution, Ledger
 from tidemill.tracking.experiments import ensure_default, experiment_named
 from tidemill.tracking.limits import PARAM_VALUE, check_metric
 from tidemill.tracking.metrics import put_metrics, remember
-from tidemill.tracking.tables import tables
+from tidemill.tracking.schema import tables
 from tidemill.tracking.values import Metric
 
 
