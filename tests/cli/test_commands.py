@@ -16,8 +16,10 @@ from click.testing import CliRunner
 import tidemill as package
 from cli.conftest import Command
 from processes import heed_modes
+from tidemill import project
 from tidemill.cli import tidemill as cli
 from tidemill.features import LmdbOnline
+from tidemill.registry.aliases import set_alias
 from tidemill.session import Session
 from toy import DECLARATIONS, make_rows, write_project
 
@@ -491,3 +493,22 @@ def test_models_are_listed_shown_and_told_apart(copied: Path, tidemill: Command)
     assert "equal: code, environment, signature, features" in said
     unknown = tidemill("models", "show", "none", folder=copied)
     assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)
+
+
+def test_an_alias_goes_back_and_a_replay_does_not(copied: Path, tidemill: Command) -> None:
+    refused = tidemill("rollback", "late", "--why", "worse", folder=copied)
+    assert (refused.returncode, "`tidemill run --deployment late` begins a live branch" in refused.stderr) == (6, True)
+    followed = tidemill("rollback", "models:/trees@champion", "--why", "worse", folder=copied)
+    assert (followed.returncode, "`tidemill rollback late` moves it back" in followed.stderr) == (6, True)
+    with project.find(copied).writing("test") as ledger:
+        for version in ("1", "2"):
+            set_alias(ledger, "trees", "liked", version, who="ann", why="nice")
+    done = tidemill("rollback", "models:/trees@liked", "--why", "worse", "--who", "ben", "--json", folder=copied)
+    assert json.loads(done.stdout) == {"what": "models:/trees@liked", "before": "trees/2", "now": "trees/1", "dropped": ""}
+    moves = json.loads(tidemill("models", "history", "trees", "liked", "--json", folder=copied).stdout)
+    assert [(move["version"], move["who"], move["why"]) for move in moves] == [
+        ("1", "ann", "nice"),
+        ("2", "ann", "nice"),
+        ("1", "ben", "worse"),
+    ]
+    assert tidemill("rollback", "late", folder=copied).returncode == 2, "without a reason"

@@ -8,7 +8,7 @@ from tidemill import loop, project, registry
 from tidemill.core import Refused, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.aliases import delete_alias, set_alias
-from tidemill.registry.history import _before
+from tidemill.registry.history import version_before
 from tidemill.registry.models import create_model, delete_model
 from tidemill.registry.registered import create_version, delete_version, set_version_tag, update_version
 from tidemill.tracking import Pair
@@ -81,7 +81,7 @@ def test_what_is_not_there_is_not_gone_back_to(ready: Ledger) -> None:
 def test_going_back_comes_to_an_end(past: list[str]) -> None:
     """Each step leads to a version that the alias pointed at before, and none is visited twice."""
     seen = [past[-1]]
-    while back := _before(past):
+    while back := version_before(past):
         assert back in past[:-1]
         assert back not in seen
         seen.append(back)

@@ -1,6 +1,7 @@
 """The server over a project folder: it finds what was promoted, and goes on when the ledger does not."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 from tidemill import loop, project
 from tidemill.core import DAY, show
 from tidemill.evaluation import gates
+from tidemill.loop import Every
 from tidemill.session import Session
 from tidemill.web.app import LOOK_AGAIN, make_app
 from toy import open_toy, with_deployment
@@ -38,6 +40,24 @@ def test_a_promotion_is_found_without_a_restart(copied: Path) -> None:
         toy.replay(end="2024-03-05")
     assert before[1] != "trees/1"
     assert (200, "trees/1") in ask_until(client, LOOK_AGAIN + 0.5)
+
+
+def test_a_rollback_is_found_without_a_restart(copied: Path) -> None:
+    declared = project.load(copied)
+    with declared.writing("run") as ledger:
+        toy = open_toy(copied, loop.prepare(ledger))
+        policy = replace(
+            with_deployment(toy.policy, gates=[gates.calibration(max_ece=0.9)], rollout=None),
+            on=(Every("1d"),),
+            cooldown="1d",
+            min_new_labels=1,
+        )
+        for day in ("2024-03-01", "2024-03-05"):
+            loop.run_once(ledger, toy.built, policy, toy.at(day), declared.timezone)
+        client = client_of(copied)
+        assert ask_until(client, 0.1) == {(200, "trees/2")}
+        loop.roll_back(ledger, "late", who="ann", user="ann", why="worse", at=toy.at("2024-03-06"))
+        assert (200, "trees/1") in ask_until(client, LOOK_AGAIN + 0.5)
 
 
 def test_answers_go_on_when_the_ledger_cannot_be_read(copied: Path) -> None:

@@ -204,6 +204,20 @@ def diff_models(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
     models.diff(obj["folder"], one, two, as_json=as_json)
 
 
+@tidemill.command(short_help="Let an earlier version serve again, at once.")
+@click.argument("what")
+@click.option("--to", default="", help="The version to go back to; by default the one before.")
+@click.option("--why", required=True, help="The reason, for the record.")
+@click.option("--who", default="", help="Your name; the user of this machine by default, who is written down beside it anyway.")
+@with_json
+@click.pass_obj
+def rollback(obj: dict[str, Any], what: str, to: str, why: str, who: str, as_json: bool) -> None:
+    """Let an earlier version serve again. WHAT is a deployment, or models:/NAME@ALIAS for an alias that a client of MLflow set."""
+    from tidemill.cli import models
+
+    models.rollback(obj["folder"], what, to, who, why, as_json=as_json)
+
+
 @tidemill.command(short_help="Agree that a version may go live.")
 @click.argument("version")
 @click.option("--who", default="", help="Your name; the user of this machine by default, who is written down beside it anyway.")

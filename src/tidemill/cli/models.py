@@ -7,11 +7,11 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
-from tidemill import loop, registry
+from tidemill import loop, project, registry
 from tidemill.cli.console import out, print_json
 from tidemill.core import StoreError, show
 from tidemill.registry import ModelVersion, RegisteredModel
-from tidemill.session import Session
+from tidemill.session import Session, now
 
 SECTIONS = ("params", "metrics", "data", "code", "environment", "signature")
 
@@ -157,3 +157,27 @@ def _predictions(found: list[dict[str, Any]]) -> None:
         else:
             said = f"{one['rows']} rows, at most {one['max']:.4f} apart, {one['mean']:.4f} on average, {one['crossed']:.0%} cross 0.5"
         out.print(f"predictions on the golden cases of {escape(one['cases'])}: {said}")
+
+
+def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bool) -> None:
+    """Let an earlier version serve again, or point an alias of a client back. Raises Refused, UnknownName, and Busy with who writes."""
+    user = project.user()
+    alias = what.startswith("models:/")
+    with project.find(folder).writing("rollback", wait=60) as ledger:
+        loop.prepare(ledger)
+        if alias:
+            name, _ = pair = registry.split_alias(what)
+            numbers = registry.restore_alias(ledger, *pair, to=to.removeprefix(f"{name}/"), who=who or user, why=why)
+            before, then, dropped = *(f"{name}/{number}" if number else "none" for number in numbers), ""
+        else:
+            done = loop.roll_back(ledger, what, to=to, who=who or user, user=user, why=why, at=now())
+            before, then, dropped = done.before, done.now, done.dropped
+    if as_json:
+        print_json({"what": what, "before": before, "now": then, "dropped": dropped})
+        return
+    verb = "is" if alias else "serves"
+    out.print(f"[bold]{escape(then)}[/] {verb} {escape(what)} again instead of {escape(before)}")
+    if dropped:
+        out.print(f"the candidate {escape(dropped)} was dropped")
+    if not alias:
+        out.print("a running `tidemill up` answers by it within two seconds")

@@ -8,6 +8,7 @@ from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
 from tidemill.loop.live import Passed, run_once
 from tidemill.loop.replay import Progress, Replay, replay, with_model
+from tidemill.loop.rollback import Restored, roll_back
 from tidemill.loop.state import Served, State
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Progress",
     "QualityDrop",
     "Replay",
+    "Restored",
     "RetrainPolicy",
     "Served",
     "State",
@@ -29,6 +31,7 @@ __all__ = [
     "compare",
     "prepare",
     "replay",
+    "roll_back",
     "run_once",
     "with_model",
 ]

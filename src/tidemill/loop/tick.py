@@ -91,7 +91,7 @@ class Loop:
         effects: list[Effect] = [
             lambda c: _register(self.world, c, judged.trained[-1], 1, now),
             lambda c: registry.record_verdict(self.world.ledger, c, version, judged.verdict, at=now),
-            self._promotion(version, judged.verdict, people, now, "the first champion"),
+            self._promotion(version, judged.verdict, people, now, "the first champion", _kept(served, judged.reference)),
         ]
         self.commit(None, state, effects)
         return state
@@ -177,9 +177,11 @@ class Loop:
             hint = f"`tidemill approve {label}`, then `tidemill run` again: what was trained is kept"
             raise Refused(f"{label} passed its gates and needs {missing} more approvals", where=self.deployment, hint=hint)
 
-    def _promotion(self, version: Version, verdict: Verdict, people: tuple[Approval, ...], at: int, why: str) -> Effect:
-        ledger, needed = self.world.ledger, self.policy.approvals
-        return lambda c: registry.promote(ledger, c, self.deployment, version, verdict, people, needed=needed, at=at, why=why)
+    def _promotion(
+        self, version: Version, verdict: Verdict, people: tuple[Approval, ...], at: int, why: str, kept: dict[str, Any]
+    ) -> Effect:
+        ledger, told = self.world.ledger, dict[str, Any](needed=self.policy.approvals, at=at, why=why, kept=kept)
+        return lambda c: registry.promote(ledger, c, self.deployment, version, verdict, people, **told)
 
     def _window(self) -> int:
         return duration(self.policy.monitor.every)
@@ -409,10 +411,10 @@ class Loop:
         candidate, now = self._candidate(state), state.now
         verdict, people = candidate.verdict, self.approvals(candidate.version.label)
         assert verdict is not None
-        effects.append(self._promotion(self._version(candidate.version), verdict, people, now, why))
         rows = self.world.mature(candidate.version.until, now)
         reference = candidate.reference or self.world.reference(rows, self.world.score(candidate.version.digest, rows))
         champion = replace(candidate.version, since=now)
+        effects.append(self._promotion(self._version(candidate.version), verdict, people, now, why, _kept(champion, reference)))
         return replace(state, champion=champion, previous=state.champion, candidate=None, reference=reference)
 
     def _roll_back(self, state: State, why: str, compared: Compared, effects: list[Effect]) -> State:
@@ -421,6 +423,11 @@ class Loop:
         evidence = asdict(compared)
         effects.append(lambda c: registry.roll_back(ledger, c, self.deployment, version, champion, at=now, why=why, evidence=evidence))
         return replace(state, candidate=None)
+
+
+def _kept(served: Served, reference: dict[str, float]) -> dict[str, Any]:
+    """What a promotion keeps, so that a rollback finds the version as it served."""
+    return {"served": asdict(served), "reference": reference}
 
 
 def _worse(evidence: Evidence) -> Floats:

@@ -6,7 +6,7 @@ Versions of the loop and those that MLflow's clients register are one registry.
 from tidemill.registry.diff import Facts, diff
 from tidemill.registry.facts import facts_of, facts_of_model
 from tidemill.registry.files import download_uri
-from tidemill.registry.history import Move, alias_history, named_version, restore_alias, split_alias
+from tidemill.registry.history import Move, alias_history, named_version, restore_alias, split_alias, version_before
 from tidemill.registry.models import get_model, search_registered
 from tidemill.registry.of_loop import looped
 from tidemill.registry.registered import search_versions
@@ -38,5 +38,6 @@ __all__ = [
     "split_alias",
     "tables",
     "version",
+    "version_before",
     "versions",
 ]

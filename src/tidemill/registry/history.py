@@ -79,7 +79,7 @@ def restore_alias(ledger: Ledger, name: str, alias: str, *, to: str = "", who: s
         past = [move.version for move in _moves(sql, found, name) if move.alias == alias]
         if not past:
             raise UnknownName(f"no alias {alias!r} was ever set of {name!r}", hint="`tidemill models history NAME` shows what was")
-        wanted = to or _before(past)
+        wanted = to or version_before(past)
         there = _numbers(sql, found, name)
         if not wanted or wanted not in there:
             what = f"version {wanted} of {name} is not there any more" if wanted else f"{name}@{alias} never pointed at another version"
@@ -90,10 +90,10 @@ def restore_alias(ledger: Ledger, name: str, alias: str, *, to: str = "", who: s
     return past[-1], wanted
 
 
-def _before(past: list[str]) -> str:
+def version_before(past: list[str]) -> str:
     """The newest version in an alias's past that is not what it points at now. Going back twice goes back further.
 
-    >>> _before(["1", "2", "3"]), _before(["1", "2", "3", "2"]), _before(["1", "1"])
+    >>> version_before(["1", "2", "3"]), version_before(["1", "2", "3", "2"]), version_before(["1", "1"])
     ('2', '1', '')
     """
     stack: list[str] = []

@@ -1,6 +1,6 @@
 """The numbered versions of the loop, and how they come to serve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,24 +87,35 @@ def promote(
     alias: str = "champion",
     at: int,
     why: str,
+    who: str = "loop",
+    kept: Mapping[str, Any] | None = None,
 ) -> None:
-    """Let a version serve: `challenger` admits it to a rollout, `champion` ends one. Raises Refused without a passing verdict on this
-    very version, or with fewer approvals than needed."""
+    """Let a version serve: `challenger` admits it to a rollout, `champion` ends one. `kept` is more evidence for a promotion. Raises
+    Refused without a passing verdict on this very version, or with fewer approvals than needed."""
     if verdict.subject != version.label or not verdict.passed:
         what = f"{version.label} has no passing verdict" if verdict.subject == version.label else f"the verdict is about {verdict.subject}"
         raise Refused(f"{what}: {verdict.reason}", where=deployment, hint="train a candidate that passes the gates")
     people = {approval.who for approval in approvals if approval.subject == version.label}
     if len(people) < needed:
         raise Refused(f"{version.label} has {len(people)} approvals, {needed} are needed", where=deployment, hint="ask for approval")
-    ledger.set_alias(connection, version.branch, deployment, alias, version.ref, at=at, who="loop", why=why)
+    ledger.set_alias(connection, version.branch, deployment, alias, version.ref, at=at, who=who, why=why)
     if alias == "champion":
-        evidence = {"verdict": asdict(verdict), "approvals": [asdict(approval) for approval in approvals]}
-        ledger.decide(connection, version.branch, at=at, who="loop", kind=Event.PROMOTED, subject=version.label, why=why, evidence=evidence)
+        evidence = {"verdict": asdict(verdict), "approvals": [asdict(approval) for approval in approvals], **(kept or {})}
+        ledger.decide(connection, version.branch, at=at, who=who, kind=Event.PROMOTED, subject=version.label, why=why, evidence=evidence)
 
 
 def roll_back(
-    ledger: Ledger, connection: Connection, deployment: str, version: Version, to: Version, *, at: int, why: str, evidence: Any
+    ledger: Ledger,
+    connection: Connection,
+    deployment: str,
+    version: Version,
+    to: Version,
+    *,
+    at: int,
+    why: str,
+    evidence: Any,
+    who: str = "loop",
 ) -> None:
     """Take a version out of a rollout: the deployment's challenger is again its champion."""
-    ledger.set_alias(connection, version.branch, deployment, "challenger", to.ref, at=at, who="loop", why=why)
-    ledger.decide(connection, version.branch, at=at, who="loop", kind=Event.ROLLED_BACK, subject=version.label, why=why, evidence=evidence)
+    ledger.set_alias(connection, version.branch, deployment, "challenger", to.ref, at=at, who=who, why=why)
+    ledger.decide(connection, version.branch, at=at, who=who, kind=Event.ROLLED_BACK, subject=version.label, why=why, evidence=evidence)

@@ -1,0 +1,141 @@
+"""Back to an earlier version at once: a person's word, for versions that the gates passed before. Nothing is built or trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from tidemill import registry
+from tidemill.core import Approval, Event, Ref, Refused, UnknownName, show
+from tidemill.ledger import Branch, Decision, Ledger
+from tidemill.loop.state import Served, State
+from tidemill.models import golden_differences, golden_of, load_model
+from tidemill.registry import Version
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A rollback that was done: which version served, which does now, and the candidate that was dropped, if one was on its way."""
+
+    branch: str
+    before: str
+    now: str
+    dropped: str
+
+
+def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: str, why: str, at: int) -> Restored:
+    """Let an earlier version of a deployment serve again: `to` (`boosted/2`, or its number), or the champion before. A candidate on its
+    way is dropped, and the cooldown of retraining begins again. `at` is now (microseconds UTC), `user` who runs this.
+
+    Raises Refused for a version that cannot serve: without a passing verdict, with other features, or of a replay; UnknownName; Busy.
+    """
+    branch = _live(ledger, deployment)
+    state = State.of(branch.state)
+    if at < state.now:
+        raise Refused(f"{show(at)} is before the last pass at {show(state.now)}", hint="correct the clock of this machine")
+    target = _target(ledger, branch, state, to)
+    _check(ledger, branch, state, target)
+    decisions = ledger.decisions(branch.id)
+    served, reference = _as_before(ledger, target, decisions)
+    after = replace(
+        state, champion=replace(served, since=at), previous=None, candidate=None, reference=reference, pending=(), last_attempt=at
+    )
+    with ledger.records.begin() as connection:
+        _write(ledger, connection, branch, state, target, decisions, {"who": who, "at": at}, why, user, after)
+        ledger.save_branch(connection, branch.id, state.plain(), after.plain())
+    dropped = state.candidate.version.label if state.candidate else ""
+    return Restored(branch.id, state.champion.label, target.label, dropped)
+
+
+def _live(ledger: Ledger, deployment: str) -> Branch:
+    """The live branch of a deployment that has a champion."""
+    branches = ledger.branches()
+    found = next((one for one in branches if one.kind == "live" and one.name == deployment and one.state), None)
+    if found is not None:
+        return found
+    if any(one.kind == "replay" and one.name == deployment for one in branches):
+        what = f"deployment {deployment} is served from a replay, which is the past as it was: nothing in it is changed"
+        raise Refused(what, hint=f"`tidemill run --deployment {deployment}` begins a live branch")
+    names = sorted({one.name for one in branches if one.kind == "live"})
+    raise UnknownName(f"no deployment {deployment!r} serves", available=names, hint="name a deployment, or models:/NAME@ALIAS")
+
+
+def _target(ledger: Ledger, branch: Branch, state: State, to: str) -> Version:
+    """The version to go back to; raises UnknownName and Refused."""
+    if to:
+        return registry.version(ledger, branch.id, to if "/" in to else f"{state.champion.model}/{to}")
+    past = [f"{ref.name}/{ref.version}" for ref, _, _ in ledger.alias_history(branch.id, branch.name, "champion")]
+    before = registry.version_before(past)
+    if not before:
+        available = [one.label for one in registry.versions(ledger, branch.id) if one.verdict and one.verdict.passed]
+        raise Refused(
+            f"{state.champion.label} is the first champion of {branch.name}", available=available, hint="name a version with --to"
+        )
+    return registry.version(ledger, branch.id, before)
+
+
+def _check(ledger: Ledger, branch: Branch, state: State, target: Version) -> None:
+    """Raise Refused where the version cannot serve in place of the champion."""
+    where = branch.name
+    if target.label == state.champion.label:
+        raise Refused(f"{target.label} serves already", where=where, hint="name another version with --to")
+    if target.verdict is None or not target.verdict.passed:
+        what = f"{target.label} has no passing verdict" + (f": {target.verdict.reason}" if target.verdict else "")
+        raise Refused(what, where=where, hint=f"`tidemill models show {target.name}` shows the verdicts")
+    model = ledger.artifact_of("model", target.digest)
+    own = registry.facts_of_model(ledger, model, target.label).features
+    champion = registry.facts_of_model(ledger, ledger.artifact_of("model", state.champion.digest), state.champion.label).features
+    other = sorted(name for name in own if own[name] != champion.get(name))
+    if other:
+        what = f"{target.label} reads features that {where} no longer serves as they were: {', '.join(other[:5])}"
+        raise Refused(
+            what, where=where, hint="put their definitions back and `tidemill run`: a version is trained on them and judged again"
+        )
+    wrong = golden_differences(load_model(ledger, model), golden_of(ledger, model))
+    if wrong:
+        what = f"{target.label} answers {wrong} of its golden cases otherwise than when it was made"
+        raise Refused(what, where=where, hint="the runtime or the machine differs from the one it was made on: train it again here")
+
+
+def _as_before(ledger: Ledger, target: Version, decisions: list[Decision]) -> tuple[Served, dict[str, float]]:
+    """The version as it served, with the quality that it was judged by: from its promotion, or from what else is recorded of it."""
+    own = [one for one in decisions if one.subject == target.label]
+    told: Mapping[str, Any] = next((one.evidence for one in reversed(own) if one.kind == Event.PROMOTED and "served" in one.evidence), {})
+    if told:
+        return msgspec.convert(told["served"], Served), dict(told["reference"])
+    watched: Mapping[str, float] = next((one.evidence.get("reference", {}) for one in reversed(own) if one.kind == Event.WATCHED), {})
+    sets = [edge.parent for edge in ledger.parents(ledger.artifact_of("model", target.digest).ref) if edge.role == "training set"]
+    until = int(ledger.artifact(Ref.parse(sets[-1])).meta["until"]) if sets else target.at
+    return Served(target.label, target.number, target.digest, until, target.at), dict(watched)
+
+
+def _write(
+    ledger: Ledger,
+    connection: Connection,
+    branch: Branch,
+    state: State,
+    target: Version,
+    decisions: list[Decision],
+    by: dict[str, Any],
+    why: str,
+    user: str,
+    after: State,
+) -> None:
+    """What is written down: the candidate that is dropped, the champion that goes, the one that comes back."""
+    verdict = target.verdict
+    assert verdict is not None
+    told = {"to": target.label, "user": user}
+    for served in [state.candidate.version] if state.candidate else []:
+        version = Version(branch.id, served.model, served.number, served.digest, served.since)
+        dropped = f"dropped: {branch.name} goes back to {target.label}"
+        registry.roll_back(ledger, connection, branch.name, version, target, why=dropped, evidence=told, **by)
+    gone: dict[str, Any] = {"kind": Event.ROLLED_BACK, "subject": state.champion.label, "why": why, "evidence": told}
+    ledger.decide(connection, branch.id, **by, **gone)
+    people = [
+        Approval(one.subject, one.who, one.at, one.why) for one in decisions if (one.kind, one.subject) == (Event.APPROVED, target.label)
+    ]
+    kept = {"served": asdict(after.champion), "reference": after.reference, "user": user}
+    said = f"rolled back from {state.champion.label}: {why}"
+    registry.promote(ledger, connection, branch.name, target, verdict, people, why=said, kept=kept, **by)
