@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill import loop, project, registry
+from tidemill import loop, registry
 from tidemill.core import Refused, UnknownName
-from tidemill.ledger import Ledger
+from tidemill.ledger import Ledger, user
 from tidemill.registry.aliases import delete_alias, set_alias
 from tidemill.registry.history import version_before
 from tidemill.registry.models import create_model, delete_model
@@ -34,7 +34,7 @@ def test_who_and_why_are_what_the_version_tells(ready: Ledger) -> None:
     set_alias(ready, "m", "best", "2")
     set_alias(ready, "m", "other", "1", who="ben", why="because")
     delete_alias(ready, "m", "best")
-    me = project.user()
+    me = user()
     assert told(ready, "best") == [
         ("best", "1", me, "set by a client"),
         ("best", "2", "ann", "better on Mondays"),

@@ -10,6 +10,7 @@ from rich.table import Table
 from tidemill import loop, project, registry
 from tidemill.cli.console import out, print_json
 from tidemill.core import StoreError, show
+from tidemill.ledger import user
 from tidemill.registry import ModelVersion, RegisteredModel
 from tidemill.session import Session, now
 
@@ -161,16 +162,16 @@ def _predictions(found: list[dict[str, Any]]) -> None:
 
 def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bool) -> None:
     """Let an earlier version serve again, or point an alias of a client back. Raises Refused, UnknownName, and Busy with who writes."""
-    user = project.user()
+    me = user()
     alias = what.startswith("models:/")
     with project.find(folder).writing("rollback", wait=60) as ledger:
         loop.prepare(ledger)
         if alias:
             name, _ = pair = registry.split_alias(what)
-            numbers = registry.restore_alias(ledger, *pair, to=to.removeprefix(f"{name}/"), who=who or user, why=why)
+            numbers = registry.restore_alias(ledger, *pair, to=to.removeprefix(f"{name}/"), who=who or me, why=why)
             before, then, dropped = *(f"{name}/{number}" if number else "none" for number in numbers), ""
         else:
-            done = loop.roll_back(ledger, what, to=to, who=who or user, user=user, why=why, at=now())
+            done = loop.roll_back(ledger, what, to=to, who=who or me, user=me, why=why, at=now())
             before, then, dropped = done.before, done.now, done.dropped
     if as_json:
         print_json({"what": what, "before": before, "now": then, "dropped": dropped})
