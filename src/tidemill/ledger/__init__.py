@@ -37,7 +37,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _WITH_SQL:
         raise AttributeError(f"module 'tidemill.ledger' has no attribute {name!r}")
-    file = _WITH_SQL[name]
-    module = import_module(f"tidemill.ledger.{file}")  # which sets the name `lineage` of this package to itself: so all are set at once
-    globals().update({one: getattr(module, one) for one, where in _WITH_SQL.items() if where == file})
-    return getattr(module, name)
+    value = getattr(import_module(f"tidemill.ledger.{_WITH_SQL[name]}"), name)
+    globals()[name] = value
+    return value
