@@ -3,8 +3,10 @@
     python benchmarks/client.py                          # ours alone
     python benchmarks/client.py --peer ENV/bin/python    # beside MLflow's client, of an environment that has it, logging to our server
 
-One process logs to a project, one to a server, one to a server that is not there. `µs/call` is the time of one `log_metric` in the training's
-thread: the median, less what reading the clock costs, and the 99.99th percentile. The bound is a bare `os.write` of 32 bytes to a file. `points/s` is from the first call until the last point can be read through get-history. `noise` is a pure spin: 1.0 is a free core.
+One process logs to a project, one to a server, one to a server that is not there. `µs/call` is the time of one `log_metric` in the
+training's thread: the median, less what reading the clock costs, and the 99.99th percentile. The bound is a bare `os.write` of 32
+bytes to a file. `points/s` is from the first call until the last point can be read through get-history. `noise` is a pure spin: 1.0 is
+a free core.
 """
 
 import argparse
