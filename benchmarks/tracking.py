@@ -3,6 +3,7 @@
     python benchmarks/tracking.py                                # ours alone
     python benchmarks/tracking.py --peer ENV/bin/mlflow          # beside an MLflow that is installed in an environment of its own
     python benchmarks/tracking.py --runs 10000 --peer …          # searches over so many runs (the peer needs 26 ms of CPU for each)
+    python benchmarks/tracking.py --records postgresql://…       # ours over PostgreSQL, in a schema that is not there yet
 
 Both servers write to SQLite on the same disk and sync each commit; the peer runs one worker, its better setting for single calls. Requests
 are raw HTTP on one kept-alive connection, so no client's own work is counted. `noise` is a pure spin: 1.0 is a free core.
@@ -201,9 +202,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", default="", help="the peer's `mlflow` command")
     parser.add_argument("--runs", type=int, default=1_000)
+    parser.add_argument("--records", default="", help="where our records lie, instead of in a file")
     given = parser.parse_args()
     noise, servers = spin(), []
     with tempfile.TemporaryDirectory() as folder:
+        if given.records:
+            Path(folder, "tidemill.toml").write_text(f'[project]\nname = "measured"\n[store]\nrecords = "{given.records}"\n')
         own = [sys.executable, "-c", "from tidemill.cli import main; main()", "server", "--home", folder, "--port", "{port}", "--json"]
         with running("tidemill", own) as server:
             measure(server, given.runs)

@@ -129,6 +129,26 @@ def test_a_number_that_the_store_gives_is_returned_and_grows(made: Records) -> N
     assert found(made, "SELECT big FROM thing ORDER BY id") == [None, 7]
 
 
+@pytest.mark.parametrize("times", [1, 3, 40])
+def test_many_rows_are_as_one_by_one(made: Records, times: int) -> None:
+    odd = [None, *TEXTS, "{}", "NULL", "null", "a,b", '"\\"', "\\\\", " "]
+    rows = [(f"{i} {odd[i % len(odd)]}", i / 7 if i % 3 else math.inf, None if i % 5 == 4 else i - 20, 2**62 + i) for i in range(times)]
+    again = "INSERT INTO thing (name, number, count, big) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    with made.transaction() as sql:
+        sql.many(again, rows)
+        sql.many(again.replace("DO NOTHING", "(name) DO UPDATE SET big = excluded.big - 1"), [*rows, rows[0]])
+        sql.many(again, [*rows, rows[-1]])
+    with made.snapshot() as sql:
+        found = sql.all("SELECT name, number, count, big + 1 FROM thing ORDER BY big")
+    assert found == rows
+    texts = [(text, 0.5 if text is None else 1) for text in odd * times]
+    with made.transaction() as sql:
+        sql.run("DELETE FROM thing")
+        sql.many("INSERT INTO thing (name, number) VALUES (?, ?) ON CONFLICT DO NOTHING", texts)
+        assert {row[0] for row in sql.all("SELECT name FROM thing")} == set(odd)
+        assert sql.one("SELECT count(*) FROM thing WHERE name IS NULL AND number = 0.5") == (times,)
+
+
 def test_rows_changed_are_counted(made: Records) -> None:
     put(made, "big", 1, 1, 2)
     with made.transaction() as sql:

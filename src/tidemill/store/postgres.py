@@ -6,11 +6,13 @@ true, names are given once, and numbers grow in the order of commits. Readers ha
 
 import hashlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from types import NoneType
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -26,7 +28,8 @@ from tidemill.store.driver import Driver, Row
 try:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
-    from psycopg.pq import TransactionStatus
+    from psycopg.errors import error_from_result
+    from psycopg.pq import ExecStatus, TransactionStatus
     from psycopg.types.numeric import Int8Dumper
 except ImportError as missing:
     raise MissingExtra("records in PostgreSQL need psycopg", hint="pip install 'tidemill[postgres]'") from missing
@@ -38,8 +41,9 @@ IDLE = 600  # seconds that a transaction may do nothing before the server ends i
 SESSION = f"""SET lock_timeout = '{WAIT}s'; SET idle_in_transaction_session_timeout = '{IDLE}s'; SET statement_timeout = 0; SET jit = off;
 SET extra_float_digits = 1; SET standard_conforming_strings = on; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10;
 SET tcp_keepalives_count = 3; SET search_path TO """
-READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"  # once the lock is held nobody else commits, so each statement sees the same rows
+READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+WRITE = b"BEGIN ISOLATION LEVEL READ COMMITTED"  # once the lock is held nobody else commits, so each statement sees the same rows
+KEPT = 5  # connections that lie idle, of the driver and of SQLAlchemy each
 NOT_NOW = ("57P01", "57P02", "57P03")  # the server goes down or comes up
 
 
@@ -76,12 +80,47 @@ registry.register("postgresql.tidemill", __name__, "Dialect")
 # ── the driver ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+ROWS = 8  # so many of a `many` go in one statement, where that can be
+_PLAIN = re.compile(r"(INSERT INTO .*) VALUES \([?, ]+\)((?: ON CONFLICT(?: \([^)]*\))? DO NOTHING)?)", re.DOTALL)
+
+
 @lru_cache(maxsize=4096)
 def _marked(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s")
 
 
+@lru_cache(maxsize=256)
+def _whole(sql: str) -> tuple[str, str] | None:
+    """An insertion as what stands before and after its rows; None for one that may change what is there, which it may do but once in a
+    statement."""
+    found = _PLAIN.fullmatch(sql.strip())
+    return (_marked(found[1]), found[2]) if found else None
+
+
+def _array(values: Sequence[Any]) -> tuple[str, str]:
+    """A column of rows as the text of an array, and its type; an empty type for values of other kinds."""
+    kinds = set(map(type, values))
+    texts: Iterable[str] = map(repr, values)
+    if kinds <= {str, NoneType}:
+        texts = ("NULL" if value is None else '"{}"'.format(value.replace("\\", r"\\").replace('"', r"\"")) for value in values)
+    elif NoneType in kinds:
+        texts = ("NULL" if value is None else repr(value) for value in values)
+    plain = kinds - {NoneType}
+    return f"{{{','.join(texts)}}}", "text" if plain <= {str} else "bigint" if plain == {int} else "float8" if plain <= {int, float} else ""
+
+
+def _send(raw: "psycopg.Connection[Any]", command: bytes) -> Any:
+    """What the server says to a few plain statements. A fifth of the work that it is with psycopg's cursors, which may wait for longer."""
+    result = raw.pgconn.exec_(command)
+    if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        raise error_from_result(result, raw.info.encoding)
+    return result
+
+
 class _Driver(Driver):
+    def __init__(self, connection: "psycopg.Connection[Any]") -> None:
+        super().__init__(connection.cursor())
+
     def like(self, expression: str, pattern: str, *, any_case: bool, make: Callable[[str, tuple[Any, ...]], T]) -> T:
         return make(f"{expression} {'ILIKE' if any_case else 'LIKE'} ? ESCAPE ''", (pattern,))
 
@@ -96,10 +135,15 @@ class _Driver(Driver):
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         found = list(rows)
-        if len(found) > 1:
-            super().many(_marked(sql), found)
+        whole = _whole(sql) if len(found) >= ROWS else None
+        columns = [_array(column) for column in zip(*found, strict=True)] if whole else []
+        if whole and all(kind for _, kind in columns):
+            arrays = ", ".join(f"%s::{kind}[]" for _, kind in columns)
+            self._connection.execute(f"{whole[0]} SELECT * FROM unnest({arrays}){whole[1]}", [text for text, _ in columns])
+        elif len(found) == 1:
+            self.run(sql, found[0])
         elif found:
-            super().run(_marked(sql), found[0])
+            self._connection.executemany(_marked(sql), found)
 
 
 # ── the database ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,23 +187,28 @@ class Postgres:
     def __init__(self, address: str, read_only: bool) -> None:
         self._plain, self._schema = parse_address(address)
         self.where, self._read_only = _shown(self._plain, self._schema), read_only
-        self._write = f"{WRITE}; SELECT pg_advisory_xact_lock({_number(f'tidemill records {self._schema}')})"
-        self._seen = False
+        self._lock = _number(f"tidemill records {self._schema}")
+        self._idle: list[psycopg.Connection[Any]] = []  # of the driver; SQLAlchemy has its own
         self.engine = self._engine()
 
     def _engine(self) -> Engine:
-        engine = create_engine("postgresql+tidemill://", creator=self._connect, poolclass=QueuePool, pool_size=5, max_overflow=-1)
+        engine = create_engine("postgresql+tidemill://", creator=self._connect, poolclass=QueuePool, pool_size=KEPT, max_overflow=-1)
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            wanted = READ if connection.get_execution_options().get("reading") else self._write
-            _raw(connection.connection).execute(wanted, prepare=False)
+            self._begin(_raw(connection), reading=bool(connection.get_execution_options().get("reading")))
 
         @event.listens_for(engine, "commit")
         def commit(connection: Connection) -> None:
-            _refuse_broken(_raw(connection.connection))
+            _refuse_broken(_raw(connection))
 
         return engine
+
+    def _begin(self, raw: "psycopg.Connection[Any]", *, reading: bool) -> None:
+        if reading:
+            _send(raw, READ)
+        elif _send(raw, b"%s; SELECT pg_try_advisory_xact_lock(%d)" % (WRITE, self._lock)).get_value(0, 0) != b"t":
+            raw.execute(f"SELECT pg_advisory_xact_lock({self._lock})")  # so that it can be interrupted
 
     def _connect(self, name: str = "") -> "psycopg.Connection[Any]":
         given = conninfo_to_dict(self._plain)
@@ -181,7 +230,7 @@ class Postgres:
         """An error of PostgreSQL in our words."""
         return explain(error, self.where)
 
-    def _begun(self, open_: Callable[[], T], begin: Callable[[T], Any], lost: Callable[[T], bool]) -> T:
+    def _begun(self, open_: Callable[[], T], begin: Callable[[T], Any], dropped: Callable[[T], bool]) -> T:
         """What `open_` gives, in a transaction. A connection that died since it was last used, as when the server was started anew, is
         left for a new one: nothing has been done on it yet."""
         for again in (True, False):
@@ -190,50 +239,53 @@ class Postgres:
                 begin(opened)
                 return opened
             except BaseException:
-                if not lost(opened) or not again:
+                if not dropped(opened) or not again:
                     raise
-                self.engine.dispose()  # those that lie idle are as old
+                self.close()  # those that lie idle are as old
         raise AssertionError
 
     def connection(self, *, reading: bool) -> Connection:
         """A connection with an open transaction."""
 
-        def lost(connection: Connection) -> bool:
-            dead = bool(_raw(connection.connection).closed)
+        def dropped(connection: Connection) -> bool:
+            dead = bool(_raw(connection).closed)
             if dead:
                 connection.invalidate()
             connection.close()
             return dead
 
-        return self._begun(lambda: self.engine.connect().execution_options(reading=reading), Connection.begin, lost)
+        return self._begun(lambda: self.engine.connect().execution_options(reading=reading), Connection.begin, dropped)
 
     @contextmanager
     def drive(self, *, reading: bool, synced: bool) -> Iterator[Driver]:
         """A transaction on a connection of the driver."""
-        begin = READ if reading else self._write if synced else f"{self._write}; SET LOCAL synchronous_commit = off"
-
-        def lost(pooled: Any) -> bool:
-            dead = bool(_raw(pooled).closed)
-            if dead:
-                pooled.invalidate()
-            pooled.close()
-            return dead
-
-        pooled = self._begun(self.engine.raw_connection, lambda one: _raw(one).execute(begin, prepare=False), lost)
-        raw = _raw(pooled)
+        raw = self._begun(self._take, lambda one: self._begin(one, reading=reading), self._give_back)
         try:
+            if not synced:
+                _send(raw, b"SET LOCAL synchronous_commit = off")
             yield _Driver(raw)
             _refuse_broken(raw)
-            raw.commit()
-        except BaseException:
-            if not raw.closed:
-                with suppress(psycopg.Error):
-                    raw.rollback()
-            raise
+            _send(raw, b"COMMIT")
         finally:
-            if raw.closed:
-                pooled.invalidate()
-            pooled.close()
+            self._give_back(raw)
+
+    def _take(self) -> "psycopg.Connection[Any]":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
+
+    def _give_back(self, raw: "psycopg.Connection[Any]") -> bool:
+        """Keep a connection for the next transaction, this one being over; returns whether it is dead."""
+        if raw.info.transaction_status != TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                raw.rollback()
+        if not raw.closed and len(self._idle) < KEPT:
+            self._idle.append(raw)
+            return False
+        dead = bool(raw.closed)
+        raw.close()
+        return dead
 
     def format(self, connection: Connection) -> int:
         """The format of what is there; 0 where nothing is."""
@@ -283,7 +335,9 @@ class Postgres:
             yield
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections that lie idle."""
+        while self._idle:
+            self._idle.pop().close()
         self.engine.dispose()
 
 
@@ -298,8 +352,8 @@ def _one(connection: "psycopg.Connection[Any]", sql: str, *values: Any) -> Any:
     return row[0] if row else None
 
 
-def _raw(pooled: Any) -> "psycopg.Connection[Any]":
-    found = pooled.driver_connection
+def _raw(connection: Connection) -> "psycopg.Connection[Any]":
+    found = connection.connection.driver_connection
     assert isinstance(found, psycopg.Connection)
     return found
 
