@@ -1,5 +1,7 @@
 """Files → dataset versions: what is wrong is said with file and line and loses nothing; equal content gives equal digests."""
 
+import os
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,9 @@ from typing import Any
 import pytest
 
 from data.conftest import ROWS, Folder
-from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, instant, version_of
-from tidemill.data import Check, Dataset, Source, fresh, in_range, ingest, not_null, stale, unique
+from disks import small_disk
+from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, StoreError, instant, version_of
+from tidemill.data import Check, Dataset, Source, fresh, in_range, ingest, not_null, stale, unique, versions
 from tidemill.ledger import Artifact, Ledger
 
 # ── what a version is ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -355,3 +358,38 @@ def test_a_column_is_named_as_the_query_says_not_as_the_file_does(here: Folder) 
     rows = "Id,T,Origin\n1,2013-01-01T10:00:00Z,JFK\n"
     version = here.ingest(rows, query='SELECT "Id" AS id, "T" AS t, "Origin" AS origin FROM s', key="id").output
     assert list(version.meta["types"]) == ["id", "t", "origin"]
+
+
+# ── files that move or cannot be read ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_that_is_written_while_it_is_read_makes_no_version(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version would be told to come from a content that its rows are not of."""
+    load = versions.load_csv
+
+    def written_before(connection: Any, name: str, path: Path, *more: Any) -> None:
+        path.write_text(ROWS + "4,2013-01-02T10:00:00Z,5,JFK\n")
+        load(connection, name, path, *more)
+
+    monkeypatch.setattr(versions, "load_csv", written_before)
+    here.refuses(DataError, "'rows.csv' changed while it was read")
+    monkeypatch.undo()
+    assert here.ingest(None).output.meta["rows"] == 4
+
+
+def test_a_file_that_may_not_be_read_is_said(here: Folder) -> None:
+    (here.folder / "rows.csv").write_text(ROWS)
+    (here.folder / "rows.csv").chmod(0)
+    if os.access(here.folder / "rows.csv", os.R_OK):
+        pytest.skip("this user may read everything")
+    error = here.refuses(DataError, "'rows.csv' cannot be read: Permission denied", None)
+    assert error.where == str(here.where)
+
+
+def test_a_disk_that_is_full_while_unpacking_is_said(tmp_path: Path, here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(here.folder / "rows.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.csv", "id,t,v,origin\n" + "1,2013-01-01T10:00:00Z,5,JFK\n" * 100_000)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        error = here.refuses(StoreError, "cannot write rows.zip, unpacked: No space left", None, file="rows.zip")
+    assert "free some space" in error.hint

@@ -1,5 +1,6 @@
 """Each gate passes a clearly better and refuses a clearly worse candidate, and errs no more often than it says."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -208,3 +209,23 @@ def test_quality_is_none_where_it_is_not_defined() -> None:
     one_class = quality(np.zeros(3), np.full(3, 0.2))
     assert one_class["roc_auc"] is None
     assert one_class["log_loss"] == pytest.approx(-np.log(0.8))
+
+
+@pytest.mark.parametrize(
+    ("declare", "what"),
+    [
+        (lambda: gates.calibration(max_ece=0.1, bins=0), "bins=0"),
+        (lambda: gates.calibration(max_ece=0), "max_ece=0"),
+        (lambda: gates.calibration(max_ece=float("nan")), "max_ece=nan"),
+        (lambda: gates.better_than_champion("log_loss", confidence=0.5), "confidence=0.5"),
+        (lambda: gates.better_than_champion("log_loss", holdout="a while"), "'a while' is not a duration"),
+        (lambda: gates.no_worse_slice("log_loss", by="origin", margin=0.1), "by='origin' is no list"),
+        (lambda: gates.no_worse_slice("log_loss", by=[], margin=0.1), "is no list"),
+        (lambda: gates.no_worse_slice("log_loss", by=["origin"], margin=-0.1), "margin=-0.1"),
+        (lambda: gates.no_worse_slice("log_loss", by=["origin"], margin=0.1, min_rows=0), "min_rows=0"),
+    ],
+)
+def test_a_gate_that_cannot_judge_is_refused_where_it_is_declared(declare: Callable[[], Gate], what: str) -> None:
+    with pytest.raises(DefinitionError, match=what) as error:
+        declare()
+    assert __file__ in error.value.where or "duration" in what

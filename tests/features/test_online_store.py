@@ -62,6 +62,18 @@ def test_all_or_nothing(online: OnlineStore) -> None:
     assert (online.get(V1, ["x"]), online.watermark(V1)) == ([b"whole"], 10)
 
 
+def test_what_no_version_needs_is_dropped(online: OnlineStore) -> None:
+    for version in (V1, V2, "0" * 40, "f" * 40):
+        online.write(version, [(entity, b"1") for entity in ("", "x", "\xff", "z" * 5000)], 10)
+    online.keep([V2, "c" * 40])
+    assert online.get(V2, ["", "x", "\xff", "z" * 5000]) == [b"1"] * 4
+    assert online.watermark(V2) == 10
+    for version in (V1, "0" * 40, "f" * 40):
+        assert (online.get(version, ["", "x", "\xff", "z" * 5000]), online.watermark(version)) == ([None] * 4, None)
+    online.keep([])
+    assert (online.get(V2, ["x"]), online.watermark(V2)) == ([None], None)
+
+
 @pytest.mark.parametrize("entity", ["", " ", "ü€𝄞", "a/b", "\x1f", "x" * 399, "x" * 400, "x" * 5000])
 def test_any_text_names_an_entity(online: OnlineStore, entity: str) -> None:
     online.write(V1, [(entity, b"it"), (entity + "2", b"another")], 1)
@@ -113,3 +125,12 @@ def test_a_damaged_store_says_that_it_can_be_deleted(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="online store cannot be used") as error:
         LmdbOnline(tmp_path)
     assert "delete the folder" in error.value.hint
+
+
+def test_a_store_of_a_few_pages_takes_any_number_of_versions_one_after_another(tmp_path: Path) -> None:
+    store = LmdbOnline(tmp_path, gigabytes=0.001)
+    for number in range(100):
+        version = f"{number:040}"[::-1]
+        store.write(version, [(f"e{i}", bytes(1000)) for i in range(100)], 1)
+        store.keep([version])
+    store.close()

@@ -1,13 +1,17 @@
 """What is refused before a replay or a run begins: it would show only at the end of a training, or never."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from tidemill.core import DefinitionError
+from tidemill.evaluation import gates
 from tidemill.features import SEPARATOR
 from tidemill.loop.replay import check
 from tidemill.loop.world import World
-from toy import DECLARATIONS, ZONE, open_toy, write_project
+from toy import DECLARATIONS, ZONE, Toy, open_toy, with_deployment, write_project
 
 
 def test_a_canary_by_a_part_of_the_key_keeps_that_part_together(tmp_path: Path) -> None:
@@ -18,3 +22,17 @@ def test_a_canary_by_a_part_of_the_key_keeps_that_part_together(tmp_path: Path) 
     world = World(toy.ledger, "x", toy.policy.monitor.deployment, toy.built.examples, ZONE, 0.9)
     keys = toy.built.examples.requests.keys[:9].tolist()
     assert world.sticky("grade", np.arange(9)) == [key.decode().split(SEPARATOR)[1] for key in keys]
+
+
+def test_a_gate_that_cuts_by_a_column_that_requests_lack_is_refused(toy: Toy) -> None:
+    policy = with_deployment(toy.policy, gates=[gates.no_worse_slice("log_loss", by=["depot", "curier"], margin=0.1)])
+    with pytest.raises(DefinitionError, match="cuts by 'curier', which is no text column") as error:
+        check(policy, toy.built)
+    assert "courier" in error.value.available
+    assert __file__ in error.value.where
+
+
+@pytest.mark.parametrize("wrong", [{"approvals": -1}, {"min_new_labels": -1}])
+def test_numbers_below_nothing_are_refused(toy: Toy, wrong: dict[str, int]) -> None:
+    with pytest.raises(DefinitionError, match="neither is below 0"):
+        check(replace(toy.policy, **wrong), toy.built)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def policy_over(model: Model, rollout: Canary | None, on: list[Trigger], cooldow
     return RetrainPolicy(Monitor(deployment), on=on, cooldown=cooldown, min_new_labels=labels, approvals=approvals)
 
 
-ladders = st.lists(st.floats(0.01, 0.99), max_size=4).map(lambda found: [*sorted(found), 1.0])
+ladders = st.lists(st.floats(0.01, 0.99), max_size=4).map(lambda found: [*sorted(set(found)), 1.0])
 canaries = st.none() | st.builds(
     lambda steps, labels, alpha: Canary(steps, labels, alpha), ladders, st.integers(0, 100), st.floats(0.01, 0.5)
 )

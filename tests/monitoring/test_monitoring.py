@@ -192,6 +192,11 @@ def test_monitors_say_what_is_wrong_with_them(tmp_path: Path) -> None:
         Monitor(deployment, quality=["accuracy"])
     with pytest.raises(DefinitionError, match="windows are whole days"):
         Monitor(deployment, every="6h")
+    with pytest.raises(DefinitionError, match="windows are whole days"):
+        Monitor(deployment, every="36h")
+    for share in (0.0, 95, -0.1, float("nan")):
+        with pytest.raises(DefinitionError, match="is no share"):
+            Monitor(deployment, maturity=share)
     for rate in (0.0, 1.0, -0.1):
         with pytest.raises(DefinitionError, match="false_alarm_rate"):
             Drift(false_alarm_rate=rate)

@@ -67,6 +67,13 @@ def test_a_file_that_opens_its_own_project_is_told_where_to_go(tmp_path: Path) -
     assert len(project(tmp_path / "p", nb=guarded).all(Dataset)) == 1
 
 
+def test_a_script_that_ends_itself_does_not_end_the_command(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"job\.py cannot be imported: SystemExit: 0") as error:
+        project(tmp_path / "p", flights=FLIGHTS, job="import sys\n\nimport tidemill as tm\n\nsys.exit(0)\n")
+    assert error.value.where == f"{tmp_path / 'p' / 'job.py'}:5"
+    assert "subfolder" in error.value.hint
+
+
 def test_a_file_that_does_not_speak_of_tidemill_is_not_run(tmp_path: Path) -> None:
     assert len(project(tmp_path / "p", flights=FLIGHTS, clean='raise SystemExit("a script")\n').all(Dataset)) == 1
 

@@ -1,31 +1,36 @@
 """The server over a project folder: it finds what was promoted, and goes on when the ledger does not."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from starlette.testclient import TestClient
 
 from tidemill import loop, project
-from tidemill.core import DAY, show
+from tidemill.core import DAY, StoreError, show
 from tidemill.evaluation import gates
+from tidemill.features import MemoryOnline
 from tidemill.loop import Every
 from tidemill.session import Session
+from tidemill.web import app
 from tidemill.web.app import LOOK_AGAIN, make_app
-from toy import open_toy, with_deployment
+from tidemill.web.tracking import only_local
+from toy import DECLARATIONS, open_toy, with_deployment
 
 ROW = {"rows": [{"parcel": "p100-003"}], "at": "2024-04-20T00:00:00Z"}
 
 
 def client_of(folder: Path) -> TestClient:
-    return TestClient(make_app(Session(folder), "http://127.0.0.1"), base_url="http://127.0.0.1")
+    return TestClient(only_local(make_app(Session(folder), "http://127.0.0.1")), base_url="http://127.0.0.1")
 
 
 def ask_until(client: TestClient, seconds: float) -> set[tuple[int, str]]:
     """Ask for so long; the codes and versions that came."""
     found, end = set(), time.monotonic() + seconds
-    while time.monotonic() < end:
+    while not found or time.monotonic() < end:
         answer = client.post("/predict/late", json=ROW)
         found.add((answer.status_code, answer.json()["predictions"][0]["version"] if answer.status_code == 200 else answer.text))
     return found
@@ -87,7 +92,81 @@ def test_another_host_name_is_refused(copied: Path) -> None:
     """A page elsewhere that makes a browser ask this server by another name gets nothing."""
     client = client_of(copied)
     assert client.post("/predict/late", json=ROW, headers={"host": "evil.example"}).status_code == 400
-    assert client.get("/", headers={"host": "127.0.0.1:8642"}).status_code == 200
+    for name in ("127.0.0.1:8642", "localhost", "[::1]:8642"):
+        assert client.get("/v2/health/live", headers={"host": name}).status_code == 200, name
+
+
+class Halting(MemoryOnline):
+    """An online store that can fill up."""
+
+    full = False
+
+    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+        if self.full:
+            raise StoreError("the online store cannot be used: MDB_MAP_FULL")
+        super().write(version, rows, watermark)
+
+
+def promote_another(folder: Path, declarations: str = "") -> None:
+    """Another history of the same project becomes the newest."""
+    if declarations:
+        (folder / "parcels.py").write_text(declarations)
+    declared = project.load(folder)
+    with declared.writing("replay") as ledger:
+        open_toy(folder, loop.prepare(ledger)).replay(end="2024-03-05")
+
+
+def test_what_cannot_be_opened_hits_no_request(copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A full online store after a promotion: what serves goes on, and the promoted version is taken once there is room."""
+    store = Halting()
+    monkeypatch.setattr(app, "online_store", lambda declared: store)
+    monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
+    client = client_of(copied)
+    (before,) = ask_until(client, 0.0)
+    store.full = True
+    promote_another(copied, DECLARATIONS.replace('"3d"]', '"5d"]'))
+    assert ask_until(client, 0.0) == {before}
+    assert "MDB_MAP_FULL" in caplog.text
+    store.full = False
+    assert ask_until(client, 0.0) == {(200, "trees/1")}
+
+
+def test_the_store_drops_versions_that_served_before_the_last(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryOnline()
+    monkeypatch.setattr(app, "online_store", lambda declared: store)
+    current = app.Current(Session(copied))
+    monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
+    seen = [set(current.endpoints["late"].reader.versions.values())]
+    for days in (4, 5, 6):
+        promote_another(copied, DECLARATIONS.replace('"3d"]', f'"{days}d"]'))
+        current.refresh()
+        seen.append(set(current.endpoints["late"].reader.versions.values()))
+        held = {version for version in set().union(*seen) if store.watermark(version) is not None}
+        assert held == seen[-1] | seen[-2], "a request that is under way may still read what served before"
+    assert len(set().union(*seen)) > len(seen[-1] | seen[-2])
+
+
+def test_one_thread_looks_and_the_others_go_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
+    current = app.Current(Session(copied))
+    inside, go_on = Event(), Event()
+
+    class Slow(MemoryOnline):
+        def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+            inside.set()
+            assert go_on.wait(60)
+            super().write(version, rows, watermark)
+
+    current.store = Slow()  # type: ignore[assignment]
+    promote_another(copied, DECLARATIONS.replace('"3d"]', '"5d"]'))
+    looking = Thread(target=current.refresh)
+    looking.start()
+    assert inside.wait(60)
+    current.refresh()  # returns at once
+    assert current.endpoints["late"].standing.champion[0] != "trees/1"
+    go_on.set()
+    looking.join(60)
+    assert current.endpoints["late"].standing.champion[0] == "trees/1"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serving.conftest import TODAY, Serve, Served
-from tidemill.core import DefinitionError, instant, show
+from tidemill.core import HOUR, DefinitionError, instant, show
 from tidemill.data import segments
 from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore
 from tidemill.ledger import Branch
@@ -107,6 +107,26 @@ def test_a_known_key_with_columns_is_answered_as_sent(replayed: Replayed, served
     assert "the request lacks" in answer["error"]
 
 
+def test_a_batch_of_keys_and_of_own_columns_is_answered_in_its_order(replayed: Replayed, served: Served) -> None:
+    (key, at, *_), (other, *_) = batch_of(replayed, *LAST_DAYS)[7:9]
+    own = {"parcel": "new", "sent": show(at + HOUR), "booked": show(at - 1), "weight": 2.5, "depot": "N", "courier": "a", "grade": "x"}
+    rows, late = [own, {"parcel": key}, own | {"weight": 7.5}, {"parcel": other}], show(at + HOUR)
+    status, answer = served.ask(rows=rows, at=late)
+    assert status == 200, answer
+    assert answer["predictions"] == [served.one(rows=[row], at=late) for row in rows]
+    status, answer = served.ask(rows=[*rows, own | {"booked": show(at + 2 * HOUR)}], at=late)
+    assert (status, "rows[4] was not known at" in answer["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("key", [None, "a\0", "\0"])
+def test_a_key_that_is_null_or_holds_a_zero_is_refused(served: Served, key: str | None) -> None:
+    own = {"parcel": key, "sent": "2024-04-20T01:00:00Z", "booked": "2024-04-19T00:00:00Z"}
+    status, answer = served.ask(rows=[own | {"weight": 2.5, "depot": "N", "courier": "a", "grade": "x"}], at="2024-04-20T00:00:00Z")
+    assert (status, "key" in answer["error"]) == (400, True)
+    assert served.ask(rows=[{"parcel": key}])[0] in (400, 404)
+    assert served.logged == []
+
+
 def test_at_todays_clock_every_window_is_empty_and_the_answer_says_so(serve: Serve) -> None:
     store = MemoryOnline()
     served = serve(store)
@@ -154,8 +174,9 @@ def test_a_wrong_request_gets_its_code_and_loses_nothing(served: Served, body: d
     assert served.ask(rows=[{"parcel": "p100-003"}])[0] == 200
 
 
-def test_what_is_no_json_is_said(served: Served) -> None:
-    answer = served.client.post("/predict/late", content=b'{"rows": [')
+@pytest.mark.parametrize("body", [b'{"rows": [', b'{"rows":[{"parcel":"\xff"}]}', b"\xff\xfe"])
+def test_what_is_no_json_is_said(served: Served, body: bytes) -> None:
+    answer = served.client.post("/predict/late", content=body)
     assert answer.status_code == 400
     assert "the body is not what is expected" in answer.json()["error"]
 
@@ -276,6 +297,16 @@ def test_a_matrix_of_another_shape_or_kind_is_refused(served: Served, data: Any,
     answer = infer(served, data, shape, datatype)
     assert answer.status_code == 400, answer.text
     assert "error" in answer.json()
+
+
+@pytest.mark.parametrize("code", [-1, 3, 0.5, 1e300])
+def test_a_category_that_the_model_does_not_have_is_refused(served: Served, code: float) -> None:
+    signature = served.endpoint.predictors[served.endpoint.standing.champion[1]].signature
+    (place,) = signature.categorical
+    for known in (0, 2, None):
+        assert infer(served, [known if i == place else 1.0 for i in range(8)], [1, 8]).status_code == 200
+    answer = infer(served, [code if i == place else 1.0 for i in range(8)], [1, 8])
+    assert (answer.status_code, f"{signature.features[place]} has the code" in answer.json()["error"]) == (400, True)
 
 
 def test_no_rows_and_no_inputs(served: Served) -> None:

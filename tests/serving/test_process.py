@@ -1,6 +1,8 @@
 """`tidemill up` as a process: what it acknowledged survives SIGKILL, it binds to this machine only, and a busy port is said."""
 
+import errno
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from processes import other, served
-from tidemill.core import Busy, Refused
+from tidemill.core import Busy, Refused, StoreError
 from tidemill.serving import read_log
 from tidemill.session import Session
 from tidemill.web.server import bound
@@ -110,6 +112,17 @@ def test_a_busy_port_is_said(copied: Path) -> None:
             [TIDEMILL, "-C", str(copied), "up", "--port", str(port)], capture_output=True, text=True, check=False, timeout=120
         )
         assert (found.returncode, f"port {port} is taken" in found.stderr) == (5, True), found.stderr
+
+
+def test_an_address_that_the_system_does_not_give_is_not_said_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoSuchAddress(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "socket", NoSuchAddress)
+    with pytest.raises(StoreError, match="port 5 cannot be listened to: Cannot assign requested address") as error, bound("::1", 5):
+        pass
+    assert not isinstance(error.value, Busy)
 
 
 def test_a_settings_file_cannot_open_it_to_others(copied: Path) -> None:

@@ -1,10 +1,14 @@
 """Which version answers a key: the same every time, and never back again while a rollout climbs."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.serving import Route, to_challenger
+from tidemill.core import DefinitionError
+from tidemill.serving import Canary, Constant, Route, to_challenger
 from tidemill.serving.routing import share
 
 words = st.text(max_size=12)
@@ -53,3 +57,22 @@ def test_each_rollout_draws_its_own_keys() -> None:
 @given(key=words, salt=words)
 def test_a_share_is_a_share(key: str, salt: str) -> None:
     assert 0 <= share(key, salt) < 1
+
+
+@pytest.mark.parametrize(
+    ("declare", "what"),
+    [
+        (lambda: Canary(alpha=5), "alpha=5"),
+        (lambda: Canary(alpha=0), "alpha=0"),
+        (lambda: Canary(min_labels=-1), "min_labels=-1"),
+        (lambda: Canary(steps=[0.5, 0.5, 1.0]), "must rise to 1.0"),
+        (lambda: Canary(steps=[0.5, 0.2, 1.0]), "must rise to 1.0"),
+        (lambda: Canary(steps=[]), "must rise to 1.0"),
+        (lambda: Constant(1.5), "the constant 1.5 is no probability"),
+        (lambda: Constant(float("nan")), "is no probability"),
+    ],
+)
+def test_a_rollout_or_fallback_that_cannot_work_is_refused_where_it_is_declared(declare: Callable[[], object], what: str) -> None:
+    with pytest.raises(DefinitionError, match=what) as error:
+        declare()
+    assert __file__ in error.value.where

@@ -20,6 +20,7 @@ from tidemill.data.delimited import load_csv, odd_values
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, quote, table
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+from tidemill.store import store_error
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,9 +30,18 @@ CODE = ("core", "data")
 
 def source_ref(ledger: Ledger, source: Source) -> Ref:
     """Record the file of a source by its content."""
+    content = _content(source)
+    ref = Ref.of("source", source.path, digest_bytes(content))
+    return ledger.put_artifact(Artifact(ref, {"file": source.file().name, "bytes": len(content)}))
+
+
+def _content(source: Source) -> bytes:
     path = source.file()
-    digest = digest_bytes(path.read_bytes())
-    return ledger.put_artifact(Artifact(Ref.of("source", source.path, digest), {"file": path.name, "bytes": path.stat().st_size}))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        what = f"the file {source.path!r} cannot be read: {error.strerror or error}"
+        raise DataError(what, where=str(source.where), hint=f"give this user the right to read {path}") from error
 
 
 def ingest(ledger: Ledger, dataset: Dataset, *, branch: str = "") -> Once:
@@ -41,13 +51,14 @@ def ingest(ledger: Ledger, dataset: Dataset, *, branch: str = "") -> Once:
     """
     sources = {name: source_ref(ledger, source) for name, source in dataset.sources.items()}
     inputs = {"definition": definition(dataset), "sources": sources}
-    return ledger.once("dataset", dataset.name, inputs, lambda: _make(ledger, dataset), branch=branch, code=own_code(*CODE))
+    return ledger.once("dataset", dataset.name, inputs, lambda: _make(ledger, dataset, sources), branch=branch, code=own_code(*CODE))
 
 
-def _make(ledger: Ledger, dataset: Dataset) -> Made:
+def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref]) -> Made:
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))
+            _check_same(source, sources[name])
         confine(connection, folder=Path(scratch))
         columns = [column for name in dataset.sources for column in connection.table(quote(name)).columns]
         refuse_volatile(connection, dataset.sql(), columns, f"the query of dataset {dataset.name!r}", _place(dataset))
@@ -63,6 +74,13 @@ def _make(ledger: Ledger, dataset: Dataset) -> Made:
         digest = ledger.blobs.put(file.read_bytes())
     meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys)}
     return Made({"version": Artifact(Ref.of("dataset", dataset.name, digest), meta)}, metrics={"rows": meta["rows"]})
+
+
+def _check_same(source: Source, ref: Ref) -> None:
+    """Raise DataError for a file that was written to since it was recorded: its rows would be told to come from another content."""
+    if digest_bytes(_content(source)) != ref.digest:
+        what = f"the file {source.path!r} changed while it was read"
+        raise DataError(what, where=str(source.where), hint="run again when it is written; move a new file into place whole")
 
 
 def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: Path) -> Path:
@@ -87,6 +105,8 @@ def _unzip(path: Path, folder: Path) -> Path:
             return Path(archive.extract(names[0], folder))
     except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise DataError(f"{path.name} cannot be unpacked: {error}", where=str(path), hint="fetch it again, without a password") from error
+    except OSError as error:
+        raise store_error(error, str(folder), f"{path.name}, unpacked") from error
 
 
 def _place(dataset: Dataset) -> str:

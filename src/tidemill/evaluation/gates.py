@@ -22,7 +22,6 @@ from tidemill.core import (
     Verdict,
     bonferroni,
     calibration_error,
-    caller,
     duration,
     paired_bootstrap,
     roc_auc,
@@ -47,6 +46,11 @@ class Gate(Declaration):
         raise DefinitionError(f"gate {self.name} has no judge method", where=str(self.where))
 
 
+def _check_metric(gate: Gate, metric: str) -> None:
+    if metric not in METRICS:
+        raise UnknownName(f"no metric is named {metric!r}", where=str(gate.where), available=sorted(METRICS))
+
+
 def _interval(metric: str, evidence: Evidence, rows: Any, doubt: float) -> Interval:
     """The interval of candidate − rival, with `doubt` beyond each bound; enough resamples that ten lie there."""
     pair = evidence.rival[rows], evidence.candidate[rows]
@@ -64,6 +68,13 @@ class BetterThanChampion(Gate):
     metric: str
     holdout: str = "28d"
     confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_metric(self, self.metric)
+        duration(self.holdout)
+        if not 0.5 < self.confidence <= 0.9999:
+            raise DefinitionError(f"confidence={self.confidence} is not in (0.5, 0.9999]", where=str(self.where), hint="for example 0.95")
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         doubt = spend(1 - self.confidence, looks)
@@ -91,6 +102,18 @@ class NoWorseSlice(Gate):
     margin: float
     min_rows: int = 500
     confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_metric(self, self.metric)
+        if isinstance(self.by, str) or not self.by:
+            raise DefinitionError(f"by={self.by!r} is no list of columns", where=str(self.where), hint='for example by=["origin"]')
+        if not self.margin >= 0:
+            raise DefinitionError(f"margin={self.margin} is below 0", where=str(self.where), hint="by how much a slice may be worse")
+        if self.min_rows < 1:
+            raise DefinitionError(f"min_rows={self.min_rows} is below 1", where=str(self.where), hint="for example 500")
+        if not 0.5 < self.confidence <= 0.9999:
+            raise DefinitionError(f"confidence={self.confidence} is not in (0.5, 0.9999]", where=str(self.where), hint="for example 0.95")
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         chosen = [(column, word, rows) for column in self.by for word, rows in self._slices(evidence, column)]
@@ -128,6 +151,13 @@ class Calibration(Gate):
     max_ece: float
     bins: int = 20
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.max_ece <= 1:
+            raise DefinitionError(f"max_ece={self.max_ece} is not in (0, 1]", where=str(self.where), hint="for example 0.05")
+        if self.bins < 1:
+            raise DefinitionError(f"bins={self.bins} is below 1", where=str(self.where), hint="for example 20")
+
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         mine = calibration_error(evidence.y, evidence.candidate, self.bins)
         rival = calibration_error(evidence.y, evidence.rival, self.bins)
@@ -142,19 +172,12 @@ class Calibration(Gate):
 
 def better_than_champion(metric: str, *, holdout: str = "28d", confidence: float = 0.95) -> Gate:
     """See `BetterThanChampion`."""
-    if metric not in METRICS:
-        raise UnknownName(f"no metric is named {metric!r}", available=sorted(METRICS))
-    duration(holdout)
-    if not 0.5 <= confidence <= 0.9999:
-        raise DefinitionError(f"confidence={confidence} is not in [0.5, 0.9999]", where=str(caller()), hint="for example 0.95")
     return BetterThanChampion(metric, holdout, confidence)
 
 
 def no_worse_slice(metric: str, *, by: Sequence[str], margin: float, min_rows: int = 500) -> Gate:
     """See `NoWorseSlice`."""
-    if metric not in METRICS:
-        raise UnknownName(f"no metric is named {metric!r}", available=sorted(METRICS))
-    return NoWorseSlice(metric, tuple(by), margin, min_rows)
+    return NoWorseSlice(metric, by if isinstance(by, str) else tuple(by), margin, min_rows)
 
 
 def calibration(*, max_ece: float, bins: int = 20) -> Gate:

@@ -5,7 +5,7 @@ that, so both paths are one piece of code.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EACCES, EROFS
 from pathlib import Path
@@ -33,6 +33,9 @@ class OnlineStore(Protocol):
     def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
         """Store rows and move the watermark forward, all or nothing; an older watermark changes nothing."""
 
+    def keep(self, versions: Collection[str]) -> None:
+        """Drop what is stored of all versions but these."""
+
 
 class MemoryOnline:
     """An online store that ends with the process."""
@@ -51,6 +54,10 @@ class MemoryOnline:
         if self._marks.get(version, watermark) <= watermark:
             self._rows.update({(version, entity): data for entity, data in rows})
             self._marks[version] = watermark
+
+    def keep(self, versions: Collection[str]) -> None:
+        self._rows = {key: data for key, data in self._rows.items() if key[0] in versions}
+        self._marks = {version: mark for version, mark in self._marks.items() if version in versions}
 
 
 class LmdbOnline:
@@ -102,6 +109,19 @@ class LmdbOnline:
             for entity, data in rows:
                 transaction.put(self._key(version, entity), data)
             transaction.put(mark, watermark.to_bytes(8, "little", signed=True))
+
+    def keep(self, versions: Collection[str]) -> None:
+        kept = {version[:16].encode() for version in versions}
+        with self._explained(), self._db.begin(write=True) as transaction:
+            cursor = transaction.cursor()
+            cursor.first()
+            while key := cursor.key():  # empty behind the last
+                if key.removeprefix(b"watermark/")[:16] not in kept:
+                    cursor.delete()  # and go on to the next
+                elif key.startswith(b"watermark/"):
+                    cursor.next()
+                else:
+                    cursor.set_range(key[:16] + b"0")  # behind all rows of a version that is kept: "0" follows "/"
 
     def close(self) -> None:
         """Close the environment."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tidemill.core import DefinitionError, canonical, definition, midnights, moment, show
+from tidemill.evaluation import gates
 from tidemill.ledger import Branch, Ledger, own_code
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import DriftFound, RetrainPolicy
@@ -88,12 +89,25 @@ def check(policy: RetrainPolicy, built: Built) -> None:
     if not deployment.gates:
         hint = "declare gates=[…]: nothing is promoted without a verdict"
         raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)
+    if policy.approvals < 0 or policy.min_new_labels < 0:
+        what = f"approvals={policy.approvals} and min_new_labels={policy.min_new_labels}: neither is below 0"
+        raise DefinitionError(what, where=str(policy.where), hint="for example approvals=1")
+    _check_slices(deployment, built)
     keys = built.task.request.keys
     columns = sorted({*built.examples.requests.texts, *(keys if len(keys) == 1 else ())})
     sticky_by = deployment.rollout.sticky_by if deployment.rollout else ""
     if sticky_by and sticky_by not in columns:
         what = f"sticky_by={sticky_by!r} of deployment {deployment.name!r} is no text column of its requests"
         raise DefinitionError(what, where=str(deployment.where), available=columns, hint="leave it out to keep each request's key together")
+
+
+def _check_slices(deployment: Deployment, built: Built) -> None:
+    texts = sorted(built.examples.requests.texts)
+    for gate in deployment.gates:
+        lacking = [column for column in gate.by if column not in texts] if isinstance(gate, gates.NoWorseSlice) else []
+        if lacking:
+            what = f"gate {gate.name} cuts by {lacking[0]!r}, which is no text column of the requests"
+            raise DefinitionError(what, where=str(gate.where), available=texts, hint="correct its by=[…]")
 
 
 def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = lambda progress: None) -> tuple[Branch, bool]:

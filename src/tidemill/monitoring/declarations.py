@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidemill.core import METRICS, Declaration, DefinitionError, definition, duration
+from tidemill.core import DAY, METRICS, Declaration, DefinitionError, definition, duration
 from tidemill.serving import Deployment
 
 
@@ -49,7 +49,9 @@ class Monitor(Declaration):
         unknown = [name for name in self.quality if name not in METRICS]
         if unknown:
             raise DefinitionError(f"no metric is named {unknown[0]!r}", where=str(self.where), available=sorted(METRICS))
-        if duration(self.every) < duration("1d"):
+        if not 0 < self.maturity <= 1:
+            raise DefinitionError(f"maturity={self.maturity} is no share in (0, 1]", where=str(self.where), hint="for example 0.95")
+        if duration(self.every) < DAY or duration(self.every) % DAY:
             raise DefinitionError(f"every={self.every!r}: windows are whole days", where=str(self.where), hint='for example every="7d"')
 
     def definition(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tidemill.project.settings import FILE, Settings, read_settings
 from tidemill.store import FolderBlobs, Records, holder, store_error, writer
 
 D = TypeVar("D", bound=Declaration)
+_SCRIPT = 'put scripts into a subfolder, or begin what one runs with: if __name__ == "__main__":'
 
 
 def now() -> int:
@@ -43,7 +44,7 @@ class Project:
         """What the files declare; they are imported on first use. Raises DefinitionError with file and line."""
         path = _loading.get(self.folder)
         if path is not None:
-            hint = f'put scripts into a subfolder, or begin what {path.name} runs with: if __name__ == "__main__":'
+            hint = _SCRIPT
             what = f"{path.name} opens the project that it is a part of: the project's files are imported to learn what they declare"
             raise DefinitionError(what, hint=hint)
         _forget()
@@ -215,8 +216,14 @@ def _import(path: Path) -> ModuleType:
         except TidemillError as error:
             error.where = error.where or _place(error, path)
             raise
-        except Exception as error:
-            hint = "install what it needs" if isinstance(error, ImportError) else "correct the file"
+        except (Exception, SystemExit) as error:  # a script that ends must not end the command
+            hint = (
+                "install what it needs"
+                if isinstance(error, ImportError)
+                else _SCRIPT
+                if isinstance(error, SystemExit)
+                else "correct the file"
+            )
             what = f"{path.name} cannot be imported: {type(error).__name__}: {error}"
             raise DefinitionError(what, where=_place(error, path), hint=hint) from error
         finally:

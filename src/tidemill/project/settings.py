@@ -69,6 +69,9 @@ def read_settings(folder: Path) -> Settings:
     values = {f"{table}.{key}": value for table, items in tables.items() if table not in loose for key, value in items.items()} | loose
     for name, value in values.items():
         _check(name, value, path)
+    if not 0 <= values.get("serve.port", 0) < 2**16:
+        hint = "choose one of 0 to 65535; 0 takes a free one"
+        raise DefinitionError(f"serve.port = {values['serve.port']} is no port", where=str(path), hint=hint)
     if not values.get("project.name"):
         raise DefinitionError("the project has no name", where=str(path), hint='add [project] name = "…"')
     try:

@@ -29,9 +29,13 @@ class Canary(Declaration):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rising = list(self.steps) == sorted(self.steps) and all(0 < step <= 1 for step in self.steps)
+        rising = list(self.steps) == sorted(set(self.steps)) and all(0 < step <= 1 for step in self.steps)
         if not self.steps or not rising or self.steps[-1] != 1.0:
             raise DefinitionError(f"canary steps {list(self.steps)} must rise to 1.0", where=str(self.where))
+        if not 0 < self.alpha < 1:
+            raise DefinitionError(f"alpha={self.alpha} is not in (0, 1)", where=str(self.where), hint="for example 0.05")
+        if self.min_labels < 0:
+            raise DefinitionError(f"min_labels={self.min_labels} is below 0", where=str(self.where), hint="for example 500")
         if self.compare != "paired":
             raise DefinitionError(f"compare={self.compare!r} is not known", where=str(self.where), available=["paired"])
 
@@ -52,6 +56,11 @@ class Constant(Declaration):
     kind: ClassVar[str] = "fallback"
     part: ClassVar[bool] = True
     value: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.value <= 1:
+            raise DefinitionError(f"the constant {self.value} is no probability", where=str(self.where), hint="write one in [0, 1]")
 
     @property
     def name(self) -> str:

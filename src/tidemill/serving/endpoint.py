@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, Instants, Ref, Refused, TidemillError, UnknownName, show
+from tidemill.core import DataError, Floats, Instants, Ints, Ref, Refused, TidemillError, UnknownName, show
 from tidemill.data import Dataset
 from tidemill.features import (
     FeatureView,
@@ -93,15 +93,22 @@ class Endpoint:
     _lock: Lock = field(default_factory=Lock)
 
     def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False) -> list[Answer]:
-        """Answer requests at their prediction times (microseconds UTC). Raises DataError and UnknownName for a wrong request."""
+        """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. Raises DataError and
+        UnknownName for a wrong request."""
         if not rows or len(rows) > MAX_ROWS:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
-        requests, when = self._requests(rows), np.array(at, dtype=np.int64)
-        early = np.flatnonzero(requests.known > when)
-        if len(early):
-            row = int(early[0])
-            what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(int(requests.known[row]))}"
-            raise DataError(what, hint="ask about it later, or leave out `at`")
+        places, when = self._places(rows), np.array(at, dtype=np.int64)
+        parts: list[tuple[Ints, Requests]] = []
+        for chosen in (np.flatnonzero(places >= 0), np.flatnonzero(places < 0)):
+            if len(chosen):
+                parts.append((chosen, self._requests([rows[i] for i in chosen.tolist()], places[chosen])))
+                _check_known(chosen, parts[-1][1], when)
+        answers: dict[int, Answer] = {}
+        for chosen, requests in parts:
+            answers |= zip(chosen.tolist(), self._answer(requests, when[chosen], explain=explain), strict=True)
+        return [answers[i] for i in range(len(rows))]
+
+    def _answer(self, requests: Requests, when: Instants, *, explain: bool) -> list[Answer]:
         matrix = self._features(requests, when)
         scored = self._score(requests, matrix)
         keys = [key.decode() for key in requests.keys.tolist()]
@@ -130,10 +137,11 @@ class Endpoint:
         finally:
             future.cancel()
 
-    def _requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
+    def _places(self, rows: Sequence[Mapping[str, Any]]) -> Ints:
+        """The row of each request that is sent by its key alone; −1 for one that brings its own columns."""
         places = []
         for i, row in enumerate(rows):
-            missing = [part for part in self.dataset.keys if part not in row]
+            missing = [part for part in self.dataset.keys if row.get(part) is None]
             if missing:
                 raise DataError(
                     f"rows[{i}] lacks the key {missing[0]!r}", available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}"
@@ -141,14 +149,19 @@ class Endpoint:
             odd = [name for name in row if name not in self.types]
             if odd:
                 raise DataError(f"rows[{i}] has a field {odd[0]!r} that the request does not know", available=sorted(self.types))
-            places.append(self.requests.find(key_text([str(row[part]) for part in self.dataset.keys])))
-        alone = [len(row) == len(self.dataset.keys) for row in rows]  # a key without columns
-        if all(alone) and min(places) >= 0:
-            return self.requests.take(np.array(places))
-        bare = next((row for row, place, key in zip(rows, places, alone, strict=True) if key and place < 0), None)
-        if bare is not None:
-            hint = "send the key of a known request, or the request with all its columns"
-            raise UnknownName(f"no request has the key {dict(bare)}", available=list(self.types), hint=hint)
+            key = key_text([str(row[part]) for part in self.dataset.keys])
+            alone = len(row) == len(self.dataset.keys)
+            if "\0" in key and not alone:
+                raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
+            places.append(self.requests.find(key) if alone else -1)
+            if alone and places[-1] < 0:
+                hint = "send the key of a known request, or the request with all its columns"
+                raise UnknownName(f"no request has the key {dict(row)}", available=list(self.types), hint=hint)
+        return np.array(places, dtype=np.int64)
+
+    def _requests(self, rows: Sequence[Mapping[str, Any]], places: Ints) -> Requests:
+        if places[0] >= 0:
+            return self.requests.take(places)
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
         lookups = [view.entity.key for view in self.reader.views if isinstance(view, FeatureView)]
         return evaluate(self.dataset, self.types, views, self.predict_at, rows, lookups=lookups)
@@ -200,6 +213,14 @@ class Endpoint:
     def _predict(self, version: tuple[str, str], matrix: Matrix) -> Floats:
         predictor = self.predictors[version[1]]
         return predictor.predict(predictor.signature.align(matrix.names, matrix.values, matrix.vocabularies))
+
+
+def _check_known(rows: Ints, requests: Requests, when: Instants) -> None:
+    """Raise DataError for the first of these rows that nobody knew at its prediction time."""
+    for row, known in zip(rows.tolist(), requests.known.tolist(), strict=True):
+        if known > when[row]:
+            what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(known)}"
+            raise DataError(what, hint="ask about it later, or leave out `at`")
 
 
 def _plain(probabilities: Floats, version: str, rung: str) -> list[tuple[float, str, str]]:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
 from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName, instant
+from tidemill.models import Signature
 from tidemill.serving.endpoint import Endpoint
 from tidemill.serving.log import AnswerLog
 
@@ -53,18 +54,20 @@ class Infer(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Gateway:
-    """Endpoints by name, their logs, the clock, whether a client may state its own prediction time, and how to look for
-    versions that were promoted since."""
+    """Endpoints by name, their logs, the clock, whether a client may state its own prediction time, and when (`due`) and how to look
+    for versions that were promoted since."""
 
     endpoints: Mapping[str, Endpoint]
     logs: Mapping[str, AnswerLog]
     clock: Callable[[], int]
     client_time: bool
+    due: Callable[[], bool] = lambda: False
     refresh: Callable[[], None] = lambda: None
 
-    def endpoint(self, request: Request) -> Endpoint:
+    async def endpoint(self, request: Request) -> Endpoint:
         """The endpoint that a path names; raises UnknownName."""
-        self.refresh()
+        if self.due():
+            await run_in_threadpool(self.refresh)  # others are not kept waiting
         name = request.path_params["name"]
         if name not in self.endpoints:
             raise UnknownName(f"no deployment is named {name!r}", available=sorted(self.endpoints))
@@ -80,11 +83,11 @@ class Gateway:
         return reply({"name": "tidemill", "version": "2", "extensions": []})
 
     async def model_ready(self, request: Request) -> Response:
-        return reply({"name": self.endpoint(request).name, "ready": True})
+        return reply({"name": (await self.endpoint(request)).name, "ready": True})
 
     async def metadata(self, request: Request) -> Response:
         """Names, shapes and types of a deployment's inputs and outputs."""
-        endpoint = self.endpoint(request)
+        endpoint = await self.endpoint(request)
         width = len(endpoint.predictors[endpoint.standing.champion[1]].signature.features)
         one = {"name": "features", "datatype": "FP64", "shape": [-1, width]}
         out = {"name": "probability", "datatype": "FP64", "shape": [-1, 1]}
@@ -93,17 +96,17 @@ class Gateway:
 
     async def infer(self, request: Request) -> Response:
         """The champion over a feature matrix: rows in, probabilities out. Nothing is looked up and nothing is logged."""
-        endpoint = self.endpoint(request)
+        endpoint = await self.endpoint(request)
         asked = await decode(request, Infer)
         label, digest = endpoint.standing.champion
         predictor = endpoint.predictors[digest]
-        answer = predictor.predict(_matrix(asked.inputs, len(predictor.signature.features)))
+        answer = predictor.predict(_matrix(asked.inputs, predictor.signature))
         output = {"name": "probability", "datatype": "FP64", "shape": [len(answer), 1], "data": answer.tolist()}
         return reply({"model_name": endpoint.name, "model_version": label, "id": asked.id, "outputs": [output]})
 
     async def predict(self, request: Request) -> Response:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""
-        endpoint, now = self.endpoint(request), self.clock()
+        endpoint, now = await self.endpoint(request), self.clock()
         asked = await decode(request, Ask)
         times = self._times(asked, now)
         answers = await run_in_threadpool(endpoint.answer, asked.rows, times, explain=asked.explain)  # others are not kept waiting
@@ -135,17 +138,24 @@ def _zoned(text: str) -> int:
     return instant(moment)
 
 
-def _matrix(inputs: Sequence[Tensor], width: int) -> Floats:
+def _matrix(inputs: Sequence[Tensor], signature: Signature) -> Floats:
     if len(inputs) != 1 or inputs[0].datatype not in ("FP64", "FP32", "INT64", "INT32"):
         raise DataError("one numeric input is needed", where="inputs", available=[f"{one.name} {one.datatype}" for one in inputs])
-    tensor = inputs[0]
+    tensor, width = inputs[0], len(signature.features)
     if len(tensor.shape) != 2 or tensor.shape[1] != width or tensor.shape[0] < 0:
         raise DataError(f"the input has shape {tensor.shape}; [rows, {width}] is needed", where="inputs[0].shape")
     try:
         values = np.array([np.nan if value is None else value for value in _flat(tensor.data)], dtype=np.float64)
-        return values.reshape(tensor.shape)
+        matrix = values.reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"the data do not fill the shape {tensor.shape}: {error}", where="inputs[0].data") from error
+    for i in signature.categorical:
+        name, codes = signature.features[i], matrix[:, i]
+        odd = codes[~np.isnan(codes) & ~np.isin(codes, np.arange(len(signature.categories[name])))]
+        if len(odd):
+            what = f"{name} has the code {odd[0]:g}; its vocabulary has {len(signature.categories[name])} texts, the first is 0"
+            raise DataError(what, where="inputs[0].data", hint="send null for a text that the model does not know")
+    return matrix
 
 
 def _flat(data: Sequence[Any]) -> list[Any]:
@@ -167,7 +177,7 @@ async def decode(request: Request, kind: type[T]) -> T:
             raise DataError(f"the body is larger than {MAX_BODY} bytes", hint="send fewer rows at once")
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"the body is not what is expected: {error}", hint='for example {"rows": [{"id": "…"}]}') from error
 
 

@@ -55,6 +55,12 @@ class Task(Declaration):
         if odd is not None:
             hint = "give the view itself, not its name: a task takes all features of a view"
             raise DefinitionError(f"task {self.name!r} lists {odd!r}, which is no feature view", where=str(self.where), hint=hint)
+        label, request = self.label.dataset, self.request
+        if label.keys != request.keys:
+            keys = f"{list(label.keys)}, the request {request.name!r} has {list(request.keys)}"
+            what = f"the label's dataset {label.name!r} has the key {keys}"
+            hint = "give both the same key: a label is found by the key of its request"
+            raise DefinitionError(what, where=str(self.label.where), hint=hint)
         if self.label.none_after:
             duration(self.label.none_after)
         names = [view.name for view in self.features]

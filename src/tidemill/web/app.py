@@ -3,18 +3,19 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route, unrouted
-from tidemill.session import Session, log_of, now, online_store
+from tidemill.session import Handle, Session, log_of, now, online_store
 from tidemill.web.report import render_report
 from tidemill.web.server import run_server
 from tidemill.web.status import render_status
@@ -47,7 +48,7 @@ class Pages:
                 deployment["url"] = f"{self.url}/predict/{endpoint.name}"
                 deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
                 deployment["report"] = f"/report/{endpoint.name}" if deployment["months"] else ""
-        counts = sum((Counter(endpoint.counts) for endpoint in self.gateway.endpoints.values()), Counter[str]())
+        counts = sum((Counter(endpoint.counts) for endpoint in list(self.gateway.endpoints.values())), Counter[str]())
         return found | {"served": {"requests": sum(n for rung, n in counts.items() if ":" not in rung), "by_rung": counts}}
 
     def example(self, name: str) -> tuple[dict[str, str], str]:
@@ -66,15 +67,19 @@ class Pages:
         return dict(zip(endpoint.dataset.keys, parts, strict=True)), at
 
     async def home(self, request: Request) -> Response:
-        return page(render_status(self.status()))
+        return page(await run_in_threadpool(lambda: render_status(self.status())))  # answers are not kept waiting
 
     async def status_json(self, request: Request) -> Response:
-        return reply(self.status())
+        return reply(await run_in_threadpool(self.status))
 
     async def report(self, request: Request) -> Response:
         """The report of the branch that serves a deployment; without a name, of the first."""
+        return page(await run_in_threadpool(self.report_of, request.path_params.get("name", "")))
+
+    def report_of(self, name: str) -> str:
+        """The page of a report; raises UnknownName."""
         serving = self.session.serving
-        name = request.path_params.get("name", next(iter(serving)))
+        name = name or next(iter(serving))
         if name not in serving:
             raise UnknownName(f"no deployment {name!r} serves", available=sorted(serving))
         branch, declared = serving[name].branch, self.session.project
@@ -82,7 +87,7 @@ class Pages:
             raise UnknownName("the live branch has no report", hint="run `tidemill replay` for one of the past")
         names = {name: str(declared.settings[f"project.{name}"]) for name in ("name", "objective", "owner", "positive")}
         model = str(branch.parts["model"]["name"])
-        return page(render_report(branch.result, project=names, policy="", model=model, timezone=declared.timezone))
+        return render_report(branch.result, project=names, policy="", model=model, timezone=declared.timezone)
 
 
 def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
@@ -102,48 +107,70 @@ class Current:
         self.endpoints: dict[str, Endpoint] = {}
         self.logs: dict[str, AnswerLog] = {}
         self._marks: dict[str, object] = {}
-        self._looked = -LOOK_AGAIN
+        self._lock, self._looked = Lock(), 0.0
         try:
             self.store = online_store(session.project)
-            self.refresh()
+            self._look(starting=True)
         except Damaged:
             raise
         except StoreError as error:
             error.hint += f"; a server writes its online store and the log of answers below {session.project.state}"
             raise
 
+    def due(self) -> bool:
+        """Whether it is time to look again: at most every other second."""
+        return time.monotonic() - self._looked >= LOOK_AGAIN
+
     def refresh(self) -> None:
-        """Look again, at most every other second; an endpoint is replaced when its branch has moved."""
-        if time.monotonic() - self._looked < LOOK_AGAIN:
-            return
-        self._looked = time.monotonic()
-        try:
+        """Look again, if it is time; an endpoint is replaced when its branch has moved. Of several threads one looks, and the others
+        go on with what there is. Raises nothing of ours: what serves is sound, and goes on."""
+        if self.due() and self._lock.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+
+    def _look(self, *, starting: bool = False) -> None:
+        self._looked, before = time.monotonic(), self._versions()
+        with self._kept("all", starting=starting):
             handles = self.session.deployments
+            for name, handle in handles.items():
+                with self._kept(name, starting=starting):
+                    self._open(name, handle)
+            if starting or self._versions() != before:
+                self.store.keep(self._versions() | before)  # a request that is under way may still read those before
+
+    @contextmanager
+    def _kept(self, name: str, *, starting: bool) -> Iterator[None]:
+        """Keep what serves when something cannot be opened; who starts a server is told."""
+        try:
+            yield
         except TidemillError as error:
-            if not self.endpoints:
+            if starting:
                 raise
-            log.warning("deployments=%s kept error=%s", ",".join(self.endpoints), error.what)
-            return  # a ledger that cannot be read is no reason not to answer
-        for name, handle in handles.items():
-            mark = (handle.branch.id, handle.branch.state, handle.branch.parts)
-            if self._marks.get(name) != mark:
-                try:
-                    endpoint = handle.endpoint(self.store)
-                except TidemillError as error:
-                    if name not in self.endpoints:
-                        raise
-                    log.warning("deployment=%s kept=%s error=%s", name, self.endpoints[name].standing.champion[0], error.what)
-                    continue  # what serves is sound: it goes on
-                endpoint.reader.materialise(int(handle.branch.state["now"]))
-                endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
-                self.endpoints[name], self._marks[name] = endpoint, mark
-                self.logs.setdefault(name, AnswerLog(log_of(self.session.project, name)))
+            log.warning("deployment=%s kept error=%s", name, error.what)
+
+    def _open(self, name: str, handle: Handle) -> None:
+        mark = (handle.branch.id, handle.branch.state, handle.branch.parts)
+        if self._marks.get(name) == mark:
+            return
+        endpoint = handle.endpoint(self.store)
+        endpoint.reader.materialise(int(handle.branch.state["now"]))
+        endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
+        if name not in self.logs:
+            self.logs[name] = AnswerLog(log_of(self.session.project, name))
+        self.endpoints[name], self._marks[name] = endpoint, mark
+
+    def _versions(self) -> set[str]:
+        """The view versions that serve."""
+        return {version for endpoint in self.endpoints.values() for version in endpoint.reader.versions.values()}
 
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
     """The application over a session. The online store is brought up to the end of the branch first."""
     current = Current(session)
-    gateway = Gateway(current.endpoints, current.logs, clock, bool(session.project.settings["serve.client_time"]), current.refresh)
+    client_time = bool(session.project.settings["serve.client_time"])
+    gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh)
     pages = Pages(session, gateway, url)
     own = [
         route("GET", "/", pages.home, requires="read"),
@@ -151,8 +178,7 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> S
         route("GET", "/report", pages.report, requires="read"),
         route("GET", "/report/{name}", pages.report, requires="read"),
     ]
-    local = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "testserver"])  # no other site's name for us
-    app = Starlette(routes=[*gateway_routes(gateway), *own], middleware=[local], exception_handlers={HTTPException: unrouted})
+    app = Starlette(routes=[*gateway_routes(gateway), *own], exception_handlers={HTTPException: unrouted})
     app.state.gateway = gateway
     return app
 

@@ -3,14 +3,16 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EADDRINUSE
 from typing import Any
 
-from tidemill.core import Busy, Refused
+from tidemill.core import Busy, Refused, StoreError
 
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket; raises Refused for an address that others can reach, and Busy for a port that is taken."""
+    """A listening socket; raises Refused for an address that others can reach, Busy for a port that is taken, StoreError for one
+    that the system does not give."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         raise Refused(f"without users, the server binds to this machine only, not to {host}", hint="leave serve.host at 127.0.0.1")
     family = socket.AF_INET6 if host == "::1" else socket.AF_INET
@@ -21,7 +23,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         listener.listen(2048)  # before the address is told: who is quick waits, and is not turned away
     except OSError as error:
         listener.close()
-        raise Busy(f"port {port} is taken: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error
+        kind, why = (Busy, "is taken") if error.errno == EADDRINUSE else (StoreError, "cannot be listened to")
+        raise kind(f"port {port} {why}: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error
     with listener:
         yield listener
 
