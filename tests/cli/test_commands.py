@@ -19,6 +19,7 @@ from processes import heed_modes
 from tidemill import project
 from tidemill.cli import tidemill as cli
 from tidemill.features import LmdbOnline
+from tidemill.loop import State
 from tidemill.registry.aliases import set_alias
 from tidemill.session import Session
 from toy import DECLARATIONS, make_rows, write_project
@@ -190,7 +191,8 @@ def test_an_approval_names_a_person_and_the_user_of_the_machine(tidemill: Comman
     user = pwd.getpwuid(os.getuid()).pw_name
     session = Session(folder)
     found = [one for one in session.ledger.decisions(session.branch.id) if one.kind == "approved"]
-    assert [(one.who, one.evidence) for one in found] == [("Ann", {"user": user}), (user, {"user": user})]
+    told = {"user": user, "model": State.of(session.branch.state).champion.digest}
+    assert [(one.who, one.evidence) for one in found] == [("Ann", told), (user, told)]
 
 
 def test_status_for_people_and_programs(tidemill: Command, kept: Path) -> None:

@@ -163,9 +163,13 @@ def live_pass(toy: Toy, policy: RetrainPolicy, day: str) -> Passed:
     return loop.run_once(toy.ledger, toy.built, policy, toy.at(day), ZONE)
 
 
-def approve(toy: Toy, branch: str, label: str, who: str) -> None:
+def approve(toy: Toy, branch: str, label: str, who: str, model: str = "") -> None:
+    """Agree to what waits, or to another model."""
+    found = toy.ledger.branch(branch)
+    assert found is not None
+    evidence = {"model": model or loop.waiting(toy.ledger, found)[label]}
     with toy.ledger.records.begin() as connection:
-        toy.ledger.decide(connection, branch, at=0, who=who, kind="approved", subject=label, why="looks well", evidence={})
+        toy.ledger.decide(connection, branch, at=0, who=who, kind="approved", subject=label, why="looks well", evidence=evidence)
 
 
 def days_of(month: str, first: int, end: int) -> list[str]:
@@ -186,8 +190,10 @@ def test_a_candidate_goes_live_when_enough_different_people_approved_it(toy: Toy
     label = candidate.version.label
     approve(toy, passed.branch, label, "ann")
     approve(toy, passed.branch, label, "ann")
-    approve(toy, passed.branch, "trees/99", "ben")
-    assert live_pass(toy, policy, "2024-04-13").state.candidate == candidate, "one person twice, or for another version, is one"
+    approve(toy, passed.branch, "trees/99", "ben", candidate.version.digest)
+    approve(toy, passed.branch, label, "cid", "0" * 64)
+    told = "one person twice, for another version, or for another model of that name, is one"
+    assert live_pass(toy, policy, "2024-04-13").state.candidate == candidate, told
     approve(toy, passed.branch, label, "ben")
     after = live_pass(toy, policy, "2024-04-14")
     assert after.state.champion.label == label

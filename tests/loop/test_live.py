@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sqlalchemy import text
 
 from tidemill import loop
-from tidemill.core import canonical
+from tidemill.core import Refused, canonical, definition
 from tidemill.data import Prediction, segments
 from tidemill.ledger import Ledger
 from tidemill.loop import Passed, State
-from toy import DECLARATIONS, ZONE, Toy, open_toy, write_project
+from tidemill.loop.former import former_task
+from toy import DECLARATIONS, ZONE, Toy, make_rows, open_toy, write_project, write_rows
 
 Told = Callable[[str], Sequence[Prediction]]
 
@@ -57,7 +59,7 @@ def test_a_state_that_lacks_what_is_new_in_this_version_goes_on(toy: Toy) -> Non
     first = live_pass(toy, "2024-03-01")
     branch = toy.ledger.branch(first.branch)
     assert branch is not None
-    older = {name: value for name, value in branch.state.items() if name not in ("refused", "pending")}
+    older = {name: value for name, value in branch.state.items() if name not in ("tried_at", "waiting", "pending")}
     with toy.ledger.records.begin() as connection:
         stored = {"state": canonical(older).decode(), "id": branch.id}
         connection.execute(text("UPDATE branch SET state = :state WHERE id = :id"), stored)
@@ -65,3 +67,126 @@ def test_a_state_that_lacks_what_is_new_in_this_version_goes_on(toy: Toy) -> Non
     assert second.state.champion == first.state.champion
     assert second.state.now == toy.at("2024-03-02")
     assert isinstance(live_pass(toy, "2024-03-03").state, State)
+
+
+# ── an edit that is refused, taken, or waits ────────────────────────────────────────────────────────────────────────
+
+WORSE = ('"weight": "weight", ', ""), ('"n_estimators": 30', '"n_estimators": 1')
+MARCH = {"cooldown": "4d", "min_new_labels": 100}
+
+
+def asked_and_logged(toy: Toy, branch: str, start: str, end: str) -> tuple[int, int]:
+    """How many requests were asked from one day to another, and how many of them the log has an answer to."""
+    examples = toy.built.examples
+    asked = examples.requests.keys[(examples.at >= toy.at(start)) & (examples.at < toy.at(end))]
+    found = segments(toy.ledger, branch, "late")
+    logged = np.concatenate([segment.keys[~np.isnan(segment.probability)] for _, segment in found])
+    return len(asked), int(np.isin(asked, logged).sum())
+
+
+def test_the_definitions_of_before_are_read_from_the_recipe(toy: Toy, tmp_path: Path) -> None:
+    recipe = toy.built.recipe()
+    other = edited(tmp_path, toy.ledger, *WORSE)
+    task = former_task(other.built.task, recipe)
+    assert definition(task) == recipe["task"]
+    assert [definition(view) for view in task.features] == [view["definition"] for view in recipe["views"]]
+    assert {dataset.name: definition(dataset) for dataset in task.datasets} == recipe["datasets"]
+    assert loop.build(toy.ledger, task).examples.ref == toy.built.examples.ref
+
+
+def upto(folder: Path, toy: Toy, day: str) -> None:
+    """The source file as it was on a day."""
+    now, rows = toy.at(day) / 1e6, []
+    for row in make_rows():
+        if row["booked"].timestamp() <= now:
+            known = row["arrived"] and row["arrived"].timestamp() <= now
+            rows.append(row if known else {**row, "arrived": None, "late": None})
+    write_rows(folder, rows)
+
+
+def test_while_an_edit_stands_refused_the_loop_goes_on_and_tries_again_when_a_policy_would(toy: Toy, tmp_path: Path) -> None:
+    """New data come each day; the champion's features are built over them too."""
+    live_pass(toy, "2024-03-01", **MARCH)
+    folder = tmp_path / "edited"
+    other = edited(tmp_path, toy.ledger, *WORSE)
+    judged, watched = [], []
+    days = [f"2024-03-{day:02}" for day in range(2, 11)]
+    for day in days:
+        upto(folder, toy, day)
+        passed = live_pass(open_toy(folder, other.ledger), day, **MARCH)
+        judged += [day] * [one.kind for one in passed.decisions].count("gate refused")
+        watched += [one for one in passed.decisions if one.kind == "watched"]
+        assert passed.state.champion.label == "trees/1"
+        assert passed.state.now == toy.at(day)
+        assert "order" in passed.changed
+    assert judged == ["2024-03-02", "2024-03-06", "2024-03-10"], "at once, and after each cooldown"
+    assert [one.subject for one in watched] == ["trees/1"] * 2
+    asked, logged = asked_and_logged(toy, passed.branch, "2024-03-01", "2024-03-10")
+    assert logged == asked > 500
+
+
+def test_an_edit_that_is_taken_loses_no_request(toy: Toy, tmp_path: Path) -> None:
+    other = edited(tmp_path, toy.ledger, ('"weight": "weight", ', ""))
+    live_pass(other, "2024-03-01")
+    live_pass(other, "2024-03-05")
+    taken = live_pass(toy, "2024-03-10")
+    assert taken.state.champion.number == 2
+    assert toy.ledger.branch(taken.branch).parts["recipe"] == toy.built.recipe()  # type: ignore[union-attr]
+    live_pass(toy, "2024-03-12")
+    asked, logged = asked_and_logged(toy, taken.branch, "2024-03-01", "2024-03-12")
+    assert logged == asked > 500
+
+
+def test_a_source_that_the_definitions_of_before_need_may_be_gone(toy: Toy, tmp_path: Path) -> None:
+    live_pass(toy, "2024-03-01")
+    folder = write_project(tmp_path / "edited", declarations=DECLARATIONS.replace("parcels.csv", "packets.csv"))
+    (folder / "parcels.csv").rename(folder / "packets.csv")
+    passed = live_pass(open_toy(folder, toy.ledger), "2024-03-10")
+    assert "what serves can no longer be built (there is no file 'parcels.csv')" in passed.changed
+    assert {"watched", "retrained"} <= {one.kind for one in passed.decisions}, "what was built last is watched, and the edit is judged"
+
+
+# ── people ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def approve(toy: Toy, branch: str) -> str:
+    """Ann agrees to the one version that waits; its model."""
+    found = toy.ledger.branch(branch)
+    assert found is not None
+    ((label, model),) = loop.waiting(toy.ledger, found).items()
+    with toy.ledger.records.begin() as connection:
+        told: dict[str, Any] = {"who": "ann", "kind": "approved", "subject": label, "why": "I looked", "evidence": {"model": model}}
+        toy.ledger.decide(connection, branch, at=0, **told)
+    return model
+
+
+def test_the_first_model_that_people_approved_is_the_one_that_serves(toy: Toy, tmp_path: Path) -> None:
+    for day in ("2024-03-01", "2024-03-02"):
+        with pytest.raises(Refused, match="trees/1 passed its gates and needs 1 more approvals"):
+            live_pass(toy, day, approvals=1)
+    assert [one.kind for one in toy.ledger.decisions("live-late")] == ["approval needed"], "who waits is not asked about another one"
+    model = approve(toy, "live-late")
+    other = edited(tmp_path, toy.ledger, ('"num_leaves": 7', '"num_leaves": 6'))
+    with pytest.raises(Refused, match="trees/1 passed its gates and needs 1 more approvals"):
+        live_pass(other, "2024-03-03", approvals=1)
+    assert approve(other, "live-late") != model, "another model is another yes"
+    state = live_pass(other, "2024-03-20", approvals=1).state
+    assert state.champion.until == toy.at("2024-03-03"), "what they looked at, whatever has become known since"
+    assert (state.now, state.champion.since) == (toy.at("2024-03-20"), toy.at("2024-03-20"))
+
+
+def test_an_edit_that_needs_people_waits_while_the_loop_goes_on(toy: Toy, tmp_path: Path) -> None:
+    other = edited(tmp_path, toy.ledger, ('"weight": "weight", ', ""))
+    live_pass(other, "2024-03-01")
+    asked = live_pass(toy, "2024-03-10", approvals=1)
+    assert [one.kind for one in asked.decisions[-3:]] == ["retrained", "gates passed", "approval needed"]
+    again = live_pass(toy, "2024-03-15", approvals=1)
+    assert [one.kind for one in again.decisions] == ["watched"]
+    assert (again.state.champion.label, "trees/2 waits for people" in again.changed) == ("trees/1", True)
+    model = approve(toy, asked.branch)
+    taken = live_pass(toy, "2024-03-16", approvals=1)
+    assert (taken.state.champion.label, taken.state.champion.digest) == ("trees/2", model)
+    assert [one.kind for one in taken.decisions][-1] == "promoted"
+    assert live_pass(toy, "2024-03-17", approvals=1).changed == ""
+    asked_then, logged = asked_and_logged(toy, taken.branch, "2024-03-01", "2024-03-17")
+    assert logged == asked_then > 500

@@ -11,7 +11,7 @@ from tidemill import loop, project
 from tidemill.cli.console import Steps, out, print_json
 from tidemill.core import Event, Refused, UnknownName, show
 from tidemill.data import stale
-from tidemill.ledger import Branch, Ledger, user
+from tidemill.ledger import Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
 from tidemill.project import Project
 from tidemill.serving import find_answers
@@ -120,23 +120,14 @@ class Passes:
 def approve(folder: str, version: str, who: str, why: str) -> None:
     """Write down that a person agrees to a version. Raises UnknownName when it is not waiting for that."""
     with project.find(folder).writing("approve", wait=60) as ledger:
-        branches = ledger.branches("live")
-        found = {label: branch.id for branch in branches for label in _waiting(branch)}
-        if version not in found:
-            hint = "`tidemill run` says which version needs it"
-            raise UnknownName(f"{version} is not waiting for approval", available=sorted(found), hint=hint)
+        found = [(branch.id, one) for branch in ledger.branches("live") for one in loop.waiting(ledger, branch).items()]
+        meant = [(branch, model) for branch, (label, model) in found if label == version]
+        if not meant:
+            waiting, hint = sorted({label for _, (label, _) in found}), "`tidemill run` says which version needs it"
+            raise UnknownName(f"{version} is not waiting for approval", available=waiting, hint=hint)
         name = user()
         with ledger.records.begin() as connection:
-            told: dict[str, Any] = {"who": who or name, "why": why or "approved", "evidence": {"user": name}}
-            ledger.decide(connection, found[version], at=now(), kind=Event.APPROVED, subject=version, **told)
+            for branch, model in meant:
+                told: dict[str, Any] = {"who": who or name, "why": why or "approved", "evidence": {"user": name, "model": model}}
+                ledger.decide(connection, branch, at=now(), kind=Event.APPROVED, subject=version, **told)
     out.print(f"{who or name} approved {version}; `tidemill run` goes on")
-
-
-def _waiting(branch: Branch) -> list[str]:
-    """The versions that may be approved: the candidate, and the next one, which goes live at once when the gates pass it."""
-    model = str(branch.parts["model"]["name"])
-    if not branch.state:
-        return [f"{model}/1"]
-    state = loop.State.of(branch.state)
-    candidate = [state.candidate.version.label] if state.candidate else []
-    return [*candidate, f"{model}/{state.numbers + 1}"]

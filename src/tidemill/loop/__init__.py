@@ -6,7 +6,7 @@ Read `tick.py` first, then `decide.py`.
 from tidemill.loop.build import Built, build, prepare
 from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
-from tidemill.loop.live import Passed, run_once
+from tidemill.loop.live import Passed, run_once, waiting
 from tidemill.loop.replay import Progress, Replay, replay, with_model
 from tidemill.loop.rollback import Restored, roll_back
 from tidemill.loop.state import Served, State
@@ -33,5 +33,6 @@ __all__ = [
     "replay",
     "roll_back",
     "run_once",
+    "waiting",
     "with_model",
 ]

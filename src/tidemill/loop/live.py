@@ -1,19 +1,26 @@
-"""One pass of the loop on the live branch of a deployment: the same tick as in a replay, with the time that it is handed."""
+"""One pass of the loop on the live branch of a deployment: the same tick as in a replay, with the time that it is handed.
+
+While an edit of features or model is judged, refused or waits for people, the tick goes on with the definitions of before.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill.core import differences, digest_value
+from tidemill.core import HOUR, Event, TidemillError, differences, digest_value, duration
 from tidemill.data import Prediction
 from tidemill.ledger import Branch, Decision, Ledger, told
-from tidemill.loop.build import Built
+from tidemill.loop.build import Built, build
 from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.former import at_rest, former_policy, former_task
 from tidemill.loop.mend import mend
 from tidemill.loop.replay import Replay, check, read_state
-from tidemill.loop.state import Admit, Compared, Promote, Refuse, RollBack, State
+from tidemill.loop.state import Admit, Ask, Candidate, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
 from tidemill.loop.world import World
+from tidemill.training import Examples, load_examples
+
+Parts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,64 +37,137 @@ def run_once(
     ledger: Ledger, built: Built, policy: RetrainPolicy, now: int, timezone: str, told: Callable[[str], Sequence[Prediction]] = lambda _: ()
 ) -> Passed:
     """Build the first champion, or make one tick. Changed definitions call for a candidate at once. `told` gives what the gateway has
-    answered so far on a branch. Raises Refused when the first model does not pass its gates."""
+    answered so far on a branch. Raises Refused when the first model does not pass its gates, or needs people to agree."""
     check(policy, built)
-    deployment = policy.monitor.deployment
-    parts = Replay(built, policy, 0, 0, timezone).parts() | {"time": [timezone]}
-    branch = ledger.open_branch("live", deployment.name, parts)
+    parts = _parts(built, policy, timezone)
+    branch = ledger.open_branch("live", policy.monitor.name, parts)
     before = len(ledger.decisions(branch.id))
-    world = World(ledger, branch.id, deployment, built.examples, timezone, policy.monitor.maturity, told(branch.id), "nobody asked")
-    loop = Loop(policy, world, parts)
-    state, changed = _pass(loop, branch, parts, now)
+    state, changed = _Pass(ledger, branch, built, policy, now, timezone, told(branch.id)).make(parts)
     return Passed(branch.id, state, ledger.decisions(branch.id)[before:], changed)
 
 
-def _pass(loop: Loop, branch: Branch, parts: dict[str, Any], now: int) -> tuple[State, str]:
+def waiting(ledger: Ledger, branch: Branch) -> dict[str, str]:
+    """The versions of a live branch that people may approve, with the digests of their models: each is there to be looked at."""
     if not branch.state:
-        return loop.begin(now), "there was no champion"
-    state = read_state(loop.world.ledger, branch)
-    mend(loop.world.ledger, branch.id, loop.world.deployment.model, loop.world.examples, state)
-    loop.world.recall(state.segments, state.candidate.version.label if state.candidate else "")
-    changed = _changed(branch.parts, parts)
-    if not changed:
-        return loop.tick(state, now), ""
-    tried = digest_value([_definitions(parts), parts["examples"]])
-    if state.refused == tried:
-        return state, f"{changed} (refused before; nothing is new since)"
-    return _replace(loop, state, changed, now, tried), changed
+        asked = [one for one in ledger.decisions(branch.id) if one.kind == Event.APPROVAL_NEEDED]
+        return {one.subject: str(one.evidence["model"]) for one in asked[-1:]}
+    state = State.of(branch.state)
+    return {one.version.label: one.version.digest for one in (state.candidate, state.waiting) if one is not None}
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+def _parts(built: Built, policy: RetrainPolicy, timezone: str) -> Parts:
+    return Replay(built, policy, 0, 0, timezone).parts() | {"time": [timezone]}
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over a live branch, with the definitions of today."""
+
+    ledger: Ledger
+    branch: Branch
+    built: Built
+    policy: RetrainPolicy
+    now: int
+    timezone: str
+    told: Sequence[Prediction]
+
+    def make(self, parts: Parts) -> tuple[State, str]:
+        """The state after the pass, and what has changed in the definitions."""
+        loop = self._loop(self.policy, self.built.examples, parts)
+        if not self.branch.state:
+            return loop.begin(self.now), "there was no champion"
+        state, changed = read_state(self.ledger, self.branch), _changed(self.branch.parts, parts)
+        if not changed:
+            return self._tick(loop, state), ""
+        edit = digest_value([_definitions(parts), parts["deployment"]])
+        due = self._due(loop, state, edit)
+        standing, said = self._former(rest=due)
+        state = self._tick(standing, state)  # first what was asked since the last pass, by what has served it
+        loop.world.former = standing.world.examples
+        if due:
+            return _judge(loop, state, changed, edit), changed + said
+        if state.waiting and len(loop.approvals(state.waiting.version)) >= self.policy.approvals:
+            return _promote(loop, state, state.waiting), changed + said
+        why = f"{state.waiting.version.label} waits for people to approve it" if state.waiting else "refused before"
+        return state, f"{changed} ({why}){said}"
+
+    def _loop(self, policy: RetrainPolicy, examples: Examples, parts: Parts | None) -> Loop:
+        monitor, rung = policy.monitor, "nobody asked"
+        world = World(self.ledger, self.branch.id, monitor.deployment, examples, self.timezone, monitor.maturity, self.told, rung)
+        return Loop(policy, world, parts)
+
+    def _tick(self, loop: Loop, state: State) -> State:
+        world = loop.world
+        mend(self.ledger, self.branch.id, world.deployment.model, world.examples, state)
+        world.recall(state.segments, state.candidate.version.label if state.candidate else "")
+        return loop.tick(state, self.now)
+
+    def _due(self, loop: Loop, state: State, edit: str) -> bool:
+        """Whether the gates shall judge an edit: a new one at once, one that they refused when a policy would train again."""
+        if state.tried != edit:
+            return True
+        enough = loop.world.new_labels(state.tried_at, self.now) >= self.policy.min_new_labels
+        return state.waiting is None and enough and self.now - state.tried_at >= duration(self.policy.cooldown) - HOUR
+
+    def _former(self, *, rest: bool) -> tuple[Loop, str]:
+        """The loop over the definitions that serve, and what is wrong with them: of those that can no longer be built over the files of
+        today, what was built last is watched."""
+        kept, said = self.branch.parts, ""
+        task = former_task(self.built.task, kept["recipe"])
+        policy = former_policy(self.policy, task, kept["model"])
+        try:
+            built = build(self.ledger, task)
+            examples, parts = built.examples, _parts(built, policy, self.timezone) | {"model": kept["model"], "policy": kept["policy"]}
+        except TidemillError as error:
+            examples, parts = load_examples(self.ledger, self.ledger.artifact_of("examples", kept["examples"])), None
+            said = f"; what serves can no longer be built ({error.what}), so newer requests are not watched"
+        return self._loop(at_rest(policy) if rest else policy, examples, parts), said
+
+
+def _changed(before: Parts, after: Parts) -> str:
     """What changed in the definitions of features and model, in words; new data and other code are no reason by themselves."""
     found = differences(_definitions(before), _definitions(after))
     return told(found)
 
 
-def _definitions(parts: dict[str, Any]) -> dict[str, Any]:
+def _definitions(parts: Parts) -> Parts:
     recipe = parts["recipe"]
     views = {view["definition"]["name"]: view["definition"] for view in recipe["views"]}
     return {"views": views, "task": recipe["task"], "datasets": recipe["datasets"], "model": parts["model"]}
 
 
-def _replace(loop: Loop, state: State, why: str, now: int, tried: str) -> State:
-    """Train on the changed definitions and, if the gates pass, promote at once: a rollout would need both versions to read the same
-    features, and they no longer do."""
+def _judge(loop: Loop, state: State, why: str, edit: str) -> State:
+    """Train on the changed definitions. If the gates pass and nobody needs to agree, promote at once: a rollout would need both versions
+    to read the same features, and they no longer do."""
     effects: list[Effect] = []
-    started = replace(state, now=now)
-    if state.candidate is not None:
-        started = loop.act(started, RollBack("definitions changed while it was on its way", Compared(0, 0.0, None)), effects)
-    judged = loop.candidate_on_holdout(started, f"definitions changed: {why}", effects)
+    judged = loop.candidate_on_holdout(replace(state, candidate=None), f"definitions changed: {why}", effects)
     assert judged.candidate is not None
     verdict = judged.candidate.verdict
     assert verdict is not None
-    if not verdict.passed:  # what serves goes on from where it was: `now` and the parts stay
-        refused = replace(loop.act(judged, Refuse(verdict), effects), now=state.now, refused=tried)
-        replace(loop, parts=None).commit(state, refused, effects)
-        return refused
-    label = judged.candidate.version.label
-    loop.ask_first(label, loop.approvals(label))
+    # the edit's own try neither delays nor ends what the loop does for the version that serves
+    standing = replace(state, numbers=judged.numbers, trainings=judged.trainings, row_rounds=judged.row_rounds)
+    standing = replace(standing, tried=edit, tried_at=state.now, waiting=None)
+    if not verdict.passed:
+        loop.act(judged, Refuse(verdict), effects)
+        replace(loop, parts=None).commit(state, standing, effects)
+        return standing
     admitted = loop.act(judged, Admit(verdict, judged.candidate.daily), effects)
-    after = loop.act(admitted, Promote("its gates passed; it reads other features than the champion, so there is no rollout"), effects)
-    alone = replace(after, previous=None)  # what came before reads features that this branch no longer serves
-    loop.commit(state, alone, effects)
+    if loop.policy.approvals:
+        asked = loop.act(admitted, Ask(loop.policy.approvals), effects)
+        standing = replace(standing, waiting=asked.candidate)
+        replace(loop, parts=None).commit(state, standing, effects)
+        return standing
+    assert admitted.candidate is not None
+    return _promote(loop, state, admitted.candidate, replace(standing, last_attempt=state.now, pending=()), effects)
+
+
+def _promote(loop: Loop, before: State, edit: Candidate, after: State | None = None, effects: list[Effect] | None = None) -> State:
+    """An edit's version becomes champion; a candidate of the definitions before leaves."""
+    effects, state = effects if effects is not None else [], after or before
+    if state.candidate is not None:
+        state = loop.act(state, RollBack("definitions changed while it was on its way", Compared(0, 0.0, None)), effects)
+    why = "its gates passed; it reads other features than the champion, so there is no rollout"
+    promoted = loop.act(replace(state, candidate=edit, waiting=None), Promote(why), effects)
+    alone = replace(promoted, previous=None)  # what came before reads features that this branch no longer serves
+    loop.commit(before, alone, effects)
     return alone

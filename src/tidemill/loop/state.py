@@ -53,8 +53,8 @@ class Candidate:
 class State:
     """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged.
 
-    `pending`: alerts since the last attempt to retrain. `refused`: the digest of changed definitions that the gates refused: without
-    anything new they are not tried again.
+    `pending`: alerts since the last attempt to retrain. `tried`: the digest of the edit (changed definitions, and the deployment that
+    they were for) that the gates judged last, and when; `waiting`: its version, where it passed and people are asked.
     """
 
     now: int
@@ -69,7 +69,9 @@ class State:
     segments: int = 0
     trainings: int = 0
     row_rounds: int = 0
-    refused: str = ""
+    tried: str = ""
+    tried_at: int = 0
+    waiting: Candidate | None = None
     pending: tuple[Alert, ...] = ()
 
     def plain(self) -> dict[str, Any]:

@@ -82,11 +82,12 @@ class Loop:
 
     def begin(self, now: int) -> State:
         """Train, judge on the newest rows and promote the first champion; raises Refused when its gates do, and keeps their verdict."""
-        judged = self._judge_on_holdout(now, None, 1)
+        judged = self._asked_first() or self._judge_on_holdout(now, None, 1)
         if not judged.verdict.passed:
             self._refuse_first(judged, now)
-        served, version, people = judged.served, self._version(judged.served), self.approvals(judged.served.label)
-        self.ask_first(served.label, people)
+        served = replace(judged.served, since=now)
+        version, people = self._version(served), self.approvals(served)
+        self._ask_first(judged, len(people), now)
         state = State(now, served, served, None, None, now, now, judged.reference, 1, 0, len(judged.trained), judged.cost)
         effects: list[Effect] = [
             lambda c: _register(self.world, c, judged.trained[-1], 1, now),
@@ -95,6 +96,24 @@ class Loop:
         ]
         self.commit(None, state, effects)
         return state
+
+    def _asked_first(self) -> Judged | None:
+        """The first model that people were asked about, made again from the same rows; None where it would be another one now."""
+        asked = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == Event.APPROVAL_NEEDED][-1:]
+        if not asked or not self.policy.approvals:
+            return None
+        judged = self._judge_on_holdout(asked[0].at, None, 1)
+        return judged if judged.served.digest == asked[0].evidence["model"] else None
+
+    def _ask_first(self, judged: Judged, people: int, now: int) -> None:
+        """Raise Refused while people are missing for the first champion, which goes live at once; what they are asked about is kept."""
+        missing, served = self.policy.approvals - people, judged.served
+        if missing <= 0:
+            return
+        asked: dict[str, object] = {"model": served.digest, "gates": judged.verdict.reason}
+        self._say_once(served.until, "loop", Event.APPROVAL_NEEDED, served.label, f"{self.policy.approvals} people must approve", asked)
+        hint = f"`tidemill approve {served.label}`, then `tidemill run` again: what was trained is kept"
+        raise Refused(f"{served.label} passed its gates and needs {missing} more approvals", where=self.deployment, hint=hint)
 
     def _refuse_first(self, judged: Judged, now: int) -> NoReturn:
         label, verdict = judged.served.label, judged.verdict
@@ -157,25 +176,20 @@ class Loop:
     def observe(self, state: State, now: int) -> Observation:
         """What can be known at `now`."""
         verdict, daily, last = self._verdict(state, now)
-        approvals = len(self.approvals(state.candidate.version.label)) if state.candidate else 0
+        approvals = len(self.approvals(state.candidate.version)) if state.candidate else 0
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
         if labels and self.policy.judge == "holdout" and not len(self.world.mature(self._unseen(now, state), now)):
             labels = 0  # labels are slow: there is nothing to judge on yet
         return Observation(now, tuple(self._windows(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
 
-    def approvals(self, label: str) -> tuple[Approval, ...]:
-        """Who agreed that a version may go live."""
+    def approvals(self, version: Served) -> tuple[Approval, ...]:
+        """Who agreed that a version may go live: that very model, not another one of its name."""
         if not self.policy.approvals:
             return ()
-        found = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == Event.APPROVED and one.subject == label]
-        return tuple({one.who: Approval(label, one.who, one.at, one.why) for one in found}.values())
-
-    def ask_first(self, label: str, people: tuple[Approval, ...]) -> None:
-        """Raise Refused while people are missing for a version that goes live at once."""
-        missing = self.policy.approvals - len(people)
-        if missing > 0:
-            hint = f"`tidemill approve {label}`, then `tidemill run` again: what was trained is kept"
-            raise Refused(f"{label} passed its gates and needs {missing} more approvals", where=self.deployment, hint=hint)
+        meant = version.label, version.digest
+        approved = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == Event.APPROVED]
+        found = [one for one in approved if (one.subject, one.evidence.get("model")) == meant]
+        return tuple({one.who: Approval(version.label, one.who, one.at, one.why) for one in found}.values())
 
     def _promotion(
         self, version: Version, verdict: Verdict, people: tuple[Approval, ...], at: int, why: str, kept: dict[str, Any]
@@ -288,8 +302,9 @@ class Loop:
             case Admit(verdict, daily):
                 return self._admit(state, verdict, daily, effects)
             case Ask(missing):
-                label = self._candidate(state).version.label
-                effects.append(self._decision(state.now, "loop", Event.APPROVAL_NEEDED, label, f"{missing} more people must approve", {}))
+                version, why = self._candidate(state).version, f"{missing} more people must approve"
+                asked: dict[str, object] = {"model": version.digest}
+                effects.append(self._decision(state.now, "loop", Event.APPROVAL_NEEDED, version.label, why, asked))
                 return replace(state, candidate=replace(self._candidate(state), phase="approval"))
             case Climb(weight, why):
                 return self._climb(state, weight, why, effects)
@@ -409,7 +424,7 @@ class Loop:
 
     def _promote(self, state: State, why: str, effects: list[Effect]) -> State:
         candidate, now = self._candidate(state), state.now
-        verdict, people = candidate.verdict, self.approvals(candidate.version.label)
+        verdict, people = candidate.verdict, self.approvals(candidate.version)
         assert verdict is not None
         rows = self.world.mature(candidate.version.until, now)
         reference = candidate.reference or self.world.reference(rows, self.world.score(candidate.version.digest, rows))

@@ -39,7 +39,8 @@ class World:
 
     `champion`: what the champion of each request's time answered; where another version or a fallback answered, what it says of it.
     `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about before its outcome was known,
-    it is that answer which counts. `rung` names what answers the rest.
+    it is that answer which counts. `rung` names what answers the rest. `former`: the same requests with the features as they were
+    defined before an edit, where there is one.
     """
 
     ledger: Ledger
@@ -50,6 +51,7 @@ class World:
     maturity: float
     told: Sequence[Prediction] = ()
     rung: str = "champion"
+    former: Examples | None = None
     champion: Floats = field(init=False)
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)
@@ -86,12 +88,20 @@ class World:
         return self._score_elsewhere(predictor, theirs, rows)
 
     def _own_examples(self, digest: str) -> Examples | None:
-        """The examples that a model was trained on, where their features were defined otherwise than these; None where they were not."""
+        """The examples with the features of a model, where those were defined otherwise than these: the former, if they are the same
+        features, or those that it was trained on. None where nothing differs."""
         edges = self.ledger.parents(self.model(digest).ref)
         sets = [self.ledger.artifact(Ref.parse(edge.parent)) for edge in edges if edge.parent.startswith("training set:")]
         found = [self.ledger.artifact(Ref.parse(one.meta["examples"])) for one in sets]
-        mine = self.ledger.artifact(self.examples.ref).meta["recipe"]
-        return None if any(one.meta.get("recipe") == mine for one in found) else load_examples(self.ledger, found[-1])
+        recipes = {one.meta.get("recipe") for one in found}
+        if self._recipe(self.examples) in recipes:
+            return None
+        if self.former is not None and self._recipe(self.former) in recipes:
+            return self.former
+        return load_examples(self.ledger, found[-1])
+
+    def _recipe(self, examples: Examples) -> str:
+        return str(self.ledger.artifact(examples.ref).meta["recipe"])
 
     def _score_elsewhere(self, predictor: Predictor, theirs: Examples, rows: Ints) -> Floats:
         found = np.array([theirs.requests.find(key.decode()) for key in self.examples.requests.keys[rows].tolist()])
