@@ -44,7 +44,7 @@ def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: 
     )
     with ledger.records.begin() as connection:
         _write(ledger, connection, branch, state, target, decisions, {"who": who, "at": at}, why, user, after)
-        ledger.save_branch(connection, branch.id, state.plain(), after.plain())
+        ledger.save_branch(connection, branch.id, branch.state, after.plain())
     dropped = state.candidate.version.label if state.candidate else ""
     return Restored(branch.id, state.champion.label, target.label, dropped)
 
