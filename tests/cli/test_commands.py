@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import tidemill as package
-from cli.conftest import Command
+from cli.conftest import TIDEMILL, Command
 from processes import heed_modes
 from tidemill import project
 from tidemill.cli import tidemill as cli
@@ -213,6 +213,29 @@ def test_status_for_people_and_programs(tidemill: Command, kept: Path) -> None:
 
 def walk(node: dict[str, Any]) -> list[dict[str, Any]]:
     return [node, *(found for parent in node["parents"] for found in walk(parent))]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_text_of_a_project_steers_the_terminal(copied: Path, terminal: bool) -> None:
+    """An objective that clears the screen, or markup that is none, is words; the colours of the command itself stay."""
+    settings = copied / "tidemill.toml"
+    settings.write_text(settings.read_text().replace("Say at booking", "Say\\u001b[2J\\u0007\\u009b31m [/] [bold] at booking"))
+    environment = {**os.environ, "COLUMNS": "160"} | ({"FORCE_COLOR": "1", "TERM": "xterm"} if terminal else {"NO_COLOR": "1"})
+    call = [str(TIDEMILL), "-C", str(copied), "status"]
+    found = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert "Say[2J31m [/] [bold] at booking" in found.stdout
+    assert ("\x1b[1m" in found.stdout) == terminal
+    assert not any(control in found.stdout for control in ("\x1b[2J", "\x07", "\x9b"))
+
+
+def test_no_text_of_data_steers_the_terminal(tidemill: Command, tmp_path: Path) -> None:
+    rows = make_rows()
+    rows[5]["weight"] = "\x1b[2Jheavy\x07"
+    found = tidemill("replay", folder=write_project(tmp_path / "p", rows))
+    assert found.returncode == 3
+    assert "[2Jheavy" in found.stderr
+    assert not {"\x1b", "\x07"} & set(found.stderr)
 
 
 def test_the_lineage_of_a_prediction_reaches_the_source_files_with_digests(tidemill: Command, kept: Path) -> None:

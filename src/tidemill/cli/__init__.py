@@ -6,6 +6,7 @@ import sys
 import click
 
 from tidemill.cli.commands import tidemill
+from tidemill.cli.plain import plain
 from tidemill.core import TidemillError
 
 
@@ -37,4 +38,4 @@ def _say(error: TidemillError, as_json: bool) -> None:
 
         click.echo(msgspec.json.encode(error.data()).decode())
     else:
-        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        click.echo(click.style("error: ", fg="red", bold=True) + plain(str(error)), err=True)

@@ -8,12 +8,34 @@ import click
 import msgspec
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
+from tidemill.cli.plain import plain
+from tidemill.core import TidemillError
 from tidemill.pipelines import Report
 
-out = Console(highlight=False)
+
+class Terminal(Console):
+    """A console to which no text of a user, nor of their data, can say more than words: control characters are left out."""
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(width=width, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text), **options)
+
+
+out = Terminal()
+
+
+def print_error(error: TidemillError, word: str = "error", colour: str = "red") -> None:
+    """An error for people, on standard error."""
+    click.echo(click.style(f"{word}: ", fg=colour, bold=word == "error") + plain(str(error)), err=True)
+
+
 err = Console(stderr=True, highlight=False)
 
 
@@ -46,7 +68,8 @@ class Steps:
             table.add_column(name, justify="right" if name == "s" else "left", overflow="fold" if name == "why" else "ellipsis")
         for report in self.reports.values():
             state = "[cyan]running[/]" if not report.done else "[dim]cached[/]" if report.cached else "[green]ran[/]"
-            table.add_row(report.name, state, f"{report.seconds:.1f}" if report.done else "", "" if report.cached else report.why)
+            why = "" if report.cached else escape(report.why)
+            table.add_row(escape(report.name), state, f"{report.seconds:.1f}" if report.done else "", why)
         return table
 
     @contextmanager
@@ -73,8 +96,8 @@ def tree_text(node: dict[str, Any]) -> Tree:
 
 
 def _line(node: dict[str, Any]) -> str:
-    role = f"[dim]{node['role']}[/] " if node["role"] else ""
-    return f"{role}[bold]{node['ref']}[/]" + (f"  [dim]{node['detail']}[/]" if node["detail"] else "")
+    role = f"[dim]{escape(node['role'])}[/] " if node["role"] else ""
+    return f"{role}[bold]{escape(node['ref'])}[/]" + (f"  [dim]{escape(node['detail'])}[/]" if node["detail"] else "")
 
 
 def _grow(tree: Tree, node: dict[str, Any]) -> None:

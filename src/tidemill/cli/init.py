@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from tidemill import loop, project
 from tidemill.cli import guess
-from tidemill.cli.console import out, print_json
+from tidemill.cli.console import out, print_error, print_json
+from tidemill.cli.plain import plain
 from tidemill.cli.plan import Answers, Plan, facts_of, plan
 from tidemill.cli.start import Done, Passes
 from tidemill.cli.table import Table, label_sql, opened, refuse_bad_key, time_sql, uses
@@ -124,11 +125,11 @@ class _Asker:
             self.open.append((option, guessed))
             return guessed
         while True:
-            said = str(click.prompt(question, default=guessed or None, err=True)).strip()
+            said = str(click.prompt(plain(question), default=guessed or None, err=True)).strip()
             try:
                 check(said)
             except TidemillError as error:
-                click.echo(click.style("no: ", fg="yellow") + str(error), err=True)
+                print_error(error, "no", "yellow")
             else:
                 return said
 
@@ -145,7 +146,7 @@ class _Asker:
             return False
         told = ", ".join(f"{name} (ROC AUC {auc:.3f})" for name, auc in leaks.items())
         return bool(
-            click.confirm(f"Alone these tell the label: {told}. Are they known when a prediction is asked?", default=False, err=True)
+            click.confirm(f"Alone these tell the label: {plain(told)}. Are they known when a prediction is asked?", default=False, err=True)
         )
 
 

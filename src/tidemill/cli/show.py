@@ -4,12 +4,11 @@ import platform
 import shutil
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tidemill import __version__
-from tidemill.cli.console import out, print_json, tree_text
+from tidemill.cli.console import Terminal, out, print_json, tree_text
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
 from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
@@ -76,7 +75,7 @@ def lineage(folder: str, ref: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        (out if out.is_terminal else Console(width=1000, highlight=False)).print(tree_text(found))  # a pipe has no edge to fold lines at
+        (out if out.is_terminal else Terminal(width=1000)).print(tree_text(found))  # a pipe has no edge to fold lines at
 
 
 def why(folder: str, what: str, *, as_json: bool) -> None:

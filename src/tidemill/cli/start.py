@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import click
 from rich.markup import escape
 
 from tidemill import loop, project
-from tidemill.cli.console import Steps, out, print_json
+from tidemill.cli.console import Steps, out, print_error, print_json
 from tidemill.core import Event, Refused, UnknownName, show
 from tidemill.data import stale
 from tidemill.ledger import Ledger, user
@@ -36,7 +35,7 @@ def run(folder: str, deployment: str, *, as_json: bool) -> None:
                 code = error.code
                 found.append({"name": name} | error.data())
                 if not as_json:
-                    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+                    print_error(error)
             else:
                 found.append({"name": name} | done.plain())
                 if not as_json:
