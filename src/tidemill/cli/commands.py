@@ -204,6 +204,33 @@ def diff_models(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
     models.diff(obj["folder"], one, two, as_json=as_json)
 
 
+@tidemill.command("import", short_help="Take over experiments, runs and models of MLflow, with their ids.")
+@click.argument("source")
+@click.option(
+    "--artifacts", type=click.Path(path_type=Path), default=None, help="The folder of a SQLite store's files; by default its own."
+)
+@click.option("--dry-run", "dry", is_flag=True, help="Say what is new; take nothing over.")
+@with_json
+@click.pass_obj
+def import_mlflow(obj: dict[str, Any], source: str, artifacts: Path | None, dry: bool, as_json: bool) -> None:
+    """Take over experiments, runs, files and registered models from SOURCE: an MLflow server's address, a folder mlruns, a SQLite file."""
+    from tidemill.cli.transfer import import_mlflow
+
+    import_mlflow(obj["folder"], source, artifacts, dry=dry, as_json=as_json)
+
+
+@tidemill.command(short_help="Write a registered version as an MLflow model directory.")
+@click.argument("version")
+@click.argument("into", type=click.Path(path_type=Path))
+@with_json
+@click.pass_obj
+def export(obj: dict[str, Any], version: str, into: Path, as_json: bool) -> None:
+    """Write VERSION (models:/boosted/3, boosted@champion) into the folder INTO as an MLflow model directory."""
+    from tidemill.cli.transfer import export
+
+    export(obj["folder"], version, into, as_json=as_json)
+
+
 @tidemill.command(short_help="Let an earlier version serve again, at once.")
 @click.argument("what")
 @click.option("--to", default="", help="The version to go back to; by default the one before.")

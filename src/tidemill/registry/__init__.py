@@ -5,8 +5,9 @@ Versions of the loop and those that MLflow's clients register are one registry.
 
 from tidemill.registry.diff import Facts, diff
 from tidemill.registry.facts import facts_of, facts_of_model
-from tidemill.registry.files import download_uri
+from tidemill.registry.files import download_uri, export
 from tidemill.registry.history import Move, alias_history, named_version, restore_alias, split_alias, version_before
+from tidemill.registry.importing import import_registry
 from tidemill.registry.models import get_model, search_registered
 from tidemill.registry.of_loop import looped
 from tidemill.registry.registered import search_versions
@@ -23,9 +24,11 @@ __all__ = [
     "alias_history",
     "diff",
     "download_uri",
+    "export",
     "facts_of",
     "facts_of_model",
     "get_model",
+    "import_registry",
     "looped",
     "named_version",
     "promote",

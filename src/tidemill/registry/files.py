@@ -1,12 +1,16 @@
 """Where the files of a version lie. Those of a version of the loop are laid there when they are first asked for."""
 
-from tidemill.core import UnknownName
+from collections.abc import Iterator
+from pathlib import Path
+
+from tidemill.core import Refused, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.mlflow_model import mlflow_model
 from tidemill.registry.of_loop import Looped, all_versions, digest_of, known_of, looped
 from tidemill.registry.registered import one_version
 from tidemill.registry.values import check_name, number_of
-from tidemill.tracking import find_file, place_of, put_file
+from tidemill.store import store_error
+from tidemill.tracking import check_path, find_file, list_files, place_of, put_file
 
 
 def download_uri(ledger: Ledger, name: str, version: str) -> str:
@@ -25,6 +29,36 @@ def download_uri(ledger: Ledger, name: str, version: str) -> str:
         if model in found:
             lay_out(ledger, found[model], own, str(row[0]))
     return str(row[0])
+
+
+def export(ledger: Ledger, name: str, version: str, into: Path) -> list[str]:
+    """Write the files of a version into a folder, byte for byte as they are kept; returns their paths. Nothing is loaded. Raises Refused
+    for a folder that holds something, UnknownName where no files are kept here, and StoreError."""
+    root = place_of(download_uri(ledger, name, version))
+    names = list(files_below(ledger, root))
+    if not names:
+        raise UnknownName(f"{name}/{version} has no files here", where=root, hint="its source lies elsewhere: download it from there")
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise Refused("the folder holds something already", where=str(into), hint="name one that is empty or not there")
+    inside = into.absolute()
+    try:
+        for path in names:
+            target = inside / check_path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digest, _ = find_file(ledger, f"{root}/{path}")
+            target.write_bytes(ledger.blobs.get(digest))
+    except OSError as error:
+        raise store_error(error, str(into)) from error
+    return names
+
+
+def files_below(ledger: Ledger, root: str, path: str = "") -> Iterator[str]:
+    """The paths of all files below a place, relative to it."""
+    for one in list_files(ledger, root, path):
+        if one.is_dir:
+            yield from files_below(ledger, root, one.path)
+        else:
+            yield one.path
 
 
 def lay_out(ledger: Ledger, one: Looped, number: int, location: str) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tidemill.tracking.filters import Order as Order
     from tidemill.tracking.filters import parse as parse
     from tidemill.tracking.filters import parse_order as parse_order
+    from tidemill.tracking.importing import Imported as Imported
+    from tidemill.tracking.importing import import_tracking as import_tracking
     from tidemill.tracking.intake import Shipment as Shipment
     from tidemill.tracking.intake import ingest as ingest
     from tidemill.tracking.limits import page_size as page_size
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from tidemill.tracking.shipping import SEGMENTS_KIND as SEGMENTS_KIND
     from tidemill.tracking.shipping import Shipper as Shipper
     from tidemill.tracking.shipping import unpack as unpack
+    from tidemill.tracking.sources import Source as Source
+    from tidemill.tracking.sources import open_source as open_source
     from tidemill.tracking.spool import destination_of as destination_of
     from tidemill.tracking.spool import segments as segments
     from tidemill.tracking.spool import spool_of as spool_of
@@ -73,6 +77,10 @@ _OFFERED = {
     "files_of_run": "artifacts",
     "find_file": "artifacts",
     "get_run": "runs",
+    "Imported": "importing",
+    "import_tracking": "importing",
+    "Source": "sources",
+    "open_source": "sources",
     "ingest": "intake",
     "is_written": "segment",
     "list_files": "artifacts",

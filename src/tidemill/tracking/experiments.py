@@ -19,19 +19,23 @@ def create_experiment(ledger: Ledger, name: str, location: str = "", tags: Seque
     with ledger.records.transaction() as sql:
         if sql.one("SELECT 1 FROM experiment WHERE name = ?", (name,)):
             raise Taken(f"Experiment(name={name}) already exists.", hint="choose another name; a deleted experiment keeps its own")
-        return str(_insert(ledger, sql, name, location, pairs))
+        return str(insert_experiment(ledger, sql, name, location, pairs))
 
 
-def _insert(ledger: Ledger, sql: Driver, name: str, location: str, tags: Sequence[tuple[str, str]] = ()) -> int:
+def insert_experiment(
+    ledger: Ledger, sql: Driver, name: str, location: str = "", tags: Sequence[tuple[str, str]] = (), *, number: int | None = None
+) -> int:
+    """A new experiment, in an open transaction; of the next number where none is given. Ids of 15 digits and more are those that MLflow's
+    file store made up: they are not counted on from."""
     now = ledger.wall() // 1000
-    row = sql.one(
-        "INSERT INTO experiment (name, location, stage, created_at, updated_at) VALUES (?, ?, 'active', ?, ?) RETURNING id",
-        (name, location, now, now),
+    if number is None:
+        row = sql.one("SELECT coalesce(max(id), 0) + 1 FROM experiment WHERE id < 100000000000000")
+        assert row is not None
+        number = int(row[0])
+    sql.run(
+        "INSERT INTO experiment (id, name, location, stage, created_at, updated_at) VALUES (?, ?, ?, 'active', ?, ?)",
+        (number, name, location or f"{ROOT}{number}", now, now),
     )
-    assert row is not None
-    number = int(row[0])
-    if not location:
-        sql.run("UPDATE experiment SET location = ? WHERE id = ?", (f"{ROOT}{number}", number))
     _put_tags(sql, number, tags)
     return number
 
@@ -58,7 +62,7 @@ def ensure_default(ledger: Ledger) -> None:
 def experiment_named(ledger: Ledger, sql: Driver, name: str) -> int:
     """The number of an experiment, made where it is not there yet."""
     row = sql.one("SELECT id FROM experiment WHERE name = ?", (name,))
-    return int(row[0]) if row else _insert(ledger, sql, name, "")
+    return int(row[0]) if row else insert_experiment(ledger, sql, name, "")
 
 
 def number_of(sql: Driver, experiment_id: str) -> int:

@@ -104,6 +104,18 @@ def create_model(
         return _one(sql, model_id)
 
 
+def take_model(sql: Driver, model: LoggedModel, experiment: int, location: str) -> None:
+    """Keep a logged model that was made elsewhere, as it is, in an open transaction. Its metrics are kept beside it."""
+    info, data = model.info, model.data
+    columns = (info.name, info.model_type or "", info.source_run_id or "", info.status, info.status_message or "", location)
+    sql.run(
+        f"INSERT INTO logged_model ({COLUMNS}, stage) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'active')",
+        (info.model_id, experiment, *columns, info.creation_timestamp_ms, info.last_updated_timestamp_ms),
+    )
+    _put_params(sql, info.model_id, data.params or ())
+    _put_tags(sql, info.model_id, info.tags or ())
+
+
 def _put_params(sql: Driver, model_id: str, params: Sequence[Pair]) -> None:
     rows = [(model_id, check_key(one.key), (one.value or "")[:PARAM_VALUE]) for one in params]
     sql.many("INSERT INTO logged_model_param (model, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)

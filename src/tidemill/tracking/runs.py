@@ -39,7 +39,7 @@ COLUMNS = (
     "r.execution, r.uid, r.name, r.experiment, r.who, e.status, r.started_at, r.location, r.stage, e.ended_at "
     "FROM run AS r JOIN execution AS e ON e.id = r.execution"
 )
-_PUT_PARAM = "INSERT INTO param (run, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+PUT_PARAM = "INSERT INTO param (run, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _PUT_TAG = "INSERT INTO tag (run, key, value) VALUES (?, ?, ?) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value"
 
 
@@ -192,7 +192,7 @@ def _put_params(sql: Driver, run_id: str, run: int, pairs: Sequence[tuple[str, s
             f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{old}' for run ID='{run_id}'. "
             f"Attempted logging new value '{new}'."
         )
-    sql.many(_PUT_PARAM, [(run, key, value) for key, value in pairs])
+    sql.many(PUT_PARAM, [(run, key, value) for key, value in pairs])
 
 
 def set_tag(ledger: Ledger, run_id: str, one: Pair) -> None:
@@ -291,7 +291,7 @@ def log_inputs(ledger: Ledger, run_id: str, datasets: Sequence[DatasetInput], mo
         run, experiment = active(sql, run_id)
         for one in datasets:
             put_input(sql, run, experiment, one)
-        _put_models(sql, run, "input", models)
+        put_model_refs(sql, run, "input", models)
 
 
 def put_input(sql: Driver, run: int, experiment: int, one: DatasetInput) -> None:
@@ -319,9 +319,10 @@ def log_outputs(ledger: Ledger, run_id: str, models: Sequence[ModelRef]) -> None
     """Logged models that a run made, each at a step."""
     with ledger.records.transaction() as sql:
         run, _ = active(sql, run_id)
-        _put_models(sql, run, "output", models)
+        put_model_refs(sql, run, "output", models)
 
 
-def _put_models(sql: Driver, run: int, role: str, models: Sequence[ModelRef]) -> None:
+def put_model_refs(sql: Driver, run: int, role: str, models: Sequence[ModelRef]) -> None:
+    """Write down which logged models a run read (`role` is input) or made (output)."""
     rows = [(run, one.model_id, role, one.step or 0) for one in models]
     sql.many("INSERT INTO run_model (run, model, role, step) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
