@@ -109,6 +109,60 @@ def server(obj: dict[str, Any], host: str, port: int, home: Path | None, as_json
     server(home or Path(obj["folder"]), host, port, as_json=as_json)
 
 
+@tidemill.group(short_help="Runs: list, show, compare side by side, diff of code and environment.")
+def runs() -> None:
+    """Runs of every experiment: the loop's, and those of any client."""
+
+
+@runs.command("list")
+@click.argument("text", metavar="[FILTER]", required=False, default="")
+@click.option("--experiment", "experiments", multiple=True, help="Only this experiment; may be given again.")
+@click.option("--order-by", "order_by", multiple=True, help="For example 'metrics.auc DESC'; may be given again. Default: newest first.")
+@click.option("--limit", type=click.IntRange(1), default=25, show_default=True, help="How many at most.")
+@with_json
+@click.pass_obj
+def list_(obj: dict[str, Any], text: str, experiments: tuple[str, ...], order_by: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """The runs that FILTER leaves, for example "metrics.auc > 0.7 and params.depth = '3'"."""
+    from tidemill.cli.runs import list_runs
+
+    list_runs(obj["folder"], text, experiments, order_by, limit, as_json=as_json)
+
+
+@runs.command()
+@click.argument("run")
+@with_json
+@click.pass_obj
+def show(obj: dict[str, Any], run: str, as_json: bool) -> None:
+    """What RUN (an id, the beginning of one, or a name) has logged."""
+    from tidemill.cli.runs import show_run
+
+    show_run(obj["folder"], run, as_json=as_json)
+
+
+@runs.command("compare")
+@click.argument("names", metavar="RUNS...", nargs=-1, required=True)
+@click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a page: differences, curves, diff of the code.")
+@with_json
+@click.pass_obj
+def compare_runs(obj: dict[str, Any], names: tuple[str, ...], html: Path | None, as_json: bool) -> None:
+    """RUNS (two or more) side by side, with only what differs."""
+    from tidemill.cli.runs import compare
+
+    compare(obj["folder"], names, html, as_json=as_json)
+
+
+@runs.command("diff")
+@click.argument("one")
+@click.argument("two")
+@with_json
+@click.pass_obj
+def diff_runs(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
+    """What differs in the code and the environment from run ONE to run TWO."""
+    from tidemill.cli.runs import diff
+
+    diff(obj["folder"], one, two, as_json=as_json)
+
+
 @tidemill.command(short_help="Send what runs have logged and no server or project has taken yet.")
 @click.argument("spools", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--to", default="", help="A server's address or a project's folder, in place of where the runs wanted to go.")

@@ -6,6 +6,7 @@ What needs numpy is loaded on first use, so that the command line's help does no
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tidemill.core.axis import steps
 from tidemill.core.call import Call, answer
 from tidemill.core.declaration import Declaration, Where, caller, definition, version_of, walk
 from tidemill.core.digests import canonical, differences, digest_bytes, digest_value
@@ -147,6 +148,7 @@ __all__ = [
     "show",
     "show_duration",
     "spend",
+    "steps",
     "t_cdf",
     "unpack",
     "version_of",

@@ -8,6 +8,7 @@ import numpy as np
 
 from tidemill.core import DataError, Floats
 from tidemill.models import Golden, Predictor
+from tidemill.tracking import changes
 
 Values = Mapping[str, Any]
 
@@ -34,20 +35,6 @@ def diff(one: Facts, two: Facts) -> dict[str, Any]:
     for name in ("params", "metrics", "data", "code", "environment", "signature"):
         found[name] = changes(getattr(one, name), getattr(two, name))
     return found | {"features": _features(one.features, two.features), "predictions": predictions(one, two)}
-
-
-def changes(one: Values, two: Values) -> list[dict[str, Any]]:
-    """What differs by name; None where one side lacks it.
-
-    >>> changes({"a": 1, "b": 2}, {"b": 3, "c": 4})
-    [{'name': 'a', 'one': 1, 'two': None}, {'name': 'b', 'one': 2, 'two': 3}, {'name': 'c', 'one': None, 'two': 4}]
-    """
-    names = sorted({*one, *two})
-    return [{"name": name, "one": one.get(name), "two": two.get(name)} for name in names if not _equal(one.get(name), two.get(name))]
-
-
-def _equal(one: Any, two: Any) -> bool:
-    return bool(one == two or (one != one and two != two))  # not a number is not itself
 
 
 def _features(one: Values, two: Values) -> dict[str, Any]:

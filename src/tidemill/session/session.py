@@ -179,6 +179,15 @@ class Session:
         """Where the aliases of a model pointed, or one of them: every move with who, when and why, the oldest first. Raises UnknownName."""
         return registry.alias_history(self.ledger, model, alias)
 
+    def runs(self, text: str = "", *, experiments: Sequence[str] = (), order_by: Sequence[str] = (), limit: int = 100) -> tracking.Runs:
+        """The runs that a filter leaves (`metrics.auc > 0.7 and params.depth = '3'`), the newest first where no order is given
+        (`["metrics.auc DESC"]`). Raises UnknownName and DataError."""
+        return tracking.find_runs(self.ledger, text, experiments=experiments, order_by=order_by, limit=limit)
+
+    def run(self, name: str) -> tracking.Recorded:
+        """One run by its id, the beginning of it, or its name. Raises UnknownName and DataError."""
+        return tracking.find_run(self.ledger, name)
+
     def status(self) -> dict[str, Any]:
         """Deployments with their versions, alerts, last retraining and lineage, as plain data. Raises UnknownName before any run."""
         found, first = self._serving(), [branch for branch in self.ledger.branches("live") if not branch.state]

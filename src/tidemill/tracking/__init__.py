@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tidemill.tracking.client import ActiveRun as ActiveRun
     from tidemill.tracking.client import note_input as note_input
     from tidemill.tracking.client import run as run
+    from tidemill.tracking.comparison import changes as changes
+    from tidemill.tracking.comparison import comparison_rows as comparison_rows
     from tidemill.tracking.filters import REGISTERED as REGISTERED
     from tidemill.tracking.filters import VERSIONS as VERSIONS
     from tidemill.tracking.filters import Comparison as Comparison
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from tidemill.tracking.limits import page_size as page_size
     from tidemill.tracking.metrics import read_token as read_token
     from tidemill.tracking.metrics import write_token as write_token
+    from tidemill.tracking.plots import save as save
+    from tidemill.tracking.plots import shown as shown
+    from tidemill.tracking.recorded import Recorded as Recorded
+    from tidemill.tracking.recorded import Runs as Runs
+    from tidemill.tracking.recorded import find_run as find_run
+    from tidemill.tracking.recorded import find_runs as find_runs
     from tidemill.tracking.runs import get_run as get_run
     from tidemill.tracking.schema import tables as tables
     from tidemill.tracking.search import Sql as Sql
@@ -60,7 +68,9 @@ _OFFERED = {
     "Order": "filters",
     "Pair": "values",
     "REGISTERED": "filters",
+    "Recorded": "recorded",
     "Run": "step",
+    "Runs": "recorded",
     "SEGMENTS": "shipping",
     "SEGMENTS_KIND": "shipping",
     "Shipment": "intake",
@@ -69,13 +79,17 @@ _OFFERED = {
     "VERSIONS": "filters",
     "Value": "values",
     "all_of": "search",
+    "changes": "comparison",
     "check_path": "artifacts",
     "compare": "search",
+    "comparison_rows": "comparison",
     "delete_files": "artifacts",
     "destination_of": "spool",
     "files_of_model": "artifacts",
     "files_of_run": "artifacts",
     "find_file": "artifacts",
+    "find_run": "recorded",
+    "find_runs": "recorded",
     "get_run": "runs",
     "Imported": "importing",
     "import_tracking": "importing",
@@ -94,7 +108,9 @@ _OFFERED = {
     "read_head": "segment",
     "read_token": "metrics",
     "run": "client",
+    "save": "plots",
     "segments": "spool",
+    "shown": "plots",
     "spool_of": "spool",
     "tables": "schema",
     "track": "step",

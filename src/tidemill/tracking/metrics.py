@@ -3,17 +3,18 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Records
-from tidemill.tracking.limits import LONG, check_key, invalid, missing
+from tidemill.tracking.limits import check_key, invalid, missing
 from tidemill.tracking.values import Metric
 
 Point = tuple[str, float, int, int, int]  # key, value, 1 for not a number, timestamp, step
 PAGE = 25_000
+SMALL = 50_000  # rows that are looked through here and not by the database
 _NAMES: WeakKeyDictionary[Records, dict[str, int]] = WeakKeyDictionary()  # names are never changed, so what is known stays known
 _PUT = "INSERT INTO metric (run, name, timestamp, step, value, nan) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _LATEST = """INSERT INTO metric_latest (run, name, experiment, value, nan, step, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -132,8 +133,8 @@ def bulk_history(ledger: Ledger, run_ids: Sequence[str], key: str, max_results: 
 def sampled_history(
     ledger: Ledger, run_ids: Sequence[str], key: str, *, start_step: int | None = None, end_step: int | None = None, points: int = 320
 ) -> list[Metric]:
-    """At most `points` values of a metric of each run, by step: the first, the last, and the least and the greatest of each of equal
-    stretches of steps, so that no extreme is lost."""
+    """At most `points` values of a metric of each run, by step: the first, the last, and the least and the greatest of each of
+    stretches with equally many values in the order of logging, so that no extreme is lost."""
     if (start_step is None) != (end_step is None):
         raise DataError("Both start_step and end_step must be specified together, or neither may be specified.")
     found = []
@@ -145,38 +146,71 @@ def sampled_history(
     return found
 
 
-def _sample(sql: Driver, run: int, name: int, start: int | None, end: int | None, points: int) -> list[tuple[int, int, float, int]]:
+Row = tuple[int, int, float, int]  # step, timestamp, value, nan
+
+
+def _sample(sql: Driver, run: int, name: int, start: int | None, end: int | None, points: int, small: int = SMALL) -> list[Row]:
+    """The rows of a curve, at most `points`, by step. Up to `small` rows are read and looked through here; of more, each stretch is looked
+    through by the database, in the order in which its rows lie."""
     which, values = "run = ? AND name = ?", [run, name]
     if start is not None and end is not None:
         which += " AND step BETWEEN ? AND ?"
         values += [start, end]
-    row = sql.one(f"SELECT count(*), min(step), max(step), min(timestamp), max(timestamp) FROM metric WHERE {which}", values)
-    assert row is not None
-    if row[0] <= points:
-        return sql.all(f"SELECT step, timestamp, value, nan FROM metric WHERE {which} ORDER BY step, timestamp, value, nan", values)
-    ends = [
-        sql.one(
-            f"SELECT step, timestamp, value, nan FROM metric WHERE {which} "
-            f"ORDER BY step {to}, timestamp {to}, value {to}, nan {to} LIMIT 1",
-            values,
-        )
-        for to in ("ASC", "DESC")
-    ]
-    axis, low, high = ("step", row[1], row[2]) if row[1] != row[2] else ("timestamp", row[3], row[4])
+    row = sql.one(f"SELECT count(*) FROM metric WHERE {which}", values)
+    count = int(row[0]) if row else 0
     buckets = max((points - 2) // 2, 1)
-    bucket, marks = f"(({axis} - ?) * {buckets} / ?)", [low, high - low + 1]
-    if (high - low) * buckets >= LONG:  # beyond whole numbers of 64 bits: by stretches of a width, of which there may be two more
-        bucket, marks = f"({axis} / ?)", [min((high - low) // max(buckets - 2, 1) + 1, LONG - 1)]
-    inner = f"SELECT step, timestamp, value, nan, {bucket} AS bucket FROM metric WHERE {which} AND nan = 0"
-    extremes = set()
-    for to in ("ASC", "DESC") if points > 3 else ():
-        place = (
-            f"row_number() OVER (PARTITION BY bucket ORDER BY value {to}, step, timestamp)"  # one row that was logged, also among equals
-        )
-        query = f"SELECT step, timestamp, value, nan FROM (SELECT *, {place} AS place FROM ({inner}) AS one) AS two WHERE place = 1"
-        extremes |= set(sql.all(query, [*marks, *values]))
-    kept = sorted(extremes | {one for one in ends if one is not None})
+    size = -(-count // buckets)
+    if count <= max(points, small):
+        rows = sql.all(f"SELECT step, timestamp, value, nan FROM metric WHERE {which} ORDER BY timestamp, step, value, nan", values)
+        if count <= points:
+            return sorted(rows)
+        ends = {rows[0], rows[-1]}
+        stretches = [rows[at : at + size] for at in range(0, count, size)]
+        found = {one for stretch in stretches for one in _extremes([row for row in stretch if not row[3]])}
+    else:
+        ends = {_end(sql, which, values, to) for to in ("ASC", "DESC")}
+        found = {one for stretch in _stretches(sql, which, values, size) for one in _extremes_of(sql, which, values, *stretch)}
+    kept = sorted(ends | (found if points > 3 else set()))
     return kept[:points] if points > 1 else kept[-1:]
+
+
+def _extremes(rows: list[Row]) -> list[Row]:
+    """The least and the greatest value, of equal ones the first."""
+    if not rows:
+        return []
+    return [min(rows, key=lambda row: (row[2], row[1], row[0])), min(rows, key=lambda row: (-row[2], row[1], row[0]))]
+
+
+def _end(sql: Driver, which: str, values: list[int], to: str) -> Row:
+    order = f"timestamp {to}, step {to}, value {to}, nan {to}"
+    row = sql.one(f"SELECT step, timestamp, value, nan FROM metric WHERE {which} ORDER BY {order} LIMIT 1", values)
+    assert row is not None
+    return row[0], row[1], row[2], row[3]
+
+
+def _stretches(sql: Driver, which: str, values: list[int], size: int) -> Iterator[tuple[str, list[int]]]:
+    """Ranges of about `size` rows in the order of (timestamp, step), as a condition and its values."""
+    first, last = (-(2**63), -(2**63)), None
+    while True:
+        query = (
+            f"SELECT timestamp, step FROM metric WHERE {which} AND (timestamp, step) >= (?, ?) ORDER BY timestamp, step LIMIT 1 OFFSET ?"
+        )
+        last = sql.one(query, [*values, *first, size])
+        if last is None or (last[0], last[1]) == first:  # so many at one place: they are one stretch with all that follow
+            yield "(timestamp, step) >= (?, ?)", list(first)
+            return
+        yield "(timestamp, step) >= (?, ?) AND (timestamp, step) < (?, ?)", [*first, *last]
+        first = (last[0], last[1])
+
+
+def _extremes_of(sql: Driver, which: str, values: list[int], within: str, edges: list[int]) -> list[Row]:
+    rows = f"FROM metric WHERE {which} AND {within} AND nan = 0"
+    edge = sql.one(f"SELECT min(value), max(value) {rows}", [*values, *edges])
+    if edge is None or edge[0] is None:
+        return []
+    query = f"SELECT step, timestamp, value, nan {rows} AND value = ? ORDER BY timestamp, step LIMIT 1"
+    found = [sql.one(query, [*values, *edges, value]) for value in edge]
+    return [(row[0], row[1], row[2], row[3]) for row in found if row is not None]
 
 
 # ── tokens of pages ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from tidemill.core import Event
+from tidemill.core import Event, steps
 from tidemill.web.templates import figure, local, number, percent
 
 WHO = {"frozen": "frozen model", "loop": "model in the loop"}
@@ -50,21 +50,6 @@ def tag(name: str, *inside: str, **attributes: object) -> Markup:
     shown = {key: f"{value:.1f}" if isinstance(value, float) else value for key, value in attributes.items()}
     pairs = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in shown.items())
     return Markup(f"<{name}{pairs}>{''.join(map(escape, inside))}</{name}>")  # noqa: S704 - names are of this file, all else is escaped
-
-
-def steps(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values from at or below `low` to at or above `high`, in steps of 1, 2 or 5 times a power of ten.
-
-    >>> steps(0.67, 0.76), steps(0.5, 0.5)
-    ([0.66, 0.68, 0.7, 0.72, 0.74, 0.76], [0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56])
-    """
-    if high - low < 1e-6:
-        low, high = low - 0.05, high + 0.05
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, last + 1)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""`tidemill runs`: runs found, shown, set side by side, and what differs in the code and the environment of two."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+
+from tidemill.cli.console import out, print_json
+from tidemill.core import show, show_duration
+from tidemill.session import Session
+from tidemill.tracking import Recorded, Runs, comparison_rows, find_run, save, shown
+
+COLUMNS = 8  # of metrics and of parameters that a list shows
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(escape(name), overflow="fold")
+    return table
+
+
+def list_runs(folder: str, text: str, experiments: Sequence[str], order_by: Sequence[str], limit: int, *, as_json: bool) -> None:
+    """Print the runs that a filter leaves. Raises DataError for a filter that is none."""
+    runs = Session(folder).runs(text, experiments=experiments, order_by=order_by, limit=limit)
+    if as_json:
+        print_json({"runs": [_plain(run) for run in runs]})
+        return
+    if not runs:
+        out.print("no run is there" if not text else "no run fits")
+        return
+    metrics, params = (_names(runs, section) for section in ("metrics", "params"))
+    table = _table("run", "experiment", "status", "started", "took", *metrics, *params)
+    for run in runs:
+        took = "–" if run.ended is None else show_duration(max(run.ended - run.started, 0))
+        started = show(run.started)[:16].replace("T", " ")
+        about = (f"{run.id[:8]} [bold]{escape(run.name)}[/]", escape(run.experiment), _status(run), started, took)
+        values = [shown(run.metrics.get(name)) for name in metrics] + [escape(shown(run.params.get(name))[:40]) for name in params]
+        table.add_row(*about, *values)
+    out.print(table)
+
+
+def _names(runs: Runs, section: str) -> list[str]:
+    """The names that most runs have, those of the machine left out."""
+    found: dict[str, int] = {}
+    for run in runs:
+        for name in getattr(run, section):
+            found[name] = found.get(name, 0) + 1
+    names = sorted((name for name in found if not name.startswith("system/")), key=lambda name: (-found[name], name))
+    return names[: COLUMNS if len(names) <= COLUMNS else COLUMNS // 2]
+
+
+def _status(run: Recorded) -> str:
+    colour = {"FINISHED": "green", "FAILED": "red", "KILLED": "yellow"}.get(run.status, "cyan")
+    return f"[{colour}]{run.status.lower()}[/]"
+
+
+def _plain(run: Recorded) -> dict[str, Any]:
+    about = {name: getattr(run, name) for name in ("id", "name", "experiment", "status", "params", "metrics", "tags", "data")}
+    return about | {"started": show(run.started), "ended": None if run.ended is None else show(run.ended)}
+
+
+def show_run(folder: str, name: str, *, as_json: bool) -> None:
+    """Print one run. Raises UnknownName."""
+    run = find_run(Session(folder).ledger, name)
+    if as_json:
+        print_json(_plain(run) | {"environment": run.environment, "code": sorted(run.code)})
+        return
+    out.print(f"[bold]{escape(run.name)}[/] {run.id}  {_status(run)}  {escape(run.experiment)}  {show(run.started)}")
+    sections = {key: value for key, value in run.sections.items() if key not in ("run", "environment")}
+    _print_rows(_table("", "", ""), comparison_rows([sections], everything=True))
+    if run.code:
+        out.print(f"[dim]code[/]  {escape(', '.join(run.code))}")
+
+
+def _print_rows(table: Table, rows: Sequence[Any]) -> None:
+    last = ""
+    for row in rows:
+        table.add_row("" if row.section == last else row.section, escape(row.name), *(escape(shown(value)) for value in row.values))
+        last = row.section
+    out.print(table)
+
+
+def compare(folder: str, names: Sequence[str], html: Path | None, *, as_json: bool) -> None:
+    """Print what differs between runs; write a page with their curves where `html` says. Raises UnknownName, DataError and StoreError."""
+    found = Runs([find_run(Session(folder).ledger, name) for name in names]).compare()
+    if html is not None:
+        save(found.html(), html)
+    if as_json:
+        print_json(found.plain() | ({"html": str(html)} if html else {}))
+        return
+    if found.rows:
+        _print_rows(_table("", "", *found.names), found.rows)
+    else:
+        out.print("nothing differs")
+    if html is not None:
+        out.print(f"page     {escape(str(html))}")
+
+
+def diff(folder: str, one: str, two: str, *, as_json: bool) -> None:
+    """Print what differs in the code and the environment of two runs. Raises UnknownName."""
+    found = Runs([find_run(Session(folder).ledger, name) for name in (one, two)]).compare()
+    code, environment = found.code(), found.environment()
+    if as_json:
+        print_json({"code": code, "environment": environment})
+        return
+    out.print(Syntax(code, "diff", theme="ansi_dark", background_color="default", word_wrap=True) if code else "the code is the same")
+    table = _table("library", *found.names)
+    for change in environment:
+        table.add_row(escape(change["name"]), *(escape(shown(change[side])) for side in ("one", "two")))
+    out.print(table if environment else "the environment is the same")
