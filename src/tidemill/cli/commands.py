@@ -140,7 +140,7 @@ def show(obj: dict[str, Any], run: str, as_json: bool) -> None:
 
 
 @runs.command("compare")
-@click.argument("names", metavar="RUNS...", nargs=-1, required=True)
+@click.argument("names", metavar="RUNS", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a page: differences, curves, diff of the code.")
 @with_json
 @click.pass_obj
