@@ -3,14 +3,18 @@
 import fnmatch
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import count
 from typing import Any
 
 import pytest
 
+from postgres import new_schema
 from tidemill import tracking
 from tidemill.core import DataError
 from tidemill.ledger import Ledger
+from tidemill.store import MemoryBlobs, Records
 from tidemill.tracking.experiments import create_experiment
 from tidemill.tracking.filters import RUNS, parse, parse_order
 from tidemill.tracking.runs import create_run, delete_run, log_batch, update_run
@@ -20,9 +24,16 @@ from tidemill.tracking.values import Metric, Pair, Run
 STATUSES = ["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
-@pytest.fixture
-def filled(ledger: Ledger) -> tuple[Ledger, list[str]]:
+@pytest.fixture(scope="module", params=["memory", "postgres"])
+def filled(request: pytest.FixtureRequest) -> Iterator[tuple[Ledger, list[str]]]:
     """Two experiments with sixty runs of few different values, so that there are ties; some values are missing or not a number."""
+    with new_schema() if request.param == "postgres" else nullcontext() as address:
+        records = Records(address)
+        yield fill(Ledger(records, MemoryBlobs(), count().__next__))
+        records.close()
+
+
+def fill(ledger: Ledger) -> tuple[Ledger, list[str]]:
     tracking.prepare(ledger)
     chance = random.Random(5)
     experiments = [create_experiment(ledger, name) for name in ("one", "two")]
