@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -537,3 +538,32 @@ def test_an_alias_goes_back_and_a_replay_does_not(copied: Path, tidemill: Comman
         ("1", "ben", "worse"),
     ]
     assert tidemill("rollback", "late", folder=copied).returncode == 2, "without a reason"
+
+
+def test_a_store_is_taken_over_and_a_version_written_out(tmp_path: Path, tidemill: Command) -> None:
+    with tarfile.open(Path(__file__).parents[1] / "clients" / "stores" / "stores.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    home, source = tmp_path / "home", f"sqlite:///{tmp_path}/db/mlflow.db"
+    home.mkdir()
+    planned = tidemill("import", source, "--dry-run", folder=home)
+    assert (planned.returncode, "nothing was written: a dry run" in planned.stdout) == (0, True), planned.stderr
+    assert json.loads(tidemill("models", "list", "--json", folder=home).stdout) == []
+    done = tidemill("import", source, folder=home)
+    assert (done.returncode, "1,105" in done.stdout) == (0, True), done.stderr
+    again = json.loads(tidemill("import", str(tmp_path / "mlruns"), "--json", folder=home).stdout)
+    assert (again["new"]["runs"], len(again["problems"])) == (5, 2), "versions of the same numbers"
+    written = tidemill("export", "models:/parcels@champion", str(tmp_path / "out"), "--json", folder=home)
+    assert json.loads(written.stdout)["files"] == ["MLmodel", "model.pkl"]
+    full = tidemill("export", "parcels/3", str(tmp_path / "out"), folder=home)
+    assert (full.returncode, "holds something already" in full.stderr) == (6, True)
+    missing = tidemill("import", str(tmp_path / "none"), folder=home)
+    assert (missing.returncode, "there is nothing to import" in missing.stderr) == (3, True)
+
+
+def test_a_version_of_the_loop_is_written_as_a_model_directory(copied: Path, tidemill: Command, tmp_path: Path) -> None:
+    done = tidemill("export", "trees@champion", str(tmp_path / "out"), folder=copied)
+    assert done.returncode == 0, done.stderr
+    model = json.loads((tmp_path / "out" / "MLmodel").read_text())
+    assert (sorted(model["flavors"]), model["metadata"]["tidemill"]["version"]) == (["onnx", "python_function"], "trees/4")
+    assert (tmp_path / "out" / "model.onnx").stat().st_size == model["model_size_bytes"]
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".pkl"]

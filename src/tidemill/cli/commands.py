@@ -188,13 +188,14 @@ def status(obj: dict[str, Any], as_json: bool) -> None:
 
 @tidemill.command(short_help="The way back from a prediction, a version or a dataset to its sources.")
 @click.argument("ref")
+@click.option("--forward", is_flag=True, help="What was made from it instead, down to deployments and monitors.")
 @with_json
 @click.pass_obj
-def lineage(obj: dict[str, Any], ref: str, as_json: bool) -> None:
-    """The way back from REF: prediction:KEY, a deployment, a version such as boosted/3, or kind:name@version."""
+def lineage(obj: dict[str, Any], ref: str, forward: bool, as_json: bool) -> None:
+    """The way back from REF: prediction:KEY, a deployment, a version such as boosted/3, models:/NAME@ALIAS, or kind:name@version."""
     from tidemill.cli import show
 
-    show.lineage(obj["folder"], ref, as_json=as_json)
+    show.lineage(obj["folder"], ref, forward=forward, as_json=as_json)
 
 
 @tidemill.command(short_help="Why a version serves, a candidate was refused, or a step ran.")

@@ -69,9 +69,9 @@ def _versions(versions: list[dict[str, Any]], zone: str, *, whole: bool) -> Tabl
     return table
 
 
-def lineage(folder: str, ref: str, *, as_json: bool) -> None:
-    """Print the way back from a thing as a tree. Raises UnknownName."""
-    found = plain_tree(Session(folder).lineage(ref))
+def lineage(folder: str, ref: str, *, forward: bool, as_json: bool) -> None:
+    """Print the way back from a thing as a tree, or the way forward. Raises UnknownName."""
+    found = plain_tree(Session(folder).lineage(ref, forward=forward))
     if as_json:
         print_json(found)
     else:

@@ -85,6 +85,11 @@ class Journal:
         rows = self._rows(select(t.edge).where(t.edge.c.child == str(ref)).order_by(t.edge.c.execution, t.edge.c.role, t.edge.c.parent))
         return [Edge(row.execution, row.role, row.parent, row.child) for row in rows]
 
+    def children(self, ref: Ref) -> list[Edge]:
+        """What was made from a thing."""
+        rows = self._rows(select(t.edge).where(t.edge.c.parent == str(ref)).order_by(t.edge.c.execution, t.edge.c.role, t.edge.c.child))
+        return [Edge(row.execution, row.role, row.parent, row.child) for row in rows]
+
     # ── aliases ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def set_alias(self, connection: Connection, branch: str, name: str, alias: str, target: Ref, *, at: int, who: str, why: str) -> None:

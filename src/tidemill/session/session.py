@@ -16,7 +16,9 @@ from tidemill.features import LmdbOnline, OnlineStore
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
+from tidemill.session.forward import Forward
 from tidemill.session.history import History
+from tidemill.session.registered import registered_tree
 from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
 
@@ -159,16 +161,33 @@ class Session:
     def _history(self, branch: Branch) -> History:
         return History(self.ledger, branch, log_of(self.project, branch.name))
 
-    def lineage(self, ref: Ref | str) -> Node:
-        """The way back from a thing: a ref, or text such as `boosted/3`, `late` or `prediction:late/KEY`. What the live branches do
-        not know is looked for in the newest replays. Raises UnknownName."""
+    def lineage(self, ref: Ref | str, *, forward: bool = False) -> Node:
+        """The way back from a thing: a ref, or text such as `boosted/3`, `late`, `prediction:late/KEY` or `models:/NAME@ALIAS`. What the
+        live branches do not know is looked for in the newest replays, and then among the models that clients registered. `forward`: what
+        was made from it instead, down to the deployments that serve it and their monitors. Raises UnknownName."""
+        if isinstance(ref, str) and ref.startswith("models:/"):
+            return self._registered(ref, forward=forward)
         wrong: list[UnknownName] = []
         for history in self.histories:
             try:
-                return history.tree(ref if isinstance(ref, Ref) else history.find(ref))
+                found = ref if isinstance(ref, Ref) else history.find(ref)
+                return self._forward(found) if forward else history.tree(found)
             except UnknownName as error:
                 wrong.append(error)
         raise wrong[0]
+
+    def _registered(self, text: str, *, forward: bool) -> Node:
+        """The lineage of a registered version: of one of the loop that of its model, of a client's that of its run."""
+        version = registry.named_version(self.ledger, text)
+        digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), None)
+        if digest is None:
+            return registered_tree(self.ledger, version, forward=forward)
+        model = self.ledger.artifact_of("model", digest).ref
+        found = Ref("model", model.name, version.version, digest)
+        return self._forward(found) if forward else self.histories[0].tree(found)
+
+    def _forward(self, ref: Ref) -> Node:
+        return Forward(self.ledger, [branch for branch in self.branches if branch.state]).tree(ref)
 
     def diff(self, one: str, two: str) -> dict[str, Any]:
         """What differs from one version to another (`boosted/2`, `boosted@champion`), as plain data: params, metrics, data, features, code,
