@@ -9,6 +9,7 @@ from pathlib import Path
 from cli.conftest import Command
 from disks import small_disk
 from tidemill import project
+from tidemill.data import logged
 
 
 def test_doctor_tells_a_writer_of_now_from_one_that_was(tidemill: Command, copied: Path) -> None:
@@ -29,3 +30,14 @@ def test_on_a_full_disk_reading_works_and_doctor_finds_the_disk_alone(tidemill: 
         found = tidemill("doctor", "--json", folder=folder)
         assert [one["check"] for one in json.loads(found.stdout) if not one["ok"]] == ["disk"]
         assert "the disk is full" in found.stdout
+
+
+def test_doctor_finds_lost_answers_and_a_replay_gives_them_again(tidemill: Command, copied: Path) -> None:
+    with project.find(copied).writing("test") as ledger:
+        (branch,) = ledger.branches("replay")
+        ledger.blobs.delete(logged(ledger, branch.id)[3].digest)
+    found = tidemill("doctor", "--json", folder=copied)
+    assert [one["check"] for one in json.loads(found.stdout) if not one["ok"]] == ["answers"]
+    assert "`tidemill replay` gives those of a replay again" in found.stdout
+    assert tidemill("replay", folder=copied).returncode == 0
+    assert tidemill("doctor", folder=copied).returncode == 0

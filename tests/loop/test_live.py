@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from tidemill import loop
-from tidemill.core import Refused, canonical, definition
-from tidemill.data import Prediction, segments
+from tidemill.core import MissingFile, Refused, canonical, definition
+from tidemill.data import Prediction, find_predictions, logged, segments
 from tidemill.ledger import Ledger
 from tidemill.loop import Passed, State
 from tidemill.loop.former import former_task
@@ -67,6 +67,25 @@ def test_a_state_that_lacks_what_is_new_in_this_version_goes_on(toy: Toy) -> Non
     assert second.state.champion == first.state.champion
     assert second.state.now == toy.at("2024-03-02")
     assert isinstance(live_pass(toy, "2024-03-03").state, State)
+
+
+def test_a_lost_part_of_the_log_is_written_down_and_the_loop_goes_on(toy: Toy) -> None:
+    for day in ("2024-03-01", "2024-03-05", "2024-03-06"):
+        passed = live_pass(toy, day)
+    first, second = logged(toy.ledger, passed.branch)
+    toy.ledger.blobs.delete(first.digest)
+    after = live_pass(toy, "2024-03-11")
+    told = [one for one in after.decisions if one.kind == "answers lost"]
+    assert [(one.subject, one.evidence["digest"]) for one in told] == [("late/segment 0", first.digest)]
+    assert f"{first.rows} answers from 2024-03-01T" in told[0].why
+    watched = [one.evidence["rows"] for one in after.decisions if one.kind == "watched"]
+    assert watched[-1] > 200, "the window after the gap is watched whole"
+    assert live_pass(toy, "2024-03-12").decisions == [], "once"
+    keys = toy.built.examples.requests.keys
+    row = int(np.searchsorted(toy.built.examples.at, second.first_at))
+    assert find_predictions(toy.ledger, passed.branch, "late", keys[row].decode())
+    with pytest.raises(MissingFile):
+        find_predictions(toy.ledger, passed.branch, "late", "nobody")
 
 
 # ── an edit that is refused, taken, or waits ────────────────────────────────────────────────────────────────────────

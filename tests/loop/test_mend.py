@@ -8,8 +8,9 @@ from lightgbm import LGBMClassifier
 
 from tidemill import loop
 from tidemill.core import Damaged
+from tidemill.data import broken, logged
 from tidemill.ledger import Branch, Ledger
-from tidemill.loop import State
+from tidemill.loop import Progress, State
 from tidemill.loop.replay import with_model
 from tidemill.models import load_model
 from tidemill.store import FolderBlobs
@@ -69,3 +70,33 @@ def test_a_replay_that_serves_has_its_champion_again(tmp_path: Path) -> None:
     _, cached = loop.replay(toy.ledger, toy.job(end="2024-03-03"))
     assert cached
     load_model(toy.ledger, champion)
+
+
+def test_the_lost_answers_of_a_replay_are_given_again(tmp_path: Path) -> None:
+    """Through a canary and a promotion: the same versions answer with the same bytes."""
+    toy = parcels_of(tmp_path)
+    branch = toy.replay()
+    kept = logged(toy.ledger, branch.id)
+    assert {"canary", "promoted", "drift found"} <= set(toy.kinds(branch))
+    for one in kept[::2]:
+        toy.ledger.blobs.delete(one.digest)
+    assert len(broken(toy.ledger, branch.id)) == len(kept[::2])
+    again, cached = loop.replay(toy.ledger, toy.job())
+    assert (again.id, cached, broken(toy.ledger, branch.id)) == (branch.id, True, [])
+    assert logged(toy.ledger, branch.id) == kept
+
+
+def test_a_replay_that_was_stopped_goes_on_after_its_log_was_damaged(live: Toy, tmp_path: Path) -> None:
+    whole = parcels_of(tmp_path).replay(end="2024-03-06")
+
+    def stop(progress: Progress) -> None:
+        if progress.now == live.at("2024-03-04"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        live.replay(end="2024-03-06", listen=stop)
+    branch = live.job(end="2024-03-06").branch(live.ledger)
+    path = live.ledger.blobs.path(logged(live.ledger, branch.id)[1].digest)
+    path.write_bytes(b"x" * path.stat().st_size)
+    live = replace(live, ledger=loop.prepare(Ledger(live.ledger.records, FolderBlobs(path.parent.parent), live.ledger.wall)))
+    assert live.replay(end="2024-03-06").result == whole.result

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tidemill import __version__
+from tidemill import __version__, loop
 from tidemill.cli.console import Terminal, out, print_json, tree_text
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
 from tidemill.ledger import Branch, Decision
@@ -159,6 +159,7 @@ def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
         ("ledger", _ledger),
         ("decisions", _chain),
         ("blobs", _blobs),
+        ("answers", _answers),
         ("writer", _writer),
     ):
         try:
@@ -210,6 +211,20 @@ def _blobs(session: Session) -> str:
         hint = "restore them from a backup; without one, delete the damaged ones and run again: the same data and code give the same"
         raise Damaged("; ".join(what), where=str(session.project.settings.path("store.blobs")), hint=hint)
     return f"{len(there):,} read and compared"
+
+
+def _answers(session: Session) -> str:
+    """Whether the newest log of each deployment can be read whole; what the live loop has written down as lost is known."""
+    newest = {(branch.kind, branch.name): branch for branch in reversed(session.ledger.branches())}
+    lost = [one for branch in newest.values() for one in loop.lost_answers(session.ledger, branch)]
+    if lost:
+        what = f"{sum(one.rows for one in lost)} answers in {len(lost)} segments of {lost[0].branch} are lost or damaged"
+        hint = (
+            "restore them from a backup; without one, `tidemill replay` gives those of a replay again, and the live loop goes on "
+            "without: `tidemill run` writes down which"
+        )
+        raise Damaged(what, where=str(session.project.settings.path("store.blobs")), hint=hint)
+    return f"the log of {len(newest)} histories can be read"
 
 
 def _writer(session: Session) -> str:

@@ -22,3 +22,4 @@ class Event(StrEnum):
     CANARY = "canary"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
+    ANSWERS_LOST = "answers lost"

@@ -4,14 +4,14 @@ It is kept in segments: one blob of arrays each, named in the records by branch,
 written again with the same number takes the place of the first, so a replay that was killed goes on without doubles.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
 
-from tidemill.core import Array, Floats, Instants, pack, show, unpack
+from tidemill.core import Array, Damaged, Floats, Instants, MissingFile, StoreError, pack, show, unpack
 from tidemill.ledger import Ledger
 from tidemill.store import upsert
 
@@ -67,6 +67,18 @@ class Prediction:
         return {"key": self.key, "at": show(self.at), "probability": self.probability, "version": self.version, "rung": self.rung}
 
 
+class Segment(NamedTuple):
+    """A segment as the records name it: of `rows` answers, the first and the last asked at these times (microseconds UTC)."""
+
+    branch: str
+    deployment: str
+    number: int
+    digest: str
+    rows: int
+    first_at: int
+    last_at: int
+
+
 def pack_predictions(rows: Predictions) -> bytes:
     """The bytes of a segment."""
     arrays: dict[str, Array] = {"at": rows.at, "probability": rows.probability, "version": rows.version, "rung": rows.rung}
@@ -101,19 +113,45 @@ def append_predictions(connection: Connection, branch: str, deployment: str, num
     connection.execute(insertion.on_conflict_do_update(index_elements=["branch", "deployment", "number"], set_=dict(row)))
 
 
-def segments(ledger: Ledger, branch: str, deployment: str) -> list[tuple[int, Predictions]]:
-    """The log of a deployment on a branch, by number."""
-    chosen = segment_table.c.branch == branch, segment_table.c.deployment == deployment
+def logged(ledger: Ledger, branch: str = "") -> list[Segment]:
+    """The segments that the records name, of all branches or of one, by number."""
+    query = select(segment_table).order_by(segment_table.c.branch, segment_table.c.deployment, segment_table.c.number)
     with ledger.records.read() as connection:
-        rows = connection.execute(select(segment_table).where(*chosen).order_by(segment_table.c.number)).all()
-    return [(row.number, unpack_predictions(ledger.blobs.get(row.digest))) for row in rows]
+        rows = connection.execute(query.where(segment_table.c.branch == branch) if branch else query).all()
+    return [Segment(*row) for row in rows]
+
+
+def broken(ledger: Ledger, branch: str) -> list[Segment]:
+    """The segments of a branch whose bytes are lost, or not what was written."""
+    found = []
+    for segment in logged(ledger, branch):
+        try:
+            ledger.blobs.verify(segment.digest)
+        except (MissingFile, Damaged):
+            found.append(segment)
+    return found
+
+
+def segments(ledger: Ledger, branch: str, deployment: str, *, without: Collection[int] = ()) -> list[tuple[int, Predictions]]:
+    """The log of a deployment on a branch, by number, but for some. Raises MissingFile and Damaged."""
+    chosen = [one for one in logged(ledger, branch) if one.deployment == deployment and one.number not in without]
+    return [(one.number, unpack_predictions(ledger.blobs.get(one.digest))) for one in chosen]
 
 
 def find_predictions(ledger: Ledger, branch: str, deployment: str, key: str) -> list[Prediction]:
-    """The answers that a key got, oldest first."""
-    found, wanted = [], key.encode()
-    for _, rows in segments(ledger, branch, deployment):
+    """The answers that a key got, oldest first. Raises MissingFile or Damaged where none is found and a segment cannot be read."""
+    found, wanted, unread = [], key.encode(), list[StoreError | MissingFile]()
+    for one in logged(ledger, branch):
+        if one.deployment != deployment:
+            continue
+        try:
+            rows = unpack_predictions(ledger.blobs.get(one.digest))
+        except (MissingFile, Damaged) as error:
+            unread.append(error)
+            continue
         for i in np.flatnonzero(rows.keys == wanted).tolist():
             version, rung = rows.versions[int(rows.version[i])], rows.rungs[int(rows.rung[i])]
             found.append(Prediction(branch, deployment, key, int(rows.at[i]), float(rows.probability[i]), version, rung))
+    if unread and not found:
+        raise unread[0]
     return found

@@ -6,7 +6,7 @@ Read `tick.py` first, then `decide.py`.
 from tidemill.loop.build import Built, build, prepare
 from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
-from tidemill.loop.live import Passed, run_once, waiting
+from tidemill.loop.live import Passed, lost_answers, run_once, waiting
 from tidemill.loop.replay import Progress, Replay, replay, with_model
 from tidemill.loop.rollback import Restored, roll_back
 from tidemill.loop.state import Served, State
@@ -29,6 +29,7 @@ __all__ = [
     "Trigger",
     "build",
     "compare",
+    "lost_answers",
     "prepare",
     "replay",
     "roll_back",

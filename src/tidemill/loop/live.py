@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill.core import HOUR, Event, TidemillError, differences, digest_value, duration
-from tidemill.data import Prediction
+from tidemill.core import HOUR, Event, TidemillError, differences, digest_value, duration, show
+from tidemill.data import Prediction, Segment, broken
 from tidemill.ledger import Branch, Decision, Ledger, told
 from tidemill.loop.build import Built, build
 from tidemill.loop.declarations import RetrainPolicy
@@ -44,6 +44,16 @@ def run_once(
     before = len(ledger.decisions(branch.id))
     state, changed = _Pass(ledger, branch, built, policy, now, timezone, told(branch.id)).make(parts)
     return Passed(branch.id, state, ledger.decisions(branch.id)[before:], changed)
+
+
+def lost_answers(ledger: Ledger, branch: Branch) -> list[Segment]:
+    """The parts of a branch's log that cannot be read, without those that a pass has written down as lost."""
+    known = {one.subject for one in ledger.decisions(branch.id) if one.kind == Event.ANSWERS_LOST}
+    return [one for one in broken(ledger, branch.id) if _of_log(one) not in known]
+
+
+def _of_log(one: Segment) -> str:
+    return f"{one.deployment}/segment {one.number}"
 
 
 def waiting(ledger: Ledger, branch: Branch) -> dict[str, str]:
@@ -99,8 +109,18 @@ class _Pass:
     def _tick(self, loop: Loop, state: State) -> State:
         world = loop.world
         mend(self.ledger, self.branch.id, world.deployment.model, world.examples, state)
-        world.recall(state.segments, state.candidate.version.label if state.candidate else "")
+        self._say_lost()
+        lost = [one.number for one in broken(self.ledger, self.branch.id)]
+        world.recall(state.segments, state.candidate.version.label if state.candidate else "", lost)
         return loop.tick(state, self.now)
+
+    def _say_lost(self) -> None:
+        """Write down, once for each, which answers cannot be read: the loop goes on without them, as they cannot be given again."""
+        for one in lost_answers(self.ledger, self.branch):
+            why = f"{one.rows} answers from {show(one.first_at)} to {show(one.last_at)} are lost or damaged: no window counts them"
+            decision: dict[str, Any] = {"kind": Event.ANSWERS_LOST, "subject": _of_log(one), "why": why, "evidence": one._asdict()}
+            with self.ledger.records.begin() as connection:
+                self.ledger.decide(connection, self.branch.id, at=self.now, who="loop", **decision)
 
     def _due(self, loop: Loop, state: State, edit: str) -> bool:
         """Whether the gates shall judge an edit: a new one at once, one that they refused when a policy would train again."""

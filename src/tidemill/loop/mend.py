@@ -1,11 +1,16 @@
-"""A model whose bytes are lost or damaged is trained again on the set that it was made from: the same training gives the same bytes."""
+"""What is lost or damaged and can be made again: a model is trained on the set that it was made from, a segment of a replay's log is
+answered by the versions that answered it. The same work gives the same bytes.
+"""
 
 import logging
+from collections.abc import Sequence
 
-from tidemill import training
-from tidemill.core import Damaged, MissingFile, Ref, StoreError
+from tidemill import registry, training
+from tidemill.core import Damaged, Event, MissingFile, Ref, StoreError
+from tidemill.data import broken
 from tidemill.ledger import Artifact, Ledger
-from tidemill.loop.state import State
+from tidemill.loop.state import Candidate, Served, State
+from tidemill.loop.tick import Loop
 from tidemill.training import Examples, Model, load_examples
 
 log = logging.getLogger(__name__)
@@ -50,3 +55,44 @@ def _made_from(ledger: Ledger, model: Artifact, examples: Examples) -> tuple[Exa
     meta = ledger.artifact(Ref.parse(sets[-1])).meta
     theirs = ledger.artifact(Ref.parse(meta["examples"]))
     return examples if _broken(ledger, theirs) else load_examples(ledger, theirs), int(meta["until"])
+
+
+# ── the log of a replay ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def answer_again(loop: Loop, ticks: Sequence[int]) -> None:
+    """Give the lost answers of a replay again: segment n is of the requests from the n-th tick to the next. Raises Damaged where other
+    answers come out than were lost."""
+    ledger, branch = loop.world.ledger, loop.world.branch
+    for lost in broken(ledger, branch):
+        log.warning("branch=%s segment=%d lost=%s answered_again=true", branch, lost.number, lost.digest[:12])
+        ledger.blobs.delete(lost.digest)
+        loop.answer(_standing(loop, lost.number, ticks[lost.number]), ticks[lost.number + 1])
+        if not ledger.blobs.has(lost.digest):
+            hint = "restore its blob from a backup (`tidemill doctor` names it), or move the project's state away and replay anew"
+            raise Damaged(f"segment {lost.number} of branch {branch} is lost, and answering again gives other answers", hint=hint)
+
+
+def _standing(loop: Loop, number: int, now: int) -> State:
+    """Which versions answered from a tick on, by the decisions up to it."""
+    champion = candidate = frozen = ""
+    weight = 0.0
+    for one in loop.world.ledger.decisions(loop.world.branch):
+        if one.at > now:
+            break
+        match one.kind:
+            case Event.RETRAINED:
+                candidate, weight = one.subject, 0.0
+            case Event.CANARY:
+                weight = float(one.evidence["weight"])
+            case Event.GATE_REFUSED | Event.ROLLED_BACK:
+                candidate = ""
+            case Event.PROMOTED:
+                champion, candidate, frozen = one.subject, "", frozen or one.subject
+    on_its_way = Candidate(_served(loop, candidate), "canary", now, "", weight=weight) if candidate else None
+    return State(now, _served(loop, champion), _served(loop, frozen), candidate=on_its_way, segments=number)
+
+
+def _served(loop: Loop, label: str) -> Served:
+    version = registry.version(loop.world.ledger, loop.world.branch, label)
+    return Served(label, version.number, version.digest, version.at, version.at)

@@ -13,7 +13,7 @@ from tidemill.evaluation import gates
 from tidemill.ledger import Branch, Ledger, own_code
 from tidemill.loop.build import Built
 from tidemill.loop.declarations import DriftFound, RetrainPolicy
-from tidemill.loop.mend import mend
+from tidemill.loop.mend import answer_again, mend
 from tidemill.loop.result import events, months, result
 from tidemill.loop.state import State
 from tidemill.loop.tick import Loop
@@ -115,17 +115,18 @@ def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = 
     check(job.policy, job.built)
     _check_dates(job)
     branch = job.branch(ledger)
+    ticks = [job.start, *(at for at in midnights(job.start, job.end, job.timezone) if at > job.start)]
     if branch.state:
         mend(ledger, branch.id, job.deployment.model, job.built.examples, State.of(branch.state))
+        answer_again(_loop(ledger, job, branch), ticks)
     if branch.status == "finished":
         ledger.finish_branch(branch.id, branch.result)
         return branch, True
-    world = World(ledger, branch.id, job.deployment, job.built.examples, job.timezone, job.policy.monitor.maturity)
-    loop = Loop(replace(job.policy, approvals=0), world)  # people cannot be asked in the past: their yes is taken as given
+    loop = _loop(ledger, job, branch)
+    world = loop.world
     state = _restore(world, branch) or loop.begin(job.start)
-    ticks = [at for at in midnights(job.start, job.end, job.timezone) if at > state.now]
     progress: Progress | None = None
-    for now in ticks:
+    for now in [at for at in ticks if at > state.now]:
         state = loop.tick(state, now)
         progress = _progress(ledger, job, world, state, progress)
         listen(progress)
@@ -133,6 +134,11 @@ def replay(ledger: Ledger, job: Replay, *, listen: Callable[[Progress], None] = 
     finished = ledger.branch(branch.id)
     assert finished is not None
     return finished, False
+
+
+def _loop(ledger: Ledger, job: Replay, branch: Branch) -> Loop:
+    world = World(ledger, branch.id, job.deployment, job.built.examples, job.timezone, job.policy.monitor.maturity)
+    return Loop(replace(job.policy, approvals=0), world)  # people cannot be asked in the past: their yes is taken as given
 
 
 def _check_dates(job: Replay) -> None:

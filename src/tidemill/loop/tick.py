@@ -137,7 +137,7 @@ class Loop:
         if now < state.now:
             raise Refused(f"{show(now)} is before the last pass at {show(state.now)}", hint="correct the clock of this machine")
         self.world.score(state.champion.digest, np.empty(0, dtype=np.int64))  # a lost or damaged model is found here, not by a request
-        effects = [self._answer(state, now)]
+        effects = [self.answer(state, now)]
         after = replace(state, now=now, segments=state.segments + 1)
         for _ in range(2):  # a candidate that is judged at once may act in the same tick
             actions = decide(self.policy, after, self.observe(after, now))
@@ -149,7 +149,7 @@ class Loop:
         self.commit(state, after, effects)
         return after
 
-    def _answer(self, state: State, now: int) -> Effect:
+    def answer(self, state: State, now: int) -> Effect:
         """Answer the requests of the tick; the segment is stored here and named in the tick's transaction."""
         candidate = state.candidate
         weight = candidate.weight if candidate and candidate.phase == "canary" else 0.0

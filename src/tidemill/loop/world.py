@@ -1,6 +1,6 @@
 """What the loop sees of the world: requests, labels and scores up to a time. Nothing here looks beyond `now`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,12 +146,12 @@ class World:
         pairs = [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
         return [(row, answer) for row, answer in pairs if answer.at < self.examples.resolved[row]]
 
-    def recall(self, count: int, candidate: str) -> None:
+    def recall(self, count: int, candidate: str, lost: Collection[int] = ()) -> None:
         """Take back what the first `count` segments of the log hold: the champion's, the frozen and a candidate's scores.
 
-        Requests are found by their keys: new data may have come between since they were answered.
+        Requests are found by their keys: new data may have come between since they were answered. Those of `lost` segments stay unknown.
         """
-        for number, segment in segments(self.ledger, self.branch, self.deployment.name):
+        for number, segment in segments(self.ledger, self.branch, self.deployment.name, without=lost):
             if number >= count:
                 continue
             rows = self._rows_of(segment.keys)
