@@ -101,6 +101,28 @@ def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
         pass
 
 
+def test_the_other_address_of_this_machine_is_served_too(copied: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    try:
+        with bound("::1", 0):
+            pass
+    except StoreError:
+        pytest.skip("no IPv6")
+    settings = copied / "tidemill.toml"
+    settings.write_text(settings.read_text().replace("[serve]", '[serve]\nhost = "::1"'))
+    process = subprocess.Popen([TIDEMILL, "-C", str(copied), "up", "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        url = said[1].split()[-1]
+        assert url.startswith("http://[::1]:")
+        assert post(url, {"rows": [{"parcel": "p100-003"}]})["predictions"][0]["key"] == "p100-003"
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_busy_port_is_said(copied: Path) -> None:
     with bound("127.0.0.1", 0) as held:
         port = held.getsockname()[1]

@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -37,6 +38,11 @@ def print_error(error: TidemillError, word: str = "error", colour: str = "red") 
 
 
 err = Console(stderr=True, highlight=False)
+
+
+def link(text: str, url: str) -> Text:
+    """A text that leads somewhere. Not as markup: `[::1]`, or a folder of such a name, would be taken for a tag."""
+    return Text(plain(text), style=Style(link=plain(url)))
 
 
 def print_json(value: Any) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill import loop, project
-from tidemill.cli.console import Steps, figure, out, print_json
+from tidemill.cli.console import Steps, figure, link, out, print_json
 from tidemill.core import Event, show
 from tidemill.ledger import Ledger
 from tidemill.loop import Built, PolicyComparison, Progress, Replay, RetrainPolicy
@@ -49,7 +49,7 @@ def replay(folder: str, deployment: str, *, as_json: bool) -> None:
         return
     _print_result(branch.result, cached, declared)
     path = _write_report(branch.result, declared, policy, str(branch.parts["model"]["name"]))
-    out.print(f"\nreport   [link=file://{path}]{_short(path)}[/link]")
+    out.print(Text.assemble("\nreport   ", link(_short(path), f"file://{path}")))
     if live:
         out.print(f"next     `tidemill up` and `tidemill lineage {branch.name}` go on with the live branch {live}, not with this replay")
     else:

@@ -1,8 +1,9 @@
 """`tidemill up`: the gateway and the status page in one process."""
 
 from rich.markup import escape
+from rich.text import Text
 
-from tidemill.cli.console import out, print_json
+from tidemill.cli.console import link, out, print_json
 from tidemill.session import Session
 from tidemill.web import serve
 
@@ -19,7 +20,7 @@ def up(folder: str, port: int | None, *, as_json: bool) -> None:
             return
         serving = [f"{name} ({history.branch.kind} {history.branch.id})" for name, history in session.serving.items()]
         out.print(f"[bold]{escape(session.project.name)}[/] serves {', '.join(serving)}")
-        out.print(f"status page  [link={url}]{url}[/link]")
+        out.print(Text.assemble("status page  ", link(url, url)))
         out.print("Ctrl-C ends it")
 
     serve(session, str(settings["serve.host"]), settings["serve.port"] if port is None else port, ready=ready)

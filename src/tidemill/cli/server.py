@@ -17,8 +17,8 @@ def server(home: Path, host: str, port: int, *, as_json: bool) -> None:
         if as_json:
             print_json({"url": url, "home": str(home)})
             return
-        out.print(f"tracking server of {escape(str(home))}: {url}")
-        out.print(f"[dim]export MLFLOW_TRACKING_URI={url}[/]")
+        out.print(f"tracking server of {escape(str(home))}: {escape(url)}")
+        out.print(f"[dim]export MLFLOW_TRACKING_URI={escape(url)}[/]")
         out.print("Ctrl-C ends it")
 
     try:

@@ -63,7 +63,7 @@ def read_settings(folder: Path) -> Settings:
         raise MissingFile(f"no {FILE} here", where=str(folder), hint=hint)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise DefinitionError(f"{FILE} cannot be read: {error}", where=str(path)) from None
     loose = {table: items for table, items in tables.items() if not isinstance(items, dict)}
     values = {f"{table}.{key}": value for table, items in tables.items() if table not in loose for key, value in items.items()} | loose

@@ -143,9 +143,8 @@ class Endpoint:
         for i, row in enumerate(rows):
             missing = [part for part in self.dataset.keys if row.get(part) is None]
             if missing:
-                raise DataError(
-                    f"rows[{i}] lacks the key {missing[0]!r}", available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}"
-                )
+                what = f"rows[{i}] has a null key {missing[0]!r}" if missing[0] in row else f"rows[{i}] lacks the key {missing[0]!r}"
+                raise DataError(what, available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}")
             odd = [name for name in row if name not in self.types]
             if odd:
                 raise DataError(f"rows[{i}] has a field {odd[0]!r} that the request does not know", available=sorted(self.types))
