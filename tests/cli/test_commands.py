@@ -346,6 +346,34 @@ def test_doctor_finds_a_damaged_ledger_and_a_changed_decision(tidemill: Command,
     assert "Traceback" not in found.stderr
 
 
+# ── an older ledger, and one in a database ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_older_ledger_is_moved_forward_when_asked(tidemill: Command, copied: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(copied / ".tidemill" / "records.db") as records:
+        records.executescript("DROP INDEX edge_by_parent; PRAGMA user_version = 1")
+    records.close()
+    refused = tidemill("status", folder=copied)
+    assert refused.returncode == 4
+    assert "tidemill migrate" in refused.stderr
+    moved = tidemill("migrate", folder=copied)
+    assert moved.stdout.startswith("format 1 → "), moved.stderr
+    assert tidemill("status", folder=copied).returncode == 0
+    again = json.loads(tidemill("migrate", "--json", folder=copied).stdout)
+    assert again["before"] == again["format"]
+
+
+def test_one_setting_moves_the_ledger_to_a_database(tidemill: Command, tmp_path: Path, postgres: str) -> None:
+    (tmp_path / "tidemill.toml").write_text(f'[project]\nname = "elsewhere"\n[store]\nrecords = "{postgres}"\n')
+    nothing = tidemill("doctor", folder=tmp_path)
+    assert "no ledger yet" in nothing.stdout + nothing.stderr
+    assert tidemill("migrate", folder=tmp_path).stdout.startswith("new, format ")
+    assert tidemill("doctor", folder=tmp_path).returncode == 0
+    assert not (tmp_path / ".tidemill" / "records.db").exists()
+
+
 # ── wrong input ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
