@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tidemill
 from postgres import new_schema
 from processes import served
 from toy import kept as kept
@@ -34,11 +35,22 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def client_at() -> Iterator[At]:
     """Runs a scenario of a module against a server with the real client; an assertion that fails there fails here."""
+    yield from _worker()
+
+
+@pytest.fixture(scope="session")
+def plugin_at() -> Iterator[At]:
+    """The same where Tidemill is installed beside the client: its plugin is there, and what the client's environment lacks."""
+    places = [str(Path(tidemill.__file__).parents[1]), *(path for path in sys.path if path.endswith("-packages"))]
+    yield from _worker(*places)
+
+
+def _worker(*places: str) -> Iterator[At]:
     if not CLIENT.exists():
         assert not os.environ.get("CI"), f"{CLIENT} is missing: `make test` installs it"
         pytest.skip("MLflow's client is not installed: `make test` installs it into .venv-mlflow")
     worker = subprocess.Popen(
-        [str(CLIENT), str(Path(__file__).with_name("worker.py"))],
+        [str(CLIENT), str(Path(__file__).with_name("worker.py")), *places],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=sys.stderr,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tempfile
 import uuid
 from pathlib import Path
@@ -58,7 +59,7 @@ def experiments_are_made_found_renamed_deleted_and_restored() -> None:
     number = client.create_experiment(name, tags={"a": "1", "b": "2"})
     found = client.get_experiment(number)
     assert (found.name, found.lifecycle_stage, found.tags) == (name, "active", {"a": "1", "b": "2"})
-    assert found.artifact_location == f"mlflow-artifacts:/{number}"
+    assert re.fullmatch(rf"(mlflow-artifacts:|tidemill:///.*)/{number}", found.artifact_location)
     assert found.creation_time > 0
     assert client.get_experiment_by_name(name).experiment_id == number
     assert client.get_experiment_by_name("never") is None
@@ -145,7 +146,7 @@ def a_run_made_by_hand_has_defaults() -> None:
     assert found.info.user_id == "unknown"
     assert found.info.run_name
     assert found.data.tags["mlflow.runName"] == found.info.run_name
-    assert found.info.artifact_uri == f"mlflow-artifacts:/{found.info.experiment_id}/{run_id}/artifacts"
+    assert re.fullmatch(rf"(mlflow-artifacts:|tidemill:///.*)/{found.info.experiment_id}/{run_id}/artifacts", found.info.artifact_uri)
     given = client.create_run(found.info.experiment_id, start_time=456, run_name="mine", tags={"mlflow.user": "ann"})
     assert (given.info.start_time, given.info.run_name) == (456, "mine")
     client.update_run(run_id, status="KILLED", name="other")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:] = [str(Path(__file__).parent), *sys.path, *sys.argv[1:]]  # what is installed elsewhere comes last
 out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is not an outcome
 
 import scenarios  # noqa: E402

@@ -132,6 +132,18 @@ class Protocol:
             status, body = await self._answer(*found, scope, receive)
             await respond(send, status, body)
 
+    def ask(self, method: str, path: str, query: str, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer to a request that came without HTTP."""
+        found = self._find(method, path)
+        if found is None:
+            return 404, _encode({"error_code": "ENDPOINT_NOT_FOUND", "message": f"nothing is at {path}"})
+        reader, parts = found
+        try:
+            ask = reader.query(query, parts) if method == "GET" else reader.body(body, parts)
+            return 200, _encode(reader.call.act(self.ledger, ask) or {})
+        except TidemillError as error:
+            return error_of(error)
+
     def _find(self, method: str, path: str) -> tuple[_Reader, dict[str, str]] | None:
         for prefix, own in PREFIXES.items():
             if path.startswith(prefix):

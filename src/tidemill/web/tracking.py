@@ -26,9 +26,6 @@ _PLAIN = {
 
 def tracking_app(ledger: Ledger, otherwise: App | None = None) -> App:
     """The protocol over a ledger; what is none of its paths goes to `otherwise`, and is not found where there is none."""
-    tracking.prepare(ledger)
-    ledger.records.ensure(registry.tables)
-    calls = [*tracking_web.CALLS, *registry_web.CALLS]
     inner = otherwise or nothing
 
     async def plain(scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +35,14 @@ def tracking_app(ledger: Ledger, otherwise: App | None = None) -> App:
         else:
             await respond(send, 200, found[0], found[1])
 
-    return Files(ledger, Segments(ledger, Protocol(ledger, calls, plain)))
+    return Files(ledger, Segments(ledger, protocol(ledger, plain)))
+
+
+def protocol(ledger: Ledger, otherwise: App | None = None) -> Protocol:
+    """The calls of tracking and registry over a ledger, whose tables are made where they are not there yet."""
+    tracking.prepare(ledger)
+    ledger.records.ensure(registry.tables)
+    return Protocol(ledger, [*tracking_web.CALLS, *registry_web.CALLS], otherwise or nothing)
 
 
 def serve_tracking(ledger: Ledger, host: str, port: int, *, ready: Callable[[str], None]) -> None:
