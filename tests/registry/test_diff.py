@@ -1,5 +1,6 @@
 """What differs between versions: pure parts, versions of the loop, versions of clients."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,14 +72,19 @@ def test_a_version_of_a_client(ledger: Ledger) -> None:
     for depth in ("3", "4"):
         run = create_run(ledger, "0").info
         log_batch(ledger, run.run_id, [Metric("auc", 0.1 * int(depth), 1, 0)], [Pair("depth", depth)], [])
-        part = ledger.blobs.part()
-        part.write(f"mlflow==3.17.2\nscikit-learn==1.{depth}\n".encode())
-        put_file(ledger, f"{run.artifact_uri.removeprefix('mlflow-artifacts:/')}/model/requirements.txt", part)
+        columns = json.dumps([{"name": "x" * int(depth), "type": "double"}])
+        described = {"flavors": {"sklearn": {}}, "signature": {"inputs": columns, "outputs": None}}
+        for name, text in (("requirements.txt", f"mlflow==3.17.2\nscikit-learn==1.{depth}\n"), ("MLmodel", json.dumps(described))):
+            part = ledger.blobs.part()
+            part.write(text.encode())
+            put_file(ledger, f"{run.artifact_uri.removeprefix('mlflow-artifacts:/')}/model/{name}", part)
         create_version(ledger, "m", f"runs:/{run.run_id}/model", run_id=run.run_id)
     found = registry.diff(registry.facts_of(ledger, "m/1"), registry.facts_of(ledger, "m/2"))
     assert found["params"] == [{"name": "depth", "one": "3", "two": "4"}]
     assert [change["name"] for change in found["metrics"]] == ["auc"]
     assert found["environment"] == [{"name": "scikit-learn", "one": "1.3", "two": "1.4"}]
+    (changed,) = found["signature"]
+    assert (changed["name"], '"xxxx"' in changed["two"]) == ("inputs", True)
     assert found["predictions"] == [], "what a client registered is never loaded"
 
 

@@ -1,11 +1,15 @@
 """Imports of stores that are broken, hostile, or half taken over already. What MLflow's client reads afterwards: tests/clients."""
 
+import json
 import os
 import shutil
 import sqlite3
 import tarfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -232,6 +236,67 @@ def test_an_older_store_without_newer_tables(ready: Ledger, stores: Path) -> Non
     sql.close()
     done = take(ready, stores / "db" / "mlflow.db")
     assert (done.problems, done.new["runs"], done.new["versions"]) == ([], 5, 2)
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """A server that names files outside, leads in circles, and sends what is no protocol."""
+
+    answers: ClassVar[dict[str, Any]] = {
+        "experiments/search": {"experiments": [{"experiment_id": "7", "name": "e", "artifact_location": "x", "lifecycle_stage": "active"}]},
+        "runs/search": {
+            "runs": [
+                {"info": {"run_id": "../../up", "experiment_id": "7", "status": "FINISHED", "lifecycle_stage": "active"}},
+                {"info": {"run_id": ["no", "text"], "experiment_id": "7"}},
+                {
+                    "info": {"run_id": "sound", "experiment_id": "7", "status": "FINISHED", "lifecycle_stage": "active", "end_time": 5},
+                    "data": {"metrics": [{"key": "../m"}, {"key": "fine"}], "params": [{"key": "p", "value": "1"}]},
+                },
+            ]
+        },
+        "metrics/get-history": {"metrics": [{"key": "fine", "value": "NaN", "timestamp": 1, "step": 2}]},
+        "artifacts/list": {
+            "files": [
+                {"path": "../../../etc/passwd", "is_dir": False, "file_size": 1},
+                {"path": "/etc/passwd", "is_dir": False, "file_size": 1},
+                {"path": "loop", "is_dir": True},
+                {"path": "fine.txt", "is_dir": False, "file_size": 4},
+            ]
+        },
+        "registered-models/search": {"registered_models": [{"name": "a/b"}], "next_page_token": "again"},
+    }
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        known = next((answer for call, answer in self.answers.items() if path.endswith(call)), None)
+        body = b"data" if path == "/get-artifact" else json.dumps(known or {}).encode()
+        self.send_response(200 if known or path == "/get-artifact" else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said."""
+
+
+def test_a_hostile_server_harms_nothing(ready: Ledger) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        opened = tracking.open_source(f"http://127.0.0.1:{server.server_port}")
+        done = Imported(opened.where)
+        tracking.import_tracking(ready, opened, done)
+        with pytest.raises(DataError, match="lead in a circle"):
+            registry.import_registry(ready, opened, done)
+        server.shutdown()
+    said = "\n".join(opened.problems + done.problems)
+    for text in ("Invalid run ID", "../m", "/etc/passwd", "'a/b'"):
+        assert text in said
+    assert rows(ready, "SELECT uid FROM run") == [("sound",)]
+    assert rows(ready, "SELECT path, size FROM artifact_file") == [(f"{done.mapped.get('7', '7')}/sound/artifacts/fine.txt", "4")]
+    assert [one.step for one in history(ready, "sound", "fine")[0]] == [2]
 
 
 # ── pickles ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from tidemill.registry.history import named_version
 from tidemill.registry.mlflow_model import environment_of
 from tidemill.registry.of_loop import digest_of, looped
 from tidemill.registry.values import ModelVersion
-from tidemill.tracking import Run, find_file, get_run, place_of
+from tidemill.tracking import Run, find_file, get_run, parse_yaml, place_of
 
 
 def facts_of(ledger: Ledger, text: str) -> Facts:
@@ -89,13 +89,13 @@ def _definition(views: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, 
 
 def _of_client(ledger: Ledger, version: ModelVersion, label: str) -> Facts:
     """What is known of a version that a client registered: of its run, and of the requirements that lie with its files."""
-    environment = _requirements(ledger, version)
+    environment, signature = _requirements(ledger, version), _signature(ledger, version)
     if not version.run_id:
-        return Facts(label, environment=environment)
+        return Facts(label, environment=environment, signature=signature)
     try:
         run = get_run(ledger, version.run_id)
     except UnknownName:
-        return Facts(label, environment=environment)
+        return Facts(label, environment=environment, signature=signature)
     tags = {pair.key: pair.value for pair in run.data.tags or ()}
     code = {name: tags[f"mlflow.source.{name}"] for name in ("name", "git.commit") if f"mlflow.source.{name}" in tags}
     inputs = [one.dataset for one in run.inputs.dataset_inputs or () if one.dataset]
@@ -106,13 +106,32 @@ def _of_client(ledger: Ledger, version: ModelVersion, label: str) -> Facts:
         data={f"dataset {one.name}": one.digest for one in inputs},
         code=code,
         environment=environment,
+        signature=signature,
     )
 
 
-def _requirements(ledger: Ledger, version: ModelVersion) -> dict[str, str]:
+def _text(ledger: Ledger, version: ModelVersion, name: str) -> bytes:
+    """A small file of a version; empty where there is none, or it lies elsewhere."""
     try:
-        digest, size = find_file(ledger, f"{place_of(download_uri(ledger, version.name, version.version))}/requirements.txt")
-        text = bytes(ledger.blobs.get(digest)).decode(errors="replace") if size < 1 << 20 else ""
-    except TidemillError:  # they lie elsewhere, or there are none
-        return {}
+        digest, size = find_file(ledger, f"{place_of(download_uri(ledger, version.name, version.version))}/{name}")
+        return bytes(ledger.blobs.get(digest)) if size < 1 << 20 else b""
+    except TidemillError:
+        return b""
+
+
+def _requirements(ledger: Ledger, version: ModelVersion) -> dict[str, str]:
+    text = _text(ledger, version, "requirements.txt").decode(errors="replace")
     return dict(re.findall(r"^([\w.\-\[\]]+)==(\S+)", text, re.MULTILINE))
+
+
+def _signature(ledger: Ledger, version: ModelVersion) -> dict[str, Any]:
+    """What the file `MLmodel` says that a model takes and gives, and which flavors it has."""
+    text = _text(ledger, version, "MLmodel")
+    try:
+        plain = parse_yaml(text) if text else {}
+    except TidemillError:  # no YAML, or nothing that reads it
+        return {}
+    told = plain.get("signature")
+    found = {key: value for key, value in told.items() if value} if isinstance(told, dict) else {}
+    flavors = plain.get("flavors")
+    return found | ({"flavors": sorted(map(str, flavors))} if isinstance(flavors, dict) else {})

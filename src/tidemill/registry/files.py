@@ -6,7 +6,7 @@ from pathlib import Path
 from tidemill.core import Refused, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.mlflow_model import mlflow_model
-from tidemill.registry.of_loop import Looped, all_versions, digest_of, known_of, looped
+from tidemill.registry.of_loop import Looped, all_versions, digest_of, known_of, loop_versions, looped
 from tidemill.registry.registered import one_version
 from tidemill.registry.values import check_name, number_of
 from tidemill.store import store_error
@@ -22,12 +22,10 @@ def download_uri(ledger: Ledger, name: str, version: str) -> str:
         one_version(ledger, sql, found, check_name(name), number)
         row = sql.one(f"SELECT location FROM {there.text} WHERE name = ? AND number = ?", (*there.values, name, number))
         assert row is not None
-        same = sql.all(
-            f"SELECT name, number FROM {there.text} WHERE location = ?", (*there.values, row[0])
-        )  # a copy has the files of another
-    for model, own in same:
-        if model in found:
-            lay_out(ledger, found[model], own, str(row[0]))
+        own = loop_versions(found)  # a version that a client copied has the files of one of the loop
+        same = sql.all(f"SELECT name, number FROM {own.text} WHERE location = ?", (*own.values, row[0])) if own else []
+    for model, made in same[:1]:
+        lay_out(ledger, found[model], made, str(row[0]))
     return str(row[0])
 
 

@@ -86,6 +86,13 @@ def all_versions(found: Found, alias: str = "v") -> Sql:
     return _table(own, _VERSIONS, found.values(), alias)
 
 
+def loop_versions(found: Found) -> Sql | None:
+    """The loop's versions alone, as the same table; None where there is none."""
+    several = list(found.values())
+    text = " UNION ALL ".join([_VERSIONS] * len(several))
+    return Sql(f"({text}) AS v", tuple(value for one in several for value in one.values)) if several else None
+
+
 def all_models(found: Found, alias: str = "m") -> Sql:
     """The models of clients and of the loop as one table."""
     own = "SELECT name, description, job, created_at, updated_at, name AS owner FROM registered_model"

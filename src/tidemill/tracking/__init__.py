@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.shipping import unpack as unpack
     from tidemill.tracking.sources import Source as Source
     from tidemill.tracking.sources import open_source as open_source
+    from tidemill.tracking.sources.folder import parse_yaml as parse_yaml
     from tidemill.tracking.spool import destination_of as destination_of
     from tidemill.tracking.spool import segments as segments
     from tidemill.tracking.spool import spool_of as spool_of
@@ -95,6 +96,7 @@ _OFFERED = {
     "import_tracking": "importing",
     "Source": "sources",
     "open_source": "sources",
+    "parse_yaml": "sources.folder",
     "ingest": "intake",
     "is_written": "segment",
     "list_files": "artifacts",

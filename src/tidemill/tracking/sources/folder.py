@@ -33,17 +33,25 @@ T = TypeVar("T")
 def read_yaml(path: Path) -> dict[str, Any]:
     """A small file of plain data; raises DataError with its path, and MissingExtra."""
     try:
+        if path.is_symlink() or path.stat().st_size > LONGEST:
+            raise DataError("a link, or larger than any that MLflow writes", where=str(path))
+        return parse_yaml(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def parse_yaml(text: bytes, where: str = "") -> dict[str, Any]:
+    """A mapping of plain data; raises DataError, and MissingExtra."""
+    try:
         import yaml
     except ImportError as error:
         raise MissingExtra("YAML cannot be read", hint="pip install 'tidemill[mlflow]'") from error
     try:
-        if path.is_symlink() or path.stat().st_size > LONGEST:
-            raise DataError("a link, or larger than any that MLflow writes", where=str(path))
-        found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 – both are safe
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
+        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 – both are safe
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"cannot be read: {str(error).splitlines()[0]}", where=where) from error
     if not isinstance(found, dict):
-        raise DataError("is no mapping", where=str(path))
+        raise DataError("is no mapping", where=where)
     return found
 
 

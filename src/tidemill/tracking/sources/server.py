@@ -60,16 +60,23 @@ class Server:
         while True:
             found = self._ask("POST", f"{API}/{call}", {**body, **({"page_token": token} if token else {})})
             yield from found.get(name) or []
-            token = found.get("next_page_token") or ""
+            token = self._next(found, token)
             if not token:
                 return
+
+    def _next(self, found: Answer, before: str) -> str:
+        """The token of the next page; raises DataError for a server that gives the same page again and again."""
+        token = str(found.get("next_page_token") or "")
+        if token and token == before:
+            raise DataError("the server's pages lead in a circle", where=self.where)
+        return token
 
     def _got(self, call: str, name: str, /, **query: Any) -> Iterator[Any]:
         token = ""
         while True:
             found = self._ask("GET", f"{API}/{call}", page_token=token, **query)
             yield from found.get(name) or []
-            token = found.get("next_page_token") or ""
+            token = self._next(found, token)
             if not token:
                 return
 
