@@ -6,6 +6,7 @@ from itertools import count
 import psycopg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text
+from sqlalchemy.exc import DBAPIError
 
 from postgres import ask, new_schema
 from processes import other, run_python
@@ -99,6 +100,19 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         Records(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "plain", "schema"),
+    [
+        ("postgresql://h/d", "postgresql://h/d", "tidemill"),
+        ("postgresql:///d?schema=a%20b&host=/run/pg", "postgresql:///d?host=/run/pg", "a b"),
+        ("postgres://u@[::1]:7/d?options=-c%20x%3D1&schema=s", "postgres://u@[::1]:7/d?options=-c%20x%3D1", "s"),
+        ("postgresql://", "postgresql://", "tidemill"),
+    ],
+)
+def test_an_address_is_libpqs_but_for_the_schema(address: str, plain: str, schema: str) -> None:
+    assert parse_address(address) == (plain, schema)
+
+
 def test_a_password_is_never_shown() -> None:
     with pytest.raises(StoreError) as error:
         Records("postgresql://ann:s3cret@127.0.0.1:1/test?schema=x")
@@ -143,8 +157,15 @@ def test_a_statement_that_failed_is_not_passed_over(made: Records) -> None:
             with pytest.raises(psycopg.Error):
                 sql.run("INSERT INTO never (text) VALUES ('x')")
 
-    with pytest.raises(StoreError, match="none of it is kept"):
-        quiet()
+    def quiet_too() -> None:
+        with made.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO event (text) VALUES ('lost')")
+            with pytest.raises(DBAPIError):
+                connection.exec_driver_sql("INSERT INTO never (text) VALUES ('x')")
+
+    for act in (quiet, quiet_too):
+        with pytest.raises(StoreError, match="none of it is kept"):
+            act()
     assert number(made) == 0
 
 
@@ -197,7 +218,7 @@ def test_two_schemas_are_two_ledgers(made: Records) -> None:
 def test_a_schema_of_any_name(postgres: str) -> None:
     name = 'it\'s "odd"; drop & so'
     plain, _ = parse_address(postgres)
-    address = f"{plain}?schema=it%27s+%22odd%22%3B+drop+%26+so"
+    address = f"{plain}?schema=it%27s%20%22odd%22%3B%20drop%20%26%20so"
     try:
         records = Records(address)
         records.ensure(tables)

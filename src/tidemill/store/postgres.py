@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from types import NoneType
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import unquote
 
 from sqlalchemy import Column, Connection, Engine, create_engine, event, text
 from sqlalchemy.dialects import registry
@@ -156,10 +156,11 @@ def _number(name: str) -> int:
 
 def parse_address(address: str) -> tuple[str, str]:
     """What libpq connects to, and the schema. Raises DefinitionError for an address that is none."""
-    parts = urlsplit(address)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    schema = next((value for name, value in query if name == "schema"), SCHEMA)
-    plain = parts._replace(query=urlencode([pair for pair in query if pair[0] != "schema"])).geturl()
+    base, _, query = address.partition("?")
+    parts = [part for part in query.split("&") if part]
+    schema = next((unquote(part.removeprefix("schema=")) for part in parts if part.startswith("schema=")), SCHEMA)
+    rest = "&".join(part for part in parts if not part.startswith("schema="))  # libpq's, as they were written
+    plain = f"{base}?{rest}" if rest else base
     try:
         conninfo_to_dict(plain)
     except psycopg.Error as error:
@@ -172,10 +173,12 @@ def parse_address(address: str) -> tuple[str, str]:
 
 def _shown(plain: str, schema: str) -> str:
     """An address without its password."""
-    found = conninfo_to_dict(plain)
-    place = f"{found.get('host', 'localhost')}{':' + str(found['port']) if found.get('port') else ''}"
-    user = f"{found['user']}@" if found.get("user") else ""
-    return f"postgresql://{user}{place}/{found.get('dbname') or found.get('user') or ''}?schema={schema}"
+    found = {name: str(value) for name, value in conninfo_to_dict(plain).items()}
+    user = f"{found['user']}@" if "user" in found else ""
+    host = found.get("host", "")
+    port = f":{found['port']}" if "port" in found else ""
+    socket_of = f"host={host}&" if host.startswith("/") else ""
+    return f"postgresql://{user}{'' if socket_of else host}{port}/{found.get('dbname', '')}?{socket_of}schema={schema}"
 
 
 class Postgres:
@@ -214,12 +217,15 @@ class Postgres:
         given = conninfo_to_dict(self._plain)
         own: dict[str, Any] = {
             "connect_timeout": 10,
-            "application_name": name or f"tidemill {self._schema}"[:63],
+            "application_name": f"tidemill {self._schema}"[:63],
             "client_encoding": "utf8",
-            "keepalives_idle": 30,
+            "keepalives_idle": 30,  # a network that is gone is noticed within a minute or so
             "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
         }
-        connection = psycopg.connect(**{**own, **given}, autocommit=True)  # transactions are begun by what is written above
+        last = {"application_name": name} if name else {}
+        connection = psycopg.connect(**{**own, **given, **last}, autocommit=True)  # transactions are begun by what is written above
         quoted = self._schema.replace('"', '""')
         extra = "; SET default_transaction_read_only = on" if self._read_only else ""
         connection.execute(f'{SESSION}"{quoted}"{extra}', prepare=False)
@@ -322,6 +328,8 @@ class Postgres:
         except psycopg.Error as error:
             raise explain(error, self.where) or error from error
         with connection:
+            if connection.info.server_version >= 140_000:
+                connection.execute("SET idle_session_timeout = 0")
             deadline, told = time.monotonic() + wait, False
             while not _one(connection, "SELECT pg_try_advisory_lock(%s)", number):
                 who = _one(connection, HOLDER, number & 0xFFFFFFFF, (number >> 32) & 0xFFFFFFFF) or "another process"
