@@ -45,9 +45,10 @@ def run_python(code: str, *arguments: object, prepare: Callable[[], None] | None
 
 
 def heed_modes() -> None:
-    """For a child before it runs a program: root, too, may then write only what the modes of files allow (Linux)."""
+    """For a child before it runs a program: root, too, may then read and write only what the modes of files allow (Linux)."""
     if os.getuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 @contextmanager

@@ -431,6 +431,14 @@ def test_a_csv_with_a_wrong_column_or_type_is_said(tidemill: Command, tmp_path: 
     assert "no labelled" not in tidemill("replay", folder=folder).stderr
 
 
+def test_a_source_that_may_not_be_read_is_said(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "p")
+    (folder / "parcels.csv").chmod(0)
+    found = tidemill("replay", folder=folder, prepare=heed_modes)
+    assert (found.returncode, "the file 'parcels.csv' cannot be read: Permission denied" in found.stderr) == (3, True), found.stderr
+    assert f"{folder / 'parcels.py'}:5" in found.stderr
+
+
 def test_errors_for_programs_are_objects(tidemill: Command, tmp_path: Path) -> None:
     found = tidemill("replay", "--json", folder=tmp_path)
     error = json.loads(found.stdout)
@@ -486,9 +494,9 @@ def test_a_server_says_what_it_must_write(tidemill: Command, locked: Path, there
 
 def test_an_online_store_that_is_there_and_may_not_be_written_is_said(tidemill: Command, locked: Path) -> None:
     folder = locked / ".tidemill" / "online"
-    folder.parent.chmod(0o755)
+    subprocess.run(["chmod", "-R", "u+w", folder.parent], check=True)
     LmdbOnline(folder).close()
-    subprocess.run(["chmod", "-R", "a-w", locked / ".tidemill"], check=True)
+    subprocess.run(["chmod", "-R", "a-w", folder], check=True)
     found = tidemill("up", "--port", "0", folder=locked, prepare=heed_modes)
     assert (found.returncode, "cannot write the online store: Permission denied" in found.stderr) == (4, True), found.stderr
 

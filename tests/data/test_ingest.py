@@ -1,6 +1,5 @@
 """Files → dataset versions: what is wrong is said with file and line and loses nothing; equal content gives equal digests."""
 
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -375,15 +374,6 @@ def test_a_file_that_is_written_while_it_is_read_makes_no_version(here: Folder, 
     here.refuses(DataError, "'rows.csv' changed while it was read")
     monkeypatch.undo()
     assert here.ingest(None).output.meta["rows"] == 4
-
-
-def test_a_file_that_may_not_be_read_is_said(here: Folder) -> None:
-    (here.folder / "rows.csv").write_text(ROWS)
-    (here.folder / "rows.csv").chmod(0)
-    if os.access(here.folder / "rows.csv", os.R_OK):
-        pytest.skip("this user may read everything")
-    error = here.refuses(DataError, "'rows.csv' cannot be read: Permission denied", None)
-    assert error.where == str(here.where)
 
 
 def test_a_disk_that_is_full_while_unpacking_is_said(tmp_path: Path, here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
