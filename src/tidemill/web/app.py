@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Lock
 
 from starlette.applications import Starlette
@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store
+from tidemill.web.protocol import App
 from tidemill.web.report import render_report
 from tidemill.web.server import run_server
 from tidemill.web.status import render_status
@@ -185,8 +186,12 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> S
 
 def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
     """Serve a project until interrupted, MLflow's protocol included; `ready` is told the address."""
-    ledger = session.project.ledger()
-    try:
-        run_server(lambda url: only_local(tracking_app(ledger, make_app(session, url))), host, port, ready)
-    finally:
-        ledger.records.close()
+    with ExitStack() as last:
+
+        def make(url: str) -> App:
+            app = make_app(session, url)  # first: it says which of its files may not be written
+            ledger = session.project.ledger()
+            last.callback(ledger.records.close)
+            return only_local(tracking_app(ledger, app))
+
+        run_server(make, host, port, ready)
