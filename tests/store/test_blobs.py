@@ -1,5 +1,6 @@
 """Acceptance suite of `Blobs`: every implementation passes it (the fixture `blobs` makes them)."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,25 @@ def test_all_that_is_stored_is_listed(blobs: Blobs) -> None:
     assert list(blobs.digests()) == []
     stored = {blobs.put(bytes([i])) for i in range(20)}
     assert set(blobs.digests()) == stored
+
+
+def test_what_is_discarded_is_gone_and_its_size_is_told(blobs: Blobs) -> None:
+    digest = blobs.put(b"four")
+    assert blobs.discard(digest, 2**62) == 4
+    assert not blobs.has(digest)
+    assert blobs.discard(digest, 2**62) is None
+
+
+def test_what_was_stored_again_since_is_not_discarded(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    digest = blobs.put(b"x")
+    assert blobs.discard(digest, 1) is None
+    blobs.verify(digest)
+    part = blobs.part()
+    part.write(b"x")
+    os.utime(tmp_path / digest[:2] / digest[2:], ns=(0, 0))
+    assert part.keep()[0] == digest
+    assert blobs.discard(digest, 1) is None, "to keep it again counts as storing it now"
 
 
 def test_a_view_cannot_be_written(blobs: Blobs) -> None:

@@ -322,6 +322,17 @@ def migrate(obj: dict[str, Any], as_json: bool) -> None:
     migrate(obj["folder"], as_json=as_json)
 
 
+@tidemill.command(short_help="Delete what the retention rules no longer keep; without --yes only the plan.")
+@click.option("--yes", is_flag=True, help="Delete; without it the plan is printed and nothing happens.")
+@with_json
+@click.pass_obj
+def gc(obj: dict[str, Any], yes: bool, as_json: bool) -> None:
+    """Delete runs, logged models, experiments and files that were deleted long enough ago or to which nothing refers, bytes included."""
+    from tidemill.cli.gc import gc
+
+    gc(obj["folder"], yes=yes, as_json=as_json)
+
+
 @tidemill.command(short_help="Check the ledger, the blobs and the environment.")
 @with_json
 @click.pass_obj

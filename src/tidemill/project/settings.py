@@ -20,6 +20,12 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "project.timezone": (str, "UTC", "time zone of dates in this file, of months in reports, and of the loop's midnight"),
     "store.records": (str, ".tidemill/records.db", "the ledger: a SQLite file, or postgresql://user@host/database?schema=name"),
     "store.blobs": (str, ".tidemill/blobs", "the folder of blobs, of this project alone"),
+    "retention.deleted": (str, "30d", "for how long deleted runs, models and experiments can be restored; then `tidemill gc` deletes them"),
+    "retention.unreferenced": (
+        str,
+        "",
+        "`tidemill gc` deletes runs that ended so long ago and to which nothing refers; empty: never",
+    ),
     "replay.train_until": ((date, str), "", "the replay trains its first model on what was known then"),
     "replay.end": ((date, str), "", "the replay ends here"),
     "serve.host": (str, "127.0.0.1", "address that `tidemill up` binds"),

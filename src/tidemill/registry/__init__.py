@@ -11,17 +11,25 @@ from tidemill.registry.importing import import_registry
 from tidemill.registry.models import get_model, search_registered
 from tidemill.registry.of_loop import looped
 from tidemill.registry.registered import search_versions
+from tidemill.registry.retention import Action, DeleteExperiment, DeleteModel, DeleteRun, Rule, Stays, apply, plan, sweep, unspoken
 from tidemill.registry.tables import tables
 from tidemill.registry.values import ModelVersion, RegisteredModel
 from tidemill.registry.versions import Version, promote, record_verdict, register, roll_back, version, versions
 
 __all__ = [
+    "Action",
+    "DeleteExperiment",
+    "DeleteModel",
+    "DeleteRun",
     "Facts",
     "ModelVersion",
     "Move",
     "RegisteredModel",
+    "Rule",
+    "Stays",
     "Version",
     "alias_history",
+    "apply",
     "diff",
     "download_uri",
     "export",
@@ -31,6 +39,7 @@ __all__ = [
     "import_registry",
     "looped",
     "named_version",
+    "plan",
     "promote",
     "record_verdict",
     "register",
@@ -39,7 +48,9 @@ __all__ = [
     "search_registered",
     "search_versions",
     "split_alias",
+    "sweep",
     "tables",
+    "unspoken",
     "version",
     "version_before",
     "versions",

@@ -50,6 +50,10 @@ class Blobs(Protocol):
     def delete(self, digest: str) -> None:
         """Remove a blob if it is there."""
 
+    def discard(self, digest: str, before: int) -> int | None:
+        """Remove a blob that nobody has stored, or stored again, since `before` (microseconds UTC); returns its size, None where it stays.
+        Who stores it at the same moment keeps it."""
+
     def digests(self) -> Iterator[str]:
         """All that is stored."""
 
@@ -147,6 +151,11 @@ class MemoryBlobs:
     def delete(self, digest: str) -> None:
         self._data.pop(digest, None)
 
+    def discard(self, digest: str, before: int) -> int | None:
+        """Memory knows no times: what is there goes."""
+        found = self._data.pop(digest, None)
+        return None if found is None else len(found)
+
     def digests(self) -> Iterator[str]:
         return iter(list(self._data))
 
@@ -156,6 +165,17 @@ class MemoryBlobs:
 
     def sweep(self) -> None:
         """Here nothing is ever half written."""
+
+
+def _touched(place: str) -> bool:
+    """Whether a blob is there; if so, it counts as stored now, and no sweep takes it that began before."""
+    try:
+        os.utime(place)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a disk for reading only: nothing sweeps there
+        return True
+    return True
 
 
 class _FilePart:
@@ -200,7 +220,7 @@ class _FilePart:
             if self._file < 0:
                 head = bytes(self._head)
                 digest = digest_bytes(head)
-                if os.path.exists(self._place(digest)):
+                if _touched(self._place(digest)):
                     return digest, self._size
                 self._put(head)
             else:
@@ -252,7 +272,8 @@ class FolderBlobs:
         path = self._path(digest)
         with suppress(MissingFile, StoreError):  # what is damaged is written again
             self.verify(digest)
-            return digest
+            if _touched(str(path)):
+                return digest
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(path, data)
@@ -325,6 +346,25 @@ class FolderBlobs:
             self._path(digest).unlink(missing_ok=True)
         except OSError as error:
             raise store_error(error, str(self._path(digest))) from error
+
+    def discard(self, digest: str, before: int) -> int | None:
+        path = self._path(digest)
+        aside = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(8)}")
+        try:
+            if path.stat().st_mtime_ns // 1000 >= before:
+                return None
+            path.rename(aside)  # from here on nobody can say that it is there, so its time is the last
+            found = aside.stat()
+            if found.st_mtime_ns // 1000 >= before:
+                aside.rename(path)
+                return None
+            aside.unlink()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise store_error(error, str(path)) from error
+        self._sound.discard(digest)
+        return found.st_size
 
     def digests(self) -> Iterator[str]:
         for path in sorted(self.folder.glob("??/*")):
