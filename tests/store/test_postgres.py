@@ -68,7 +68,12 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_and_says_so(made:
             connection.exec_driver_sql("INSERT INTO event (text) VALUES ('lost')")
             end_all(made)
 
-    for act in (broken, broken_at_the_end):
+    def broken_at_the_drivers_end() -> None:
+        with made.transaction() as sql:
+            sql.run("INSERT INTO event (text) VALUES ('lost')")
+            end_all(made)
+
+    for act in (broken, broken_at_the_end, broken_at_the_drivers_end):
         with pytest.raises(StoreError, match="the database") as error:
             act()
         assert "start the server" in error.value.hint

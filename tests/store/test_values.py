@@ -149,6 +149,12 @@ def test_many_rows_are_as_one_by_one(made: Records, times: int) -> None:
         assert sql.one("SELECT count(*) FROM thing WHERE name IS NULL AND number = 0.5") == (times,)
 
 
+def test_many_rows_may_have_a_column_of_nothing(made: Records) -> None:
+    with made.transaction() as sql:
+        sql.many("INSERT INTO thing (name, number, count, big) VALUES (?, ?, ?, ?)", [(None, None, None, i) for i in range(20)])
+    assert found(made, "SELECT big FROM thing WHERE name IS NULL AND number IS NULL AND count IS NULL ORDER BY big") == list(range(20))
+
+
 def test_rows_changed_are_counted(made: Records) -> None:
     put(made, "big", 1, 1, 2)
     with made.transaction() as sql:

@@ -98,15 +98,15 @@ def _whole(sql: str) -> tuple[str, str] | None:
 
 
 def _array(values: Sequence[Any]) -> tuple[str, str]:
-    """A column of rows as the text of an array, and its type; an empty type for values of other kinds."""
+    """A column of rows as the text of an array, and its type; an empty type for values of other kinds, or where all are NULL."""
     kinds = set(map(type, values))
     texts: Iterable[str] = map(repr, values)
     if kinds <= {str, NoneType}:
         texts = ("NULL" if value is None else '"{}"'.format(value.replace("\\", r"\\").replace('"', r"\"")) for value in values)
     elif NoneType in kinds:
         texts = ("NULL" if value is None else repr(value) for value in values)
-    plain = kinds - {NoneType}
-    return f"{{{','.join(texts)}}}", "text" if plain <= {str} else "bigint" if plain == {int} else "float8" if plain <= {int, float} else ""
+    known = {frozenset({str}): "text", frozenset({int}): "bigint", frozenset({float}): "float8", frozenset({int, float}): "float8"}
+    return f"{{{','.join(texts)}}}", known.get(frozenset(kinds - {NoneType}), "")
 
 
 def _send(raw: "psycopg.Connection[Any]", command: bytes) -> Any:
@@ -401,7 +401,7 @@ def explain(error: BaseException, where: str) -> TidemillError | None:
         return None
     if state.startswith("XX00"):
         return Damaged(f"the database is damaged: {said}", where=where, hint="restore it from a backup")
-    if isinstance(error, psycopg.OperationalError) and not state:  # no connection, or not any more: the words say why
+    if not state and not isinstance(error, psycopg.ProgrammingError):  # no connection, or not any more: the words say why
         state = next((state for words, state in _SAID if words in said), "")
         if not state:
             return StoreError(f"the database does not answer: {said}", where=where, hint=_AWAY)
