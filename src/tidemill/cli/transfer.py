@@ -18,8 +18,8 @@ def import_mlflow(folder: str, source: str, artifacts: Path | None, *, dry: bool
     """Take over what a source holds, and say what is new, what was there and what could not be read. A project is made where there is none.
     Exits with 1 where something could not be taken."""
     opened = tracking.open_source(source, artifacts)
-    live = Live(console=out, refresh_per_second=4, transient=True)
-    done = Imported(opened.where, dry, lambda imported: live.update(_table(imported)))
+    done = Imported(opened.where, dry)
+    live = Live(console=out, refresh_per_second=4, transient=True, get_renderable=lambda: _table(done))
     with project.ensure(Path(folder)).writing("import", wait=60) as ledger, nullcontext() if as_json else live:
         loop.prepare(ledger)
         tracking.import_tracking(ledger, opened, done)

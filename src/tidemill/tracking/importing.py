@@ -117,11 +117,12 @@ def _run(ledger: Ledger, source: Source, experiment: int, run: Run, done: Import
     if not done.dry:
         number, owner = (int(row[0]), int(row[2])) if row else (_begin(ledger, experiment, run, place), experiment)
         _said(ledger, number, owner, run)
-    if not whole:
-        for key in dict.fromkeys(metric.key for metric in run.data.metrics or ()):
-            points = 0 if done.dry else _values(ledger, number, owner, _sound(source.history(run, key), done, f"run {uid}"))
-            done.count("metrics", new=True)
-            done.count("values", new=True, many=points)
+    keys = list(dict.fromkeys(metric.key for metric in run.data.metrics or ())) if not whole else []
+    if keys and not done.dry:
+        points = (point for key in keys for point in _sound(source.history(run, key), done, f"run {uid}"))
+        done.count("values", new=True, many=_values(ledger, number, owner, points))
+    if keys:
+        done.count("metrics", new=True, many=len(keys))
     _files(ledger, source, ("run", uid, info.artifact_uri), place, files or [], done)
     if not done.dry and not whole:
         with ledger.records.transaction() as sql:
@@ -136,7 +137,7 @@ def _run(ledger: Ledger, source: Source, experiment: int, run: Run, done: Import
 
 def _begin(ledger: Ledger, experiment: int, run: Run, place: str) -> int:
     info = run.info
-    with ledger.records.transaction() as sql:
+    with ledger.records.transaction(synced=False) as sql:  # as all of a run but its end, which is synced and makes it last
         number = ledger.begin_execution(sql, "run", info.run_name, started_at=info.start_time * 1000)
         sql.run(
             "INSERT INTO run (execution, uid, experiment, name, who, stage, started_at, location) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
@@ -149,7 +150,7 @@ def _said(ledger: Ledger, number: int, experiment: int, run: Run) -> None:
     """Parameters, tags, inputs and outputs that are not there yet."""
     params = [(number, *check_param(one)) for one in run.data.params or ()]
     tags = [(number, *check_tag(one)) for one in run.data.tags or ()]
-    with ledger.records.transaction() as sql:
+    with ledger.records.transaction(synced=False) as sql:
         sql.many(PUT_PARAM, params)
         sql.many(_NEW_TAG, tags)
         for one in run.inputs.dataset_inputs or ():
@@ -171,10 +172,10 @@ def _sound(metrics: Iterator[Metric], done: Imported, what: str) -> Iterator[Poi
 
 
 def _values(ledger: Ledger, number: int, experiment: int, points: Iterable[Point]) -> int:
-    """Keep values of a metric, some at a time; returns how many there were."""
+    """Keep values of metrics, some at a time; returns how many there were."""
     waiting, many = iter(points), 0
     while some := list(islice(waiting, AT_ONCE)):
-        with ledger.records.transaction() as sql:
+        with ledger.records.transaction(synced=False) as sql:
             names = put_metrics(sql, ledger.records, number, experiment, some)
         remember(ledger.records, names)
         many += len(some)
