@@ -88,6 +88,11 @@ class Reader:
             )
         return requests.texts[view.entity.key]
 
+    @property
+    def newest(self) -> int:
+        """When the newest value of any view became known (microseconds UTC); 0 where there is none."""
+        return max((int(log.events.news[-1]) for log in self.logs.values() if len(log.events.news)), default=0)
+
     def materialise(self, until: int) -> dict[str, int]:
         """Bring the online store up to what was known at `until`; entities written by view."""
         if self.online is None:

@@ -156,7 +156,8 @@ class Current:
         if self._marks.get(name) == mark:
             return
         endpoint = handle.endpoint(self.store)
-        endpoint.reader.materialise(int(handle.branch.state["now"]))
+        # All that is known by now, where the data go on behind the end of a replay: today's requests are answered from the store.
+        endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
         endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
         if name not in self.logs:
             self.logs[name] = AnswerLog(log_of(self.session.project, name))
