@@ -119,7 +119,7 @@ def _run(ledger: Ledger, source: Source, experiment: int, run: Run, done: Import
         _said(ledger, number, owner, run)
     keys = list(dict.fromkeys(metric.key for metric in run.data.metrics or ())) if not whole else []
     if keys and not done.dry:
-        points = (point for key in keys for point in _sound(source.history(run, key), done, f"run {uid}"))
+        points = _sound(source.history(run, keys), done, f"run {uid}")
         done.count("values", new=True, many=_values(ledger, number, owner, points))
     if keys:
         done.count("metrics", new=True, many=len(keys))

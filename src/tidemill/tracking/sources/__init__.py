@@ -24,8 +24,8 @@ class Source(Protocol):
     def runs(self, experiment: Experiment) -> Iterator[Run]:
         """Runs, also deleted ones; of each metric the newest value, or only its key."""
 
-    def history(self, run: Run, key: str) -> Iterator[Metric]:
-        """Every value of a metric of a run."""
+    def history(self, run: Run, keys: list[str]) -> Iterator[Metric]:
+        """Every value of these metrics, which are all of a run."""
 
     def logged_models(self, experiment: Experiment) -> Iterator[LoggedModel]:
         """Logged models that are not deleted."""

@@ -155,9 +155,9 @@ class Folder:
         found = list(self._each(self._folders(folder / "outputs"), lambda one: read_yaml(one / META)))
         return Outputs([ModelRef(str(one["destination_id"]), int(one.get("step") or 0)) for one in found]) if found else None
 
-    def history(self, run: Run, key: str) -> Iterator[Metric]:
-        path = self._runs[run.info.run_id] / "metrics" / key
-        yield from self._points(path, key)
+    def history(self, run: Run, keys: list[str]) -> Iterator[Metric]:
+        for key in keys:
+            yield from self._points(self._runs[run.info.run_id] / "metrics" / key, key)
 
     def _points(self, path: Path, key: str) -> Iterator[Metric]:
         """A line is a time, a value, a step, and of a logged model's metric more. What is wrong is told with its line."""

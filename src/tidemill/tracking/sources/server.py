@@ -115,10 +115,11 @@ class Server:
         except (KeyError, UnknownName):
             return found
 
-    def history(self, run: Run, key: str) -> Iterator[Metric]:
-        query = {"run_id": run.info.run_id, "metric_key": key, "max_results": 25_000}
-        for plain in self._got("metrics/get-history", "metrics", **query):
-            yield Metric(key, float(plain["value"]), int(plain["timestamp"]), int(plain.get("step") or 0))
+    def history(self, run: Run, keys: list[str]) -> Iterator[Metric]:
+        for key in keys:
+            query = {"run_id": run.info.run_id, "metric_key": key, "max_results": 25_000}
+            for plain in self._got("metrics/get-history", "metrics", **query):
+                yield Metric(key, float(plain["value"]), int(plain["timestamp"]), int(plain.get("step") or 0))
 
     def logged_models(self, experiment: Experiment) -> Iterator[LoggedModel]:
         try:

@@ -86,10 +86,10 @@ class SqliteFile:
             data = RunData(metrics or None, self._pairs("params", "run_uuid = ?", uid), self._pairs("tags", "run_uuid = ?", uid))
             yield Run(info, data, self._inputs(uid), self._outputs(uid))
 
-    def history(self, run: Run, key: str) -> Iterator[Metric]:
-        for row in self._rows("metrics", "run_uuid = ? AND key = ?", (run.info.run_id, key)):
+    def history(self, run: Run, keys: list[str]) -> Iterator[Metric]:
+        for row in self._rows("metrics", "run_uuid = ?", (run.info.run_id,)):  # the store has an index by run, and none by run and key
             value = float("nan") if _get(row, "is_nan") else float(row["value"])
-            yield Metric(key, value, int(row["timestamp"]), int(_get(row, "step") or 0))
+            yield Metric(str(row["key"]), value, int(row["timestamp"]), int(_get(row, "step") or 0))
 
     def _inputs(self, uid: str) -> Inputs:
         datasets, models = list[DatasetInput](), list[ModelRef]()
