@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import tempfile
 import uuid
@@ -328,6 +329,31 @@ def artifacts_are_overwritten_and_large_ones_go_through() -> None:
         client.log_artifact(run_id, str(Path(folder) / "big.bin"))
         path = client.download_artifacts(run_id, "big.bin", folder)
         assert Path(path).read_bytes() == data
+
+
+def large_files_go_up_in_parts() -> None:
+    """As with a store that takes parts: the client asks where to put each, puts them side by side, and completes the file."""
+    if not mlflow.get_tracking_uri().startswith("http"):
+        return  # parts are a way over HTTP
+    settings = {
+        "ENABLE_PROXY_MULTIPART_UPLOAD": "true",
+        "MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "1000000",
+        "MULTIPART_UPLOAD_CHUNK_SIZE": str(6 << 20),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "large file.bin"
+        file.write_bytes(bytes(range(256)) * 81_927)
+        os.environ |= {f"MLFLOW_{name}": value for name, value in settings.items()}
+        try:
+            with mlflow.start_run() as run:
+                mlflow.log_artifact(str(file), "deep/er")
+        finally:
+            for name in settings:
+                del os.environ[f"MLFLOW_{name}"]
+        found = mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path="deep/er/large file.bin", dst_path=f"{folder}/down"
+        )
+        assert Path(found).read_bytes() == file.read_bytes()
 
 
 def images_and_figures_are_logged() -> None:

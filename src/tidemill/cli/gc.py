@@ -10,6 +10,7 @@ from tidemill import loop, project, registry
 from tidemill.cli.console import err, out, print_json
 from tidemill.core import duration, show_duration
 from tidemill.registry import Action, DeleteExperiment, DeleteModel, DeleteRun, Rule, Stays
+from tidemill.tracking import drop_uploads
 
 GRACE = duration("1d")  # bytes that came later may belong to what is being written
 
@@ -36,6 +37,8 @@ def gc(folder: str, *, yes: bool, as_json: bool) -> None:
         with Progress(console=err, transient=True, disable=as_json) as bar:
             task = bar.add_task("deleting", total=len(actions) or None)
             registry.apply(ledger, actions, lambda action: bar.advance(task))
+            with ledger.records.transaction() as sql:
+                drop_uploads(sql, (now - GRACE) // 1000)
             count, size = registry.sweep(ledger, now - GRACE)
     if as_json:
         print_json({"plan": [_plain(action) for action in actions], "blobs": count, "bytes": size, "done": True})

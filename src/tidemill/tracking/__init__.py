@@ -60,12 +60,18 @@ if TYPE_CHECKING:
     from tidemill.tracking.step import Run as Run
     from tidemill.tracking.step import prepare as prepare
     from tidemill.tracking.step import track as track
+    from tidemill.tracking.uploads import abort_upload as abort_upload
+    from tidemill.tracking.uploads import begin_upload as begin_upload
+    from tidemill.tracking.uploads import complete_upload as complete_upload
+    from tidemill.tracking.uploads import drop_uploads as drop_uploads
+    from tidemill.tracking.uploads import keep_part as keep_part
     from tidemill.tracking.values import Pair as Pair
     from tidemill.tracking.values import Value as Value
 
 _OFFERED = {
     "ActiveRun": "client",
     "Comparison": "filters",
+    "Imported": "importing",
     "Order": "filters",
     "Pair": "values",
     "REGISTERED": "filters",
@@ -76,34 +82,38 @@ _OFFERED = {
     "SEGMENTS_KIND": "shipping",
     "Shipment": "intake",
     "Shipper": "shipping",
+    "Source": "sources",
     "Sql": "search",
     "VERSIONS": "filters",
     "Value": "values",
+    "abort_upload": "uploads",
     "all_of": "search",
+    "begin_upload": "uploads",
     "changes": "comparison",
     "check_path": "artifacts",
     "compare": "search",
     "comparison_rows": "comparison",
+    "complete_upload": "uploads",
     "delete_files": "artifacts",
     "destination_of": "spool",
+    "drop_uploads": "uploads",
     "files_of_model": "artifacts",
     "files_of_run": "artifacts",
     "find_file": "artifacts",
     "find_run": "recorded",
     "find_runs": "recorded",
     "get_run": "runs",
-    "Imported": "importing",
     "import_tracking": "importing",
-    "Source": "sources",
-    "open_source": "sources",
-    "parse_yaml": "sources.folder",
     "ingest": "intake",
     "is_written": "segment",
+    "keep_part": "uploads",
     "list_files": "artifacts",
     "note_input": "client",
+    "open_source": "sources",
     "page_size": "limits",
     "parse": "filters",
     "parse_order": "filters",
+    "parse_yaml": "sources.folder",
     "place_of": "artifacts",
     "prepare": "step",
     "put_file": "artifacts",

@@ -170,3 +170,20 @@ file = Table(
     Column("size", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+upload = Table(
+    "upload",
+    tables,
+    Column("id", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("parts", Integer, nullable=False),
+    Column("begun_at", BigInteger, nullable=False),
+)
+upload_part = Table(
+    "upload_part",
+    tables,
+    Column("upload", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)

@@ -7,17 +7,33 @@ import posixpath
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
 
 from tidemill.core import DataError, TidemillError
 from tidemill.ledger import Ledger
-from tidemill.tracking import check_path, delete_files, files_of_model, files_of_run, find_file, list_files, place_of, put_file
-from tidemill.web.protocol import App, Receive, Scope, Send, error_of, respond
+from tidemill.registry import download_uri
+from tidemill.store import Part
+from tidemill.tracking import (
+    abort_upload,
+    begin_upload,
+    check_path,
+    complete_upload,
+    delete_files,
+    files_of_model,
+    files_of_run,
+    find_file,
+    keep_part,
+    list_files,
+    place_of,
+    put_file,
+)
+from tidemill.web.protocol import App, Receive, Scope, Send, error_of, read_body, refuse_form, respond
 
 PROXY = "/mlflow-artifacts/artifacts"
 CHUNK = 1 << 20
+MOST_ASKED = 4 << 20  # bytes of a request that is no file
 SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'"),
@@ -52,10 +68,23 @@ class Files:
             return {"GET": self._download, "HEAD": self._download, "PUT": self._upload, "DELETE": self._delete}.get(method)
         plain = {
             ("GET", "/get-artifact"): self._of_run,
+            ("GET", "/model-versions/get-artifact"): self._of_version,
             ("POST", "/mlflow/upload-artifact"): self._upload_to_run,
+            ("POST", "/mlflow/artifacts/presigned-upload-url"): self._presign,
+            ("POST", "/mlflow/artifacts/presigned-download-url"): self._presign,
         }
         if (method, own) in plain:
             return plain[method, own]
+        parts = re.fullmatch(r"/mlflow-artifacts/(mpu/create|mpu/complete|mpu/abort|presigned|parts)/(.+)", own)
+        if parts:
+            scope["artifact"] = unquote(parts[2])
+            return {
+                ("POST", "mpu/create"): self._begin,
+                ("POST", "mpu/complete"): self._complete,
+                ("POST", "mpu/abort"): self._abort,
+                ("PUT", "parts"): self._part,
+                ("GET", "presigned"): self._presigned,
+            }.get((method, parts[1]))
         model = re.fullmatch(r"/mlflow/logged-models/([^/]+)/artifacts/files", own)
         if model and method == "GET":
             scope["model"] = unquote(model[1])
@@ -75,6 +104,14 @@ class Files:
 
     async def _store(self, path: str, receive: Receive) -> None:
         check_path(path)
+        part = await self._received(receive)
+        try:
+            put_file(self.ledger, path, part)
+        finally:
+            part.discard()
+
+    async def _received(self, receive: Receive) -> Part:
+        """The body of a request, in constant memory; raises DataError when the client went away."""
         part = self.ledger.blobs.part()
         try:
             while True:
@@ -83,10 +120,10 @@ class Files:
                     raise DataError("the upload ended before its end")
                 part.write(message.get("body", b""))
                 if not message.get("more_body"):
-                    break
-            put_file(self.ledger, path, part)
-        finally:
+                    return part
+        except BaseException:
             part.discard()
+            raise
 
     async def _delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         delete_files(self.ledger, scope["artifact"])
@@ -94,6 +131,51 @@ class Files:
 
     async def _download(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._send_file(scope["artifact"], scope, send)
+
+    # ── in parts, and by addresses that are handed out ──────────────────────────────────────────────────────────
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ask = await _asked(scope, receive)
+        place = posixpath.join(scope["artifact"], posixpath.basename(ask.path))
+        upload = begin_upload(self.ledger, place, ask.num_parts)
+        root = f"{_address(scope)}/api/2.0/mlflow-artifacts/parts/{upload}"
+        parts = [{"url": f"{root}/{number}", "part_number": number, "headers": {}} for number in range(1, ask.num_parts + 1)]
+        await respond(send, 200, msgspec.json.encode({"upload_id": upload, "credentials": parts}))
+
+    async def _part(self, scope: Scope, receive: Receive, send: Send) -> None:
+        upload, _, number = scope["artifact"].partition("/")
+        part = await self._received(receive)
+        try:
+            digest = keep_part(self.ledger, upload, int(number) if number.isdecimal() else 0, part)
+        finally:
+            part.discard()
+        await respond(send, 200, b"{}", headers=[(b"etag", f'"{digest}"'.encode())])
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ask = await _asked(scope, receive)
+        place = posixpath.join(scope["artifact"], posixpath.basename(ask.path))
+        given = [(one.part_number, one.etag) for one in ask.parts]
+        await asyncio.to_thread(complete_upload, self.ledger, ask.upload_id, place, given)
+        await respond(send, 200, b"{}")
+
+    async def _abort(self, scope: Scope, receive: Receive, send: Send) -> None:
+        abort_upload(self.ledger, (await _asked(scope, receive)).upload_id)
+        await respond(send, 200, b"{}")
+
+    async def _presigned(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _, size = find_file(self.ledger, scope["artifact"])
+        url = f"{_address(scope)}/api/2.0{PROXY}/{quote(scope['artifact'])}"
+        await respond(send, 200, msgspec.json.encode({"url": url, "headers": {}, "file_size": size}))
+
+    async def _presign(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The proxy's own address: this server has no users yet, so there is nothing to sign."""
+        ask = await _asked(scope, receive)
+        root = files_of_model(self.ledger, ask.model_id) if ask.model_id else files_of_run(self.ledger, ask.run_id)
+        path = posixpath.join(place_of(root), check_path(ask.path))
+        found: dict[str, Any] = {"presigned_url": f"{_address(scope)}/api/2.0{PROXY}/{quote(path)}", "headers": {}}
+        if scope["path"].endswith("download-url"):
+            found["file_size"] = find_file(self.ledger, path)[1]
+        await respond(send, 200, msgspec.json.encode(found))
 
     # ── by run and by model ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,6 +186,10 @@ class Files:
     async def _of_model(self, scope: Scope, receive: Receive, send: Send) -> None:
         root = place_of(files_of_model(self.ledger, scope["model"]))
         await self._send_file(posixpath.join(root, check_path(_query(scope, "artifact_file_path"))), scope, send)
+
+    async def _of_version(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = place_of(download_uri(self.ledger, _query(scope, "name"), _query(scope, "version")))
+        await self._send_file(posixpath.join(root, check_path(_query(scope, "path"))), scope, send)
 
     async def _upload_to_run(self, scope: Scope, receive: Receive, send: Send) -> None:
         root = place_of(files_of_run(self.ledger, _query(scope, "run_uuid") or _query(scope, "run_id")))
@@ -138,6 +224,40 @@ class Files:
                 await asyncio.sleep(0)  # others are not kept waiting
         finally:
             os.close(handle)
+
+
+class _PartOf(msgspec.Struct):
+    """A part that a client says it has sent."""
+
+    part_number: int
+    etag: str = ""
+    url: str = ""
+
+
+class _Ask(msgspec.Struct):
+    """What a call about an upload or an address says; each reads its own of it."""
+
+    path: str = ""
+    num_parts: int = 1
+    upload_id: str = ""
+    parts: list[_PartOf] = []
+    run_id: str = ""
+    model_id: str = ""
+    expiration: int = 0
+
+
+async def _asked(scope: Scope, receive: Receive) -> _Ask:
+    refuse_form(scope)
+    try:
+        return msgspec.json.decode(await read_body(receive, MOST_ASKED) or b"{}", type=_Ask, strict=False)
+    except msgspec.DecodeError as error:
+        raise DataError(f"Invalid request: {error}") from error
+
+
+def _address(scope: Scope) -> str:
+    """How the client called this server, which is where it can come back to."""
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    return f"{scope.get('scheme', 'http')}://{host}"
 
 
 def _query(scope: Scope, name: str) -> str:

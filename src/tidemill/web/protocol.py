@@ -6,7 +6,7 @@ It stands below the web framework: one look in a table for each request, one wri
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -204,8 +204,10 @@ async def read_body(receive: Receive, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def respond(send: Send, status: int, body: bytes, kind: bytes = b"application/json") -> None:
+async def respond(
+    send: Send, status: int, body: bytes, kind: bytes = b"application/json", headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """One answer."""
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"x-content-type-options", b"nosniff")]
+    headers = [*headers, (b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -17,7 +17,7 @@ _PLAIN = {
     "/health": (b"OK", b"text/plain; charset=utf-8"),
     "/version": (MLFLOW.encode(), b"text/plain; charset=utf-8"),
     "/api/3.0/mlflow/server-info": (
-        b'{"store_type":"SqlStore","workspaces_enabled":false,"trace_archival_enabled":false,"multipart_uploads_enabled":false,'
+        b'{"store_type":"SqlStore","workspaces_enabled":false,"trace_archival_enabled":false,"multipart_uploads_enabled":true,'
         b'"multipart_downloads_enabled":false,"presigned_upload_run_id_supported":false,"presigned_upload_model_id_supported":false}',
         b"application/json",
     ),
