@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
@@ -335,24 +336,23 @@ def large_files_go_up_in_parts() -> None:
     """As with a store that takes parts: the client asks where to put each, puts them side by side, and completes the file."""
     if not mlflow.get_tracking_uri().startswith("http"):
         return  # parts are a way over HTTP
-    settings = {
-        "ENABLE_PROXY_MULTIPART_UPLOAD": "true",
-        "MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "1000000",
-        "MULTIPART_UPLOAD_CHUNK_SIZE": str(6 << 20),
-    }
+    parts: list[str] = []
+    put, settings = requests.put, {"ENABLE_PROXY_MULTIPART_UPLOAD": "true", "MULTIPART_UPLOAD_CHUNK_SIZE": str(6 << 20)}
+    settings["MULTIPART_UPLOAD_MINIMUM_FILE_SIZE"] = "1000000"
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "large file.bin"
+        file, down = Path(folder) / "large file.bin", f"{folder}/down"
         file.write_bytes(bytes(range(256)) * 81_927)
         os.environ |= {f"MLFLOW_{name}": value for name, value in settings.items()}
+        requests.put = lambda url, **named: (parts.append(url), put(url, **named))[1]
         try:
             with mlflow.start_run() as run:
                 mlflow.log_artifact(str(file), "deep/er")
         finally:
+            requests.put = put
             for name in settings:
                 del os.environ[f"MLFLOW_{name}"]
-        found = mlflow.artifacts.download_artifacts(
-            run_id=run.info.run_id, artifact_path="deep/er/large file.bin", dst_path=f"{folder}/down"
-        )
+        assert len(parts) == 4
+        found = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="deep/er/large file.bin", dst_path=down)
         assert Path(found).read_bytes() == file.read_bytes()
 
 
@@ -582,7 +582,6 @@ def traces_are_logged_read_searched_and_deleted() -> None:
 
 
 def what_is_wrong_gets_its_code() -> None:
-    import requests
 
     uri = mlflow.get_tracking_uri()
     post = lambda path, body: requests.post(f"{uri}/api/2.0/mlflow/{path}", json=body, timeout=10)  # noqa: E731
