@@ -334,8 +334,6 @@ def artifacts_are_overwritten_and_large_ones_go_through() -> None:
 
 def large_files_go_up_in_parts() -> None:
     """As with a store that takes parts: the client asks where to put each, puts them side by side, and completes the file."""
-    if not mlflow.get_tracking_uri().startswith("http"):
-        return  # parts are a way over HTTP
     parts: list[str] = []
     put, settings = requests.put, {"ENABLE_PROXY_MULTIPART_UPLOAD": "true", "MULTIPART_UPLOAD_CHUNK_SIZE": str(6 << 20)}
     settings["MULTIPART_UPLOAD_MINIMUM_FILE_SIZE"] = "1000000"
@@ -411,6 +409,37 @@ def autologging_of_scikit_learn() -> None:
     assert {one.dataset.name for one in found.inputs.dataset_inputs} == {"dataset"}
     children = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{search.info.run_id}'")
     assert len(children) == 2
+
+
+def autologging_of_lightgbm_and_xgboost() -> None:
+    """Both log their parameters, a curve for each metric and round, and the model in its native format, which loads again."""
+    import lightgbm
+    import numpy as np
+    import xgboost
+
+    rng = np.random.default_rng(1)
+    X, client = rng.normal(size=(200, 3)), _client()
+    y = (X[:, 0] > 0).astype(int)
+    mlflow.lightgbm.autolog()
+    data = lightgbm.Dataset(X, y)
+    with mlflow.start_run() as run:
+        settings = {"objective": "binary", "verbosity": -1, "num_leaves": 4}
+        booster = lightgbm.train(settings, data, 5, valid_sets=[data], valid_names=["train"])
+    found = client.get_run(run.info.run_id)
+    assert found.data.params["num_leaves"] == "4"
+    assert [one.step for one in client.get_metric_history(run.info.run_id, "train-binary_logloss")] == [0, 1, 2, 3, 4]
+    again = mlflow.lightgbm.load_model(f"runs:/{run.info.run_id}/model")
+    assert np.array_equal(again.predict(X), booster.predict(X))
+    mlflow.lightgbm.autolog(disable=True)
+    mlflow.xgboost.autolog()
+    matrix = xgboost.DMatrix(X, y)
+    with mlflow.start_run() as run:
+        trees = xgboost.train({"objective": "binary:logistic", "max_depth": 2}, matrix, 5, evals=[(matrix, "train")], verbose_eval=False)
+    assert client.get_run(run.info.run_id).data.params["max_depth"] == "2"
+    assert len(client.get_metric_history(run.info.run_id, "train-logloss")) == 5
+    again = mlflow.xgboost.load_model(f"runs:/{run.info.run_id}/model")
+    assert np.array_equal(again.predict(matrix), trees.predict(matrix))
+    mlflow.xgboost.autolog(disable=True)
 
 
 def logged_models_are_made_tagged_searched_and_deleted() -> None:

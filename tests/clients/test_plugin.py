@@ -14,7 +14,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("embedded") / "a home"
 
 
-@pytest.mark.parametrize("scenario", [name for name in NAMES if name != "what_is_wrong_gets_its_code"])  # that one speaks HTTP itself
+OVER_HTTP = {"what_is_wrong_gets_its_code", "large_files_go_up_in_parts"}
+SLOW = {"autologging_of_lightgbm_and_xgboost"}  # the same calls as scikit-learn's
+
+
+@pytest.mark.parametrize("scenario", [name for name in NAMES if name not in OVER_HTTP | SLOW])
 def test_the_real_client_needs_no_server(plugin_at: At, home: Path, scenario: str) -> None:
     plugin_at("scenarios", scenario, f"tidemill://{home}".replace(" ", "%20"))
 
