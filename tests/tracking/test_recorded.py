@@ -19,9 +19,10 @@ from tidemill.tracking import Runs, find_run, find_runs
 from tidemill.tracking.comparison import comparison_rows, text_diff
 from tidemill.tracking.experiments import create_experiment
 from tidemill.tracking.metrics import _sample
+from tidemill.tracking.models import create_model
 from tidemill.tracking.plots import Curves
-from tidemill.tracking.runs import create_run, log_batch, log_metric, update_run
-from tidemill.tracking.values import Metric, Pair
+from tidemill.tracking.runs import create_run, log_batch, log_inputs, log_metric, update_run
+from tidemill.tracking.values import Dataset, DatasetInput, Metric, ModelRef, Pair
 
 Make = Callable[..., str]
 
@@ -196,3 +197,21 @@ def test_runs_are_shown_in_a_notebook(ledger: Ledger, make: Make) -> None:
     assert "params.depth" in found._repr_html_()
     assert "0.8" in found[0]._repr_html_()
     assert isinstance(found[:1], Runs)
+
+
+def test_runs_are_found_by_the_data_that_they_read_and_the_models_that_they_made_or_read(ledger: Ledger, make: Make) -> None:
+    first, second = two(make)
+    experiment = find_run(ledger, first).root.split("/")[0]
+    model = create_model(ledger, experiment, name="trees", run_id=first).info.model_id
+    log_inputs(ledger, second, [DatasetInput(Dataset("flights", "d1", "local", "x"))], [ModelRef(model)])
+
+    def found(text: str) -> set[str]:
+        return {run.id for run in find_runs(ledger, text)}
+
+    assert found("models.name = 'trees'") == {first, second}
+    assert found(f"models.model_id = '{model}'") == {first, second}
+    assert found("models.name LIKE 'tr%' and metrics.auc > 0.75") == {second}
+    assert found("models.name != 'trees'") == found("models.name = 'other'") == set()
+    assert found("datasets.digest = 'd1'") == {second}
+    with pytest.raises(DataError, match="Invalid model attribute key 'size'"):
+        found("models.size = 'x'")

@@ -68,15 +68,17 @@ _KINDS = {
     "attribute": ("attribute", "attributes", "attr", "run", "trace"),
     "metadata": ("metadata", "request_metadata"),
     "dataset": ("dataset", "datasets"),
+    "model": ("model", "models"),  # ours: MLflow's own language has none
 }
+_OF = {"dataset": ("name", "digest", "context"), "model": ("name", "model_id")}  # what a run may have several of
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _TEXT, _NUMBER = "text", "number"
 RUNS = Grammar(
     dict.fromkeys(("run_id", "run_name", "user_id", "status", "artifact_uri", "experiment_id"), _TEXT)
     | dict.fromkeys(("start_time", "end_time"), _NUMBER),
-    ("metric", "param", "tag", "dataset"),
+    ("metric", "param", "tag", "dataset", "model"),
     {"created": "start_time", "Created": "start_time", "run name": "run_name", "Run name": "run_name", "Run Name": "run_name"},
-    ("run_id", "dataset", "experiment_id"),
+    ("run_id", "dataset", "model", "experiment_id"),
 )
 EXPERIMENTS = Grammar(
     {"name": _TEXT, "experiment_id": _TEXT, "creation_time": _NUMBER, "last_update_time": _NUMBER},
@@ -219,8 +221,8 @@ def identify(word: str, grammar: Grammar) -> tuple[str, str]:
             raise DataError(f"Invalid attribute key '{key}' specified.", available=sorted(grammar.attributes))
     elif kind not in grammar.kinds:
         raise DataError(f"Invalid entity type '{head}'.", available=["attributes", *(f"{kind}s" for kind in grammar.kinds)])
-    if kind == "dataset" and key not in ("name", "digest", "context"):
-        raise DataError(f"Invalid dataset attribute key '{key}' specified.", available=["name", "digest", "context"])
+    if kind in _OF and key not in _OF[kind]:
+        raise DataError(f"Invalid {kind} attribute key '{key}' specified.", available=list(_OF[kind]))
     return kind, key
 
 
@@ -248,7 +250,7 @@ def parse_order(texts: Sequence[str], grammar: Grammar) -> list[Order]:
         if not re.fullmatch(r"""(?:[\w\-/: .]+|`[^`]*`|"[^"]*"|\.)+""", name):
             raise DataError(f"Invalid order_by clause {text[:200]!r}", hint="for example metrics.loss DESC")
         kind, key = identify(name, grammar)
-        if kind == "dataset":
-            raise DataError("runs cannot be ordered by their datasets", available=["metrics", "params", "tags", "attributes"])
+        if kind in _OF:
+            raise DataError(f"runs cannot be ordered by their {kind}s", available=["metrics", "params", "tags", "attributes"])
         found.append(Order(kind, key, (match["to"] or "").upper() == "DESC"))
     return found

@@ -143,6 +143,11 @@ class _Walk:
             column = "i.context" if one.key == "context" else f"d.{one.key}"
             inner = f"SELECT 1 FROM run_input AS i JOIN run_dataset AS d ON d.id = i.dataset WHERE i.run = {run} AND "
             return Sql(f"EXISTS ({inner}") + compare(self.sql, column, one) + Sql(")")
+        if one.kind == "model":
+            column = "m.id" if one.key == "model_id" else "m.name"
+            own = f"m.run = r.uid OR m.id IN (SELECT model FROM run_model WHERE run = {run})"
+            inner = f"SELECT 1 FROM logged_model AS m WHERE ({own}) AND m.stage = 'active' AND "
+            return Sql(f"EXISTS ({inner}") + compare(self.sql, column, one) + Sql(")")
         if one.kind == "metric":
             inner = f"SELECT 1 FROM metric_latest AS l WHERE l.run = {run} AND l.name = ? AND l.nan = 0 AND "
             return Sql(f"EXISTS ({inner}", (self._metric(one.key),)) + compare(self.sql, "l.value", one) + Sql(")")
