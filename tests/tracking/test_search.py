@@ -176,7 +176,7 @@ def test_one_experiment_has_its_own_runs_only(filled: tuple[Ledger, list[str]]) 
         ("metrics.a > 1 and", "ends where a comparison should begin"),
         ("tags.a = b", "neither a number nor a quoted text"),
         ("datasets.size = 'x'", "Invalid dataset attribute key 'size'"),
-        ("models.x = 'y'", "Invalid attribute key 'models.x'"),
+        ("things.x = 'y'", "Invalid attribute key 'things.x'"),
         ("metrics.a > 1;DROP TABLE run", "cannot read ';DROP"),
         ("run_id IN ()", "needs a list"),
         ("params.a IN ('x')", "IN does not work"),
