@@ -94,7 +94,7 @@ def check_all(ledger: Ledger, run: str) -> None:
 
 
 def test_a_run_goes_to_a_project_that_is_made_for_it(home: Path, tmp_path: Path) -> None:
-    with tidemill.run("flowers", to=home, captured=False, system_metrics=0) as run:
+    with tidemill.run("flowers", to=home, captured=False, system_metrics=0, wait=60) as run:
         log_all(run, tmp_path)
     check_all(opened(home), run.id)
     assert not list((home / ".tidemill" / "spool").glob("*.seg")), "what was shipped is gone"
@@ -102,7 +102,7 @@ def test_a_run_goes_to_a_project_that_is_made_for_it(home: Path, tmp_path: Path)
 
 def test_a_run_goes_to_a_server(home: Path, tmp_path: Path) -> None:
     with served("server", "--home", str(home), "--port", "0", "--json") as (_, url):
-        with tidemill.run("flowers", to=url, captured=False, system_metrics=0) as run:
+        with tidemill.run("flowers", to=url, captured=False, system_metrics=0, wait=60) as run:
             log_all(run, tmp_path)
         check_all(opened(home), run.id)
 
@@ -111,18 +111,18 @@ def test_without_a_word_it_goes_to_the_project_around(home: Path, monkeypatch: p
     below = project.ensure(home).folder / "notebooks"
     below.mkdir()
     monkeypatch.chdir(below)
-    with tidemill.run(captured=False, system_metrics=0) as run:
+    with tidemill.run(captured=False, system_metrics=0, wait=60) as run:
         run.log_metric("m", 1.0)
     assert get_experiment(opened(home), get_run(opened(home), run.id).info.experiment_id).name == "Default"
 
 
 def test_runs_within_a_run_are_its_children_and_each_ends_as_its_block(home: Path) -> None:
-    with tidemill.run("search", to=home, captured=False, system_metrics=0) as mother:
-        with tidemill.run("search", to=home, captured=False, system_metrics=0) as good:
+    with tidemill.run("search", to=home, captured=False, system_metrics=0, wait=60) as mother:
+        with tidemill.run("search", to=home, captured=False, system_metrics=0, wait=60) as good:
             good.log_metric("m", 1.0)
-        with pytest.raises(ZeroDivisionError), tidemill.run("search", to=home, captured=False, system_metrics=0) as bad:
+        with pytest.raises(ZeroDivisionError), tidemill.run("search", to=home, captured=False, system_metrics=0, wait=60) as bad:
             bad.log_metric("m", 1 / 0)
-        with pytest.raises(KeyboardInterrupt), tidemill.run("search", to=home, captured=False, system_metrics=0) as stopped:
+        with pytest.raises(KeyboardInterrupt), tidemill.run("search", to=home, captured=False, system_metrics=0, wait=60) as stopped:
             raise KeyboardInterrupt
     ledger = opened(home)
     ends = {one.id: get_run(ledger, one.id).info.status for one in (mother, good, bad, stopped)}
@@ -133,9 +133,9 @@ def test_runs_within_a_run_are_its_children_and_each_ends_as_its_block(home: Pat
 
 
 def test_a_run_is_taken_up_again_and_its_first_parameter_stays(home: Path) -> None:
-    with tidemill.run("a", to=home, captured=False, system_metrics=0, params={"depth": 3}) as run:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60, params={"depth": 3}) as run:
         run.log_metric("m", 1.0, 1)
-    with tidemill.run(id=run.id, to=home, captured=False) as again:
+    with tidemill.run(id=run.id, to=home, captured=False, wait=60) as again:
         again.log_metric("m", 2.0, 2)
         again.log_param("depth", 4)
     found = told(opened(home), run.id)
@@ -145,7 +145,7 @@ def test_a_run_is_taken_up_again_and_its_first_parameter_stays(home: Path) -> No
 
 
 def test_threads_lose_nothing_of_each_other(home: Path) -> None:
-    with tidemill.run("a", to=home, captured=False, system_metrics=0) as run:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
         threads = [threading.Thread(target=lambda k=k: [run.log_metric(f"m{k}", i, i) for i in range(2000)]) for k in range(4)]
         for thread in threads:
             thread.start()
@@ -156,7 +156,7 @@ def test_threads_lose_nothing_of_each_other(home: Path) -> None:
 
 
 def test_a_forked_process_logs_to_the_same_run(home: Path) -> None:
-    with tidemill.run("a", to=home, captured=False, system_metrics=0) as run:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
         run.log_metric("before", 1.0)
         child = os.fork()
         if not child:
@@ -175,7 +175,7 @@ def test_a_forked_process_logs_to_the_same_run(home: Path) -> None:
 
 @pytest.mark.parametrize("value", ["0.5", None, [1.0], 1j])
 def test_what_is_no_number_is_refused_where_it_is_logged(home: Path, value: Any) -> None:
-    with tidemill.run("a", to=home, captured=False, system_metrics=0) as run:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
         with pytest.raises(DataError, match=r"metric 'bad' at step 0 is .*: not a number"):
             run.log_metric("bad", value)
         with pytest.raises(DataError, match="not a number"):
@@ -184,7 +184,7 @@ def test_what_is_no_number_is_refused_where_it_is_logged(home: Path, value: Any)
 
 
 def test_names_and_files_that_cannot_be_are_refused(home: Path, tmp_path: Path) -> None:
-    with tidemill.run("a", to=home, captured=False, system_metrics=0, params={"p": 1}) as run:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60, params={"p": 1}) as run:
         with pytest.raises(DataError, match="Names may only contain"):
             run.log_metric("a\nb", 1.0)
         with pytest.raises(DataError, match="parameter 'p' is '1' and cannot become '2'"):
@@ -203,7 +203,7 @@ sys.path.insert(0, {folder!r})
 import helper, tidemill
 import numpy as np
 np.random.seed(17)
-with tidemill.run("captured", to={home!r}, system_metrics=0.05) as run:
+with tidemill.run("captured", to={home!r}, system_metrics=0.05, wait=60) as run:
     run.log_metric("x", helper.VALUE)
 print(run.id)
 """
@@ -249,7 +249,7 @@ def test_a_training_set_that_is_asked_for_within_a_run_is_its_input(home: Path) 
     class Known:
         ref = Ref.of("training set", "late", "a" * 40)
 
-    with tidemill.run("a", to=home, captured=False, system_metrics=0) as run:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
         tracking.note_input(Known())
     ledger = opened(home)
     assert ledger.executions(kind="run")[0].inputs == {"late": str(Known.ref)}
@@ -260,7 +260,7 @@ def test_a_training_set_that_is_asked_for_within_a_run_is_its_input(home: Path) 
 
 ENDLESS = """
 import sys, tidemill
-run = tidemill.run("killed", to=sys.argv[1], captured=False, system_metrics=0)
+run = tidemill.run("killed", to=sys.argv[1], captured=False, system_metrics=0, wait=60)
 print(run.id)
 for i in range(10**9):
     run.log_metric("i", i, i)
@@ -287,7 +287,7 @@ def test_what_was_logged_survives_a_kill_and_the_run_has_failed(home: Path) -> N
 
 AWAY = """
 import sys, tidemill
-with tidemill.run("away", to=sys.argv[1], captured=False, system_metrics=0) as run:
+with tidemill.run("away", to=sys.argv[1], captured=False, system_metrics=0, wait=60) as run:
     for i in range(5000):
         run.log_metric("i", i, i)
     run.log_text("kept", "kept.txt")
