@@ -169,7 +169,7 @@ class Current:
 
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
-    """The application over a session. The online store is brought up to the end of the branch first."""
+    """The application over a session. The online store is brought up to what is known by now first."""
     current = Current(session)
     client_time = bool(session.project.settings["serve.client_time"])
     gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh)
