@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pytest
@@ -178,6 +179,94 @@ def test_a_sampled_point_is_one_that_was_logged_also_among_equals(ask: Ask, run_
     found = ask("GET", f"{API}/metrics/get-history-bulk-interval", query=query).json["metrics"]
     assert 10 < len(found) <= 50
     assert {(one["step"], one["timestamp"], one["value"]) for one in found} <= logged
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body", "said"),
+    [
+        ("GET", "metrics/get-history-bulk", "metric_key=m", None, "GetMetricHistoryBulk request must specify at least one run_id"),
+        ("GET", "metrics/get-history-bulk", "run_id=1", None, "GetMetricHistoryBulk request must specify a metric_key"),
+        ("GET", "metrics/get-history-bulk-interval", "metric_key=m", None, "Missing value for required parameter 'run_ids'"),
+        ("GET", "metrics/get-history-bulk-interval", "run_ids=1&metric_key=m&start_step=1", None, "If either start step or end step"),
+        ("POST", "experiments/search-datasets", "", {}, "SearchDatasets request must specify at least one experiment_id."),
+        ("POST", "experiments/search-datasets", "", {"experiment_ids": ["1"] * 21}, "SearchDatasets request cannot specify more than 20"),
+    ],
+)
+def test_what_pages_ask_wrongly_is_refused_in_mlflows_words(ask: Ask, method: str, path: str, query: str, body: Any, said: str) -> None:
+    answer = ask(method, f"{API}/{path}", body, query=query)
+    assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert said in answer.json["message"]
+
+
+# ── registered models ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "mlflow-artifacts://host:9000/models/../../../",
+        "https://host/api/2.0/mlflow-artifacts/artifacts/../../../",
+        "mlflow-artifacts://host:9000/models/..%2f..%2fartifacts",
+        "mlflow-artifacts:/models/%252e%252e/x",
+        "mlflow-artifacts:/models/artifact%00",
+        "s3://bucket/a\\..\\b",
+        "dbfs:/1/artifacts/a%3f/../../../",
+        "file:///etc",
+        "/tmp",
+        "models",
+    ],
+)
+def test_a_version_whose_source_leads_out_is_refused(ask: Ask, run_id: str, source: str) -> None:
+    ask("POST", f"{API}/registered-models/create", {"name": "m"})
+    answer = ask("POST", f"{API}/model-versions/create", {"name": "m", "source": source, "run_id": run_id})
+    assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "Invalid model version source" in answer.json["message"]
+
+
+def test_dots_and_slashes_that_lead_nowhere_are_a_source(ask: Ask, run_id: str) -> None:
+    ask("POST", f"{API}/registered-models/create", {"name": "m"})
+    for source in ("mlflow-artifacts:/models///", "mlflow-artifacts://host:9000/models/a/..../", "s3://bucket/a+b%20c"):
+        assert ask("POST", f"{API}/model-versions/create", {"name": "m", "source": source, "run_id": run_id}).status == 200, source
+
+
+def test_a_logged_model_says_which_versions_were_made_of_it(ask: Ask) -> None:
+    model = ask("POST", f"{API}/logged-models", {"experiment_id": "0", "name": "net"}).json["model"]["info"]
+    ask("POST", f"{API}/registered-models/create", {"name": "m"})
+
+    def register() -> Any:
+        body = {"name": "m", "source": model["artifact_uri"], "model_id": model["model_id"]}
+        return ask("POST", f"{API}/model-versions/create", body).json["model_version"]
+
+    def tags() -> Any:
+        found = ask("GET", f"{API}/logged-models/{model['model_id']}").json["model"]["info"].get("tags", [])
+        return {one["key"]: one["value"] for one in found}
+
+    assert register()["description"] == "", "clients tell a text that is not there from one that is empty"
+    assert tags() == {"mlflow.modelVersions": '[{"name": "m", "version": 1}]'}
+    register()
+    assert tags() == {"mlflow.modelVersions": '[{"name": "m", "version": 1}, {"name": "m", "version": 2}]'}
+    broken = {"tags": [{"key": "mlflow.modelVersions", "value": "no list"}]}
+    ask("PATCH", f"{API}/logged-models/{model['model_id']}/tags", broken)
+    assert register()["version"] == "3"
+    assert tags() == {"mlflow.modelVersions": "no list"}
+    elsewhere = {"name": "m", "source": "s3://there/it/is", "model_id": "m-elsewhere"}
+    assert ask("POST", f"{API}/model-versions/create", elsewhere).json["model_version"]["version"] == "4"
+
+
+def test_a_description_of_a_version_is_no_change_of_its_model(ask: Ask, ledger: Ledger) -> None:
+    ledger.wall = count(0, 1_000_000).__next__
+    ask("POST", f"{API}/registered-models/create", {"name": "m"})
+    ask("POST", f"{API}/model-versions/create", {"name": "m", "source": "s3://there/it/is"})
+
+    def changed() -> Any:
+        return ask("GET", f"{API}/registered-models/get", query="name=m").json["registered_model"]["last_updated_timestamp"]
+
+    before = changed()
+    ask("PATCH", f"{API}/model-versions/update", {"name": "m", "version": "1", "description": "what it is"})
+    version = ask("GET", f"{API}/model-versions/get", query="name=m&version=1").json["model_version"]
+    assert (version["description"], changed()) == ("what it is", before)
+    ask("POST", f"{API}/model-versions/transition-stage", {"name": "m", "version": "1", "stage": "Staging"})
+    assert changed() > before
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from urllib.parse import unquote_plus
 
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
@@ -9,7 +10,7 @@ from tidemill.registry.names import aliases_of, condition, must_exist, sort, tou
 from tidemill.registry.of_loop import COLUMNS, Found, Looped, all_versions, known_of, looped, owner_of, refuse
 from tidemill.registry.values import PROMPT, STAGES, ModelVersion, check_name, check_tag, number_of, stage_of
 from tidemill.store import Driver, Row
-from tidemill.tracking import VERSIONS, Pair, all_of, page_size, parse, parse_order, read_token, write_token
+from tidemill.tracking import VERSIONS, Pair, all_of, note_version, page_size, parse, parse_order, read_token, write_token
 
 
 def create_version(
@@ -41,6 +42,7 @@ def create_version(
             (name, number, now, now, who, description, source, run_id, run_link, model_id, location),
         )
         _put_version_tags(sql, name, number, pairs)
+        note_version(sql, model_id, name, number)
         return one_version(ledger, sql, found, name, number)
 
 
@@ -62,23 +64,30 @@ def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:
         run, _, path = source.removeprefix("runs:/").partition("/")
         row = sql.one("SELECT location FROM run WHERE uid = ?", (run,))
         return f"{row[0]}/{path}" if row else source
+    _check_place(sql, source, run_id)
+    return source
+
+
+def _check_place(sql: Driver, source: str, run_id: str) -> None:
+    """Raises DataError for a source with a way out of where it says to lie, and for a path of the server that is not the run's."""
+    plain, before = source, ""
+    while plain != before:  # a client may have encoded it more than once
+        plain, before = unquote_plus(plain), plain
+    leads_out = "\0" in plain or ".." in re.split(r"[/\\]", plain)
     if re.match(r"(?:file:|/|[A-Za-z]:[\\/]|\.)", source) or ":" not in source.split("/")[0]:
         row = sql.one("SELECT location FROM run WHERE uid = ?", (run_id,)) if run_id else None
-        inside = (
-            row is not None and (source == row[0] or source.startswith(f"{str(row[0]).rstrip('/')}/")) and ".." not in source.split("/")
-        )
-        if not inside:
+        inside = row is not None and (source == row[0] or source.startswith(f"{str(row[0]).rstrip('/')}/"))
+        if not inside or leads_out:
             raise DataError(
                 f"Invalid model version source: '{source[:300]}'. To use a local path as a model version source, the run_id request "
                 "parameter has to be specified and the local path has to be contained within the artifact directory of the run specified "
                 "by the run_id."
             )
-    elif ".." in source.split("/") or "%2e%2e" in source.lower():
+    elif leads_out:
         raise DataError(
             f"Invalid model version source: '{source[:300]}'. If supplying a source as an http, https, local file path, ftp, objectstore, "
             "or mlflow-artifacts uri, an absolute path must be provided without relative path references present."
         )
-    return source
 
 
 def _put_version_tags(sql: Driver, name: str, number: int, pairs: Sequence[tuple[str, str]]) -> None:
@@ -117,7 +126,21 @@ def _versions(ledger: Ledger, sql: Driver, found: Found, rows: Sequence[Row]) ->
         pairs = [Pair(key, value) for key, value in _tags_of(sql, found, str(name), int(number))]
         plain = [text or None for text in rest]
         description, source, run, status, message, link, model = plain
-        texts = (str(name), str(number), created, updated, str(who), str(stage), description, source, run, status, message, link, model)
+        texts = (
+            str(name),
+            str(number),
+            created,
+            updated,
+            str(who),
+            str(stage),
+            description or "",
+            source,
+            run,
+            status,
+            message,
+            link,
+            model,
+        )
         versions.append(ModelVersion(*texts, pairs or None, own or None))
     return versions
 
@@ -157,7 +180,7 @@ def _change(ledger: Ledger, sql: Driver, found: Found, name: str, number: int, c
         return change_label(ledger, sql, found[name], number, column, value)
     query = f"UPDATE registered_version SET {column} = ?, updated_at = ? WHERE name = ? AND number = ?"
     sql.run(query, (value, ledger.wall() // 1000, name, number))
-    return touch(ledger, sql, name)
+    return touch(ledger, sql, name) if column == "stage" else None  # what is said of a version is no change of its model
 
 
 def update_version(ledger: Ledger, name: str, version: str, description: str) -> ModelVersion:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.limits import page_size as page_size
     from tidemill.tracking.metrics import read_token as read_token
     from tidemill.tracking.metrics import write_token as write_token
+    from tidemill.tracking.models import note_version as note_version
     from tidemill.tracking.plots import save as save
     from tidemill.tracking.plots import shown as shown
     from tidemill.tracking.recorded import Recorded as Recorded
@@ -109,6 +110,7 @@ _OFFERED = {
     "keep_part": "uploads",
     "list_files": "artifacts",
     "note_input": "client",
+    "note_version": "models",
     "open_source": "sources",
     "page_size": "limits",
     "parse": "filters",

@@ -136,7 +136,7 @@ def sampled_history(
     """At most `points` values of a metric of each run, by step: the first, the last, and the least and the greatest of each of
     stretches with equally many values in the order of logging, so that no extreme is lost."""
     if (start_step is None) != (end_step is None):
-        raise DataError("Both start_step and end_step must be specified together, or neither may be specified.")
+        raise DataError("If either start step or end step are specified, both must be specified.")
     found = []
     with ledger.records.snapshot() as sql:
         for run_id in run_ids:

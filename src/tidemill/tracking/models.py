@@ -1,7 +1,11 @@
 """Logged models: what `log_model` of MLflow 3 makes, before and beside the registry."""
 
+import json
 import uuid
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
@@ -14,6 +18,7 @@ from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Metric, Pair, Value
 
 STATUSES = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")
+VERSIONS_TAG = "mlflow.modelVersions"
 COLUMNS = "id, experiment, name, type, run, status, message, location, created_at, updated_at"
 _ATTRIBUTES = {
     "name": "m.name",
@@ -198,6 +203,19 @@ def set_model_tags(ledger: Ledger, model_id: str, tags: Sequence[Pair]) -> Logge
         _one(sql, model_id)
         _put_tags(sql, model_id, tags)
         return _one(sql, model_id)
+
+
+def note_version(sql: Driver, model_id: str, name: str, number: int) -> None:
+    """Note with a logged model, in an open transaction, which version of a registered model was made of it. One that is not here, or with
+    a note that is no list, is left alone."""
+    if not model_id or not sql.one("SELECT 1 FROM logged_model WHERE id = ? AND stage = 'active'", (model_id,)):
+        return
+    row = sql.one("SELECT value FROM logged_model_tag WHERE model = ? AND key = ?", (model_id, VERSIONS_TAG))
+    try:
+        before = msgspec.json.decode(str(row[0]), type=list[Any]) if row else []
+    except msgspec.MsgspecError:
+        return
+    _put_tags(sql, model_id, [Pair(VERSIONS_TAG, json.dumps([*before, {"name": name, "version": number}]))])
 
 
 def delete_model_tag(ledger: Ledger, model_id: str, key: str) -> None:

@@ -262,6 +262,9 @@ def _history(ledger: Ledger, ask: History) -> Answer:
 
 
 def _bulk_history(ledger: Ledger, ask: BulkHistory) -> Answer:
+    for needed, what in ((ask.run_id, "at least one run_id"), (ask.metric_key, "a metric_key")):
+        if not needed:
+            raise DataError(f"GetMetricHistoryBulk request must specify {what}.")
     if len(ask.run_id) > 100:
         raise DataError(f"GetMetricHistoryBulk request cannot specify more than 100 run_ids. Received {len(ask.run_id)} run_ids.")
     return {"metrics": told(metrics.bulk_history(ledger, ask.run_id, ask.metric_key, min(max(ask.max_results, 1), 25_000)))}
@@ -285,8 +288,10 @@ class SearchDatasets(Ask):
 
 
 def _search_datasets(ledger: Ledger, ask: SearchDatasets) -> Answer:
+    if not ask.experiment_ids:
+        raise DataError("SearchDatasets request must specify at least one experiment_id.")
     if len(ask.experiment_ids) > 20:
-        raise DataError(f"SearchDatasets request must specify at most 20 experiment_ids. Received {len(ask.experiment_ids)}.")
+        raise DataError(f"SearchDatasets request cannot specify more than 20 experiment_ids. Received {len(ask.experiment_ids)}.")
     names = ("experiment_id", "name", "digest", "context")
     found = [
         {name: value for name, value in zip(names, row, strict=True) if value} for row in search.search_datasets(ledger, ask.experiment_ids)
@@ -454,7 +459,7 @@ CALLS = [
         answer(experiments.delete_experiment_tag, *_ID, "key"),
         (*_ID, "key"),
     ),
-    Call("POST", f"{API}/experiments/search-datasets", SearchDatasets, _search_datasets, ("experiment_ids",), "read", slow=True),
+    Call("POST", f"{API}/experiments/search-datasets", SearchDatasets, _search_datasets, (), "read", slow=True),
     Call("POST", f"{API}/runs/create", CreateRun, _create_run),
     Call("POST", f"{API}/runs/update", UpdateRun, _update_run, _RUN),
     Call("POST", f"{API}/runs/delete", RunId, answer(runs.delete_run, "id"), _RUN),
@@ -470,7 +475,7 @@ CALLS = [
     Call("POST", f"{API}/runs/outputs", LogOutputs, answer(runs.log_outputs, "id", "models"), (*_RUN, "models")),
     Call("POST", f"{API}/runs/log-model", LogModel, _log_model, (*_RUN, "model_json")),
     Call("GET", f"{API}/metrics/get-history", History, _history, (*_RUN, "metric_key"), "read", slow=True),
-    Call("GET", f"{API}/metrics/get-history-bulk", BulkHistory, _bulk_history, (*_RUN, "metric_key"), "read", slow=True),
+    Call("GET", f"{API}/metrics/get-history-bulk", BulkHistory, _bulk_history, (), "read", slow=True),
     Call("GET", f"{API}/metrics/get-history-bulk-interval", SampledHistory, _sampled_history, ("run_ids", "metric_key"), "read", slow=True),
     Call("GET", f"{API}/artifacts/list", ListArtifacts, _list_artifacts, _RUN, "read"),
     Call("POST", LOGGED, CreateModel, _create_model, _ID),
