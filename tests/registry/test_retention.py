@@ -19,6 +19,8 @@ from tidemill.registry.retention import DeleteExperiment, DeleteModel, DeleteRun
 from tidemill.store import FolderBlobs
 from tidemill.tracking.experiments import create_experiment, delete_experiment
 from tidemill.tracking.metrics import history
+from tidemill.tracking.models import create_model as create_logged_model
+from tidemill.tracking.models import delete_model as delete_logged_model
 from tidemill.tracking.runs import create_run, delete_run, log_metric, set_tag, update_run
 from tidemill.tracking.values import Metric, Pair
 
@@ -47,6 +49,14 @@ runs = st.lists(
 )
 
 
+def in_circle(run: RunFact, runs: list[RunFact]) -> bool:
+    """Whether a run is below itself, or below one that is."""
+    parents, at = {one.id: one.parent for one in runs}, run.parent
+    for _ in runs:
+        at = parents.get(at, "")
+    return bool(at)
+
+
 @given(runs=runs, deleted=st.integers(0, 1000), unreferenced=st.none() | st.integers(0, 1000))
 def test_what_goes_is_due_is_referred_to_by_nothing_and_takes_its_children_along(
     runs: list[RunFact], deleted: int, unreferenced: int | None
@@ -63,6 +73,9 @@ def test_what_goes_is_due_is_referred_to_by_nothing_and_takes_its_children_along
             assert old or loose
             assert not run.referred
             assert all(child.id in gone for child in runs if child.parent == run.id and child.id != run.id)
+            above = [action.run.id for action in actions if isinstance(action, DeleteRun)]
+            parents = [other for other in runs if other.id == run.parent and not in_circle(other, runs)]
+            assert all(above.index(run.id) < above.index(parent.id) for parent in parents if parent.id in gone), "children first"
         elif old and not run.referred and not any(child.parent == run.id for child in runs):
             raise AssertionError(f"{run} had to go")
     there = any(run.experiment == "1" and run.id not in gone for run in runs)
@@ -172,6 +185,51 @@ def test_what_is_restored_after_the_plan_is_not_deleted(shelf: Ledger) -> None:
     restore_run(shelf, run)
     registry.apply(shelf, actions)
     assert rows(shelf)["run"] == 1
+
+
+def test_what_a_version_is_made_of_after_the_plan_is_not_deleted(shelf: Ledger) -> None:
+    experiment = create_experiment(shelf, "e")
+    by_place, tagged = logged(shelf, experiment, "x"), logged(shelf, experiment, "y")
+    parent, made = logged(shelf, experiment, "p"), logged(shelf, experiment, "m")
+    model = create_logged_model(shelf, experiment, name="a", run_id=made).info
+    lone = create_logged_model(shelf, experiment, name="b").info
+    delete_logged_model(shelf, lone.model_id)
+    create_model(shelf, "m")
+    now = shelf.wall() + 2**60
+    actions = registry.plan(shelf, Rule(0, unreferenced=0), now)
+    assert len([action for action in actions if isinstance(action, DeleteRun | DeleteModel)]) == 5
+    create_version(shelf, "m", f"mlflow-artifacts:/{experiment}/{by_place}/artifacts/model")
+    set_tag(shelf, tagged, Pair("tidemill.keep", "yes"))
+    set_tag(shelf, create_run(shelf, experiment, started_at=0).info.run_id, Pair("mlflow.parentRunId", parent))
+    create_version(shelf, "m", f"{model.artifact_uri}/model.onnx")
+    create_version(shelf, "m", f"{lone.artifact_uri}/model.onnx")
+    done = registry.apply(shelf, actions)
+    assert [type(one) for one in done] == [Stays] * 5
+    assert rows(shelf)["artifact_file"] == 4
+    assert registry.apply(shelf, registry.plan(shelf, Rule(0, unreferenced=0), now)) == registry.plan(shelf, Rule(0, unreferenced=0), now)
+
+
+def test_a_version_keeps_its_files_wherever_the_experiment_lies(shelf: Ledger) -> None:
+    experiment = create_experiment(shelf, "e", "mlflow-artifacts:/artifacts/exp1")
+    run = create_run(shelf, experiment).info
+    create_model(shelf, "m")
+    create_version(shelf, "m", f"{run.artifact_uri}/model")
+    delete_run(shelf, run.run_id)
+    outer = create_experiment(shelf, "outer", "mlflow-artifacts:/artifacts")
+    delete_experiment(shelf, outer)
+    found = clean(shelf, Rule(0), shelf.wall() + 2**60)
+    assert {action.why for action in found if isinstance(action, Stays)} == {"m/1 refers to it"}
+    assert rows(shelf)["run"] == 1
+
+
+def test_of_the_segments_of_a_deleted_run_a_word_stays(shelf: Ledger) -> None:
+    run = logged(shelf, create_experiment(shelf, "e"), "x")
+    with shelf.records.transaction() as sql:
+        sql.run("INSERT INTO segment (id, run, shipped) SELECT 'seg', execution, 100 FROM run WHERE uid = ?", (run,))
+    delete_run(shelf, run)
+    clean(shelf, Rule(0), shelf.wall() + 2**60)
+    with shelf.records.snapshot() as sql:
+        assert sql.all("SELECT id, shipped FROM segment") == [("seg", -1)]
 
 
 def test_a_blob_that_is_stored_again_while_it_is_swept_is_there(tmp_path: Path) -> None:

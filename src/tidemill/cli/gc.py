@@ -36,7 +36,7 @@ def gc(folder: str, *, yes: bool, as_json: bool) -> None:
             return
         with Progress(console=err, transient=True, disable=as_json) as bar:
             task = bar.add_task("deleting", total=len(actions) or None)
-            registry.apply(ledger, actions, lambda action: bar.advance(task))
+            actions = registry.apply(ledger, actions, lambda action: bar.advance(task))
             with ledger.records.transaction() as sql:
                 drop_uploads(sql, (now - GRACE) // 1000)
             count, size = registry.sweep(ledger, now - GRACE)

@@ -5,7 +5,7 @@ call. At the end the blobs of which no row of the records speaks any more are de
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -17,8 +17,9 @@ from tidemill.store import Driver
 from tidemill.tracking import place_of
 
 KEEP, PARENT = "tidemill.keep", "mlflow.parentRunId"
+CHANGED = "it changed after the plan was made"
 _DIGEST = len(digest_bytes(b""))
-_OF_RUN = ("param", "tag", "metric", "metric_latest", "run_input", "run_model", "segment")
+_OF_RUN = ("param", "tag", "metric", "metric_latest", "run_input", "run_model")
 _OF_MODEL = ("logged_model_param", "logged_model_tag", "logged_model_metric")
 
 
@@ -90,7 +91,7 @@ Action = DeleteRun | DeleteModel | DeleteExperiment | Stays
 
 
 def decide(runs: Sequence[RunFact], models: Sequence[OtherFact], experiments: Sequence[OtherFact], rule: Rule, now: int) -> list[Action]:
-    """What the rule does at `now` (microseconds UTC): runs with their children last, so that no child loses its parent before it goes."""
+    """What the rule does at `now` (microseconds UTC): children before their parents, so that no child loses its parent before it goes."""
     due = {run.id: why for run in runs if (why := _due(run, rule, now))}
     children: dict[str, list[str]] = {}
     for run in runs:
@@ -104,7 +105,8 @@ def decide(runs: Sequence[RunFact], models: Sequence[OtherFact], experiments: Se
             if run.id in due and run.id not in stays and left:
                 stays[run.id], changed = f"its child {left[0]} stays", True
     gone = [run for run in runs if run.id in due and run.id not in stays]
-    found: list[Action] = [DeleteRun(run, due[run.id]) for run in sorted(gone, key=lambda run: not run.parent)]
+    parents = {run.id: run.parent for run in runs}
+    found: list[Action] = [DeleteRun(run, due[run.id]) for run in sorted(gone, key=lambda run: -_depth(run.id, parents))]
     found += [Stays(f"run {run.name} ({run.id})", stays[run.id]) for run in runs if run.id in stays]
     taken = {run.id for run in gone}
     for model in models:
@@ -113,8 +115,17 @@ def decide(runs: Sequence[RunFact], models: Sequence[OtherFact], experiments: Se
     for one in experiments:
         inside = [run for run in runs if run.experiment == one.id and run.id not in taken]
         if one.deleted_at <= now - rule.deleted:
-            found.append(Stays(f"experiment {one.name}", f"{len(inside)} runs stay") if inside else DeleteExperiment(one))
+            why = f"{len(inside)} runs stay" if inside else one.referred and f"{one.referred} refers to it"
+            found.append(Stays(f"experiment {one.name}", why) if why else DeleteExperiment(one))
     return found
+
+
+def _depth(run: str, parents: Mapping[str, str]) -> int:
+    """How many runs stand above one; whoever tags runs in a circle is as deep as the circle is long."""
+    above = {run}
+    while (run := parents.get(run, "")) and run not in above:
+        above.add(run)
+    return len(above)
 
 
 def _due(run: RunFact, rule: Rule, now: int) -> str:
@@ -149,14 +160,14 @@ def _runs(sql: Driver) -> list[RunFact]:
     found = []
     for number, uid, name, experiment, location, gone, end, parent in sql.all(query, (PARENT,)):
         tag = f"the tag {KEEP}" if number in kept else ""
-        why = tag or versions.runs.get(uid) or versions.places.get(location) or referred.get(uid, "")
+        why = tag or versions.runs.get(uid) or versions.places.get(location.rstrip("/")) or referred.get(uid, "")
         found.append(RunFact(uid, name, str(experiment), location, gone, end, parent or "", why))
     return found
 
 
 @dataclass(frozen=True)
 class _Versions:
-    """What registered versions refer to, each as `name/number`: runs, logged models, and folders of files."""
+    """What registered versions refer to, each as `name/number`: runs, logged models, and every folder in which their files lie."""
 
     runs: dict[str, str]
     models: dict[str, str]
@@ -168,15 +179,17 @@ class _Versions:
         for name, number, run, model, location in sql.all("SELECT name, number, run, model, location FROM registered_version"):
             label = f"{name}/{number}"
             found.runs[run] = found.models[model] = label
-            head, there, _ = location.partition("/artifacts")
-            found.places[f"{head}{there}"] = label
+            place = location.rstrip("/")
+            while place:
+                found.places[place] = label
+                place = place.rpartition("/")[0]
         return found
 
 
 def _all_models(sql: Driver, versions: _Versions) -> list[OtherFact]:
     found = []
     for one, name, at, gone, run in sql.all("SELECT id, name, location, updated_at, run FROM logged_model ORDER BY id"):
-        found.append(OtherFact(one, name, at, gone * 1000, versions.models.get(one) or versions.places.get(at, ""), run))
+        found.append(OtherFact(one, name, at, gone * 1000, versions.models.get(one) or versions.places.get(at.rstrip("/"), ""), run))
     return found
 
 
@@ -187,43 +200,106 @@ def _models(sql: Driver) -> list[OtherFact]:
 
 def _experiments(sql: Driver) -> list[OtherFact]:
     rows = sql.all("SELECT id, name, location, updated_at FROM experiment WHERE stage = 'deleted' AND id <> 0 ORDER BY id")
-    return [OtherFact(str(one), name, location, gone * 1000) for one, name, location, gone in rows]
+    return [OtherFact(str(one), name, at, gone * 1000, _tied_experiment(sql, one, at)) for one, name, at, gone in rows]
+
+
+# ── what refers to one thing ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _within(location: str) -> tuple[str, str, str]:
+    """The values of `column = ? OR column >= ? AND column < ?` for what lies at a place or below it."""
+    return location, f"{location.rstrip('/')}/", f"{location.rstrip('/')}/\U0010ffff"
+
+
+def _version(sql: Driver, column: str, value: str, location: str) -> str:
+    """A registered version made of a run or logged model, or of files at its place."""
+    query = f"SELECT name, number FROM registered_version WHERE {column} = ? OR location = ? OR location >= ? AND location < ?"
+    row = sql.one(query, (value, *_within(location)))
+    return f"{row[0]}/{row[1]}" if row else ""
+
+
+def _tied_run(sql: Driver, execution: int, run: RunFact) -> str:
+    if sql.one("SELECT 1 FROM tag WHERE run = ? AND key = ?", (execution, KEEP)):
+        return f"the tag {KEEP}"
+    models = sql.all("SELECT id, location FROM logged_model WHERE run = ?", (run.id,))
+    of_models = (label for model, location in models if (label := _version(sql, "model", model, location)))
+    return _version(sql, "run", run.id, run.location) or next(of_models, "")
+
+
+def _tied_experiment(sql: Driver, number: int, location: str) -> str:
+    """A version of what lies below an experiment, or what lies there and belongs to another experiment."""
+    models = sql.all("SELECT id, location FROM logged_model WHERE experiment = ?", (number,))
+    of_models = (label for model, at in models if (label := _version(sql, "model", model, at)))
+    found = _version(sql, "location", location, location) or next(of_models, "")
+    for table in ("run", "logged_model"):
+        query = f"SELECT experiment FROM {table} WHERE experiment <> ? AND (location = ? OR location >= ? AND location < ?)"
+        row = None if found else sql.one(query, (number, *_within(location)))
+        found = f"experiment {row[0]}, which has files below it," if row else found
+    return found
 
 
 # ── what is done ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def apply(ledger: Ledger, actions: Iterable[Action], told: Callable[[Action], None] = lambda action: None) -> None:
-    """Carry actions out, each in one transaction that looks again whether somebody refers to what goes by now."""
+def apply(ledger: Ledger, actions: Sequence[Action], told: Callable[[Action], None] = lambda action: None) -> list[Action]:
+    """Carry actions out, each in one transaction that looks again whether it still may be; returns what was done, and `Stays` for what no
+    longer could be."""
+    going = {action.run.id for action in actions if isinstance(action, DeleteRun)}
+    done: list[Action] = []
     for action in actions:
         with ledger.records.transaction() as sql:
-            match action:
-                case DeleteRun(run):
-                    _delete_run(sql, run)
-                case DeleteModel(model):
-                    _delete_model(sql, model.id, model.location)
-                case DeleteExperiment(one):
-                    _delete_experiment(sql, one)
-                case Stays():
-                    pass
-                case _:
-                    assert_never(action)
+            done.append(_apply(sql, action, going))
         told(action)
+    return done
 
 
-def _delete_run(sql: Driver, run: RunFact) -> None:
-    row = sql.one("SELECT execution, stage FROM run WHERE uid = ?", (run.id,))
-    restored = row is not None and run.deleted_at is not None and row[1] != "deleted"
-    if row is None or restored or sql.one("SELECT 1 FROM registered_version WHERE run = ?", (run.id,)):
-        return
+def _apply(sql: Driver, action: Action, going: set[str]) -> Action:
+    match action:
+        case DeleteRun(run):
+            why = _delete_run(sql, run, going)
+            if why:
+                going.discard(run.id)
+                return Stays(f"run {run.name} ({run.id})", why)
+        case DeleteModel(model):
+            row = sql.one("SELECT stage, updated_at FROM logged_model WHERE id = ?", (model.id,))
+            why = "" if row == ("deleted", model.deleted_at // 1000) else CHANGED
+            tied = _version(sql, "model", model.id, model.location)
+            if why or tied:
+                return Stays(f"logged model {model.id}", why or f"{tied} refers to it")
+            _delete_model(sql, model.id, model.location)
+        case DeleteExperiment(one):
+            why = _delete_experiment(sql, one)
+            if why:
+                return Stays(f"experiment {one.name}", why)
+        case Stays():
+            pass
+        case _:
+            assert_never(action)
+    return action
+
+
+def _delete_run(sql: Driver, run: RunFact, going: set[str]) -> str:
+    """Delete a run; or returns why it stays by now. Of its segments a word stays: what still writes one must not make the run again."""
+    query = "SELECT r.execution, r.deleted_at, e.ended_at FROM run AS r JOIN execution AS e ON e.id = r.execution WHERE r.uid = ?"
+    row = sql.one(query, (run.id,))
+    if row is None or row[1:] != (run.deleted_at, run.ended_at):
+        return CHANGED
+    tied = _tied_run(sql, row[0], run)
+    if tied:
+        return f"{tied} refers to it"
+    children = sql.all("SELECT r.uid FROM tag AS t JOIN run AS r ON r.execution = t.run WHERE t.key = ? AND t.value = ?", (PARENT, run.id))
+    left = [child for (child,) in children if child not in going]
+    if left:
+        return f"its child {left[0]} stays"
     for table in _OF_RUN:
         sql.run(f"DELETE FROM {table} WHERE run = ?", (row[0],))
+    sql.run("UPDATE segment SET shipped = -1 WHERE run = ?", (row[0],))
     for model, location in sql.all("SELECT id, location FROM logged_model WHERE run = ?", (run.id,)):
-        if not sql.one("SELECT 1 FROM registered_version WHERE model = ?", (model,)):
-            _delete_model(sql, model, location)
+        _delete_model(sql, model, location)
     _delete_files(sql, run.location)
     sql.run("DELETE FROM run WHERE execution = ?", (row[0],))
     sql.run("DELETE FROM execution WHERE id = ? AND kind = 'run'", (row[0],))
+    return ""
 
 
 def _delete_model(sql: Driver, model: str, location: str) -> None:
@@ -233,22 +309,26 @@ def _delete_model(sql: Driver, model: str, location: str) -> None:
     sql.run("DELETE FROM logged_model WHERE id = ?", (model,))
 
 
-def _delete_experiment(sql: Driver, one: OtherFact) -> None:
+def _delete_experiment(sql: Driver, one: OtherFact) -> str:
+    """Delete an experiment; or returns why it stays by now."""
     number = int(one.id)
-    active = sql.one("SELECT 1 FROM experiment WHERE id = ? AND stage = 'active'", (number,))
-    if active or sql.one("SELECT 1 FROM run WHERE experiment = ?", (number,)):
-        return
+    if not sql.one("SELECT 1 FROM experiment WHERE id = ? AND stage = 'deleted' AND updated_at = ?", (number, one.deleted_at // 1000)):
+        return CHANGED
+    if sql.one("SELECT 1 FROM run WHERE experiment = ?", (number,)):
+        return "runs stay in it"
+    tied = _tied_experiment(sql, number, one.location)
+    if tied:
+        return f"{tied} refers to it"
     for table in ("trace_tag", "trace_metadata"):
         sql.run(f"DELETE FROM {table} WHERE trace IN (SELECT id FROM trace WHERE experiment = ?)", (number,))
     for model, location in sql.all("SELECT id, location FROM logged_model WHERE experiment = ?", (number,)):
-        if sql.one("SELECT 1 FROM registered_version WHERE model = ?", (model,)):
-            return
         _delete_model(sql, model, location)
     sql.run("DELETE FROM trace WHERE experiment = ?", (number,))
     sql.run("DELETE FROM run_dataset WHERE experiment = ?", (number,))
     sql.run("DELETE FROM experiment_tag WHERE experiment = ?", (number,))
     _delete_files(sql, one.location)
     sql.run("DELETE FROM experiment WHERE id = ?", (number,))
+    return ""
 
 
 def _delete_files(sql: Driver, location: str) -> None:
