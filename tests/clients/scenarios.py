@@ -316,6 +316,8 @@ def artifacts_go_up_and_down() -> None:
         path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="all", dst_path=folder))
         assert (path / "in" / "a b ü.txt").read_text() == "hello"
         assert (path / "empty").read_bytes() == b""
+        whole = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=".", dst_path=Path(folder) / "whole"))
+        assert (whole / "notes" / "n.txt").read_text() == "text"
     assert {one.path for one in mlflow.artifacts.list_artifacts(run_id=run_id)} >= {"all", "d.json"}
 
 

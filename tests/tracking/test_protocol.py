@@ -313,7 +313,6 @@ def test_a_file_comes_back_whole_in_parts_and_never_as_a_page(ask: Ask, run_id: 
         "a\\..\\x",
         "C:/x",
         "a//b",
-        "./a",
         "x\0y",
         "a" * 1001,
     ],
@@ -323,6 +322,33 @@ def test_a_path_that_leads_out_is_refused(ask: Ask, run_id: str, path: str) -> N
         assert ask(method, f"{FILES}/{path}", pieces=[b"x"]).status in (400, 404), method
     assert ask("GET", "/get-artifact", query=f"run_id={run_id}&path={path}").status in (400, 404)
     assert ask("GET", f"{API}/artifacts/list", query=f"run_id={run_id}&path={path}").status in (400, 404)
+
+
+def test_a_dot_in_a_path_is_where_one_is(ask: Ask, run_id: str) -> None:
+    root = f"0/{run_id}/artifacts"
+    assert ask("PUT", f"{FILES}/{root}/./a/./x.txt", pieces=[b"x"]).status == 200
+    for query in (f"path={root}/.", f"path=./{root}", f"path={root}/./"):
+        assert ask("GET", FILES, query=query).json["files"] == [{"path": "a", "is_dir": True}], query
+    listed = ask("GET", f"{API}/artifacts/list", query=f"run_id={run_id}&path=.").json["files"]
+    assert listed == [{"path": "a", "is_dir": True}]
+    assert ask("GET", f"{FILES}/{root}/a/x.txt").body == b"x"
+    assert ask("DELETE", f"{FILES}/.").status == 400
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        ("s3://b/a/", "s3://b/a/{}/artifacts"),
+        ("s3://b/a?region=x/y#z", "s3://b/a/{}/artifacts?region=x/y#z"),
+        ("mysql+driver://u:p@h:5/db/sub/#frag?ment", "mysql+driver://u:p@h:5/db/sub/{}/artifacts#frag?ment"),
+    ],
+)
+def test_a_runs_place_is_in_the_path_of_its_experiments(ask: Ask, location: str, place: str) -> None:
+    made = ask("POST", f"{API}/experiments/create", {"name": "x", "artifact_location": location}).json["experiment_id"]
+    info = ask("POST", f"{API}/runs/create", {"experiment_id": made}).json["run"]["info"]
+    assert info["artifact_uri"] == place.format(info["run_id"])
+    model = ask("POST", f"{API}/logged-models", {"experiment_id": made, "name": "n"}).json["model"]["info"]
+    assert model["artifact_uri"] == place.format(f"models/{model['model_id']}")
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(ledger: Ledger) -> None:

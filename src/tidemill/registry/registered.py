@@ -10,7 +10,7 @@ from tidemill.registry.names import aliases_of, condition, must_exist, sort, tou
 from tidemill.registry.of_loop import COLUMNS, Found, Looped, all_versions, known_of, looped, owner_of, refuse
 from tidemill.registry.values import PROMPT, STAGES, ModelVersion, check_name, check_tag, number_of, stage_of
 from tidemill.store import Driver, Row
-from tidemill.tracking import VERSIONS, Pair, all_of, note_version, page_size, parse, parse_order, read_token, write_token
+from tidemill.tracking import VERSIONS, Pair, all_of, below, note_version, page_size, parse, parse_order, read_token, write_token
 
 
 def create_version(
@@ -63,7 +63,7 @@ def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:
     if source.startswith("runs:/"):
         run, _, path = source.removeprefix("runs:/").partition("/")
         row = sql.one("SELECT location FROM run WHERE uid = ?", (run,))
-        return f"{row[0]}/{path}" if row else source
+        return below(str(row[0]), *filter(None, [path])) if row else source
     _check_place(sql, source, run_id)
     return source
 

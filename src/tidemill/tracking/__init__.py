@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.client import run as run
     from tidemill.tracking.comparison import changes as changes
     from tidemill.tracking.comparison import comparison_rows as comparison_rows
+    from tidemill.tracking.experiments import below as below
     from tidemill.tracking.filters import REGISTERED as REGISTERED
     from tidemill.tracking.filters import VERSIONS as VERSIONS
     from tidemill.tracking.filters import Comparison as Comparison
@@ -90,6 +91,7 @@ _OFFERED = {
     "abort_upload": "uploads",
     "all_of": "search",
     "begin_upload": "uploads",
+    "below": "experiments",
     "changes": "comparison",
     "check_path": "artifacts",
     "compare": "search",

@@ -15,7 +15,8 @@ LONGEST = 1_000  # characters of a path
 
 
 def check_path(path: str) -> str:
-    """A path below the root, without a way out; raises DataError."""
+    """A path below the root, without a way out, and without parts that are a dot alone; raises DataError."""
+    path = "/".join(part for part in path.split("/") if part != ".")
     plain = path
     for _ in range(3):  # a client may have encoded it more than once
         plain = unquote(plain)

@@ -1,5 +1,6 @@
 """Experiments: named groups of runs. Experiment 0, `Default`, is there from the start."""
 
+import re
 from collections.abc import Sequence
 
 from tidemill.core import DataError, Taken, UnknownName
@@ -10,6 +11,12 @@ from tidemill.tracking.values import Experiment, Pair
 
 ROOT = "mlflow-artifacts:/"
 COLUMNS = "id, name, location, stage, created_at, updated_at"
+
+
+def below(location: str, *parts: str) -> str:
+    """A place below a location: in its path, before a query (`s3://bucket/a?region=x`) or a fragment."""
+    path = re.split(r"[?#]", location, maxsplit=1)[0]
+    return "/".join((path.rstrip("/"), *parts)) + location[len(path) :]
 
 
 def create_experiment(ledger: Ledger, name: str, location: str = "", tags: Sequence[Pair] = ()) -> str:

@@ -7,7 +7,7 @@ from tidemill.core import DataError, Refused, canonical
 from tidemill.ledger import Ledger
 from tidemill.store import Driver
 from tidemill.tracking.artifacts import place_of
-from tidemill.tracking.experiments import experiment_named
+from tidemill.tracking.experiments import below, experiment_named
 from tidemill.tracking.limits import KEY, TAG_VALUE, check_experiment_name, check_key, check_param, check_run_id, check_tag
 from tidemill.tracking.metrics import put_points, remember
 from tidemill.tracking.runs import NAME, STATUS, put_input, put_tags, some_name
@@ -70,7 +70,7 @@ def _run_of(ledger: Ledger, sql: Driver, head: Head, *, new: bool) -> tuple[int,
     number = experiment_named(ledger, sql, check_experiment_name(head.experiment or "Default"))
     found = sql.one("SELECT location FROM experiment WHERE id = ?", (number,))
     assert found is not None
-    name, location = head.name[:TAG_VALUE] or some_name(), f"{found[0]}/{head.run}/artifacts"
+    name, location = head.name[:TAG_VALUE] or some_name(), below(found[0], head.run, "artifacts")
     execution = ledger.begin_execution(sql, "run", name, started_at=head.at)
     sql.run(
         "INSERT INTO run (execution, uid, experiment, name, who, stage, started_at, location) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",

@@ -10,7 +10,7 @@ import msgspec
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
-from tidemill.tracking.experiments import number_of, one_of
+from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import MODELS, Comparison, identify, parse
 from tidemill.tracking.limits import PARAM_VALUE, check_key, page_size
 from tidemill.tracking.metrics import read_token, write_token
@@ -98,7 +98,7 @@ def create_model(
         experiment = one_of(sql, number)
         if experiment.lifecycle_stage != "active":
             raise DataError(f"The experiment {experiment_id} must be in the 'active' state. Current state is {experiment.lifecycle_stage}.")
-        location = f"{experiment.artifact_location.rstrip('/')}/models/{model_id}/artifacts"
+        location = below(experiment.artifact_location, "models", model_id, "artifacts")
         given = name or f"model-{model_id[2:10]}"
         sql.run(
             f"INSERT INTO logged_model ({COLUMNS}, stage) VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, 'active')",

@@ -10,7 +10,7 @@ import msgspec
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
-from tidemill.tracking.experiments import number_of
+from tidemill.tracking.experiments import below, number_of
 from tidemill.tracking.limits import check_batch, check_metric, check_param, check_run_id, check_tag
 from tidemill.tracking.metrics import put_metrics, remember
 from tidemill.tracking.values import Dataset, DatasetInput, Inputs, Metric, ModelRef, Outputs, Pair, Run, RunData, RunInfo
@@ -66,7 +66,7 @@ def create_run(
         if stage != "active":
             raise DataError(f"The experiment {experiment_id} must be in the 'active' state. Current state is {stage}.")
         execution = ledger.begin_execution(sql, "run", name, started_at=start * 1000)
-        location = f"{root.rstrip('/')}/{uid}/artifacts"
+        location = below(root, uid, "artifacts")
         sql.run(
             "INSERT INTO run (execution, uid, experiment, name, who, stage, started_at, location) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
             (execution, uid, number, name, who, start, location),

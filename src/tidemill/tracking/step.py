@@ -7,7 +7,7 @@ from typing import Any
 
 from tidemill.core import DataError
 from tidemill.ledger import Execution, Ledger
-from tidemill.tracking.experiments import ensure_default, experiment_named
+from tidemill.tracking.experiments import below, ensure_default, experiment_named
 from tidemill.tracking.limits import PARAM_VALUE, check_metric
 from tidemill.tracking.metrics import put_metrics, remember
 from tidemill.tracking.schema import tables
@@ -32,7 +32,7 @@ def track(ledger: Ledger, execution: int, experiment: str, name: str) -> "Run":
         sql.run(
             "INSERT INTO run (execution, uid, experiment, name, who, stage, started_at, location) VALUES (?, ?, ?, ?, '', 'active', ?, ?) "
             "ON CONFLICT DO NOTHING",
-            (execution, uid, number, name, started[0] // 1000, f"{location[0]}/{uid}/artifacts"),
+            (execution, uid, number, name, started[0] // 1000, below(location[0], uid, "artifacts")),
         )
         sql.run("INSERT INTO tag (run, key, value) VALUES (?, 'mlflow.runName', ?) ON CONFLICT DO NOTHING", (execution, name))
     return Run(ledger, execution)

@@ -10,7 +10,7 @@ import msgspec
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
-from tidemill.tracking.experiments import number_of, one_of
+from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import TRACES, Comparison, Order, parse, parse_order
 from tidemill.tracking.limits import page_size
 from tidemill.tracking.metrics import read_token, write_token
@@ -63,14 +63,14 @@ def start_trace(ledger: Ledger, info: TraceInfo) -> TraceInfo:
     texts = (info.request_preview or "", info.response_preview or "", msgspec.json.encode(info.assessments or []).decode())
     with ledger.records.transaction() as sql:
         number = number_of(sql, info.trace_location.mlflow_experiment.experiment_id)
-        root = one_of(sql, number).artifact_location.rstrip("/")
+        root = one_of(sql, number).artifact_location
         sql.run("DELETE FROM trace WHERE id = ?", (info.trace_id,))
         sql.run(
             "INSERT INTO trace (id, experiment, client_id, requested_at, took, state, request, response, assessments) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (info.trace_id, number, info.client_request_id or "", at, took, info.state or "STATE_UNSPECIFIED", *texts),
         )
-        tags = {**(info.tags or {}), LOCATION: f"{root}/traces/{info.trace_id}/artifacts"}
+        tags = {**(info.tags or {}), LOCATION: below(root, "traces", info.trace_id, "artifacts")}
         for table, pairs in (("trace_tag", tags), ("trace_metadata", info.trace_metadata or {})):
             sql.many(_put(table), [(info.trace_id, key, value) for key, value in pairs.items()])
         return _one(sql, info.trace_id)
