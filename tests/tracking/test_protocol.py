@@ -340,6 +340,8 @@ def test_a_dot_in_a_path_is_where_one_is(ask: Ask, run_id: str) -> None:
     [
         ("s3://b/a/", "s3://b/a/{}/artifacts"),
         ("s3://b/a?region=x/y#z", "s3://b/a/{}/artifacts?region=x/y#z"),
+        ("/mnt/rootpa#th?/", "/mnt/rootpa#th?/{}/artifacts"),
+        ("C:/rootpa#th", "C:/rootpa#th/{}/artifacts"),
         ("mysql+driver://u:p@h:5/db/sub/#frag?ment", "mysql+driver://u:p@h:5/db/sub/{}/artifacts#frag?ment"),
     ],
 )

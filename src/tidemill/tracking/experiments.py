@@ -14,8 +14,9 @@ COLUMNS = "id, name, location, stage, created_at, updated_at"
 
 
 def below(location: str, *parts: str) -> str:
-    """A place below a location: in its path, before a query (`s3://bucket/a?region=x`) or a fragment."""
-    path = re.split(r"[?#]", location, maxsplit=1)[0]
+    """A place below a location: in its path, before a query (`s3://bucket/a?region=x`) or a fragment. A path without a
+    scheme has neither."""
+    path = re.split(r"[?#]", location, maxsplit=1)[0] if re.match(r"[A-Za-z][\w+.-]+:", location) else location
     return "/".join((path.rstrip("/"), *parts)) + location[len(path) :]
 
 
