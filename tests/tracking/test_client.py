@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 import tidemill
 from processes import other, run_python, served
 from tidemill import project, tracking
-from tidemill.core import Damaged, DataError, MissingFile, Ref, StoreError
+from tidemill.core import Damaged, DataError, MissingFile, Ref, Refused, StoreError
 from tidemill.ledger import Ledger
 from tidemill.tracking import companion, intake, shipping
 from tidemill.tracking.artifacts import find_file, list_files, place_of
-from tidemill.tracking.experiments import get_experiment
+from tidemill.tracking.experiments import create_experiment, get_experiment
 from tidemill.tracking.hardware import Hardware, gpu_metrics
 from tidemill.tracking.metrics import history
 from tidemill.tracking.runs import get_run
-from tidemill.tracking.segment import EVENT, METRIC, NAME, Head, Params, Segment, frame, is_written, pack_metric, read_head, scan
+from tidemill.tracking.segment import EVENT, METRIC, NAME, File, Head, Params, Segment, frame, is_written, pack_metric, read_head, scan
 from tidemill.tracking.shipping import Shipper
 
 MANY = ["tags", "metrics", "params"]
@@ -439,3 +439,153 @@ def test_a_server_refuses_what_is_no_segment(home: Path, body: bytes) -> None:
             assert answer.status in (400, 503)
             assert said in answer.read() or answer.status == 503
             connection.close()
+
+
+# ── what a reviewer did to it ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stretch_that_is_cut_short_on_its_way_is_refused_and_sent_again(ledger: Ledger, tmp_path: Path) -> None:
+    tracking.prepare(ledger)
+    data = written(tmp_path / "r1-0.seg", tmp_path).read_bytes()
+    for cut in (100, 1000, len(data) - 1):
+        with pytest.raises(DataError, match="ends within a frame"):
+            intake.ingest(ledger, intake.Shipment("r1-0", head(), 0), data[:cut])
+    receipt = intake.ingest(ledger, intake.Shipment("r1-0", head(), 0), data)
+    assert receipt.offset == len(data)
+    assert len(values(ledger, "r1", "m")) == 40
+
+
+def test_a_later_segment_may_come_first_and_the_first_one_tells_the_run(ledger: Ledger, tmp_path: Path) -> None:
+    tracking.prepare(ledger)
+    later = Head("r1", "", 9_000_000, pid=2, first=False)
+    segment = Segment(tmp_path / "r1-1.seg", later)
+    segment.append(frame(NAME, [0, "late"]) + pack_metric(METRIC, 0, 9_000_000, 1, 2.0))
+    segment.close()
+    intake.ingest(ledger, intake.Shipment("r1-1", later, 0), (tmp_path / "r1-1.seg").read_bytes())
+    intake.ingest(ledger, intake.Shipment("r1-0", head(), 0), written(tmp_path / "r1-0.seg", tmp_path).read_bytes())
+    run = get_run(ledger, "r1")
+    assert (get_experiment(ledger, run.info.experiment_id).name, run.info.run_name, run.info.start_time) == ("e", "n", 1000)
+    found = tracking.find_runs(ledger, "metrics.late > 1", experiments=["e"])
+    assert [one.id for one in found] == ["r1"]
+
+
+def test_a_run_that_was_deleted_for_good_does_not_come_back(ledger: Ledger, tmp_path: Path) -> None:
+    tracking.prepare(ledger)
+    data = written(tmp_path / "r1-0.seg", tmp_path).read_bytes()
+    intake.ingest(ledger, intake.Shipment("r1-0", head(), 0), data)
+    with ledger.records.transaction() as sql:
+        sql.run("UPDATE segment SET shipped = -1")
+        sql.run("DELETE FROM run")
+    with pytest.raises(Refused, match="was deleted"):
+        intake.ingest(ledger, intake.Shipment("r1-0", head(), len(data)), b"")
+
+
+def test_paths_and_texts_are_made_such_that_every_store_can_hold_them(home: Path) -> None:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
+        run.log_text("x", "./deep//notes.md")
+        run.log_param("p", "a\0b\udc80")
+        for path in ("../up.md", "a\\b"):
+            with pytest.raises(DataError, match="Invalid path"):
+                run.log_text("x", path)
+    for named in ({"id": "bad id!"}, {"experiment": "x" * 501}):
+        with pytest.raises(DataError):
+            tidemill.run(to=home, captured=False, **named)  # type: ignore[arg-type]
+    ledger = opened(home)
+    assert told(ledger, run.id)["params"] == {"p": "ab?"}
+    root = place_of(get_run(ledger, run.id).info.artifact_uri)
+    assert find_file(ledger, f"{root}/deep/notes.md")[1] == 1
+
+
+def test_an_experiment_that_keeps_its_files_elsewhere_holds_up_no_values(home: Path) -> None:
+    ledger = project.ensure(home).ledger()
+    tracking.prepare(ledger)
+    create_experiment(ledger, "far", "s3://bucket/there")
+    with tidemill.run("far", to=home, captured=False, system_metrics=0, wait=60) as run:
+        run.log_metric("m", 1.0)
+        run.log_text("x", "notes.md")
+    assert values(ledger, run.id, "m") == [(0, 1.0)]
+    ledger.records.close()
+
+
+def test_what_a_disk_refuses_to_the_last_is_counted_and_a_lost_name_has_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidemill.tracking.segment.HELD", 200)
+    segment = Segment(tmp_path / "a.seg", head())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.seg").stat().st_size, hard))
+    try:
+        kept = [segment.append(pack_metric(METRIC, 0, i, i, float(i))) for i in range(10)]
+        assert kept == [True] * 6 + [False] * 4
+        assert segment.dropped == 4
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert segment.append(pack_metric(METRIC, 0, 10, 10, 10.0)), "the disk takes it again"
+    segment.close()
+    assert segment.dropped == 4
+    with pytest.raises(DataError, match="the run has ended"):
+        segment.append(b"x" * 32)
+
+
+def test_what_is_held_when_a_run_ends_on_a_full_disk_is_counted(tmp_path: Path) -> None:
+    segment = Segment(tmp_path / "a.seg", head())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.seg").stat().st_size, hard))
+    try:
+        for i in range(10):
+            segment.append(pack_metric(METRIC, 0, i, i, float(i)))
+        segment.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert segment.dropped == 10
+
+
+def test_a_forked_process_that_lives_on_holds_up_nobody(home: Path) -> None:
+    reading, writing = os.pipe()
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
+        run.log_metric("m", 1.0)
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)  # until the test lets go
+            os._exit(0)
+    assert not (home / ".tidemill" / "spool" / f"{run._segment.path.name}").exists(), "it was shipped and removed while the child lives"
+    os.close(reading)
+    os.close(writing)
+    os.waitpid(child, 0)
+
+
+def test_room_that_a_loss_of_power_left_empty_is_no_damage(tmp_path: Path) -> None:
+    path = written(tmp_path / "r1-0.seg", tmp_path / "home")
+    with path.open("ab") as file:
+        file.write(b"\0" * 3000)
+    assert Shipper().ship(path)
+    assert len(values(opened(tmp_path / "home"), "r1", "m")) == 40
+
+
+def test_a_damaged_segment_ends_its_run(tmp_path: Path) -> None:
+    path = written(tmp_path / "r1-0.seg", tmp_path / "home")
+    with path.open("ab") as file:
+        file.write(b"\xff" * 300)
+    with pytest.raises(Damaged):
+        Shipper().ship(path)
+    assert get_run(opened(tmp_path / "home"), "r1").info.status == "FAILED"
+
+
+def test_a_segment_without_its_files_says_so(tmp_path: Path) -> None:
+    segment = Segment(tmp_path / "r1-0.seg", head(to=str(tmp_path / "home")))
+    segment.append(frame(EVENT, File("model/weights.bin", "gone")))
+    segment.close()
+    shipper = Shipper()
+    assert shipper.ship(tmp_path / "r1-0.seg")
+    assert shipper.missing == ["model/weights.bin"]
+
+
+def test_what_a_driver_says_in_words_is_no_value() -> None:
+    assert gpu_metrics("No devices were found\n") == {}
+
+
+def test_of_one_moment_the_last_value_counts(home: Path) -> None:
+    with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60) as run:
+        for value in (0.9, 0.5, 0.1):
+            run.log_metric("loss", value)
+    found = {one for _, one in values(opened(home), run.id, "loss")}
+    assert found == {0.9, 0.5, 0.1}

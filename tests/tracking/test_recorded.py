@@ -215,3 +215,11 @@ def test_runs_are_found_by_the_data_that_they_read_and_the_models_that_they_made
     assert found("datasets.digest = 'd1'") == {second}
     with pytest.raises(DataError, match="Invalid model attribute key 'size'"):
         found("models.size = 'x'")
+
+
+def test_a_long_curve_of_one_step_keeps_its_last_value() -> None:
+    values = [(0, i // 300, math.sin(i)) for i in range(6000)]
+    found = curve_of(values, 100, 0)
+    assert 90 <= len(found) <= 100
+    assert max(row[1] for row in found) == values[-1][1]
+    assert found == curve_of(values, 100, 10_000)

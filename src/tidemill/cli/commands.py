@@ -166,13 +166,14 @@ def diff_runs(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
 @tidemill.command(short_help="Send what runs have logged and no server or project has taken yet.")
 @click.argument("spools", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--to", default="", help="A server's address or a project's folder, in place of where the runs wanted to go.")
+@click.option("--again", is_flag=True, help="Also what lies aside because it was refused or damaged.")
 @with_json
 @click.pass_obj
-def sync(obj: dict[str, Any], spools: tuple[Path, ...], to: str, as_json: bool) -> None:
+def sync(obj: dict[str, Any], spools: tuple[Path, ...], to: str, again: bool, as_json: bool) -> None:
     """Send the segments that wait in SPOOLS (folders); by default in the project's state and in the user's. Exits with 1 when some stay."""
     from tidemill.cli.sync import sync
 
-    if not sync(obj["folder"], spools, to, as_json=as_json):
+    if not sync(obj["folder"], spools, to, again=again, as_json=as_json):
         raise SystemExit(1)
 
 

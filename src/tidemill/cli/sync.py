@@ -11,11 +11,15 @@ from tidemill.core import MissingFile, TidemillError
 from tidemill.tracking import Shipper, destination_of, read_head, segments, spool_of, user_spool
 
 
-def sync(folder: str, spools: tuple[Path, ...], to: str, *, as_json: bool) -> bool:
+def sync(folder: str, spools: tuple[Path, ...], to: str, *, again: bool, as_json: bool) -> bool:
     """Ship every segment of some spools, by default the project's and the user's; tell what was sent and what stays, with the reason.
     False when something stays."""
-    found = [path for spool in _places(folder, spools) for path in segments(spool)]
-    total = sum(path.stat().st_size for path in found)
+    places = _places(folder, spools)
+    aside = [path for spool in places for ending in ("refused", "damaged") for path in segments(spool, ending=ending)]
+    for path in aside if again else ():
+        path.rename(path.with_suffix(".seg"))
+    found = [path for spool in places for path in segments(spool)]
+    total = sum(_size(path) for path in found)
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not found) as bar:
         task, sent = bar.add_task("", total=total), dict[Path, int]()
@@ -24,11 +28,15 @@ def sync(folder: str, spools: tuple[Path, ...], to: str, *, as_json: bool) -> bo
             sent[path] = at
             bar.update(task, completed=sum(sent.values()))
 
-        rows = _ship(found, Shipper(destination_of(to) if to else "", told=told))
+        shipper = Shipper(destination_of(to) if to else "", told=told)
+        rows = _ship(found, shipper)
+    rows += [_row(path, why=f"it lies aside as .{path.suffix[1:]}: --again tries again") for path in aside if path.exists()]
     if as_json:
-        print_json({"segments": rows})
+        print_json({"segments": rows, "missing": shipper.missing})
     else:
         _print(rows)
+        for name in shipper.missing:
+            out.print(f"[red]missing[/]  {escape(name)}: neither the spool nor the destination has it")
     return all(row["sent"] or row["why"] == _WRITTEN for row in rows)
 
 
@@ -42,14 +50,27 @@ def _places(folder: str, spools: tuple[Path, ...]) -> list[Path]:
     return list(spools) or list(dict.fromkeys([spool_of(destination_of(folder)), user_spool()]))
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # its companion was faster
+        return 0
+
+
+def _row(path: Path, why: str = "") -> dict[str, Any]:
+    return {"segment": path.stem, "run": path.stem.rpartition("-")[0], "to": "", "sent": False, "why": why}
+
+
 def _ship(paths: list[Path], shipper: Shipper) -> list[dict[str, Any]]:
     rows = []
     for path in paths:
-        row: dict[str, Any] = {"segment": path.stem, "run": path.stem.rpartition("-")[0], "to": "", "sent": False, "why": ""}
+        row = _row(path)
         try:
             row["to"] = read_head(path).to
             row["sent"] = shipper.ship(path)
             row["why"] = "" if row["sent"] else _WRITTEN
+        except FileNotFoundError:  # its companion was faster
+            row["sent"] = True
         except (TidemillError, OSError) as error:
             row["why"] = error.what if isinstance(error, TidemillError) else str(error)
         rows.append(row)

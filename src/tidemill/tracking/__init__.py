@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tidemill.tracking.artifacts import check_path as check_path
     from tidemill.tracking.artifacts import delete_files as delete_files
     from tidemill.tracking.artifacts import files_of_model as files_of_model
     from tidemill.tracking.artifacts import files_of_run as files_of_run
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.importing import import_tracking as import_tracking
     from tidemill.tracking.intake import Shipment as Shipment
     from tidemill.tracking.intake import ingest as ingest
+    from tidemill.tracking.limits import check_path as check_path
     from tidemill.tracking.limits import page_size as page_size
     from tidemill.tracking.metrics import read_token as read_token
     from tidemill.tracking.metrics import write_token as write_token
@@ -93,7 +93,7 @@ _OFFERED = {
     "begin_upload": "uploads",
     "below": "experiments",
     "changes": "comparison",
-    "check_path": "artifacts",
+    "check_path": "limits",
     "compare": "search",
     "comparison_rows": "comparison",
     "complete_upload": "uploads",

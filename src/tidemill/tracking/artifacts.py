@@ -1,31 +1,14 @@
 """Files of runs and logged models, as MLflow's artifact proxy serves them: a path names a blob, and equal files are stored once."""
 
 import posixpath
-import re
-from urllib.parse import unquote
 
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Part
 from tidemill.tracking.experiments import ROOT
+from tidemill.tracking.limits import check_path
 from tidemill.tracking.models import get_model
 from tidemill.tracking.values import FileInfo
-
-LONGEST = 1_000  # characters of a path
-
-
-def check_path(path: str) -> str:
-    """A path below the root, without a way out, and without parts that are a dot alone; raises DataError."""
-    path = "/".join(part for part in path.split("/") if part != ".")
-    plain = path
-    for _ in range(3):  # a client may have encoded it more than once
-        plain = unquote(plain)
-    odd = "\0" in plain or "\\" in plain or plain.startswith("/") or ".." in plain.split("/") or re.match(r"[A-Za-z]:[/\\]|file:", plain)
-    if odd or len(path) > LONGEST or (path and posixpath.normpath(path) != path.rstrip("/")):
-        raise DataError(
-            f"Invalid path: {path[:200]!r}", hint="a path relative to the root of the artifacts, such as 1/abc/artifacts/model.onnx"
-        )
-    return path.rstrip("/")
 
 
 def put_file(ledger: Ledger, path: str, part: Part) -> None:

@@ -4,15 +4,19 @@ import json
 import os
 import secrets
 import select
+import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from tidemill.core import Damaged, Refused, TidemillError
 from tidemill.tracking.hardware import Hardware
-from tidemill.tracking.segment import METRIC, NAME, Segment, frame, is_written, pack_metric, read_head
+from tidemill.tracking.segment import METRIC, NAME, Head, Segment, frame, is_written, pack_metric, read_head
 from tidemill.tracking.shipping import Shipper
 from tidemill.tracking.spool import LOOKS, segments
 
@@ -50,6 +54,8 @@ class Beside:
         self.runs: set[str] = set()
         self.looks: dict[str, Looks] = {}
         self.failures = 0
+        self._heads: dict[Path, Head] = {}
+        self._host = socket.gethostname()
         self._input = b""
 
     # ── what the training says ──────────────────────────────────────────────────────────────────────────────────
@@ -67,17 +73,18 @@ class Beside:
         return bool(data)
 
     def _begin(self, run: str, pid: int, every: float) -> None:
-        found = segments(self.spool, run)
-        if found and run not in self.looks:
-            head = read_head(found[0])
-            head.at, head.pid, head.first = time.time_ns() // 1000, os.getpid(), False
-            segment = Segment(self.spool / f"{run}{LOOKS}{secrets.token_hex(4)}.seg", head)
-            self.looks[run] = Looks(Hardware(pid), segment, every, time.monotonic())
+        head = next((head for _, head in self._waiting() if head.run == run), None)
+        if head is not None and run not in self.looks:
+            head = msgspec.structs.replace(head, at=time.time_ns() // 1000, pid=os.getpid(), first=False)
+            with suppress(TidemillError):  # a full disk
+                segment = Segment(self.spool / f"{run}{LOOKS}{secrets.token_hex(4)}.seg", head)
+                self.looks[run] = Looks(Hardware(pid), segment, every, time.monotonic())
 
     def _end(self, run: str) -> None:
         looks = self.looks.pop(run, None)
         if looks is not None:
-            looks.look()
+            with suppress(Exception):
+                looks.look()
             looks.segment.close()
 
     # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,14 +93,33 @@ class Beside:
         """Look at the machine where it is time, and ship what there is; True while something is left to wait for."""
         for looks in self.looks.values():
             if time.monotonic() - looks.last >= looks.every:
-                looks.look()
-        left = False
-        for path in segments(self.spool):
-            if path.stem.rpartition("-")[0] in self.runs or not is_written(path):  # what nobody writes waits for anybody
-                left |= not self._ship(path)
+                with suppress(Exception):  # a driver that fails ends no shipping
+                    looks.look()
+        left, away = False, set[str]()
+        for path, head in self._waiting():
+            if head.to in away:  # who did not answer a moment ago is not waited for again
+                left = True
+                continue
+            done = self._ship(path)
+            left |= done is not True
+            if done is None:
+                away.add(head.to)
         return left
 
-    def _ship(self, path: Path) -> bool:
+    def _waiting(self) -> Iterator[tuple[Path, Head]]:
+        """Segments of our own runs first, then those of this machine that nobody writes any more."""
+        others = []
+        for path in segments(self.spool):
+            with suppress(FileNotFoundError, TidemillError):
+                head = self._heads.setdefault(path, read_head(path))
+                if head.run in self.runs:
+                    yield path, head
+                elif head.host == self._host and not is_written(path):
+                    others.append((path, head))
+        yield from others
+
+    def _ship(self, path: Path) -> bool | None:
+        """True: it is done, or lies aside; False: it goes on; None: nobody takes it now."""
         away = path.with_suffix(".away")
         try:
             done = self.shipper.ship(path)
@@ -104,8 +130,8 @@ class Beside:
             aside = isinstance(error, (Damaged, Refused))
             self.failures += not aside
             with suppress(OSError):
-                away.write_text(error.what)
-            return aside
+                away.write_text(error.what + ("; it lies aside, and `tidemill sync --again` tries again" if aside else ""))
+            return True if aside else None
 
     def run(self) -> None:
         """Rounds until the training has ended and its segments are shipped, or nobody takes them."""

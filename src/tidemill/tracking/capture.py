@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tidemill.ledger import environment, user
+from tidemill.tracking.limits import clean
 from tidemill.tracking.segment import Captured
 
 LARGEST, MOST = 1 << 20, 500  # bytes of a source file, and how many of them
 DIFF = 8 << 20  # bytes of a diff
+_OF_ARRAY = 0x8000_0000  # the first word where the seed was several numbers
 
 
 def capture() -> Captured:
@@ -37,7 +39,7 @@ def capture() -> Captured:
         tags |= {"mlflow.source.git.commit": git["commit"], "mlflow.source.git.branch": git["branch"]}
         tags["mlflow.source.git.repoURL"] = git["url"]
         tags["tidemill.git.dirty"] = str(bool(git["diff"])).lower()
-    return Captured({key: value for key, value in tags.items() if value}, environment(), seeds(), git.get("diff", ""))
+    return Captured({key: clean(value) for key, value in tags.items() if value}, environment(), seeds(), clean(git.get("diff", "")))
 
 
 def git_state(folder: Path) -> dict[str, str]:
@@ -67,12 +69,14 @@ def seeds() -> dict[str, str]:
     """What random numbers begin from: the states of `random` and, where they are loaded, numpy's and torch's generators."""
     found = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "random"), "python": f"state {_short(random.getstate())}"}
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        kind, keys, position, *_ = numpy.random.get_state()
-        fresh = position == len(keys)  # nothing was drawn yet: the first word is the seed itself
-        found["numpy"] = str(keys[0]) if fresh else f"state {_short((kind, keys.tolist(), position))}"
-    if torch is not None and hasattr(torch, "initial_seed"):
-        found["torch"] = str(torch.initial_seed())
+    with suppress(Exception):  # another generator may stand in the place of numpy's own
+        if numpy is not None:
+            kind, keys, position, *_ = numpy.random.get_state()
+            fresh = position == len(keys) and keys[0] != _OF_ARRAY  # nothing was drawn yet: the first word is the seed itself
+            found["numpy"] = str(keys[0]) if fresh else f"state {_short((kind, keys.tolist(), position))}"
+    with suppress(Exception):
+        if torch is not None:
+            found["torch"] = str(torch.initial_seed())
     return found
 
 

@@ -6,6 +6,7 @@ time is shipped by the next run or by `tidemill sync`. The clock is read here: a
 """
 
 import os
+import posixpath
 import secrets
 import socket
 import struct
@@ -22,11 +23,11 @@ from weakref import WeakSet
 
 import msgspec
 
-from tidemill.core import DataError, MissingFile
+from tidemill.core import DataError, MissingFile, StoreError
 from tidemill.ledger import user
 from tidemill.tracking.capture import Sources, capture, digest_of
 from tidemill.tracking.companion import Companion
-from tidemill.tracking.limits import PARAM_VALUE, TAG_VALUE, check_key
+from tidemill.tracking.limits import PARAM_VALUE, TAG_VALUE, check_experiment_name, check_key, check_path, check_run_id, clean
 from tidemill.tracking.segment import (
     EVENT,
     METRIC,
@@ -78,9 +79,10 @@ def run(
     """
     around = _active.get()
     parent = parent or (around[-1] if around else None)
-    head = Head(
-        id or uuid.uuid4().hex, destination_of(to), _clock() // 1000, experiment, name, user(), socket.gethostname(), os.getpid(), not id
-    )
+    if experiment:
+        check_experiment_name(experiment)
+    head = Head(check_run_id(id) if id else uuid.uuid4().hex, destination_of(to), _clock() // 1000, experiment, clean(name)[:TAG_VALUE])
+    head.who, head.host, head.pid, head.first = clean(user()), socket.gethostname(), os.getpid(), not id
     found = ActiveRun(head, wait, system_metrics)
     if parent:
         found.set_tag("mlflow.parentRunId", parent.id)
@@ -102,6 +104,7 @@ class ActiveRun:
         self._numbers: dict[str, int] = {}
         self._naming = RLock()
         self._sources: Sources | None = None
+        self._unkept = ""
         self._token: Token[tuple[ActiveRun, ...]] | None = None
         self._segment = self._begin(head)
         self._append = self._segment.append
@@ -114,12 +117,18 @@ class ActiveRun:
 
     def _forked(self) -> None:
         """In a forked process: its own segment, made when it logs, since numbers of names and the lock are one process's."""
-        self._numbers, self._naming = {}, RLock()
+        self._numbers, self._naming, beginning = {}, RLock(), RLock()
+        self._segment.abandon()
 
-        def first(data: bytes) -> None:
+        def first(data: bytes) -> bool:
+            with beginning:  # several threads may log first
+                if self._append is first:
+                    begin()
+            return self._append(data)
+
+        def begin() -> None:
             self._segment = self._begin(msgspec.structs.replace(self.head, at=_clock() // 1000, pid=os.getpid(), first=False))
             self._append = self._segment.append
-            self._append(data)
 
         self._append = first
 
@@ -133,8 +142,8 @@ class ActiveRun:
         try:
             self._append(pack_metric(METRIC, self._numbers[key], _clock() // 1000, step, value))
         except KeyError:
-            self._name(key)
-            self.log_metric(key, value, step)
+            if self._name(key):
+                self.log_metric(key, value, step)
         except (struct.error, TypeError, ValueError) as error:
             raise _no_number(key, value, step) from error
 
@@ -142,22 +151,24 @@ class ActiveRun:
         """Append one value of each of several metrics, at one moment; all or nothing."""
         at, frames = _clock() // 1000, []
         for key, value in values.items():
-            if key not in self._numbers:
-                self._name(key)
+            if key not in self._numbers and not self._name(key):
+                continue
             try:
                 frames.append(pack_metric(METRIC, self._numbers[key], at, step, value))
             except (struct.error, TypeError, ValueError) as error:
                 raise _no_number(key, value, step) from error
         self._append(b"".join(frames))
 
-    def _name(self, key: str) -> None:
-        """Give a metric's name its number in the segment."""
+    def _name(self, key: str) -> bool:
+        """Give a metric's name its number in the segment; False when a disk that refuses has lost it."""
         check_key(key)
         with self._naming:
             if key not in self._numbers:
                 number = len(self._numbers)
-                self._append(frame(NAME, [number, key]))
+                if not self._append(frame(NAME, [number, key])):
+                    return False
                 self._numbers[key] = number
+        return True
 
     def progress(self, items: Iterable[T], *, total: int | None = None, label: str = "") -> Iterator[T]:
         """Go through items (epochs, batches) with a bar on the terminal or in the notebook, which shows the time left."""
@@ -177,7 +188,7 @@ class ActiveRun:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Write parameters once, as text (at most 6,000 characters); raises DataError when one already has another value."""
-        texts = {check_key(str(key)): str(value)[:PARAM_VALUE] for key, value in values.items()}
+        texts = {check_key(str(key)): clean(str(value))[:PARAM_VALUE] for key, value in values.items()}
         for key, text in texts.items():
             if self._params.get(key, text) != text:
                 raise DataError(f"parameter {key!r} is {self._params[key]!r} and cannot become {text!r}", hint="log it under another name")
@@ -190,7 +201,7 @@ class ActiveRun:
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, in place of what was there (text of at most 8,000 characters)."""
-        self._log(Tags({check_key(str(key)): str(value)[:TAG_VALUE] for key, value in values.items()}))
+        self._log(Tags({check_key(str(key)): clean(str(value))[:TAG_VALUE] for key, value in values.items()}))
 
     def log_input(self, what: Any, *, name: str = "", context: str = "training") -> None:
         """Say what data the run reads: a training set or another thing of a project that has a ref, a file, or a folder.
@@ -204,7 +215,7 @@ class ActiveRun:
         path = Path(what)
         if not path.exists():
             raise MissingFile("there is no such file", where=str(path), hint="give a path, or a thing of a project that has a ref")
-        self._log(Input(name or path.name, digest_of(path), str(path.resolve()), "local", context))
+        self._log(Input(clean(name or path.name), digest_of(path), clean(str(path.resolve())), "local", clean(context)))
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,8 +253,8 @@ class ActiveRun:
             raise DataError(f"{type(figure).__name__} is no figure", available=["figures of matplotlib", "figures of plotly"])
 
     def _attach(self, content: Path | bytes, folder: str, path: str) -> None:
-        path = "/".join(part for part in (folder.strip("/"), path.strip("/")) if part)
-        self._log(File(path, attach(self._segment.path, content)))
+        path = posixpath.normpath("/".join(part for part in (clean(folder).strip("/"), clean(path).strip("/")) if part))
+        self._log(File(check_path(path), attach(self._segment.path, content)))
 
     def keep(self, found: Captured | None, sources: Sources) -> None:
         """Keep what was captured, and from now on the source files that are loaded."""
@@ -253,8 +264,11 @@ class ActiveRun:
         self._keep_sources()
 
     def _keep_sources(self) -> None:
-        for path, content in self._sources.new() if self._sources else ():
-            self._attach(content, "code", path)
+        try:
+            for path, content in self._sources.new() if self._sources else ():
+                self._attach(content, "code", path)
+        except (StoreError, DataError) as error:  # what is captured without a call fails nobody
+            self._unkept = f"its code was not kept: {error.what}. "
 
     # ── its end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -281,6 +295,7 @@ class ActiveRun:
         self._say(self._companion.wait(self.id, self._segment.path, self._wait))
 
     def _say(self, why: str) -> None:
+        why = self._unkept + why
         if self._segment.dropped:
             why = f"the disk refused {self._segment.dropped} log calls ({self._segment.refused}): they are lost. {why}"
         if why:

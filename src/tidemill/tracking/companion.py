@@ -15,6 +15,7 @@ from tidemill.tracking.spool import LOOKS, segments
 _PACKAGES = str(Path(__file__).parent.parent.parent)
 _MAIN = "import sys; sys.path.insert(0, sys.argv[1]); from tidemill.tracking.beside import main; main(sys.argv[2])"
 _STEP = 0.005
+KEPT = "; what it logged is kept, and sent later or by `tidemill sync`"
 _running: dict[tuple[int, Path], "Companion"] = {}
 
 
@@ -58,7 +59,7 @@ class Companion:
         again = self.process
         while segment.exists() or away.exists() or segments(self.spool, f"{run}{LOOKS}"):
             with suppress(OSError):
-                return f"{away.read_text()}; what it logged is kept, and sent later or by `tidemill sync`"
+                return f"{away.read_text()}{KEPT if segment.exists() else ''}"
             if self.process is None or self.process.poll() is not None:
                 if self.process is not again:
                     return f"its companion ended ({self.spool / 'companion.log'}); what it logged is kept: `tidemill sync` sends it"

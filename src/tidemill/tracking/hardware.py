@@ -72,6 +72,8 @@ def gpu_metrics(text: str) -> dict[str, float]:
     found = dict[str, float]()
     for line in text.strip().splitlines():
         index, *fields = (field.strip() for field in line.split(","))
+        if len(fields) != _GPU.count(","):  # a sentence, not a line of values
+            continue
         numbers = [_number(field) for field in fields]
         used, total = numbers[1:3]
         values = {

@@ -13,9 +13,9 @@ from itertools import islice
 from tidemill.core import DataError, StoreError, TidemillError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver
-from tidemill.tracking.artifacts import check_path, place_of, put_file
+from tidemill.tracking.artifacts import place_of, put_file
 from tidemill.tracking.experiments import ROOT, insert_experiment
-from tidemill.tracking.limits import LONG, check_experiment_name, check_metric, check_param, check_run_id, check_tag
+from tidemill.tracking.limits import LONG, check_experiment_name, check_metric, check_param, check_path, check_run_id, check_tag
 from tidemill.tracking.metrics import Point, put_metrics, remember
 from tidemill.tracking.models import LoggedModel, take_model
 from tidemill.tracking.runs import PUT_PARAM, STATUS, put_input, put_model_metrics, put_model_refs

@@ -29,7 +29,7 @@ class Shipment(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct):
-    """How much of the segment is in the ledger, and where the run's files lie."""
+    """How much of the segment is in the ledger, and where the run's files lie here; "" where the experiment keeps them elsewhere."""
 
     offset: int
     root: str
@@ -40,6 +40,8 @@ def ingest(ledger: Ledger, shipment: Shipment, data: bytes | memoryview) -> Rece
     batch = read_batch(data[len(MAGIC) :] if shipment.offset == 0 and data else data)
     with ledger.records.transaction() as sql:
         offset = _offset(sql, shipment.segment)
+        if offset < 0:
+            raise Refused(f"run {shipment.head.run} was deleted", where=shipment.segment, hint="move its segment away")
         run, experiment, root = _run_of(ledger, sql, shipment.head, new=offset == 0)
         names: dict[str, int] = {}
         if shipment.offset == offset and (data or shipment.lost):
@@ -52,7 +54,14 @@ def ingest(ledger: Ledger, shipment: Shipment, data: bytes | memoryview) -> Rece
             if shipment.lost and shipment.head.first:
                 _lost(ledger, sql, run)
     remember(ledger.records, names)
-    return Receipt(offset, place_of(root))
+    return Receipt(offset, _place(root))
+
+
+def _place(location: str) -> str:
+    try:
+        return place_of(location)
+    except DataError:
+        return ""
 
 
 def _offset(sql: Driver, segment: str) -> int:
@@ -64,7 +73,7 @@ def _run_of(ledger: Ledger, sql: Driver, head: Head, *, new: bool) -> tuple[int,
     """The numbers of the run and its experiment, and the location of its files; made where it is not there yet."""
     row = sql.one("SELECT execution, experiment, location FROM run WHERE uid = ?", (check_run_id(head.run),))
     if row is not None:
-        return row[0], row[1], row[2]
+        return (row[0], _correct(ledger, sql, row[0], row[1], head), row[2]) if new and head.first else (row[0], row[1], row[2])
     if not new:
         raise Refused(f"run {head.run} was deleted", hint="move its segment away")
     number = experiment_named(ledger, sql, check_experiment_name(head.experiment or "Default"))
@@ -80,6 +89,19 @@ def _run_of(ledger: Ledger, sql: Driver, head: Head, *, new: bool) -> tuple[int,
     return execution, number, location
 
 
+def _correct(ledger: Ledger, sql: Driver, run: int, experiment: int, head: Head) -> int:
+    """The first segment of a run came after a later one, which did not know all of it: its experiment, name and start are right. Returns
+    the number of the experiment."""
+    number = experiment_named(ledger, sql, check_experiment_name(head.experiment or "Default"))
+    sql.run("UPDATE execution SET started_at = ? WHERE id = ?", (head.at, run))
+    sql.run("UPDATE run SET experiment = ?, started_at = ?, who = ? WHERE execution = ?", (number, head.at // 1000, head.who, run))
+    if number != experiment:
+        sql.run("UPDATE metric_latest SET experiment = ? WHERE run = ?", (number, run))
+    if head.name:
+        put_tags(sql, run, [check_tag(Pair(NAME, head.name))])
+    return number
+
+
 def _put(ledger: Ledger, sql: Driver, shipment: Shipment, batch: Batch, run: tuple[int, int]) -> dict[str, int]:
     """Write what a stretch holds; returns the numbers of metric names in the ledger."""
     called = {**shipment.names, **batch.names}
@@ -88,7 +110,11 @@ def _put(ledger: Ledger, sql: Driver, shipment: Shipment, batch: Batch, run: tup
         raise DataError(f"the metrics {sorted(unknown)[:5]} of the segment have no names", where=shipment.segment)
     names = put_points(sql, ledger.records, *run, {number: check_key(name) for number, name in called.items()}, batch.points)
     for event in batch.events:
-        _act(ledger, sql, run, event)
+        try:
+            _act(ledger, sql, run, event)
+        except DataError as error:  # one that cannot be held does not hold up the rest
+            kind = type(event).__name__.lower()
+            put_tags(sql, run[0], [check_tag(Pair(f"tidemill.refused.{kind}", error.what))])
     return names
 
 

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from tidemill.core import DataError
 from tidemill.tracking.values import Metric, Pair
@@ -138,3 +139,29 @@ def page_size(asked: int | None, default: int, most: int) -> int:
     if size > most:
         raise invalid(size, "max_results", f"It must be at most {most}")
     return size
+
+
+LONGEST = 1_000  # characters of a path
+
+
+def check_path(path: str) -> str:
+    """A path below the root, without a way out, and without parts that are a dot alone; raises DataError."""
+    path = "/".join(part for part in path.split("/") if part != ".")
+    plain = path
+    for _ in range(3):  # a client may have encoded it more than once
+        plain = unquote(plain)
+    odd = "\0" in plain or "\\" in plain or plain.startswith("/") or ".." in plain.split("/") or re.match(r"[A-Za-z]:[/\\]|file:", plain)
+    if odd or len(path) > LONGEST or (path and posixpath.normpath(path) != path.rstrip("/")):
+        raise DataError(
+            f"Invalid path: {path[:200]!r}", hint="a path relative to the root of the artifacts, such as 1/abc/artifacts/model.onnx"
+        )
+    return path.rstrip("/")
+
+
+def clean(text: str) -> str:
+    """A text that every store can hold: without zeros and halves of characters.
+
+    >>> clean("a\\0b\\udc80")
+    'ab?'
+    """
+    return text.replace("\0", "").encode(errors="replace").decode()

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from tidemill.core import DataError, UnknownName
@@ -64,10 +65,9 @@ def put_points(
         for n, at, step, value in points
     ]
     newest: dict[int, tuple[int, int, float, int]] = {}
-    for _, name, at, step, value, nan in rows:
-        one = (step, at, value, nan)
-        if name not in newest or one >= newest[name]:
-            newest[name] = one
+    for _, name, at, step, value, nan in rows:  # in the order of logging, so that of one moment the last one counts
+        if name not in newest or (step, at) >= newest[name][:2]:
+            newest[name] = step, at, value, nan
     rows.sort()  # as the table lies: three times faster than as they came
     sql.many(_PUT, rows)
     sql.many(_LATEST, [(run, name, experiment, value, nan, step, at) for name, (step, at, value, nan) in newest.items()])
@@ -170,8 +170,7 @@ def _sample(sql: Driver, run: int, name: int, start: int | None, end: int | None
     else:
         ends = {_end(sql, which, values, to) for to in ("ASC", "DESC")}
         found = {one for stretch in _stretches(sql, which, values, size) for one in _extremes_of(sql, which, values, *stretch)}
-    kept = sorted(ends | (found if points > 3 else set()))
-    return kept[:points] if points > 1 else kept[-1:]
+    return sorted(ends | found) if points > 3 else sorted(ends)[-points:]
 
 
 def _extremes(rows: list[Row]) -> list[Row]:
@@ -188,22 +187,21 @@ def _end(sql: Driver, which: str, values: list[int], to: str) -> Row:
     return row[0], row[1], row[2], row[3]
 
 
-def _stretches(sql: Driver, which: str, values: list[int], size: int) -> Iterator[tuple[str, list[int]]]:
-    """Ranges of about `size` rows in the order of (timestamp, step), as a condition and its values."""
-    first, last = (-(2**63), -(2**63)), None
-    while True:
-        query = (
-            f"SELECT timestamp, step FROM metric WHERE {which} AND (timestamp, step) >= (?, ?) ORDER BY timestamp, step LIMIT 1 OFFSET ?"
-        )
-        last = sql.one(query, [*values, *first, size])
-        if last is None or (last[0], last[1]) == first:  # so many at one place: they are one stretch with all that follow
-            yield "(timestamp, step) >= (?, ?)", list(first)
-            return
-        yield "(timestamp, step) >= (?, ?) AND (timestamp, step) < (?, ?)", [*first, *last]
-        first = (last[0], last[1])
+_KEY = "(timestamp, step, value, nan)"  # the order in which rows lie; no two rows have the same
 
 
-def _extremes_of(sql: Driver, which: str, values: list[int], within: str, edges: list[int]) -> list[Row]:
+def _stretches(sql: Driver, which: str, values: list[int], size: int) -> Iterator[tuple[str, list[Any]]]:
+    """Ranges of `size` rows in their order, as a condition and its values."""
+    query = f"SELECT timestamp, step, value, nan FROM metric WHERE {which} AND {_KEY} >= (?, ?, ?, ?) ORDER BY timestamp, step, value, nan"
+    first = sql.one(f"{query} LIMIT 1", [*values, -(2**63), -(2**63), float("-inf"), 0])
+    while first is not None:
+        after = sql.one(f"{query} LIMIT 1 OFFSET ?", [*values, *first, size])
+        upper = "" if after is None else f" AND {_KEY} < (?, ?, ?, ?)"
+        yield f"{_KEY} >= (?, ?, ?, ?){upper}", [*first, *(after or ())]
+        first = after
+
+
+def _extremes_of(sql: Driver, which: str, values: list[int], within: str, edges: list[Any]) -> list[Row]:
     rows = f"FROM metric WHERE {which} AND {within} AND nan = 0"
     edge = sql.one(f"SELECT min(value), max(value) {rows}", [*values, *edges])
     if edge is None or edge[0] is None:

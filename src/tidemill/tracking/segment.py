@@ -5,6 +5,7 @@ value. Every other frame is kind, length and CRC-32 of a JSON text: the head (wh
 and what else was logged. A frame that the end of the process cut short is not there; nothing after it is.
 """
 
+import errno
 import fcntl
 import os
 import struct
@@ -18,12 +19,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tidemill.core import Damaged
+from tidemill.core import Damaged, DataError, StoreError
 
 MAGIC = b"TIDE\x01\x00\x00\x00"
 METRIC, NAME, EVENT = 1, 2, 3
 _METRIC, _TEXT = struct.Struct("<BxxxIqqd"), struct.Struct("<BxxxII")
 _WINDOW = 4096  # metrics that are looked for at once
+_ZEROS = 4096
 _HINT = "what stands before it was read"
 HELD = 64 << 20  # bytes that are kept in memory while the disk refuses
 
@@ -129,6 +131,8 @@ def scan(data: bytes | memoryview, where: str = "") -> Iterator[tuple[int, int, 
             at += count * _METRIC.size
             yield at, METRIC, points
             continue
+        if not kind and not any(view[at : at + _ZEROS]):
+            return  # room that a loss of power left empty
         found = _text(view, at, where)
         if found is None:
             return
@@ -155,15 +159,18 @@ def _text(view: memoryview, at: int, where: str) -> tuple[int, Any] | None:
 
 
 def read_batch(data: bytes | memoryview) -> Batch:
-    """All of a stretch that begins and ends with whole frames."""
-    batch = Batch()
-    for _, kind, value in scan(data):
+    """All of a stretch that begins and ends with whole frames; raises DataError for one that is cut short, Damaged for what is none."""
+    batch, end = Batch(), 0
+    for behind, kind, value in scan(data):
+        end = behind
         if kind == METRIC:
             batch.points += value
         elif kind == NAME:
             batch.names[value[0]] = value[1]
         else:
             batch.events.append(value)
+    if end != len(data):
+        raise DataError(f"the stretch ends within a frame, at byte {end} of {len(data)}", hint="send it again, whole")
     return batch
 
 
@@ -181,32 +188,45 @@ def read_head(path: Path) -> Head:
 class Segment:
     """A segment that this process appends to; its lock tells others that it is being written.
 
-    `append` returns once the kernel has the bytes, so that the end of the process loses nothing. A disk that refuses fails
-    nobody: what it refused is held in memory, in order, and written with the next append that it takes.
+    `append` returns once the kernel has the bytes, so that the end of the process loses nothing. A disk that refuses later fails
+    nobody: what it refused is held in memory, in order, and written with the next append that it takes; `dropped` counts the calls
+    that were lost all the same. Raises StoreError when it cannot be begun.
     """
 
     def __init__(self, path: Path, head: Head) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.refused, self.dropped = path, "", 0
+        self._lock, self._held, self._calls = RLock(), bytearray(), 0  # bytes that the disk refused, and of how many calls
         new = path.with_suffix(".new")  # it is a segment once its head is there
-        self._file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._lock, self._held = RLock(), bytearray()
-        self.append(MAGIC + frame(EVENT, head))
-        new.rename(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            begin = MAGIC + frame(EVENT, head)
+            if os.write(self._file, begin) < len(begin):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            new.rename(path)
+        except OSError as error:
+            hint = "free some space, or name another folder by TIDEMILL_SPOOL: a disk of this machine, with locks"
+            raise StoreError(f"a run cannot be begun: {error.strerror or error}", where=str(path.parent), hint=hint) from error
 
-    def append(self, data: bytes) -> None:
-        """Write one frame, whole or not yet."""
+    def append(self, data: bytes) -> bool:
+        """Write one call's frames, whole or not yet; False when they are lost. Raises DataError after the end."""
         with self._lock:
+            if self._file < 0:
+                raise DataError("the run has ended", where=str(self.path), hint="take it up again by `tidemill.run(id=…)`")
+            if self._held:
+                self._again()
             if not self._held:
                 written = self._write(data)
-                if written < len(data):
-                    self._held += data[written:]
-            elif len(self._held) + len(data) <= HELD:
-                self._held += data
-                self._again()
-            else:
+                if written == len(data):
+                    return True
+                data = data[written:]
+            elif len(self._held) + len(data) > HELD:
                 self.dropped += 1
+                return False
+            self._held += data
+            self._calls += 1
+            return True
 
     def _write(self, data: bytes | bytearray) -> int:
         try:
@@ -219,15 +239,24 @@ class Segment:
         """Write what is held."""
         del self._held[: self._write(self._held)]
         if not self._held:
-            self.refused = ""
+            self.refused, self._calls = "", 0
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Nothing more will come; what the disk refuses to the last is lost, and counted."""
         with self._lock, suppress(OSError):
+            if self._file < 0:
+                return
             if self._held:
                 self._again()
+                self.dropped += self._calls
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked process may still hold the file open
+            self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked process: let go of a segment that is another's."""
+        with suppress(OSError):
             os.close(self._file)
-            self._file = -1
+        self._file = -1
 
 
 def is_written(path: Path) -> bool:

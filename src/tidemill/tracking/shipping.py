@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from tidemill.core import Damaged, Refused, StoreError, TidemillError
+from tidemill.core import Damaged, Refused, StoreError, TidemillError, UnknownName
 from tidemill.store import store_error
 from tidemill.tracking.intake import Receipt, Shipment, ingest
 from tidemill.tracking.segment import MAGIC, NAME, File, Head, is_written, read_head, scan
@@ -32,6 +32,9 @@ class Destination(Protocol):
 
     def upload(self, path: str, file: Path) -> None:
         """Hand a file over, in place of what was there."""
+
+    def has(self, path: str) -> bool:
+        """Whether a file is there."""
 
     def close(self) -> None:
         """Let go."""
@@ -80,6 +83,13 @@ class Embedded:
         finally:
             part.discard()
 
+    def has(self, path: str) -> bool:
+        from tidemill.tracking.artifacts import find_file
+
+        with suppress(UnknownName):
+            return bool(find_file(self.ledger, path))
+        return False
+
     def close(self) -> None:
         self.ledger.records.close()
 
@@ -97,6 +107,12 @@ class Server:
         with file.open("rb") as opened:
             self._call("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}", opened, "application/octet-stream")
 
+    def has(self, path: str) -> bool:
+        with suppress(Refused, StoreError):
+            self._call("HEAD", f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}", None, "application/octet-stream")
+            return True
+        return False
+
     def close(self) -> None:
         pass
 
@@ -109,11 +125,11 @@ class Server:
                 text = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise StoreError(f"the server is away: {error}", where=self.address, hint="`tidemill sync` sends what waits") from error
-        if answer.status >= 500:
-            raise StoreError(f"the server failed: {text[:300].decode(errors='replace')}", where=self.address, hint="look at its output")
         if answer.status >= 400:
-            what = f"the server refuses ({answer.status}): {text[:300].decode(errors='replace')}"
-            raise Refused(what, where=self.address, hint="is this a server of Tidemill?" if answer.status == 404 else "")
+            what = f"{answer.status}: {text[:300].decode(errors='replace')}"
+            if answer.status in (400, 403) and b'"error_code"' in text:
+                raise Refused(f"the server refuses ({what})", where=self.address, hint="`tidemill sync --again` tries once more")
+            raise StoreError(f"the server does not take it ({what})", where=self.address, hint="is this a server of Tidemill, and well?")
         return text
 
 
@@ -145,6 +161,7 @@ class Shipper:
         stretch: int = STRETCH,
     ) -> None:
         self._to, self._told, self._opens, self._stretch = to, told, opens, stretch
+        self.missing: list[str] = []  # files that neither the spool nor the destination has
         self._known: dict[Path, Progress] = {}
         self._open: dict[str, Destination] = {}
 
@@ -175,24 +192,45 @@ class Shipper:
             receipt = destination.ship(Shipment(segment, one.head, 0), b"")
             one.at, one.root = 0, receipt.root
             self._skip(one, receipt.offset)
-        for data, names, file in self._stretches(one):
-            if file:
-                with suppress(FileNotFoundError):  # it was handed over before a crash
-                    destination.upload(f"{one.root}/{file.path}", files_of(one.path) / file.kept)
-            receipt = destination.ship(Shipment(segment, one.head, one.at, dict(one.names)), data)
-            if receipt.offset != one.at + len(data):
-                self._known.pop(one.path)  # another one ships it too: go on from where the two are
-                return self.ship(one.path)
-            one.at = receipt.offset
-            one.names.update(names)
-            if file:
-                (files_of(one.path) / file.kept).unlink(missing_ok=True)
-            self._told(one.path, one.at)
+        try:
+            shipped = self._ship_all(one, destination)
+        except Damaged:
+            if not written:  # what stands before the damage is all that there will be
+                destination.ship(Shipment(segment, one.head, one.at, lost=True), b"")
+            raise
+        if not shipped:
+            self._known.pop(one.path)  # another one ships it too: go on from where the two are
+            return self.ship(one.path)
         if not written:
             destination.ship(Shipment(segment, one.head, one.at, lost=True), b"")
             discard(one.path)
             self._known.pop(one.path)
         return not written
+
+    def _ship_all(self, one: Progress, destination: Destination) -> bool:
+        """Ship all that is there now; False when the destination stands elsewhere than we knew."""
+        for data, names, file in self._stretches(one):
+            if file and one.root:
+                self._hand_over(one, file, destination)
+            elif file:
+                self.missing.append(file.path)  # the experiment keeps its files where only its own clients can write
+            receipt = destination.ship(Shipment(one.path.stem, one.head, one.at, dict(one.names)), data)
+            if receipt.offset != one.at + len(data):
+                return False
+            one.at = receipt.offset
+            one.names.update(names)
+            if file:
+                (files_of(one.path) / file.kept).unlink(missing_ok=True)
+            self._told(one.path, one.at)
+        return True
+
+    def _hand_over(self, one: Progress, file: File, destination: Destination) -> None:
+        path = f"{one.root}/{file.path}"
+        try:
+            destination.upload(path, files_of(one.path) / file.kept)
+        except FileNotFoundError:  # it was handed over before a crash, or the segment came without its files
+            if not destination.has(path):
+                self.missing.append(file.path)
 
     def _skip(self, one: Progress, offset: int) -> None:
         """Go on from where the destination stands, with the names that were given before."""

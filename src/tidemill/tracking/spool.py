@@ -41,10 +41,9 @@ def user_spool() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tidemill" / "spool"
 
 
-def segments(spool: Path, run: str = "") -> list[Path]:
-    """The segments that wait, of one run or of all, in the order in which they were begun."""
-    found = {path: path.stat().st_ctime_ns for path in spool.glob(f"{run}*.seg")}
-    return sorted(found, key=lambda path: found[path])
+def segments(spool: Path, run: str = "", ending: str = "seg") -> list[Path]:
+    """The segments that wait, of one run or of all. (`refused` and `damaged` are the endings of what was moved aside.)"""
+    return sorted(spool.glob(f"{run}*.{ending}"))
 
 
 def files_of(segment: Path) -> Path:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Part
-from tidemill.tracking.artifacts import check_path, put_file
+from tidemill.tracking.artifacts import put_file
+from tidemill.tracking.limits import check_path
 
 MOST = 10_000  # parts of one file, as S3 has it
 _CHUNK = 1 << 20
