@@ -223,6 +223,13 @@ def test_a_version_whose_source_leads_out_is_refused(ask: Ask, run_id: str, sour
     assert "Invalid model version source" in answer.json["message"]
 
 
+def test_a_prompt_that_is_too_long_is_told_so(ask: Ask) -> None:
+    ask("POST", f"{API}/registered-models/create", {"name": "p"})
+    body = {"name": "p", "source": "dummy-source", "tags": [{"key": "mlflow.prompt.text", "value": "x" * 100_001}]}
+    answer = ask("POST", f"{API}/model-versions/create", body)
+    assert (answer.status, "Prompt text exceeds max length of 100000" in answer.json["message"]) == (400, True)
+
+
 def test_dots_and_slashes_that_lead_nowhere_are_a_source(ask: Ask, run_id: str) -> None:
     ask("POST", f"{API}/registered-models/create", {"name": "m"})
     for source in ("mlflow-artifacts:/models///", "mlflow-artifacts://host:9000/models/a/..../", "s3://bucket/a+b%20c"):

@@ -80,6 +80,8 @@ def check_alias(alias: str) -> str:
 def check_tag(one: Pair) -> tuple[str, str]:
     """A tag; raises DataError."""
     value = one.value or ""
+    if one.key == "mlflow.prompt.text" and len(value) > TAG_VALUE:
+        raise DataError(f"Prompt text exceeds max length of {TAG_VALUE} characters.")
     if not one.key or len(one.key) > KEY or len(value) > TAG_VALUE:
         raise DataError(f"Invalid tag '{one.key[:300]}': 'key' is needed, at most {KEY} characters long, and 'value' at most {TAG_VALUE}")
     return one.key, value
