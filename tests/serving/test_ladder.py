@@ -1,5 +1,6 @@
 """When something fails: the next rung answers and says so, a full disk acknowledges nothing, and golden cases guard a start."""
 
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -236,3 +237,26 @@ def test_a_line_that_was_cut_is_left_out_by_the_reader_and_spoils_no_other(serve
     assert list(read_log(tmp_path / "none.jsonl")) == []
     assert serve(log=path).ask(**ROW)[0] == 200
     assert [one["key"] for one in read_log(path)] == ["a", "b", "p118-003"]
+
+
+@pytest.mark.parametrize("away", ["folder deleted", "file deleted", "file moved"])
+def test_a_log_that_was_taken_away_under_the_server_is_made_again(served: Served, away: str) -> None:
+    assert served.ask(**ROW)[0] == 200
+    if away == "folder deleted":
+        shutil.rmtree(served.log.parent)
+    elif away == "file deleted":
+        served.log.unlink()
+    else:
+        served.log.rename(served.log.with_suffix(".old"))
+    assert [served.ask(**ROW)[0] for _ in range(2)] == [200, 200]
+    assert len(served.logged) == 2, "every answer that went out since has its line"
+
+
+def test_where_the_log_cannot_be_made_again_nothing_is_answered(served: Served) -> None:
+    shutil.rmtree(served.log.parent)
+    served.log.parent.write_text("a file")
+    status, answer = served.ask(**ROW)
+    assert (status, "predictions" in answer) == (503, False)
+    served.log.parent.unlink()
+    assert served.ask(**ROW)[0] == 200
+    assert len(served.logged) == 1

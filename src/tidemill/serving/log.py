@@ -25,8 +25,7 @@ class AnswerLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = _opened(path)
         except OSError as error:
             raise store_error(error, str(path), "the log of answers") from error
 
@@ -35,6 +34,7 @@ class AnswerLog:
         known = {"asked": now, "branch": branch}
         lines = [canonical({**known, "at_us": answer.at, **replace(answer, inputs=None).plain(0)}) + b"\n" for answer in answers]
         try:
+            self._find()
             fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
             try:
                 self._write(b"".join(lines))
@@ -42,6 +42,16 @@ class AnswerLog:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
         except OSError as error:
             raise store_error(error, str(self.path), "the log of answers") from error
+
+    def _find(self) -> None:
+        """Open the file anew where its name was deleted or moved: a line that nobody can read is no line."""
+        try:
+            same = os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            old, self._file = self._file, _opened(self.path)
+            os.close(old)
 
     def _write(self, data: bytes) -> None:
         """All or nothing, behind what is there; what was cut gets a line of its own."""
@@ -54,6 +64,11 @@ class AnswerLog:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def _opened(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
