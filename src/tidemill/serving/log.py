@@ -46,7 +46,7 @@ class AnswerLog:
     def _find(self) -> None:
         """Open the file anew where its name was deleted or moved: a line that nobody can read is no line."""
         try:
-            same = os.path.samestat(os.fstat(self._file), os.stat(self.path))
+            same = os.path.samestat(os.fstat(self._file), self.path.stat())
         except FileNotFoundError:
             same = False
         if not same:
