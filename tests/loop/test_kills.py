@@ -111,6 +111,7 @@ sys.path.insert(0, sys.argv[1])
 from loop.test_kills import ticked
 from tidemill import project
 from tidemill.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background of a script ignores it
 declared = project.find(sys.argv[2])
 def press():  # in the same process, so that a busy machine delays both
     while not ticked(declared):
