@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,23 @@ def two(make: Make) -> tuple[str, str]:
     first = make("one", params={"depth": "3", "rate": "0.1"}, metrics={"auc": [0.5, 0.7]}, code={"train.py": "x = 1\n"})
     second = make("other", params={"depth": "4", "rate": "0.1"}, metrics={"auc": [0.5, 0.8], "extra": [1.0]}, code={"train.py": "x = 2\n"})
     return first, second
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        [(0, -1.7e308), (1, 1.7e308)],
+        [(0, 1e308)],
+        [(0, 9e299), (1, -9e299)],
+        [(0, 5e-324), (1, 0.0)],
+        [(2**62, 1.0), (-(2**62), 2.0)],
+        [(0, math.inf), (1, 1.0), (2, 1.7e308)],
+        [(0, 1e16), (1, 1e16 + 2)],
+    ],
+)
+def test_a_curve_of_any_numbers_can_be_drawn(curve: list[tuple[float, float]]) -> None:
+    found = Curves("m", {"a": curve}).svg()
+    assert not {"nan", "inf"} & set(re.split(r"[^a-z]+", found))
 
 
 def test_runs_are_found_by_filter_order_and_experiment(ledger: Ledger, make: Make) -> None:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -108,6 +109,18 @@ def test_several_processes_write_at_once_and_none_is_turned_away(home: Path) -> 
         for one in [*found, {"info": {"run_id": run}}]:
             history = client.ask("GET", f"{API}/metrics/get-history?run_id={one['info']['run_id']}&metric_key=m")["metrics"]
             assert len(history) == 200
+
+
+def test_a_request_that_ends_before_its_end_does_nothing(tmp_path: Path) -> None:
+    with serve(tmp_path / "home") as (_, url):
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as line:
+            head = f"POST {API}/runs/create HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+            line.sendall(head.encode() + b'{"experiment_id": "0"}')
+            line.shutdown(socket.SHUT_WR)
+            while line.recv(1000):
+                pass
+        assert "runs" not in Client(url).ask("POST", f"{API}/runs/search", {"experiment_ids": ["0"]})
 
 
 def test_a_folder_that_is_not_there_becomes_a_project_and_one_that_is_stays(tmp_path: Path) -> None:

@@ -32,10 +32,9 @@ def _model(ledger: Ledger, source: Source, model: dict[str, Any], done: Imported
         if not done.dry:
             _put_model(sql, model, max([*numbers, int(there[0]) if there else 0]), new=there is None)
         done.count("registered models", new=there is None)
-        for number, one in zip(numbers, versions, strict=True):
-            if one.get("current_stage") != GONE:
-                _version(sql, name, number, one, done)
-        _aliases(ledger, sql, name, dict(model.get("aliases") or {}), done)
+        there_now = [pair for pair in zip(numbers, versions, strict=True) if pair[1].get("current_stage") != GONE]
+        taken = {number for number, one in there_now if _version(sql, name, number, one, done)}
+        _aliases(ledger, sql, name, dict(model.get("aliases") or {}), taken, done)
 
 
 def _put_model(sql: Driver, model: dict[str, Any], newest: int, *, new: bool) -> None:
@@ -51,13 +50,13 @@ def _put_model(sql: Driver, model: dict[str, Any], newest: int, *, new: bool) ->
     sql.many("INSERT INTO registered_model_tag (name, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", tags)
 
 
-def _version(sql: Driver, name: str, number: int, one: dict[str, Any], done: Imported) -> None:
-    """A version of that number; one that is there and was made at another time is another one, which is told."""
+def _version(sql: Driver, name: str, number: int, one: dict[str, Any], done: Imported) -> bool:
+    """A version of that number; one that is there and was made at another time is another one, which is told: False."""
     created = int(one.get("creation_timestamp") or 0)
     there = sql.one("SELECT created_at FROM registered_version WHERE name = ? AND number = ?", (name, number))
     if there is not None and there[0] != created:
         done.problems.append(f"{done.source}: {name}/{number}: another version of this number is here")
-        return
+        return False
     if there is None and not done.dry:
         source = str(one.get("source") or "")
         location = _place(sql, str(one.get("location") or source), source, done)
@@ -74,6 +73,7 @@ def _version(sql: Driver, name: str, number: int, one: dict[str, Any], done: Imp
     tags = [] if done.dry else [(name, number, str(key), str(value)) for key, value in (one.get("tags") or {}).items()]
     sql.many("INSERT INTO registered_version_tag (name, number, key, value) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", tags)
     done.count("versions", new=there is None)
+    return True
 
 
 def _place(sql: Driver, location: str, source: str, done: Imported) -> str:
@@ -97,10 +97,13 @@ def _place(sql: Driver, location: str, source: str, done: Imported) -> str:
     return ""
 
 
-def _aliases(ledger: Ledger, sql: Driver, name: str, aliases: dict[str, str], done: Imported) -> None:
-    """Aliases that were never set here; one that was is moved here alone."""
+def _aliases(ledger: Ledger, sql: Driver, name: str, aliases: dict[str, str], taken: set[int], done: Imported) -> None:
+    """Aliases that were never set here, of versions that came from there; one that was is moved here alone."""
     for alias, version in aliases.items():
         check_alias(alias)
+        if number_of(str(version)) not in taken:
+            done.problems.append(f"{done.source}: {name}: the alias {alias[:300]!r} is of version {version}, which was not taken over")
+            continue
         known = sql.one("SELECT 1 FROM alias WHERE branch = '' AND name = ? AND alias = ?", (name, alias))
         if known is None and not done.dry:
             told: dict[str, Any] = {"at": ledger.wall(), "who": "import", "why": f"imported from {done.source}"}

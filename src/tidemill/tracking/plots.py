@@ -12,6 +12,7 @@ from tidemill.core import MissingExtra, StoreError, steps
 
 Points = Sequence[tuple[float, float]]
 COLOURS = ("#0069ad", "#b45309", "#00775a", "#b3261e", "#7c3aed", "#526170", "#c026d3", "#65a30d")
+MOST = 1e300  # what is larger would leave the range of numbers on its way to the axis: a gap, as for infinity
 DASHES = ("", "7 4", "2 3", "9 3 2 3")  # no line differs from another by its colour alone
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 340, 74, 14, 14, 46
 STYLE = """<style>
@@ -58,9 +59,12 @@ class Curves:
 
     def svg(self) -> str:
         """The picture."""
-        points = [one for curve in self.series.values() for one in curve if math.isfinite(one[1])]
+        series = {
+            name: [(step, value) if abs(value) < MOST else (step, math.nan) for step, value in curve] for name, curve in self.series.items()
+        }
+        points = [one for curve in series.values() for one in curve if math.isfinite(one[1])]
         if not points:
-            return f"<p>{escape(self.metric)}: no value is a number</p>"
+            return f"<p>{escape(self.metric)}: no value is a number that can be drawn</p>"
         xs, ys = ([float(point[axis]) for point in points] for axis in (0, 1))
         ticks = steps(min(ys), max(ys))
         across = [tick for tick in steps(min(xs), max(xs), 8) if min(xs) <= tick <= max(xs)]
@@ -69,7 +73,7 @@ class Curves:
         below = HEIGHT - BOTTOM + 18
         grid = [_rule(y(tick), shown(float(tick))) for tick in ticks]
         grid += [_text(x(tick), below, shown(float(tick)), "middle") for tick in across]
-        lines = [_line(curve, x, y, i, name) for i, (name, curve) in enumerate(self.series.items())]
+        lines = [_line(curve, x, y, i, name) for i, (name, curve) in enumerate(series.items())]
         axis = _text((LEFT + WIDTH) / 2, HEIGHT - 8, "step", "middle")
         said = f"{self.metric} by step of {', '.join(self.series)}"
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">{"".join([*grid, *lines])}{axis}</svg>'

@@ -29,7 +29,7 @@ from tidemill.tracking import (
     place_of,
     put_file,
 )
-from tidemill.web.protocol import App, Receive, Scope, Send, error_of, read_body, refuse_form, respond
+from tidemill.web.protocol import App, Receive, Scope, Send, error_of, query_of, read_body, refuse_form, respond
 
 PROXY = "/mlflow-artifacts/artifacts"
 CHUNK = 1 << 20
@@ -104,23 +104,25 @@ class Files:
 
     async def _store(self, path: str, receive: Receive) -> None:
         check_path(path)
-        part = await self._received(receive)
+        part, size = await self._received(receive)
         try:
-            put_file(self.ledger, path, part)
+            await _aside(size, put_file, self.ledger, path, part)
         finally:
             part.discard()
 
-    async def _received(self, receive: Receive) -> Part:
-        """The body of a request, in constant memory; raises DataError when the client went away."""
-        part = self.ledger.blobs.part()
+    async def _received(self, receive: Receive) -> tuple[Part, int]:
+        """The body of a request, in constant memory, and its size; raises DataError when the client went away."""
+        part, size = self.ledger.blobs.part(), 0
         try:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise DataError("the upload ended before its end")
-                part.write(message.get("body", b""))
+                data = message.get("body", b"")
+                part.write(data)
+                size += len(data)
                 if not message.get("more_body"):
-                    return part
+                    return part, size
         except BaseException:
             part.discard()
             raise
@@ -144,9 +146,9 @@ class Files:
 
     async def _part(self, scope: Scope, receive: Receive, send: Send) -> None:
         upload, _, number = scope["artifact"].partition("/")
-        part = await self._received(receive)
+        part, size = await self._received(receive)
         try:
-            digest = keep_part(self.ledger, upload, int(number) if number.isdecimal() else 0, part)
+            digest = await _aside(size, keep_part, self.ledger, upload, int(number) if re.fullmatch("[0-9]{1,5}", number) else 0, part)
         finally:
             part.discard()
         await respond(send, 200, b"{}", headers=[(b"etag", f'"{digest}"'.encode())])
@@ -200,7 +202,8 @@ class Files:
         digest, size = find_file(self.ledger, path)
         name = posixpath.basename(path)
         start, end, status = _range(scope, size)
-        quoted = name.encode("ascii", "replace").decode().replace('"', "'")
+        file = await _aside(size, self.ledger.blobs.path, digest)  # what is missing or damaged is told before the answer has begun
+        quoted = re.sub(r"[^ -~]", "?", name).replace('"', "'")
         headers = [
             (b"content-type", (mimetypes.guess_type(name)[0] or "application/octet-stream").encode()),
             (b"content-length", str(end - start).encode()),
@@ -209,21 +212,29 @@ class Files:
         ]
         if status == 206:
             headers.append((b"content-range", f"bytes {start}-{end - 1}/{size}".encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if scope["method"] == "HEAD" or end == start:
-            await send({"type": "http.response.body", "body": b""})
-            return
-        handle = os.open(self.ledger.blobs.path(digest), os.O_RDONLY)
+        handle = os.open(file, os.O_RDONLY)
         try:
-            while start < end:
-                piece = os.pread(handle, min(CHUNK, end - start), start)
-                if not piece:
-                    break
-                start += len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": start < end})
-                await asyncio.sleep(0)  # others are not kept waiting
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await _send_piece(handle, start, start if scope["method"] == "HEAD" else end, send)
         finally:
             os.close(handle)
+
+
+async def _send_piece(handle: int, start: int, end: int, send: Send) -> None:
+    if start == end:
+        await send({"type": "http.response.body", "body": b""})
+    while start < end:
+        piece = os.pread(handle, min(CHUNK, end - start), start)
+        if not piece:
+            return  # the file was cut while it was read: the client misses bytes that the head of the answer promised
+        start += len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": start < end})
+        await asyncio.sleep(0)  # others are not kept waiting
+
+
+async def _aside(size: int, act: Callable[..., Any], *given: Any) -> Any:
+    """What hashes `size` bytes: of more than a moment's work in a thread, so that others are not kept waiting."""
+    return await asyncio.to_thread(act, *given) if size > CHUNK else act(*given)
 
 
 class _PartOf(msgspec.Struct):
@@ -250,7 +261,9 @@ async def _asked(scope: Scope, receive: Receive) -> _Ask:
     refuse_form(scope)
     try:
         return msgspec.json.decode(await read_body(receive, MOST_ASKED) or b"{}", type=_Ask, strict=False)
-    except msgspec.DecodeError as error:
+    except RecursionError:
+        raise DataError("Invalid request: it is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"Invalid request: {error}") from error
 
 
@@ -261,14 +274,14 @@ def _address(scope: Scope) -> str:
 
 
 def _query(scope: Scope, name: str) -> str:
-    found: list[str] = parse_qs(scope["query_string"].decode(), keep_blank_values=True).get(name, [""])
+    found: list[str] = parse_qs(query_of(scope), keep_blank_values=True).get(name, [""])
     return found[-1]
 
 
 def _range(scope: Scope, size: int) -> tuple[int, int, int]:
     """(start, end, status) of what is asked for; a range that cannot be is the whole file."""
     text = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"range"), "")
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", text.strip())
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", text.strip())
     if match is None or not (match[1] or match[2]) or not size:
         return 0, size, 200
     if not match[1]:

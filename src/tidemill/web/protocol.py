@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from tidemill.core import Busy, Call, DataError, Refused, StoreError, Taken, TidemillError, UnknownName
+from tidemill.core import Busy, Call, DataError, MissingFile, Refused, StoreError, Taken, TidemillError, UnknownName
 from tidemill.ledger import Ledger
 
 Scope = MutableMapping[str, Any]
@@ -23,6 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BODY = 64 * 2**20
 PREFIXES = {"/api/": "/api/", "/ajax-api/": "/api/"}
 _CODES: list[tuple[type[TidemillError], int, str]] = [
+    (MissingFile, 404, "RESOURCE_DOES_NOT_EXIST"),
     (Taken, 400, "RESOURCE_ALREADY_EXISTS"),
     (UnknownName, 404, "RESOURCE_DOES_NOT_EXIST"),
     (Busy, 503, "TEMPORARILY_UNAVAILABLE"),
@@ -51,14 +52,20 @@ class _Reader:
     def body(self, data: bytes, parts: Mapping[str, str]) -> Any:
         """From a JSON body, and the parts of the path. Raises DataError with the field and the value."""
         try:
-            ask = self.decoder.decode(data or b"{}")
-        except msgspec.ValidationError:
-            ask = self._convert(_loads(data))
-        except msgspec.DecodeError:
-            ask = self._convert({})  # as the protocol has it: what is no JSON has no fields
+            ask = self._decode(data or b"{}")
+        except RecursionError:
+            raise DataError("Invalid request: it is nested too deeply") from None
         for name, value in parts.items():
             setattr(ask, name, value)
         return self._checked(ask)
+
+    def _decode(self, data: bytes) -> Any:
+        try:
+            return self.decoder.decode(data)
+        except msgspec.ValidationError:
+            return self._convert(_loads(data))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._convert({})  # as the protocol has it: what is no JSON has no fields
 
     def query(self, text: str, parts: Mapping[str, str]) -> Any:
         """From the query of an address."""
@@ -88,9 +95,11 @@ class _Reader:
 
 def _loads(data: bytes) -> Any:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
+        found = json.loads(data)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a pair of code points is no text that could be stored
+    except ValueError:
         return {}
+    return found
 
 
 def _without_nulls(plain: Any) -> Any:
@@ -163,7 +172,7 @@ class Protocol:
     async def _answer(self, reader: _Reader, parts: dict[str, str], scope: Scope, receive: Receive) -> tuple[int, bytes]:
         try:
             if reader.call.method == "GET":
-                ask = reader.query(scope["query_string"].decode(), parts)
+                ask = reader.query(query_of(scope), parts)
             else:
                 refuse_form(scope)
                 data = await read_body(receive, MAX_BODY)
@@ -187,21 +196,29 @@ def refuse_form(scope: Scope) -> None:
         raise DataError(f"Bad Request. Content-Type should be application/json, not {kind.decode(errors='replace')[:100]}")
 
 
+def query_of(scope: Scope) -> str:
+    """The query of a request's address; raises DataError for bytes that are no text."""
+    try:
+        text: str = scope["query_string"].decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"the query of the address is no UTF-8: {error}") from error
+    return text
+
+
 async def read_body(receive: Receive, most: int) -> bytes:
-    """The whole body; raises DataError when it is larger than `most` bytes."""
-    message = await receive()
-    if not message.get("more_body"):
-        data: bytes = message.get("body", b"")
-        if len(data) <= most:
-            return data
-    parts, size = [message.get("body", b"")], len(message.get("body", b""))
-    while message.get("more_body") and size <= most:
+    """The whole body; raises DataError when it is larger than `most` bytes, and when the client went away before its end."""
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DataError("the request ended before its end")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-    if size > most:
-        raise DataError(f"the body is larger than {most} bytes", hint="send less at once")
-    return b"".join(parts)
+        if size > most:
+            raise DataError(f"the body is larger than {most} bytes", hint="send less at once")
+        more = message.get("more_body", False)
+    return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
 async def respond(

@@ -5,7 +5,7 @@ import struct
 
 import msgspec
 
-from tidemill.core import DataError, TidemillError
+from tidemill.core import Damaged, DataError, TidemillError
 from tidemill.ledger import Ledger
 from tidemill.tracking import SEGMENTS, SEGMENTS_KIND, Shipment, ingest, unpack
 from tidemill.web.protocol import App, Receive, Scope, Send, error_of, read_body, respond
@@ -28,6 +28,8 @@ class Segments:
                 raise DataError(f"Content-Type should be {SEGMENTS_KIND}, not {kind[:100]!r}")
             shipment, data = _unpack(await read_body(receive, MOST))
             receipt = await asyncio.to_thread(ingest, self.ledger, shipment, data)
+        except (Damaged, RecursionError) as error:  # of what was sent: nothing here is read
+            await respond(send, *error_of(DataError(f"this is no stretch of a segment: {error}")))
         except TidemillError as error:
             await respond(send, *error_of(error))
         else:
@@ -37,5 +39,5 @@ class Segments:
 def _unpack(body: bytes) -> tuple[Shipment, bytes]:
     try:
         return unpack(body)
-    except (msgspec.DecodeError, struct.error) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
         raise DataError(f"this is no stretch of a segment: {error}") from error
