@@ -1,6 +1,8 @@
 """Acceptance suite of `Blobs`: every implementation passes it (the fixture `blobs` makes them)."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,39 @@ def test_storing_again_mends_a_damaged_file(tmp_path: Path, damaged: bytes) -> N
         assert reader.read() == damaged  # replaced, not written over
     assert bytes(blobs.get(digest)) == b"sound"
     blobs.verify(digest)
+
+
+@pytest.mark.parametrize("size", [5, 1 << 16, 1 << 17])
+def test_sending_pieces_again_mends_a_damaged_file(tmp_path: Path, size: int) -> None:
+    blobs, data = FolderBlobs(tmp_path), b"x" * size
+
+    def sent() -> str:
+        part = blobs.part()
+        part.write(data)
+        return part.keep()[0]
+
+    path = blobs.path(sent())
+    for damaged in (b"", data[1:], data + b"x", b"y" * size):
+        path.write_bytes(damaged)
+        blobs.verify(sent())
+
+
+def test_what_another_machine_writes_is_swept_by_its_age_alone(tmp_path: Path) -> None:
+    """A number of a process says nothing about processes elsewhere."""
+    blobs = FolderBlobs(tmp_path)
+    mine = blobs.part()
+    mine.write(b"x" * (1 << 17))
+    (own,) = tmp_path.iterdir()
+    _, pid, host, _ = own.name.split("-")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".part-{pid}-elsewhere-a", f".part-{dead.pid}-elsewhere-b", f".part-{dead.pid}-elsewhere-c", f".part-{dead.pid}-{host}-d"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    os.utime(tmp_path / names[2], (1, 1))
+    blobs.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {own.name, *names[:2]}
+    mine.discard()
 
 
 def test_a_file_that_was_left_half_written_is_not_a_blob(tmp_path: Path) -> None:

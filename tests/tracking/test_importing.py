@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tidemill import loop, registry, tracking
-from tidemill.core import DataError, MissingFile, StoreError
+from tidemill.core import DataError, MissingFile, StoreError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.aliases import set_alias
 from tidemill.registry.models import create_model
@@ -134,7 +134,13 @@ def test_a_model_of_the_same_name_is_not_mixed_up(ready: Ledger, store: Path) ->
     create_version(ready, "parcels", "s3://ours")
     create_version(ready, "parcels", "s3://ours")
     done = take(ready, store)
-    assert [problem.rpartition("/")[2] for problem in done.problems] == ["2: another version of this number is here"]
+    assert [problem.rpartition("parcels")[2] for problem in done.problems] == [
+        "/2: another version of this number is here",
+        ": the alias 'old' is of version 2, which was not taken over",
+    ]
+    assert registry.named_version(ready, "parcels@champion").version == "3"
+    with pytest.raises(UnknownName):
+        registry.alias_history(ready, "parcels", "old")
 
 
 # ── broken and hostile ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -101,10 +101,10 @@ def _aliases(ledger: Ledger, sql: Driver, name: str, aliases: dict[str, str], ta
     """Aliases that were never set here, of versions that came from there; one that was is moved here alone."""
     for alias, version in aliases.items():
         check_alias(alias)
-        if number_of(str(version)) not in taken:
+        known = sql.one("SELECT 1 FROM alias WHERE branch = '' AND name = ? AND alias = ?", (name, alias))
+        if known is None and number_of(str(version)) not in taken:
             done.problems.append(f"{done.source}: {name}: the alias {alias[:300]!r} is of version {version}, which was not taken over")
             continue
-        known = sql.one("SELECT 1 FROM alias WHERE branch = '' AND name = ? AND alias = ?", (name, alias))
         if known is None and not done.dry:
             told: dict[str, Any] = {"at": ledger.wall(), "who": "import", "why": f"imported from {done.source}"}
             ledger.move_alias(sql, "", name, alias, str(number_of(str(version))), **told)

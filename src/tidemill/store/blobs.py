@@ -4,7 +4,9 @@ import mmap
 import os
 import re
 import secrets
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Protocol
 from tidemill.core import Damaged, MissingFile, StoreError, digest_bytes
 
 DAMAGED = "restore it from a backup; without one, delete it and run again: what data and code of now give again is made"
+
+_HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
+_ABANDONED = 86_400.0  # seconds after which nobody on another machine is still at it
 
 
 class Part(Protocol):
@@ -80,11 +85,20 @@ def store_error(error: OSError, where: str, what: str = "") -> StoreError:
     return StoreError(refused, where=where, hint=hints.get(error.errno or 0, "look at the disk"))
 
 
-def _alive(name: str) -> bool:
-    """Whether the process that writes a file `.part-PID-…` still runs; a server may take uploads while others write."""
+def _part_name() -> str:
+    """How the name of a file begins that this process is writing."""
+    return f".part-{os.getpid()}-{_HOST}-"
+
+
+def _alive(path: Path) -> bool:
+    """Whether the process that writes a file `.part-PID-HOST-…` still runs; a server may take uploads while others write. Of processes on
+    other machines only the age of what they wrote last is known."""
     try:
-        os.kill(int(name.split("-")[1]), 0)
-    except (ValueError, IndexError, ProcessLookupError):
+        _, pid, host, _ = path.name.split("-")
+        if host != _HOST:
+            return path.stat().st_mtime > time.time() - _ABANDONED
+        os.kill(int(pid), 0)
+    except (ValueError, FileNotFoundError, ProcessLookupError):
         return False
     except PermissionError:
         return True
@@ -178,6 +192,15 @@ def _touched(place: str) -> bool:
     return True
 
 
+def _holds(place: str, data: bytes) -> bool:
+    """Whether a small file holds these bytes: a loss of power may have left it short or empty, and then it is written again."""
+    try:
+        with open(place, "rb", buffering=0) as file:
+            return file.read(len(data) + 1) == data
+    except OSError:
+        return False
+
+
 class _FilePart:
     """Pieces in a file of its own, which takes its place by its digest. What is small never gets one before.
 
@@ -204,7 +227,7 @@ class _FilePart:
 
     def _put(self, data: bytes) -> None:
         if self._file < 0:
-            self._aside = f"{self._folder}/.part-{os.getpid()}-{secrets.token_hex(8)}"
+            self._aside = f"{self._folder}/{_part_name()}{secrets.token_hex(8)}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
                 self._file = os.open(self._aside, flags, 0o644)
@@ -220,7 +243,8 @@ class _FilePart:
             if self._file < 0:
                 head = bytes(self._head)
                 digest = digest_bytes(head)
-                if _touched(self._place(digest)):
+                place = self._place(digest)
+                if _touched(place) and _holds(place, head):
                     return digest, self._size
                 self._put(head)
             else:
@@ -285,7 +309,7 @@ class FolderBlobs:
         return _FilePart(self.folder)
 
     def _write(self, path: Path, data: bytes) -> None:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".part-{os.getpid()}-")
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=_part_name())
         try:
             with os.fdopen(handle, "wb") as file:
                 os.fchmod(handle, 0o644)  # other users may read, if the folder lets them
@@ -349,7 +373,7 @@ class FolderBlobs:
 
     def discard(self, digest: str, before: int) -> int | None:
         path = self._path(digest)
-        aside = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(8)}")
+        aside = path.with_name(f"{_part_name()}{secrets.token_hex(8)}")
         try:
             if path.stat().st_mtime_ns // 1000 >= before:
                 return None
@@ -377,7 +401,7 @@ class FolderBlobs:
     def sweep(self) -> None:
         try:
             for path in (*self.folder.glob(".part-*"), *self.folder.glob("??/.part-*")):
-                if not _alive(path.name):
+                if not _alive(path):
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise store_error(error, str(self.folder)) from error
