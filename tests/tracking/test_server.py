@@ -50,6 +50,7 @@ def home(place: Path | str, tmp_path: Path) -> Path:
 
 def test_what_was_acknowledged_survives_a_kill_and_a_batch_is_whole(home: Path) -> None:
     kept: dict[str, int] = {}
+    begun = threading.Barrier(4, timeout=300)  # nobody is killed before everybody has an answer
     with serve(home) as (process, url):
 
         def log(part: int) -> None:
@@ -62,6 +63,8 @@ def test_what_was_acknowledged_survives_a_kill_and_a_batch_is_whole(home: Path) 
                 except (OSError, http.client.HTTPException):
                     return
                 kept[run] = i
+                if i == 0:
+                    begun.wait()
                 if part == 0 and i == 60:
                     process.kill()
 

@@ -32,8 +32,23 @@ def test_parts_in_any_order_make_one_file(ledger: Ledger) -> None:
     digest, size = find_file(ledger, "1/r/artifacts/file.bin")
     assert bytes(ledger.blobs.get(digest)) == b"".join(parts)
     assert size == sum(map(len, parts))
-    with pytest.raises(UnknownName, match="No such upload"):
-        complete_upload(ledger, upload, "1/r/artifacts/file.bin", given)
+    with ledger.records.snapshot() as sql:
+        assert sql.all("SELECT * FROM upload_part") == []
+
+
+def test_an_upload_is_completed_again_when_the_answer_was_lost(ledger: Ledger) -> None:
+    upload = begin_upload(ledger, "a", 1)
+    given = [(1, send(ledger, upload, 1, b"x"))]
+    complete_upload(ledger, upload, "a", given)
+    part = ledger.blobs.part()
+    part.write(b"newer")
+    tracking.put_file(ledger, "a", part)
+    complete_upload(ledger, upload, "a", given)
+    assert find_file(ledger, "a")[1] == 5, "nothing is done twice"
+    with pytest.raises(DataError, match="belongs to 'a'"):
+        complete_upload(ledger, upload, "b", given)
+    with pytest.raises(DataError, match="takes no more parts"):
+        send(ledger, upload, 1, b"y")
 
 
 def test_a_file_whose_parts_are_not_all_there_is_refused_and_can_be_completed_later(ledger: Ledger) -> None:
@@ -74,3 +89,17 @@ def test_uploads_that_nobody_completes_are_forgotten_in_time(ledger: Ledger) -> 
         assert drop_uploads(sql, 0) == 0
         assert drop_uploads(sql, 2**60) == 1
         assert sql.all("SELECT * FROM upload_part") == []
+
+
+def test_a_part_that_came_beside_the_end_of_its_upload_is_forgotten(ledger: Ledger) -> None:
+    done, gone, under_way = (begin_upload(ledger, name, 1) for name in "abc")
+    for upload in (done, gone, under_way):
+        send(ledger, upload, 1, b"x")
+    complete_upload(ledger, done, "a", [])
+    abort_upload(ledger, gone)
+    with ledger.records.transaction() as sql:
+        sql.many("INSERT INTO upload_part (upload, number, digest, size) VALUES (?, 2, 'd', 1)", [(done,), (gone,)])
+        assert drop_uploads(sql, 0) == 0
+        assert sql.all("SELECT upload, number FROM upload_part") == [(under_way, 1)]
+        assert drop_uploads(sql, 2**60) == 1
+        assert sql.all("SELECT id FROM upload") == []

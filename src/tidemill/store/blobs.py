@@ -6,7 +6,6 @@ import re
 import secrets
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -90,13 +89,19 @@ def _part_name() -> str:
     return f".part-{os.getpid()}-{_HOST}-"
 
 
+def _clock_of(folder: Path) -> float:
+    """What time it is for the disk, in seconds: the only clock that machines which share it have in common."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=_part_name()) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
 def _alive(path: Path) -> bool:
     """Whether the process that writes a file `.part-PID-HOST-…` still runs; a server may take uploads while others write. Of processes on
     other machines only the age of what they wrote last is known."""
     try:
         _, pid, host, _ = path.name.split("-")
         if host != _HOST:
-            return path.stat().st_mtime > time.time() - _ABANDONED
+            return path.stat().st_mtime > _clock_of(path.parent) - _ABANDONED
         os.kill(int(pid), 0)
     except (ValueError, FileNotFoundError, ProcessLookupError):
         return False

@@ -1,5 +1,5 @@
 """Files that come in several parts, in any order and at once: each part is a blob; completed, they are one file. Parts of an upload that is
-never completed go with `tidemill gc`."""
+never completed, and what is left of the others, go with `tidemill gc`."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from tidemill.tracking.artifacts import put_file
 from tidemill.tracking.limits import check_path
 
 MOST = 10_000  # parts of one file, as S3 has it
+DONE = 0  # parts of an upload that is complete
 _CHUNK = 1 << 20
 
 
@@ -29,6 +30,8 @@ def begin_upload(ledger: Ledger, path: str, parts: int) -> str:
 def keep_part(ledger: Ledger, upload: str, number: int, part: Part) -> str:
     """Keep one part, numbered from 1, in place of what came before under its number; returns its digest. Raises UnknownName."""
     _, parts = _find(ledger, upload)
+    if parts == DONE:
+        raise DataError("the upload is complete: it takes no more parts")
     if not 1 <= number <= parts:
         raise DataError(f"the upload has {parts} parts and no part {number}")
     digest, size = part.keep()
@@ -42,15 +45,19 @@ def keep_part(ledger: Ledger, upload: str, number: int, part: Part) -> str:
 
 
 def complete_upload(ledger: Ledger, upload: str, path: str, given: Sequence[tuple[int, str]]) -> None:
-    """Make one file of the parts, by their numbers; `given` is what the client says it has sent (number, digest). Raises UnknownName, and
-    DataError for parts that are missing or other than was sent."""
+    """Make one file of the parts, by their numbers; `given` is what the client says it has sent (number, digest). Once more changes nothing:
+    an answer may be lost. Raises UnknownName, and DataError for parts that are missing or other than was sent."""
     place, parts = _find(ledger, upload)
     if check_path(path) != place:
         raise DataError(f"the upload belongs to {place!r}, not to {path[:200]!r}")
+    if parts == DONE:
+        return
     with ledger.records.snapshot() as sql:
         there: dict[int, str] = dict(sql.all("SELECT number, digest FROM upload_part WHERE upload = ?", (upload,)))
     missing = [number for number in range(1, parts + 1) if number not in there]
     wrong = missing or [number for number, digest in given if there.get(number) != digest.strip('"')]
+    if missing and _find(ledger, upload)[1] == DONE:
+        return  # the same call, sent twice, ended in between
     if wrong:
         raise DataError(f"part {wrong[0]} of {parts} is missing or not what was sent", hint="send it again, then complete the upload")
     whole = ledger.blobs.part()
@@ -62,7 +69,9 @@ def complete_upload(ledger: Ledger, upload: str, path: str, given: Sequence[tupl
         put_file(ledger, place, whole)
     finally:
         whole.discard()
-    abort_upload(ledger, upload)
+    with ledger.records.transaction() as sql:
+        sql.run("UPDATE upload SET parts = ? WHERE id = ?", (DONE, upload))
+        sql.run("DELETE FROM upload_part WHERE upload = ?", (upload,))
 
 
 def abort_upload(ledger: Ledger, upload: str) -> None:
@@ -73,14 +82,16 @@ def abort_upload(ledger: Ledger, upload: str) -> None:
 
 
 def drop_uploads(sql: Driver, before: int) -> int:
-    """Forget uploads that were begun before an instant (milliseconds) and never completed; returns how many."""
-    sql.run("DELETE FROM upload_part WHERE upload IN (SELECT id FROM upload WHERE begun_at < ?)", (before,))
-    return sql.run("DELETE FROM upload WHERE begun_at < ?", (before,))
+    """Forget uploads that were begun before an instant (milliseconds); returns how many of them were never completed."""
+    open_ones = sql.run("DELETE FROM upload WHERE begun_at < ? AND parts <> ?", (before, DONE))
+    sql.run("DELETE FROM upload WHERE begun_at < ?", (before,))
+    sql.run("DELETE FROM upload_part WHERE upload NOT IN (SELECT id FROM upload WHERE parts <> ?)", (DONE,))
+    return open_ones
 
 
 def _find(ledger: Ledger, upload: str) -> tuple[str, int]:
     with ledger.records.snapshot() as sql:
         row = sql.one("SELECT path, parts FROM upload WHERE id = ?", (upload,))
     if row is None:
-        raise UnknownName(f"No such upload: '{upload[:100]}'", hint="it was completed, aborted, or never begun")
+        raise UnknownName(f"No such upload: '{upload[:100]}'", hint="it was aborted, forgotten, or never begun")
     return row[0], row[1]
