@@ -45,8 +45,8 @@ def keep_part(ledger: Ledger, upload: str, number: int, part: Part) -> str:
 
 
 def complete_upload(ledger: Ledger, upload: str, path: str, given: Sequence[tuple[int, str]]) -> None:
-    """Make one file of the parts, by their numbers; `given` is what the client says it has sent (number, digest). Once more changes nothing:
-    an answer may be lost. Raises UnknownName, and DataError for parts that are missing or other than was sent."""
+    """Make one file of the parts, by their numbers; `given` is what the client says it has sent (number, digest). Again, it changes
+    nothing: an answer may be lost. Raises UnknownName, and DataError for parts that are missing or other than was sent."""
     place, parts = _find(ledger, upload)
     if check_path(path) != place:
         raise DataError(f"the upload belongs to {place!r}, not to {path[:200]!r}")
