@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from processes import other
-from tidemill.core import Busy, Declaration, DefinitionError, MissingFile, UnknownName
+from tidemill.core import Busy, Damaged, Declaration, DefinitionError, MissingFile, UnknownName
 from tidemill.data import Dataset, Source
 from tidemill.features import Entity, FeatureView
 from tidemill.ledger import Made
@@ -160,6 +160,23 @@ def test_the_ledger_is_there_after_the_first_writer(tmp_path: Path) -> None:
         assert [execution.name for execution in reader.executions()] == ["s"]
         with pytest.raises(Busy), found.writing("run"):
             pass
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_lost_ledger_is_said_where_its_blobs_are_there(tmp_path: Path, how: str) -> None:
+    found = project(tmp_path / "p")
+    with found.writing("run") as ledger:
+        ledger.blobs.put(b"whole")
+    place = found.settings.records
+    assert isinstance(place, Path)
+    kept = place.read_bytes()
+    place.unlink() if how == "missing" else place.write_bytes(b"")
+    with pytest.raises(Damaged, match=f"the ledger file is {how}, but there are blobs"), found.writing("run"):
+        pass
+    assert place.exists() == (how == "empty"), "nothing is begun anew"
+    place.write_bytes(kept)
+    with found.writing("run") as ledger:
+        assert list(ledger.blobs.digests())
 
 
 def test_a_writer_puts_in_order_what_a_killed_one_left(tmp_path: Path) -> None:

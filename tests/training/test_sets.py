@@ -1,5 +1,6 @@
 """Training sets and runs: what their digests cover, what a function gets, what is tracked, and what is not run again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,22 @@ def test_a_function_that_fails_is_named_with_its_place_and_leaves_a_failed_run(t
     (run,) = toy.ledger.executions(kind="training run")
     assert run.status == "failed"
     assert "KeyError" in run.error
+
+
+def leaves(train: TrainingSet, params: Params) -> Pipeline:
+    raise SystemExit(0)
+
+
+def unfitted(train: TrainingSet, params: Params) -> Pipeline:
+    return make_pipeline(SimpleImputer(), LogisticRegression(max_iter=200))
+
+
+@pytest.mark.parametrize(("function", "said"), [(leaves, "cannot be trained: SystemExit: 0"), (unfitted, "was not fitted")])
+def test_a_function_that_leaves_or_does_not_fit_is_named_with_its_place(toy: Toy, function: Callable[..., Pipeline], said: str) -> None:
+    with pytest.raises(DefinitionError, match=f"model '{function.__name__}' {said}") as error:
+        training.train(toy.ledger, model(toy.built.task)(function), chosen(toy))
+    assert "test_sets.py" in error.value.where
+    assert [run.status for run in toy.ledger.executions(kind="training run")] == ["failed"]
 
 
 def test_a_function_logs_into_its_own_run_and_gets_its_seed(toy: Toy) -> None:

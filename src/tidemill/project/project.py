@@ -102,9 +102,8 @@ class Project:
     def ledger(self, *, read_only: bool = False) -> Ledger:
         """The project's ledger; close its records when done."""
         place, blobs = self.settings.records, self.settings.path("store.blobs")
-        if isinstance(place, Path) and place.exists() and not place.stat().st_size and any(blobs.glob("??/*")):
-            hint = "restore it from a backup; or delete it and the blobs to begin anew"
-            raise Damaged("the ledger file is empty, but there are blobs: its contents were lost", where=str(place), hint=hint)
+        if isinstance(place, Path) and any(blobs.glob("??/*")):
+            _check_there(place)
         records = Records(place, read_only=read_only)
         return Ledger(records, FolderBlobs(blobs), now, read_only=read_only)
 
@@ -149,6 +148,15 @@ def load(folder: Path | str = ".") -> Project:
     found = find(folder)
     _ = found.declarations
     return found
+
+
+def _check_there(place: Path) -> None:
+    """Raise Damaged where the file of records is missing or empty: with blobs beside it, a new one would hide that they were lost."""
+    if place.exists() and place.stat().st_size:
+        return
+    what = "is empty, but there are blobs: its contents were lost" if place.exists() else "is missing, but there are blobs: it was lost"
+    hint = "restore it from a backup; or delete it and the blobs to begin anew"
+    raise Damaged(f"the ledger file {what}", where=str(place), hint=hint if place.exists() else hint.replace("it and the", "the"))
 
 
 def _declaring(paths: Sequence[Path]) -> list[Path]:

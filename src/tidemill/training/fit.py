@@ -62,6 +62,14 @@ def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Float
     except NoExactForm as error:
         error.where = error.where or str(model.where)
         raise
+    except TidemillError:
+        raise
+    except Exception as error:
+        unfitted = "NotFitted" in type(error).__name__  # of scikit-learn, and of LightGBM under a name of its own
+        said = f"{type(error).__name__}: {error}"
+        what = f"model {model.name!r} was not fitted ({said})" if unfitted else f"model {model.name!r} cannot be compiled: {said}"
+        hint = "call `fit` before the function returns the model" if unfitted else "return a fitted model of this library"
+        raise DefinitionError(what, where=str(model.where), hint=hint) from error
 
 
 def _params(model: Model, train_set: TrainingSet) -> dict[str, Any]:
@@ -73,7 +81,7 @@ def _fit(model: Model, train_set: TrainingSet) -> Any:
         return model.function(train_set, model.params)
     except TidemillError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function that leaves the process has not given a model
         what = f"model {model.name!r} cannot be trained: {type(error).__name__}: {error}"
         raise DefinitionError(what, where=str(model.where), hint="correct the function or its parameters") from error
 
