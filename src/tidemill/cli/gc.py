@@ -20,20 +20,15 @@ def gc(folder: str, *, yes: bool, as_json: bool) -> None:
     found = project.find(folder)
     unreferenced = str(found.settings["retention.unreferenced"])
     rule = Rule(duration(str(found.settings["retention.deleted"])), duration(unreferenced) if unreferenced else None)
+    now = project.now()
+    if not yes:
+        _tell(found, rule, now, as_json=as_json)
+        return
     with found.writing("gc", wait=60) as ledger:
         loop.prepare(ledger)
-        now = project.now()
         actions = registry.plan(ledger, rule, now)
         if not as_json:
             _print(actions, rule)
-        if not yes:
-            loose = len(registry.unspoken(ledger))
-            if as_json:
-                print_json({"plan": [_plain(action) for action in actions], "loose_blobs": loose, "done": False})
-            else:
-                out.print(f"blobs    {loose} are named by nothing; those of the runs above follow")
-                out.print("[dim]nothing was deleted: `tidemill gc --yes` does it[/]")
-            return
         with Progress(console=err, transient=True, disable=as_json) as bar:
             task = bar.add_task("deleting", total=len(actions) or None)
             actions = registry.apply(ledger, actions, lambda action: bar.advance(task))
@@ -44,6 +39,22 @@ def gc(folder: str, *, yes: bool, as_json: bool) -> None:
         print_json({"plan": [_plain(action) for action in actions], "blobs": count, "bytes": size, "done": True})
     else:
         out.print(f"deleted  {sum(not isinstance(one, Stays) for one in actions)} things, {count} blobs, {size / 1e6:,.1f} MB")
+
+
+def _tell(found: project.Project, rule: Rule, now: int, *, as_json: bool) -> None:
+    """The plan; nobody is waited for."""
+    ledger = found.ledger()
+    try:
+        loop.prepare(ledger)
+        actions, loose = registry.plan(ledger, rule, now), len(registry.unspoken(ledger))
+    finally:
+        ledger.records.close()
+    if as_json:
+        print_json({"plan": [_plain(action) for action in actions], "loose_blobs": loose, "done": False})
+        return
+    _print(actions, rule)
+    out.print(f"blobs    {loose} are named by nothing; those of the runs above follow")
+    out.print("[dim]nothing was deleted: `tidemill gc --yes` does it[/]")
 
 
 def _words(action: Action) -> tuple[str, str, str]:
