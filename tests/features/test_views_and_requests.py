@@ -1,5 +1,6 @@
 """Declared views and requests over real files: versions, errors with their places, and one answer by key and by own columns."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,19 @@ import pytest
 import tidemill as tm
 from tidemill.core import DAY, HOUR, DataError, DefinitionError, Where, instant
 from tidemill.data import ingest
-from tidemill.features import Matrix, OnlineStore, Reader, Requests, build, build_requests, evaluate, key_text, load, load_requests
+from tidemill.features import (
+    Matrix,
+    OnlineStore,
+    Reader,
+    Requests,
+    build,
+    build_requests,
+    check_values,
+    evaluate,
+    key_text,
+    load,
+    load_requests,
+)
 from tidemill.ledger import Artifact, Ledger
 
 FLIGHTS = """id,part,origin,seat,published,departs,delay,carrier
@@ -246,6 +259,34 @@ def test_a_wrong_own_column_is_refused(world: World, changed: dict[str, Any], wh
     row = dict(zip(FLIGHTS.splitlines()[0].split(","), FLIGHTS.splitlines()[1].split(","), strict=True)) | changed
     with pytest.raises(DataError, match=what):
         evaluate(world.request, world.types(), [], PREDICT_AT, [{name: value for name, value in row.items() if value != "absent"}])
+
+
+KINDS = {"BIGINT": 3, "DOUBLE": 2.5, "DECIMAL(4,2)": 1, "VARCHAR": "a", "BOOLEAN": True, "TIMESTAMP": "2013-01-01 10:00:00", "UUID": {}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        *(("BIGINT", wrong) for wrong in (1.5, "1.5", True, "nan", "inf", float("nan"), float("inf"), [1], {})),
+        *(("DOUBLE", wrong) for wrong in (True, "nan", " -Infinity ", "1e400", float("inf"), [1.0], {})),
+        *(("DECIMAL(4,2)", wrong) for wrong in (False, "NaN")),
+        *(("VARCHAR", wrong) for wrong in (["a"], {"a": 1}, True, 1.0)),
+        *(("BOOLEAN", wrong) for wrong in (1, "yes", [])),
+        *(("TIMESTAMP", wrong) for wrong in (7, True, ["2013-01-01"])),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused_and_neither_rounded_nor_spelt_out(kind: str, wrong: object) -> None:
+    with pytest.raises(DataError, match=f"the request's x = .* is not {re.escape(kind)}"):
+        check_values({"y": "BIGINT", "x": kind}, {"x": wrong, "y": 1})
+    check_values({"x": kind}, {"x": KINDS[kind]})
+    check_values({"x": kind}, {"x": None})
+
+
+@pytest.mark.parametrize("number", [7, 7.0, "7", "7.0", np.int64(7), np.float64(7)])
+def test_a_whole_number_may_be_spelt_in_any_way(number: object) -> None:
+    check_values({"x": "BIGINT", "y": "DOUBLE"}, {"x": number, "y": number})
+    check_values({"x": "DOUBLE"}, {"x": float("nan")})
 
 
 def test_numbers_and_keys_are_looked_up_when_asked_for(world: World) -> None:

@@ -127,6 +127,19 @@ def test_a_key_that_is_null_or_holds_a_zero_is_refused(served: Served, key: str 
     assert served.logged == []
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("parcel", ["a"]), ("parcel", 1.5), ("weight", True), ("weight", "inf"), ("grade", {"a": 1})]
+)
+def test_a_value_of_the_wrong_type_is_refused_with_its_column(served: Served, column: str, value: object) -> None:
+    own = {"parcel": "new", "sent": "2024-04-20T01:00:00Z", "booked": "2024-04-19T00:00:00Z"}
+    own = own | {"weight": 2.5, "depot": "N", "courier": None, "grade": "x"}
+    assert served.ask(rows=[own], at="2024-04-20T00:00:00Z")[0] == 200
+    for row in (own | {column: value}, {column: value}) if column == "parcel" else (own | {column: value},):
+        status, answer = served.ask(rows=[row], at="2024-04-20T00:00:00Z")
+        assert (status, f"{column} = {value!r}" in answer["error"]) == (400, True), answer
+    assert len(served.logged) == 1
+
+
 def test_at_todays_clock_every_window_is_empty_and_the_answer_says_so(serve: Serve) -> None:
     store = MemoryOnline()
     served = serve(store)

@@ -20,6 +20,7 @@ from tidemill.features.declarations import (
 from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, materialise
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
+from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load
 from tidemill.features.windows import STATUS, Events
 
@@ -43,6 +44,7 @@ __all__ = [
     "build",
     "build_requests",
     "category",
+    "check_values",
     "count",
     "evaluate",
     "from_definition",

@@ -14,6 +14,7 @@ from tidemill.core import Array, Coded, DataError, DefinitionError, Floats, Inst
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Dataset, engine, explained, fetch, instant_of, literal, quote, scan
 from tidemill.features.declarations import RequestView
+from tidemill.features.values import check_values
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
             )
         if kind == "TIMESTAMP WITH TIME ZONE" and row[name] is not None and not _zoned(row[name]):
             raise DataError(f"the request's {name} = {row[name]} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+    check_values(types, row)
     return [row[name] for name in types]
 
 

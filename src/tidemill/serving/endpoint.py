@@ -22,6 +22,7 @@ from tidemill.features import (
     Reader,
     Requests,
     RequestView,
+    check_values,
     evaluate,
     from_definition,
     key_text,
@@ -148,6 +149,7 @@ class Endpoint:
             odd = [name for name in row if name not in self.types]
             if odd:
                 raise DataError(f"rows[{i}] has a field {odd[0]!r} that the request does not know", available=sorted(self.types))
+            check_values({part: self.types[part] for part in self.dataset.keys}, row)
             key = key_text([str(row[part]) for part in self.dataset.keys])
             alone = len(row) == len(self.dataset.keys)
             if "\0" in key and not alone:
