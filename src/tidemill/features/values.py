@@ -31,7 +31,7 @@ def _problem(kind: str, value: Any) -> str:
     if family in ("DOUBLE", "FLOAT", "DECIMAL"):
         return "" if _is_number(value, whole=False) else "a finite number, or null where there is none"
     if family == "VARCHAR":
-        return "" if isinstance(value, (str, Integral)) and not isinstance(value, bool) else "a text"
+        return "" if not isinstance(value, bool) and isinstance(value, (str, Integral)) else "a text"
     if family == "BOOLEAN":
         return "" if isinstance(value, bool) or str(value).lower() in ("true", "false") else "true or false"
     if family.startswith(("DATE", "TIME")):
