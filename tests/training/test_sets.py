@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightgbm import LGBMClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -129,8 +130,15 @@ def unfitted(train: TrainingSet, params: Params) -> Pipeline:
     return make_pipeline(SimpleImputer(), LogisticRegression(max_iter=200))
 
 
-@pytest.mark.parametrize(("function", "said"), [(leaves, "cannot be trained: SystemExit: 0"), (unfitted, "was not fitted")])
-def test_a_function_that_leaves_or_does_not_fit_is_named_with_its_place(toy: Toy, function: Callable[..., Pipeline], said: str) -> None:
+def unfitted_trees(train: TrainingSet, params: Params) -> LGBMClassifier:
+    return LGBMClassifier()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [(leaves, "cannot be trained: SystemExit: 0"), (unfitted, "was not fitted"), (unfitted_trees, "was not fitted")],
+)
+def test_a_function_that_leaves_or_does_not_fit_is_named_with_its_place(toy: Toy, function: Callable[..., object], said: str) -> None:
     with pytest.raises(DefinitionError, match=f"model '{function.__name__}' {said}") as error:
         training.train(toy.ledger, model(toy.built.task)(function), chosen(toy))
     assert "test_sets.py" in error.value.where

@@ -65,7 +65,8 @@ def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Float
     except TidemillError:
         raise
     except Exception as error:
-        unfitted = "NotFitted" in type(error).__name__  # of scikit-learn, and of LightGBM under a name of its own
+        lacks = isinstance(error, AttributeError) and str(error.name).endswith("_")  # scikit-learn's names of what fitting gives
+        unfitted = lacks or "NotFitted" in type(error).__name__
         said = f"{type(error).__name__}: {error}"
         what = f"model {model.name!r} was not fitted ({said})" if unfitted else f"model {model.name!r} cannot be compiled: {said}"
         hint = "call `fit` before the function returns the model" if unfitted else "return a fitted model of this library"
