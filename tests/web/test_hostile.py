@@ -3,12 +3,14 @@
 import asyncio
 import os
 import struct
+import threading
 from typing import Any
 
 import pytest
 
 from tidemill.ledger import Ledger
 from tidemill.tracking import SEGMENTS, SEGMENTS_KIND
+from tidemill.web.protocol import App
 from tidemill.web.tracking import tracking_app
 
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
@@ -23,6 +25,13 @@ def call(
     ledger: Ledger, method: str, path: str, *, query: bytes = b"", headers: Any = JSON, body: bytes = b""
 ) -> tuple[int, bytes, dict[bytes, bytes]]:
     """Status, body and headers of the one answer to a request."""
+    return asyncio.run(ask(tracking_app(ledger), method, path, query=query, headers=headers, body=body))
+
+
+async def ask(
+    app: App, method: str, path: str, *, query: bytes = b"", headers: Any = JSON, body: bytes = b""
+) -> tuple[int, bytes, dict[bytes, bytes]]:
+    """As `call`, beside others."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -32,7 +41,7 @@ def call(
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query, "headers": headers}
-    asyncio.run(tracking_app(ledger)(scope, receive, send))  # type: ignore[arg-type]
+    await app(scope, receive, send)
     assert [one["type"] for one in sent].count("http.response.start") == 1, "one answer"
     return sent[0]["status"], b"".join(one.get("body", b"") for one in sent[1:]), dict(sent[0]["headers"])
 
@@ -94,3 +103,26 @@ def test_a_file_whose_bytes_are_damaged_or_gone_is_one_error(folder_ledger: Ledg
 def test_nonsense_for_a_segment_is_a_bad_request(ledger: Ledger, body: bytes) -> None:
     status, answer, _ = call(ledger, "POST", SEGMENTS, headers=[(b"content-type", SEGMENTS_KIND.encode())], body=body)
     assert (status, b"no stretch of a segment" in answer) == (400, True)
+
+
+def test_a_write_that_waits_for_another_keeps_nobody_else_waiting(folder_ledger: Ledger) -> None:
+    app, held, release = tracking_app(folder_ledger), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with folder_ledger.records.transaction():
+            held.set()
+            release.wait(60)
+
+    async def both() -> None:
+        waiting = asyncio.create_task(ask(app, "POST", CREATE, body=b'{"experiment_id":"0"}'))
+        await asyncio.sleep(0)  # it begins
+        assert (await ask(app, "GET", "/health"))[:2] == (200, b"OK")
+        assert not waiting.done()
+        release.set()
+        assert (await waiting)[0] == 200
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    asyncio.run(both())
+    thread.join()

@@ -140,6 +140,13 @@ class Records:
         except self._errors as error:
             self._raise(error)
 
+    def busy(self) -> bool:
+        """Whether another thread of this process writes just now, so that a transaction would wait for it."""
+        free = self._lock.acquire(blocking=False)
+        if free:
+            self._lock.release()
+        return not free
+
     @contextmanager
     def snapshot(self) -> Iterator[Driver]:
         """As `read`, on the driver itself."""

@@ -53,8 +53,8 @@ class _Reader:
         """From a JSON body, and the parts of the path. Raises DataError with the field and the value."""
         try:
             ask = self._decode(data or b"{}")
-        except RecursionError:
-            raise DataError("Invalid request: it is nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            ask = self._convert({})  # as the protocol has it: what is no JSON has no fields
         for name, value in parts.items():
             setattr(ask, name, value)
         return self._checked(ask)
@@ -64,8 +64,6 @@ class _Reader:
             return self.decoder.decode(data)
         except msgspec.ValidationError:
             return self._convert(_loads(data))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._convert({})  # as the protocol has it: what is no JSON has no fields
 
     def query(self, text: str, parts: Mapping[str, str]) -> Any:
         """From the query of an address."""
@@ -178,8 +176,8 @@ class Protocol:
                 data = await read_body(receive, MAX_BODY)
                 ask = reader.body(data, parts)
             act = reader.call.act
-            slow = reader.call.slow
-            found = await asyncio.to_thread(act, self.ledger, ask) if slow else act(self.ledger, ask)
+            aside = reader.call.slow or (reader.call.method != "GET" and self.ledger.records.busy())  # others are not kept waiting
+            found = await asyncio.to_thread(act, self.ledger, ask) if aside else act(self.ledger, ask)
             return 200, _encode(found or {})
         except TidemillError as error:
             return error_of(error)
