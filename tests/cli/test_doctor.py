@@ -10,6 +10,7 @@ from cli.conftest import Command
 from disks import small_disk
 from tidemill import project
 from tidemill.data import logged
+from tidemill.features import LmdbOnline
 
 
 def test_doctor_tells_a_writer_of_now_from_one_that_was(tidemill: Command, copied: Path) -> None:
@@ -41,3 +42,18 @@ def test_doctor_finds_lost_answers_and_a_replay_gives_them_again(tidemill: Comma
     assert "`tidemill replay` gives those of a replay again" in found.stdout
     assert tidemill("replay", folder=copied).returncode == 0
     assert tidemill("doctor", folder=copied).returncode == 0
+
+
+def test_doctor_finds_a_damaged_online_store(tidemill: Command, copied: Path) -> None:
+    assert "none yet" in tidemill("doctor", folder=copied).stdout
+    store = project.find(copied).state / "online"
+    online = LmdbOnline(store)
+    online.write("a" * 40, [("x", bytes(10_000))], 10)
+    online.close()
+    assert tidemill("doctor", folder=copied).returncode == 0
+    data = bytearray((store / "data.mdb").read_bytes())
+    data[8392::997] = bytes(byte ^ 0xFF for byte in data[8392::997])
+    (store / "data.mdb").write_bytes(data)
+    found = tidemill("doctor", "--json", folder=copied)
+    assert [one["check"] for one in json.loads(found.stdout) if not one["ok"]] == ["online store"]
+    assert "makes it anew" in found.stdout

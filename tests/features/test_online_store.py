@@ -7,7 +7,7 @@ import pytest
 
 from processes import other, run_python
 from tidemill.core import Damaged
-from tidemill.features import LmdbOnline, OnlineStore
+from tidemill.features import LmdbOnline, OnlineStore, is_whole, open_online
 
 V1, V2 = "a" * 40, "b" * 40
 
@@ -133,4 +133,51 @@ def test_a_store_of_a_few_pages_takes_any_number_of_versions_one_after_another(t
         version = f"{number:040}"[::-1]
         store.write(version, [(f"e{i}", bytes(1000)) for i in range(100)], 1)
         store.keep([version])
+    store.close()
+
+
+def damage(file: Path, first: int, step: int = 997) -> None:
+    data = bytearray(file.read_bytes())
+    for place in range(first, len(data), step):
+        data[place] ^= 0xFF
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("first", [0, 8392])
+def test_a_damaged_store_is_begun_anew_and_a_sound_one_is_kept(tmp_path: Path, first: int, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_online(tmp_path)
+    store.write(V1, [(f"e{i}", bytes(1000)) for i in range(100)], 10)
+    store.close()
+    assert is_whole(tmp_path)
+    store = open_online(tmp_path)
+    assert (store.watermark(V1), store.get(V1, ["e7"]), caplog.text) == (10, [bytes(1000)], "")
+    store.close()
+    damage(tmp_path / "data.mdb", first)
+    with pytest.raises(Damaged, match="not what was written"):
+        is_whole(tmp_path)
+    store = open_online(tmp_path)
+    assert (store.watermark(V1), store.get(V1, ["e7"])) == (None, [None])
+    assert caplog.text.count("begun_anew=true") == 1
+    store.close()
+
+
+def test_a_value_that_is_not_what_was_written_is_not_given(tmp_path: Path) -> None:
+    store = LmdbOnline(tmp_path, gigabytes=0.1)
+    store.write(V1, [("x", b"written" * 100)], 10)
+    file = tmp_path / "data.mdb"
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"writtenwritten", b"writtenwrittem"))
+    with pytest.raises(Damaged, match="a value is not what was written"):
+        store.get(V1, ["x"])
+    assert store.watermark(V1) == 10
+    store.close()
+
+
+def test_a_store_whose_writer_was_killed_is_begun_anew(tmp_path: Path) -> None:
+    with other(WRITE, tmp_path) as process:
+        assert process.says() == "half"
+        process.kill()
+    assert not is_whole(tmp_path)
+    store = open_online(tmp_path)
+    assert store.watermark(V1) is None
     store.close()

@@ -1,6 +1,7 @@
 """Declared views and requests over real files: versions, errors with their places, and one answer by key and by own columns."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tidemill.core import DAY, HOUR, DataError, DefinitionError, Where, instant
 from tidemill.data import ingest
 from tidemill.features import (
     Matrix,
+    MemoryOnline,
     OnlineStore,
     Reader,
     Requests,
@@ -374,3 +376,22 @@ def test_a_reader_of_request_features_alone(world: World) -> None:
     assert matrix.names == ("calendar__carrier", "calendar__hour", "calendar__late")
     assert matrix.status.shape == (4, 0)
     assert matrix.problems(0) == {}
+
+
+@pytest.mark.parametrize("how", ["damaged", "lost"])
+def test_what_the_store_cannot_give_is_read_offline_with_one_line_in_the_log(
+    world: World, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    class Broken(MemoryOnline):
+        def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+            return [b"not what was written" if how == "damaged" else None for _ in entities]
+
+    requests, until = world.requests(), instant("2013-01-02T10:00:00Z")
+    reader = world.reader(world.view(), Broken())
+    reader.materialise(until)
+    at = np.full(len(requests), until)
+    for _ in range(2):
+        matrix = reader.read(requests, at)
+        assert (matrix.damaged, matrix.online.any()) == (True, False)
+        assert matrix.values.tobytes() == world.reader(world.view()).read(requests, at).values.tobytes()
+    assert caplog.text.count("online_store=damaged") == 1

@@ -1,5 +1,6 @@
 """The server over a project folder: it finds what was promoted, and goes on when the ledger does not."""
 
+import gc
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -185,3 +186,19 @@ def test_where_no_route_leads_the_error_has_the_form_of_all(copied: Path, method
     assert available in answer.json()["detail"]["available"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert ("allow" in answer.headers) == (code == 405)
+
+
+def test_a_damaged_online_store_is_made_anew_at_the_start_and_answers_go_on_before(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
+    newest = {"rows": ROW["rows"]}
+    first = client_of(copied).post("/predict/late", json=newest).json()["predictions"][0]
+    assert first["features_from"] == "online"
+    file = copied / ".tidemill" / "online" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    data[8392::997] = bytes(byte ^ 0xFF for byte in data[8392::997])
+    other = file.with_suffix(".new")  # the server of before has its own file mapped
+    other.write_bytes(data)
+    other.replace(file)
+    gc.collect()
+    again = client_of(copied).post("/predict/late", json=newest).json()["predictions"][0]
+    assert {**again, "at": ""} == {**first, "at": ""}
+    assert caplog.text.count("begun_anew=true") == 1

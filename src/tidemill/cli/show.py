@@ -10,6 +10,7 @@ from rich.table import Table
 from tidemill import __version__, loop
 from tidemill.cli.console import Terminal, out, print_json, tree_text
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
+from tidemill.features import is_whole
 from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
 from tidemill.store import held
@@ -160,6 +161,7 @@ def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
         ("decisions", _chain),
         ("blobs", _blobs),
         ("answers", _answers),
+        ("online store", _online),
         ("writer", _writer),
     ):
         try:
@@ -225,6 +227,14 @@ def _answers(session: Session) -> str:
         )
         raise Damaged(what, where=str(session.project.settings.path("store.blobs")), hint=hint)
     return f"the log of {len(newest)} histories can be read"
+
+
+def _online(session: Session) -> str:
+    """Whether the file of the store is what was written."""
+    folder = session.project.state / "online"
+    if not (folder / "data.mdb").exists():
+        return "none yet: `tidemill up` makes it"
+    return "read and compared" if is_whole(folder) else "its last write was cut short: `tidemill up` makes it anew"
 
 
 def _writer(session: Session) -> str:

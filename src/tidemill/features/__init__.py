@@ -17,7 +17,7 @@ from tidemill.features.declarations import (
     min,
     sum,
 )
-from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, materialise
+from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, is_whole, materialise, open_online
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
 from tidemill.features.values import check_values
@@ -48,6 +48,7 @@ __all__ = [
     "count",
     "evaluate",
     "from_definition",
+    "is_whole",
     "key_sql",
     "key_text",
     "last",
@@ -57,5 +58,6 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "open_online",
     "sum",
 ]

@@ -1,15 +1,19 @@
 """The online store: for each entity of a view version, the few events that a read at or after the watermark can need.
 
-It is a cache: `materialise` rebuilds it from the view log. Reading builds a small view log of the entities asked for and reads
-that, so both paths are one piece of code.
+It is a cache: `materialise` rebuilds it from the view log, and `open_online` begins a damaged one anew. Reading builds a small view
+log of the entities asked for and reads that, so both paths are one piece of code.
 """
 
+import logging
 import os
+import shutil
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EACCES, EROFS
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +22,11 @@ from tidemill.features.declarations import FeatureView, hop
 from tidemill.features.views import Block, ViewLog, of_arrays
 from tidemill.store import store_error
 
+log = logging.getLogger(__name__)
+DAMAGED = ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError", "VersionMismatchError", "BadTxnError", "BadValsizeError")
+DELETE = "start `tidemill up`, which makes it anew, or delete the folder: it is a cache"
+CHECKSUM = 4  # bytes
+SUM = "data.sum"  # the digest of LMDB's file
 LOCK_SIZE = 8192  # of LMDB's lock file, with its default of 126 readers
 
 
@@ -61,7 +70,7 @@ class MemoryOnline:
 
 
 class LmdbOnline:
-    """LMDB in a folder: one writer, any number of reading processes, no server."""
+    """LMDB in a folder: one writer, any number of reading processes, no server. Behind each value lies its checksum: LMDB has none."""
 
     def __init__(self, folder: Path, *, gigabytes: float = 16) -> None:
         import lmdb
@@ -77,14 +86,26 @@ class LmdbOnline:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except Damaged:
+            raise
         except OSError as error:
             raise store_error(error, str(self._folder), "the online store") from error
         except self._error as error:
             if getattr(error, "code", 0) in (EACCES, EROFS):
                 raise store_error(OSError(error.code, error.reason), str(self._folder), "the online store") from error
-            kind = Damaged if type(error).__name__ in ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError") else StoreError
+            kind = Damaged if type(error).__name__ in DAMAGED else StoreError
             hint = "free some space; if that is not it, delete the folder: it is a cache and is made anew"
             raise kind(f"the online store cannot be used: {error}", where=str(self._folder), hint=hint) from error
+
+    @contextmanager
+    def _summed(self) -> Iterator[None]:
+        """The sum of the file, gone while it is written. Without one the next start begins anew: that is all that a full disk does here."""
+        (self._folder / SUM).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (self._folder / SUM).write_text(_file_sum(self._folder / "data.mdb"))
 
     @staticmethod
     def _key(version: str, entity: str) -> bytes:
@@ -93,26 +114,30 @@ class LmdbOnline:
 
     def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
         with self._explained(), self._db.begin(buffers=False) as transaction:
-            return [transaction.get(self._key(version, entity)) for entity in entities]
+            keys = [self._key(version, entity) for entity in entities]
+            return [self._whole(key, transaction.get(key)) for key in keys]
 
     def watermark(self, version: str) -> int | None:
         with self._explained(), self._db.begin() as transaction:
-            found = transaction.get(b"watermark/" + version.encode())
+            mark = b"watermark/" + version.encode()
+            found = self._whole(mark, transaction.get(mark))
         return int.from_bytes(found, "little", signed=True) if found else None
 
     def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
         mark = b"watermark/" + version.encode()
-        with self._explained(), self._db.begin(write=True) as transaction:
-            found = transaction.get(mark)
+        with self._explained(), self._summed(), self._db.begin(write=True) as transaction:
+            found = self._whole(mark, transaction.get(mark))
             if found and int.from_bytes(found, "little", signed=True) > watermark:
                 return
             for entity, data in rows:
-                transaction.put(self._key(version, entity), data)
-            transaction.put(mark, watermark.to_bytes(8, "little", signed=True))
+                key = self._key(version, entity)
+                transaction.put(key, data + _checksum(key, data))
+            data = watermark.to_bytes(8, "little", signed=True)
+            transaction.put(mark, data + _checksum(mark, data))
 
     def keep(self, versions: Collection[str]) -> None:
         kept = {version[:16].encode() for version in versions}
-        with self._explained(), self._db.begin(write=True) as transaction:
+        with self._explained(), self._summed(), self._db.begin(write=True) as transaction:
             cursor = transaction.cursor()
             cursor.first()
             while key := cursor.key():  # empty behind the last
@@ -123,9 +148,55 @@ class LmdbOnline:
                 else:
                     cursor.set_range(key[:16] + b"0")  # behind all rows of a version that is kept: "0" follows "/"
 
+    def _whole(self, key: bytes, stored: bytes | None) -> bytes | None:
+        """A value as it was written; raises Damaged for another."""
+        if stored is None:
+            return None
+        if stored[-CHECKSUM:] != _checksum(key, stored[:-CHECKSUM]):
+            raise Damaged("the online store is damaged: a value is not what was written", where=str(self._folder), hint=DELETE)
+        return stored[:-CHECKSUM]
+
     def close(self) -> None:
         """Close the environment."""
         self._db.close()
+
+
+def _checksum(key: bytes, data: bytes) -> bytes:
+    return zlib.crc32(data, zlib.crc32(key)).to_bytes(CHECKSUM, "little")
+
+
+def open_online(folder: Path) -> LmdbOnline:
+    """The online store in a folder. One that is damaged, or whose last writer did not come to its end, is begun anew."""
+    try:
+        if not is_whole(folder):
+            log.warning("online_store=%s begun_anew=true error=its last write was cut short", folder)
+            shutil.rmtree(folder)
+        return LmdbOnline(folder)
+    except Damaged as error:
+        log.warning("online_store=%s begun_anew=true error=%s", folder, error.what)
+        shutil.rmtree(folder)
+        return LmdbOnline(folder)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the store was written to its end; without one, yes. Raises Damaged where its file is another than was written: LMDB is not
+    asked, for it reads beyond the end of a damaged page, which can kill the process."""
+    file, known = folder / "data.mdb", folder / SUM
+    if not file.exists():
+        return True
+    written = known.read_text() if known.exists() else ""
+    if len(written) == len(_sum(b"")) and written != _file_sum(file):
+        raise Damaged("the online store is damaged: its file is not what was written", where=str(folder), hint=DELETE)
+    return bool(written)
+
+
+def _file_sum(file: Path) -> str:
+    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as data:
+        return _sum(data)
+
+
+def _sum(data: Any) -> str:
+    return digest_bytes(memoryview(data))
 
 
 def _take_room(lock: Path) -> None:

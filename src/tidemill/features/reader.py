@@ -1,22 +1,25 @@
 """One reader for a set of views: requests in, a matrix of feature values out, offline or online, by the same code."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tidemill.core import Bools, Coded, DefinitionError, Floats, Instants
+from tidemill.core import Bools, Coded, Damaged, DefinitionError, Floats, Instants, StoreError
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.online import OnlineStore, materialise, read_online
 from tidemill.features.requests import Requests
 from tidemill.features.views import Block, ViewLog
-from tidemill.features.windows import PRESENT, STATUS, Status
+from tidemill.features.windows import PRESENT, STATUS, UNKNOWN, Status
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Matrix:
     """Values (n, features); categories as codes of `vocabularies`; `status` (n, views) for the looked-up `views`;
-    `online` (n,) tells which rows the online store answered."""
+    `online` (n,) tells which rows the online store answered; `damaged` that it could not, for it cannot be read."""
 
     names: tuple[str, ...]
     values: Floats
@@ -24,6 +27,7 @@ class Matrix:
     views: tuple[str, ...]
     status: Status
     online: Bools
+    damaged: bool = False
 
     def problems(self, row: int) -> dict[str, str]:
         """Views without a value for a row, and why: null, unknown or expired."""
@@ -38,10 +42,22 @@ class Reader:
     logs: dict[str, ViewLog]
     versions: dict[str, str]
     online: OnlineStore | None = None
+    _damage: list[str] = field(default_factory=list)
 
     def read(self, requests: Requests, at: Instants) -> Matrix:
         """Features of each request as known at `at` (n,). Rows at or after the watermark come from the online store, if there is one,
-        unless more is known by then than is stored: both paths give the same."""
+        unless more is known by then than is stored, or it cannot be read: both paths give the same."""
+        try:
+            return self._read_fresh(requests, at)
+        except StoreError as error:
+            if self.online is None:
+                raise
+            if not self._damage:  # said once, not with every request
+                log.warning("online_store=damaged answered_from=offline error=%s", error.what)
+                self._damage.append(error.what)
+            return replace(self._read(requests, at, online=False), damaged=True)
+
+    def _read_fresh(self, requests: Requests, at: Instants) -> Matrix:
         fresh = self._fresh(at)
         if fresh.all() or not fresh.any():
             return self._read(requests, at, online=bool(fresh.any()))
@@ -74,10 +90,14 @@ class Reader:
             words = {name: requests.vocabularies[name] for name in view.names if name in requests.vocabularies}
             return Block(view.names, requests.values[:, chosen], np.zeros(len(at), np.uint8), words)
         keys = self._keys(view, requests)
-        log = self.logs[view.name]
+        history = self.logs[view.name]
         if online and self.online is not None:
-            return read_online(self.online, self.versions[view.name], view, log.vocabularies, keys, at)
-        return log.read(keys, at)
+            block = read_online(self.online, self.versions[view.name], view, history.vocabularies, keys, at)
+            lost = np.flatnonzero((block.status == UNKNOWN) & (keys.codes >= 0))
+            if len(lost) and (history.read(keys.take(lost), at[lost]).status != UNKNOWN).any():
+                raise Damaged(f"the online store has lost an entity of {view.name}")
+            return block
+        return history.read(keys, at)
 
     def _keys(self, view: FeatureView, requests: Requests) -> Coded:
         if view.entity.key not in requests.texts:

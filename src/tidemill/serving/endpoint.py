@@ -62,6 +62,7 @@ class Answer:
     features: str
     problems: dict[str, str]
     inputs: dict[str, Any] | None = None
+    store_damaged: bool = False
 
     def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
         """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
@@ -69,7 +70,9 @@ class Answer:
         found |= {"features_from": self.features, "features_missing": self.problems}
         if views and len(self.problems) == views:
             found["note"] = "every looked-up feature is missing or expired at this time"
-        if self.features == "offline" and stored:
+        if self.store_damaged:
+            found["note_features"] = "the online store cannot be read: answered from the offline path"
+        elif self.features == "offline" and stored:
             found["note_features"] = "older than the newest stored value, or newer rows are known: answered from the offline path"
         return found if self.inputs is None else found | {"inputs": self.inputs}
 
@@ -118,7 +121,8 @@ class Endpoint:
             path = "none" if matrix is None else "online" if matrix.online[i] else "offline"
             problems = {} if matrix is None else matrix.problems(i)
             inputs = _inputs(matrix, i) if explain and matrix is not None else None
-            answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, inputs))
+            damaged = matrix is not None and matrix.damaged
+            answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, inputs, damaged))
             self._count(rung, 1)
         return answers
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tidemill import loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
-from tidemill.features import LmdbOnline, OnlineStore
+from tidemill.features import LmdbOnline, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
@@ -282,8 +282,8 @@ def log_of(declared: project.Project, deployment: str) -> Path:
 
 
 def online_store(declared: project.Project) -> LmdbOnline:
-    """The project's online store; it is a cache below `.tidemill`."""
-    return LmdbOnline(declared.state / "online")
+    """The project's online store; it is a cache below `.tidemill`, and one that is damaged is begun anew."""
+    return open_online(declared.state / "online")
 
 
 def policy_of(declared: project.Project, name: str = "") -> RetrainPolicy:
