@@ -13,8 +13,8 @@ import pytest
 
 from disks import small_disk
 from serving.conftest import Serve, Served
-from tidemill.core import Ref, Refused, StoreError, pack
-from tidemill.features import MemoryOnline
+from tidemill.core import Instants, Ref, Refused, StoreError, pack
+from tidemill.features import Matrix, MemoryOnline, Reader, Requests
 from tidemill.ledger import Branch
 from tidemill.loop import State
 from tidemill.models import Predictor
@@ -115,8 +115,24 @@ class DeadStore(MemoryOnline):
         raise StoreError("the disk is gone")
 
 
-def test_a_dead_store_leads_to_the_constant_and_says_that_there_were_no_features(serve: Serve) -> None:
-    served = serve(DeadStore())
+def test_a_dead_store_leads_to_the_offline_path_and_says_so(serve: Serve) -> None:
+    answer = serve(DeadStore()).one(**ROW)
+    assert (answer["rung"], answer["features_from"]) == ("champion", "offline")
+    assert "the online store cannot be read" in answer["note_features"]
+    assert {**serve().one(**ROW), "note_features": ""} == {**answer, "note_features": ""}
+
+
+class DeadReader(Reader):
+    """Views whose every path is gone."""
+
+    def read(self, requests: Requests, at: Instants) -> Matrix:
+        raise StoreError("the disk is gone")
+
+
+def test_where_no_features_can_be_read_the_constant_answers_and_says_so(serve: Serve) -> None:
+    served = serve()
+    reader = served.endpoint.reader
+    served.endpoint.reader = DeadReader(reader.views, reader.logs, reader.versions)
     answer = served.one(**ROW)
     assert (answer["rung"], answer["features_from"], answer["probability"]) == ("constant", "none", 0.3)
     served.endpoint.fallback = []
