@@ -574,6 +574,8 @@ def test_an_alias_goes_back_and_a_replay_does_not(copied: Path, tidemill: Comman
         ("1", "ben", "worse"),
     ]
     assert tidemill("rollback", "late", folder=copied).returncode == 2, "without a reason"
+    empty = tidemill("rollback", "models:/trees@liked", "--why", " ", folder=copied)
+    assert (empty.returncode, "--why is empty" in empty.stderr) == (2, True)
 
 
 def test_a_store_is_taken_over_and_a_version_written_out(tmp_path: Path, tidemill: Command) -> None:

@@ -260,7 +260,8 @@ def test_a_changed_definition_calls_for_a_candidate_and_says_what_changed(toy: T
     other = replace(declared, params={**declared.params, "num_leaves": 15})
     passed = live_pass(toy, with_deployment(toy.policy, model=other, gates=[AlwaysPass()]), "2024-03-29")
     assert "num_leaves: 7 → 15" in passed.changed
-    assert passed.state.champion.number == 2
+    assert passed.state.candidate is not None
+    assert (passed.state.candidate.version.number, passed.state.candidate.phase) == (2, "canary")
     assert any("num_leaves" in one.why for one in passed.decisions)
     again = live_pass(toy, with_deployment(toy.policy, model=other, gates=[AlwaysPass()]), "2024-03-30")
     assert again.changed == ""

@@ -156,6 +156,53 @@ def test_an_edit_that_is_taken_loses_no_request(toy: Toy, tmp_path: Path) -> Non
     assert logged == asked > 500
 
 
+SLOW = ('"learning_rate": 0.15', '"learning_rate": 0.005')
+ONE_GATE = (
+    ('holdout="8d"', 'holdout="8d", confidence=0.55'),
+    ('    tm.gates.no_worse_slice("log_loss", by=["depot"], margin=0.2, min_rows=100),\n', ""),
+    ("    tm.gates.calibration(max_ece=0.12, bins=10),\n", ""),
+)
+
+
+@pytest.fixture
+def one_gate(toy: Toy, tmp_path: Path) -> Toy:
+    """The project with one gate, over the branch of a champion that learnt slowly: the toy's own parameters are better."""
+    live_pass(edited(tmp_path, toy.ledger, SLOW, *ONE_GATE), "2024-03-01")
+    return edited(tmp_path, toy.ledger, *ONE_GATE)
+
+
+def test_an_edit_of_the_model_alone_climbs_the_canary_like_any_candidate(one_gate: Toy) -> None:
+    taken = live_pass(one_gate, "2024-03-10")
+    assert [one.kind for one in taken.decisions[-3:]] == ["retrained", "gates passed", "canary"]
+    assert taken.state.champion.label == "trees/1"
+    assert taken.state.candidate is not None
+    assert (taken.state.candidate.phase, taken.state.candidate.weight) == ("canary", 0.1)
+    decided = [one for day in range(12, 29, 2) for one in live_pass(one_gate, f"2024-03-{day}").decisions]
+    promoted = next(one for one in decided if one.kind == "promoted")
+    assert (promoted.subject, promoted.why[:13]) == ("trees/2", "canary passed")
+    state = live_pass(one_gate, "2024-03-29").state
+    assert state.previous is not None
+    asked, logged = asked_and_logged(one_gate, taken.branch, "2024-03-01", "2024-03-29")
+    assert logged == asked > 500
+
+
+def test_an_approved_edit_of_the_model_alone_climbs_the_canary_too(one_gate: Toy) -> None:
+    asked = live_pass(one_gate, "2024-03-10", approvals=1)
+    assert asked.state.waiting is not None
+    approve(one_gate, asked.branch)
+    state = live_pass(one_gate, "2024-03-11", approvals=1).state
+    assert state.candidate is not None
+    assert (state.champion.label, state.candidate.phase, state.waiting) == ("trees/1", "canary", None)
+
+
+def test_where_no_rollout_is_declared_an_edit_of_the_model_alone_keeps_the_version_before(one_gate: Toy, tmp_path: Path) -> None:
+    at_once = ("rollout=tm.Canary(steps=[0.1, 0.5, 1.0]", "rollout=tm.Canary(steps=[1.0]")
+    taken = live_pass(edited(tmp_path, one_gate.ledger, *ONE_GATE, at_once), "2024-03-10")
+    assert (taken.decisions[-1].kind, taken.decisions[-1].why) == ("promoted", "its gates passed; no rollout is declared")
+    assert taken.state.previous is not None
+    assert taken.state.previous.label == "trees/1"
+
+
 def test_a_source_that_the_definitions_of_before_need_may_be_gone(toy: Toy, tmp_path: Path) -> None:
     live_pass(toy, "2024-03-01")
     folder = write_project(tmp_path / "edited", declarations=DECLARATIONS.replace("parcels.csv", "packets.csv"))

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tidemill import loop, project, registry
 from tidemill.cli.console import out, print_json
-from tidemill.core import StoreError, show
+from tidemill.core import DefinitionError, StoreError, show
 from tidemill.ledger import user
 from tidemill.registry import ModelVersion, RegisteredModel
 from tidemill.session import Session, now
@@ -161,7 +161,10 @@ def _predictions(found: list[dict[str, Any]]) -> None:
 
 
 def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bool) -> None:
-    """Let an earlier version serve again, or point an alias of a client back. Raises Refused, UnknownName, and Busy with who writes."""
+    """Let an earlier version serve again, or point an alias of a client back. Raises DefinitionError without a reason, Refused,
+    UnknownName, and Busy with who writes."""
+    if not why.strip():
+        raise DefinitionError("--why is empty", hint="say for the record why an earlier version shall serve again")
     me = user()
     alias = what.startswith("models:/")
     with project.find(folder).writing("rollback", wait=60) as ledger:

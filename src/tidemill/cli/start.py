@@ -77,8 +77,8 @@ class Done:
             out.print(f"{decision.kind:<12} [bold]{escape(decision.subject)}[/]  {escape(decision.why)}")
         if not self.passed.decisions:
             out.print("no reason to train: the champion stays")
-        promoted = any(decision.kind == Event.PROMOTED for decision in self.passed.decisions)
-        if self.passed.changed and not promoted:
+        taken = any(decision.kind in (Event.PROMOTED, Event.CANARY) for decision in self.passed.decisions[-1:])
+        if self.passed.changed and not taken:
             out.print("[yellow]not taken[/]    requests are still answered by the definitions before the change")
         for alert in self.alerts:
             out.print(f"[yellow]stale[/]        {escape(alert)}")

@@ -32,7 +32,7 @@ def decide(policy: RetrainPolicy, state: State, seen: Observation) -> list[Actio
         case "judging" | "judged":
             return notes + _judged(policy, rollout, seen)
         case "approval":
-            return notes + ([*_live(rollout)] if seen.approvals >= policy.approvals else [])
+            return notes + (to_live(rollout) if seen.approvals >= policy.approvals else [])
         case "canary" if rollout is not None:
             return notes + _canary(rollout, state.candidate, seen)
         case "canary":
@@ -56,10 +56,11 @@ def _judged(policy: RetrainPolicy, rollout: Canary | None, seen: Observation) ->
         return [Refuse(seen.verdict) if seen.last_look else Look(seen.verdict)]
     if seen.approvals < policy.approvals:
         return [Admit(seen.verdict, seen.daily), Ask(policy.approvals - seen.approvals)]
-    return [Admit(seen.verdict, seen.daily), *_live(rollout)]
+    return [Admit(seen.verdict, seen.daily), *to_live(rollout)]
 
 
-def _live(rollout: Canary | None) -> list[Action]:
+def to_live(rollout: Canary | None) -> list[Action]:
+    """The first step of a version that may go live: onto the canary, or at once where none is declared."""
     if rollout is None or rollout.steps[0] >= 1.0:
         return [Promote("its gates passed; no rollout is declared")]
     return [Climb(rollout.steps[0], f"its gates passed: {rollout.steps[0]:.0%} of requests")]

@@ -11,6 +11,7 @@ from tidemill.core import HOUR, Event, TidemillError, differences, digest_value,
 from tidemill.data import Prediction, Segment, broken
 from tidemill.ledger import Branch, Decision, Ledger, told
 from tidemill.loop.build import Built, build
+from tidemill.loop.decide import to_live
 from tidemill.loop.declarations import RetrainPolicy
 from tidemill.loop.former import at_rest, former_policy, former_task
 from tidemill.loop.mend import mend
@@ -89,15 +90,16 @@ class _Pass:
         state, changed = read_state(self.ledger, self.branch), _changed(self.branch.parts, parts)
         if not changed:
             return self._tick(loop, state), ""
+        alike = not differences(_read(self.branch.parts), _read(parts))
         edit = digest_value([_definitions(parts), parts["deployment"]])
         due = self._due(loop, state, edit)
         standing, said = self._former(rest=due)
         state = self._tick(standing, state)  # first what was asked since the last pass, by what has served it
         loop.world.former = standing.world.examples
         if due:
-            return _judge(loop, state, changed, edit), changed + said
+            return _judge(loop, state, changed, edit, alike=alike), changed + said
         if state.waiting and len(loop.approvals(state.waiting.version)) >= self.policy.approvals:
-            return _promote(loop, state, state.waiting), changed + said
+            return _go_live(loop, state, state.waiting, alike=alike), changed + said
         why = f"{state.waiting.version.label} waits for people to approve it" if state.waiting else "refused before"
         return state, f"{changed} ({why}){said}"
 
@@ -156,9 +158,13 @@ def _definitions(parts: Parts) -> Parts:
     return {"views": views, "task": recipe["task"], "datasets": recipe["datasets"], "model": parts["model"]}
 
 
-def _judge(loop: Loop, state: State, why: str, edit: str) -> State:
-    """Train on the changed definitions. If the gates pass and nobody needs to agree, promote at once: a rollout would need both versions
-    to read the same features, and they no longer do."""
+def _read(parts: Parts) -> Parts:
+    """What a model reads and learns, as it is defined: all but the model itself."""
+    return {name: value for name, value in _definitions(parts).items() if name != "model"}
+
+
+def _judge(loop: Loop, state: State, why: str, edit: str, *, alike: bool) -> State:
+    """Train on the changed definitions. If the gates pass and nobody needs to agree, it goes live."""
     effects: list[Effect] = []
     judged = loop.candidate_on_holdout(replace(state, candidate=None), f"definitions changed: {why}", effects)
     assert judged.candidate is not None
@@ -178,16 +184,22 @@ def _judge(loop: Loop, state: State, why: str, edit: str) -> State:
         replace(loop, parts=None).commit(state, standing, effects)
         return standing
     assert admitted.candidate is not None
-    return _promote(loop, state, admitted.candidate, replace(standing, last_attempt=state.now, pending=()), effects)
+    return _go_live(loop, state, admitted.candidate, replace(standing, last_attempt=state.now, pending=()), effects, alike=alike)
 
 
-def _promote(loop: Loop, before: State, edit: Candidate, after: State | None = None, effects: list[Effect] | None = None) -> State:
-    """An edit's version becomes champion; a candidate of the definitions before leaves."""
+def _go_live(
+    loop: Loop, before: State, edit: Candidate, after: State | None = None, effects: list[Effect] | None = None, *, alike: bool
+) -> State:
+    """An edit's version climbs the rollout where what it reads is as before (`alike`), or else becomes champion at once: a rollout needs
+    both versions to read the same features. A candidate of the definitions before leaves."""
     effects, state = effects if effects is not None else [], after or before
     if state.candidate is not None:
         state = loop.act(state, RollBack("definitions changed while it was on its way", Compared(0, 0.0, None)), effects)
-    why = "its gates passed; it reads other features than the champion, so there is no rollout"
-    promoted = loop.act(replace(state, candidate=edit, waiting=None), Promote(why), effects)
-    alone = replace(promoted, previous=None)  # what came before reads features that this branch no longer serves
-    loop.commit(before, alone, effects)
-    return alone
+    why = "its gates passed; what it reads is defined otherwise than for the champion, so there is no rollout"
+    state = replace(state, candidate=edit, waiting=None)
+    for action in to_live(loop.policy.monitor.deployment.rollout) if alike else [Promote(why)]:
+        state = loop.act(state, action, effects)
+    if not alike:
+        state = replace(state, previous=None)  # what came before reads features that this branch no longer serves
+    loop.commit(before, state, effects)
+    return state
