@@ -188,12 +188,13 @@ def test_an_approval_names_a_person_and_the_user_of_the_machine(tidemill: Comman
         monkeypatch.setenv(name, "somebody else")
     for who in (["--who", "Ann"], []):
         assert tidemill("approve", "trees/1", *who, folder=folder).returncode == 0
+    assert "had approved trees/1 already: a name counts once" in tidemill("approve", "trees/1", "--who", "Ann", folder=folder).stdout
     assert of_json(tidemill("run", "--json", folder=folder))["deployments"][0]["champion"] == "trees/1"
     user = pwd.getpwuid(os.getuid()).pw_name
     session = Session(folder)
     found = [one for one in session.ledger.decisions(session.branch.id) if one.kind == "approved"]
     told = {"user": user, "model": State.of(session.branch.state).champion.digest}
-    assert [(one.who, one.evidence) for one in found] == [("Ann", told), (user, told)]
+    assert [(one.who, one.evidence) for one in found] == [("Ann", told), (user, told), ("Ann", told)]
 
 
 def test_status_for_people_and_programs(tidemill: Command, kept: Path) -> None:
