@@ -1,6 +1,7 @@
 """Which version answers a key: the same every time, and never back again while a rollout climbs."""
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.core import DefinitionError
-from tidemill.serving import Canary, Constant, Route, to_challenger
+from tidemill.serving import Canary, Constant, Deployment, Route, to_challenger
 from tidemill.serving.routing import share
+from tidemill.training import Model
 
 words = st.text(max_size=12)
 weights = st.floats(0, 1)
@@ -70,6 +72,7 @@ def test_a_share_is_a_share(key: str, salt: str) -> None:
         (lambda: Canary(steps=[]), "must rise to 1.0"),
         (lambda: Constant(1.5), "the constant 1.5 is no probability"),
         (lambda: Constant(float("nan")), "is no probability"),
+        (lambda: Deployment("late", cast("Model", None), timeout="0ms"), "leaves no time"),
     ],
 )
 def test_a_rollout_or_fallback_that_cannot_work_is_refused_where_it_is_declared(declare: Callable[[], object], what: str) -> None:

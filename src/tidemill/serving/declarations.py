@@ -82,7 +82,9 @@ class Deployment(Declaration):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        duration(self.timeout)
+        if duration(self.timeout) <= 0:
+            hint = 'give the champion time to answer, for example timeout="1s"'
+            raise DefinitionError(f"timeout={self.timeout!r} leaves no time", where=str(self.where), hint=hint)
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the model by name."""
