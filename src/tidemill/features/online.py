@@ -170,12 +170,19 @@ def open_online(folder: Path) -> LmdbOnline:
     try:
         if not is_whole(folder):
             log.warning("online_store=%s begun_anew=true error=its last write was cut short", folder)
-            shutil.rmtree(folder)
+            _drop(folder)
         return LmdbOnline(folder)
     except Damaged as error:
         log.warning("online_store=%s begun_anew=true error=%s", folder, error.what)
-        shutil.rmtree(folder)
+        _drop(folder)
         return LmdbOnline(folder)
+
+
+def _drop(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise store_error(error, str(folder), "the online store") from error
 
 
 def is_whole(folder: Path) -> bool:
