@@ -226,7 +226,7 @@ def _answers(session: Session) -> str:
             "without: `tidemill run` writes down which"
         )
         raise Damaged(what, where=str(session.project.settings.path("store.blobs")), hint=hint)
-    return f"the log of {len(newest)} histories can be read"
+    return f"{len(newest)} log{'' if len(newest) == 1 else 's'} of answers can be read"
 
 
 def _online(session: Session) -> str:

@@ -175,7 +175,9 @@ class ActiveRun:
         from rich.console import Console
         from rich.progress import track
 
-        yield from track(items, description=label or self.head.name or "run", total=total, console=Console(stderr=True), transient=True)
+        console, label = Console(stderr=True), label or self.head.name or "run"
+        quiet = not (console.is_terminal or console.is_jupyter)
+        yield from track(items, description=label, total=total, console=console, transient=True, disable=quiet)
 
     # ── everything else ─────────────────────────────────────────────────────────────────────────────────────────
 

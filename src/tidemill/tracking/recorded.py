@@ -76,7 +76,8 @@ class Recorded:
         code = {key.rpartition("git.")[2]: self.tags[key] for key in ("mlflow.source.git.commit", "tidemill.git.dirty") if key in self.tags}
         seeds = {key.removeprefix(_SEED): value for key, value in self.tags.items() if key.startswith(_SEED)}
         found: dict[str, dict[str, Any]] = {"run": {"experiment": self.experiment, "status": self.status}, "params": dict(self.params)}
-        found |= {"metrics": dict(self.metrics), "data": dict(self.data), "tags": own, "code": code, "seeds": seeds}
+        own_metrics = {key: value for key, value in self.metrics.items() if not key.startswith("system/")}  # the machine's are no result
+        found |= {"metrics": own_metrics, "data": dict(self.data), "tags": own, "code": code, "seeds": seeds}
         return found | {"environment": self.environment}
 
     def _repr_html_(self) -> str:
