@@ -72,7 +72,7 @@ def test_the_champion_before_serves_again(toy: Toy) -> None:
 
 def test_the_loop_goes_on_from_the_version_that_serves(toy: Toy) -> None:
     branch = after_days(toy, "2024-03-01", "2024-03-05")
-    back(toy, at="2024-03-06T12:00:00")
+    back(toy, at="2024-03-06T12:00:00-05:00")
     sooner = loop.run_once(toy.ledger, toy.built, easy(toy), toy.at("2024-03-07"), ZONE)
     assert {one.kind for one in sooner.decisions} <= {"watched"}, "the cooldown began again"
     later = loop.run_once(toy.ledger, toy.built, easy(toy), toy.at("2024-03-09"), ZONE)

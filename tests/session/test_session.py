@@ -109,14 +109,22 @@ def test_a_prediction_is_that_of_the_replay(session: Session) -> None:
     assert "booking__weight" in many[0]["inputs"]
 
 
-def test_times_may_be_dates_and_without_a_zone_they_are_the_projects(session: Session) -> None:
+def test_times_may_be_dates_and_without_a_zone_they_are_refused(session: Session) -> None:
     from datetime import UTC, date, datetime
 
     deployment = session.deployments["late"]
     row = {"parcel": "p100-003"}
     midnight = instant("2024-04-20", "America/New_York")
-    for at in ("2024-04-20", date(2024, 4, 20), datetime(2024, 4, 20, 4, tzinfo=UTC), "2024-04-20T00:00:00"):
+    for at in ("2024-04-20", date(2024, 4, 20), datetime(2024, 4, 20, 4, tzinfo=UTC), "2024-04-20T00:00:00-04:00"):
         assert deployment.predict(row, at=at)["at"] == show(midnight)
+    for naive in ("2024-04-20T00:00:00", datetime(2024, 4, 20)):  # noqa: DTZ001 – without a zone on purpose
+        for call in (
+            deployment.predict,
+            lambda _, at: session.training_set("late", until=at),
+            lambda _, at: session.train("trees", until=at),
+        ):
+            with pytest.raises(DefinitionError, match="has no time zone"):
+                call(row, at=naive)
     assert deployment.predict(row)["note"].startswith("every looked-up feature")
 
 

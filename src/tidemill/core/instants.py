@@ -4,6 +4,7 @@ Whole numbers because a window's edge must fall on the same side offline and onl
 """
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from functools import cache
@@ -44,24 +45,42 @@ def show_duration(us: int) -> str:
 
 
 def instant(moment: datetime | date | str, timezone: str = "UTC") -> int:
-    """Microseconds since 1970 UTC of a date (its midnight in `timezone`), an aware datetime or an ISO 8601 text.
+    """Microseconds since 1970 UTC of a date (its midnight in `timezone`), an aware datetime or an ISO 8601 text of either.
 
-    A time without an offset is read in `timezone`.
+    A time of day without an offset is refused: nothing says which moment it means. Raises DefinitionError.
 
     >>> instant("1970-01-01T01:00:00+01:00"), instant("1970-01-02") == DAY
     (0, True)
     """
+    given = moment
     if isinstance(moment, str):
-        try:
-            moment = datetime.fromisoformat(moment)
-        except ValueError:
-            raise DefinitionError(f"{moment!r} is not a time", hint="write ISO 8601, for example 2013-05-01T12:00:00Z") from None
+        moment = _of_text(moment)
+    if not isinstance(moment, date):
+        raise DefinitionError(
+            f"{_said(given)} is not a time", hint="give a date, a datetime with its zone, or a text of either in ISO 8601"
+        )
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=ZoneInfo(timezone))
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=ZoneInfo(timezone))
+    if moment.utcoffset() is None:
+        zone = f"ZoneInfo({timezone!r})" if timezone != "UTC" else "UTC"
+        hint = (
+            f'write its offset, for example "{moment.isoformat()}Z" for UTC; give a datetime its zone with .replace(tzinfo={zone}); '
+            f"a date alone means its midnight in {timezone}"
+        )
+        raise DefinitionError(f"{_said(given)} has no time zone", hint=hint)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def _of_text(text: str) -> datetime | date:
+    for read in (date.fromisoformat, datetime.fromisoformat):
+        with suppress(ValueError):
+            return read(text)
+    raise DefinitionError(f"{text!r} is not a time", hint="write ISO 8601, for example 2013-05-01T12:00:00Z, or a date")
+
+
+def _said(given: object) -> str:
+    return repr(given) if isinstance(given, str) else f"{type(given).__name__} {given}"
 
 
 def moment(us: int, timezone: str = "UTC") -> datetime:

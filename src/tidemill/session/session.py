@@ -4,7 +4,7 @@ Reading never waits, nor does what is cached; what has to be made holds the proj
 is read here, at the edge.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
@@ -45,10 +45,11 @@ class Handle:
     def predict(
         self, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Time | Sequence[Time] | None = None, explain: bool = False
     ) -> Any:
-        """Answer one request (a dict) or several, as known at `at`: one time for all, or one for each (default: now). Nothing is
-        logged. Raises DataError for a wrong request."""
+        """Answer one request (a dict) or several, as known at `at`: one time for all, or one for each (default: now); a time has its
+        zone, and a date is its midnight in the project's. Nothing is logged. Raises DataError for a wrong request, DefinitionError
+        for a time without a zone."""
         many = [rows] if isinstance(rows, Mapping) else list(rows)
-        each = [at] * len(many) if at is None or isinstance(at, Time) else list(at)
+        each = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at] * len(many)
         if len(each) != len(many):
             raise DataError(f"`at` has {len(each)} times for {len(many)} rows", hint="give one time for all rows, or one for each")
         when = [project.now() if one is None else instant(one, self.session.project.timezone) for one in each]
@@ -87,7 +88,8 @@ class Session:
     # ── by hand ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def training_set(self, task: str, *, until: Time) -> TrainingSet:
-        """The training set of a task as known at `until`; what is not cached is built first."""
+        """The training set of a task as known at `until`, a time with its zone or a date (its midnight in the project's); what is not
+        cached is built first. Raises DefinitionError for a time without a zone."""
         declared, known = self.project.get(Task, task), instant(until, self.project.timezone)
 
         def give(ledger: Ledger) -> TrainingSet:
@@ -98,7 +100,7 @@ class Session:
         return found
 
     def train(self, model: str, *, until: Time) -> "Result":
-        """Train a declared model on what was known at `until`: tracked, cached, compiled with parity."""
+        """Train a declared model on what was known at `until`, as for `training_set`: tracked, cached, compiled with parity."""
         declared, known = self.project.get(Model, model), instant(until, self.project.timezone)
 
         def give(ledger: Ledger) -> Result:
