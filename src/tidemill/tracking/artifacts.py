@@ -42,10 +42,11 @@ def list_files(ledger: Ledger, root: str, path: str = "") -> list[FileInfo]:
     with ledger.records.snapshot() as sql:
         rows = sql.all("SELECT path, size FROM artifact_file WHERE path >= ? AND path < ? ORDER BY path", (prefix, f"{prefix}\U0010ffff"))
     found: dict[str, FileInfo] = {}
+    shown = f"{path}/" if path else ""
     for name, size in rows:
         head, slash, _ = name[len(prefix) :].partition("/")
-        shown = posixpath.join(path, head)
-        found.setdefault(head, FileInfo(shown, bool(slash), None if slash else size))
+        if head not in found:
+            found[head] = FileInfo(f"{shown}{head}", bool(slash), None if slash else size)
     return [found[name] for name in sorted(found)]
 
 

@@ -202,7 +202,8 @@ class Files:
         digest, size = find_file(self.ledger, path)
         name = posixpath.basename(path)
         start, end, status = _range(scope, size)
-        file = await _aside(size, self.ledger.blobs.path, digest)  # what is missing or damaged is told before the answer has begun
+        blobs = self.ledger.blobs  # what is missing or damaged is told before the answer has begun
+        held = blobs.get(digest) if size <= CHUNK else await asyncio.to_thread(blobs.path, digest)
         quoted = re.sub(r"[^ -~]", "?", name).replace('"', "'")
         headers = [
             (b"content-type", (mimetypes.guess_type(name)[0] or "application/octet-stream").encode()),
@@ -212,24 +213,31 @@ class Files:
         ]
         if status == 206:
             headers.append((b"content-range", f"bytes {start}-{end - 1}/{size}".encode()))
-        handle = os.open(file, os.O_RDONLY)
+        end = start if scope["method"] == "HEAD" else end
+        head = {"type": "http.response.start", "status": status, "headers": headers}
+        if isinstance(held, memoryview):
+            await send(head)
+            await send({"type": "http.response.body", "body": bytes(held[start:end])})
+            return
+        handle = os.open(held, os.O_RDONLY)
         try:
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await _send_piece(handle, start, start if scope["method"] == "HEAD" else end, send)
+            await send(head)
+            await _send_pieces(handle, start, end, send)
         finally:
             os.close(handle)
 
 
-async def _send_piece(handle: int, start: int, end: int, send: Send) -> None:
-    if start == end:
-        await send({"type": "http.response.body", "body": b""})
-    while start < end:
+async def _send_pieces(handle: int, start: int, end: int, send: Send) -> None:
+    more = True
+    while more:
         piece = os.pread(handle, min(CHUNK, end - start), start)
-        if not piece:
+        if not piece and start < end:
             return  # the file was cut while it was read: the client misses bytes that the head of the answer promised
         start += len(piece)
-        await send({"type": "http.response.body", "body": piece, "more_body": start < end})
-        await asyncio.sleep(0)  # others are not kept waiting
+        more = start < end
+        await send({"type": "http.response.body", "body": piece, "more_body": more})
+        if more:
+            await asyncio.sleep(0)  # others are not kept waiting
 
 
 async def _aside(size: int, act: Callable[..., Any], *given: Any) -> Any:

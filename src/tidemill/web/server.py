@@ -1,5 +1,6 @@
 """A socket of this machine, and an application behind it."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,14 +30,48 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+class Gathered:
+    """A transport that sends what is written in one turn of the loop at once: an answer's head and body leave in one packet, and who
+    waits for them wakes up once."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._pieces = transport, loop, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        """Send, with what else this turn of the loop has to say."""
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+
+    def _flush(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            self._transport.writelines(pieces)
+
+    def close(self) -> None:
+        """Close, after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve an application, made for its address, until interrupted; `ready` is told the address."""
     import uvicorn
     import uvloop
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Gathering(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
 
     with bound(host, port) as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        config = uvicorn.Config(make(url), log_level="warning", access_log=False, lifespan="off", interface="asgi3")
+        config = uvicorn.Config(
+            make(url), http=Gathering, ws="none", log_level="warning", access_log=False, lifespan="off", interface="asgi3"
+        )
         server = uvicorn.Server(config)
         ready(url)
         uvloop.run(server.serve(sockets=[listener]))

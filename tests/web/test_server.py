@@ -1,0 +1,40 @@
+"""What lies between the application and its sockets."""
+
+import asyncio
+from typing import Any
+
+from tidemill.web.server import Gathered
+
+
+class Recorded:
+    """A transport that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.told.append(b"".join(pieces))
+
+    def close(self) -> None:
+        self.told.append("closed")
+
+    def is_closing(self) -> bool:
+        return "closed" in self.told
+
+
+def test_head_and_body_of_an_answer_leave_together_and_before_the_end() -> None:
+    async def answer() -> list[Any]:
+        transport = Recorded()
+        gathered = Gathered(transport, asyncio.get_running_loop())
+        for _ in range(2):
+            gathered.write(b"head ")
+            gathered.write(b"body")
+            await asyncio.sleep(0)
+        gathered.write(b"last words")
+        assert not gathered.is_closing()
+        gathered.close()
+        assert gathered.is_closing()
+        await asyncio.sleep(0)
+        return transport.told
+
+    assert asyncio.run(answer()) == [b"head body", b"head body", b"last words", "closed"]
