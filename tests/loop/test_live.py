@@ -144,6 +144,14 @@ def test_while_an_edit_stands_refused_the_loop_goes_on_and_tries_again_when_a_po
     assert logged == asked > 500
 
 
+def test_the_champion_is_judged_on_the_columns_that_it_learnt_from(toy: Toy, tmp_path: Path) -> None:
+    """The views read as before; what the query puts into a column is another thing."""
+    live_pass(toy, "2024-03-01")
+    other = edited(tmp_path, toy.ledger, ("grade, weight FROM parcels", "grade, -weight AS weight FROM parcels"))
+    (refused,) = [one for one in live_pass(other, "2024-03-10").decisions if one.kind == "gate refused"]
+    assert abs(refused.evidence["results"][0]["evidence"]["gain"]) < 0.02, "trees do not mind the sign: no model is better than the other"
+
+
 def test_an_edit_that_is_taken_loses_no_request(toy: Toy, tmp_path: Path) -> None:
     other = edited(tmp_path, toy.ledger, ('"weight": "weight", ', ""))
     live_pass(other, "2024-03-01")

@@ -9,13 +9,14 @@ from lightgbm import LGBMClassifier
 from tidemill import loop
 from tidemill.core import Damaged
 from tidemill.data import broken, logged
+from tidemill.evaluation import gates
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import Progress, State
 from tidemill.loop.replay import with_model
 from tidemill.models import load_model
 from tidemill.store import FolderBlobs
 from tidemill.training import Params, TrainingSet
-from toy import ZONE, Toy, open_toy, parcels_of
+from toy import ZONE, Toy, open_toy, parcels_of, with_deployment
 
 DAYS = ("2024-03-25", "2024-03-26")
 
@@ -60,6 +61,20 @@ def test_a_champion_that_cannot_be_made_again_is_said(toy: Toy) -> None:
         assert "restore its blobs from a backup" in error.value.hint
     second = loop.run_once(toy.ledger, toy.built, toy.policy, toy.at(DAYS[1]), ZONE).state
     assert second.champion == first.champion, "with what was then, it is made again"
+
+
+def test_each_version_is_trained_again_as_it_was_defined(toy: Toy) -> None:
+    """An edit of the parameters climbs the canary: the branch has its definition, the champion and the frozen model have theirs."""
+    model = toy.policy.monitor.deployment.model
+    easy = with_deployment(toy.policy, gates=[gates.calibration(max_ece=0.9)])
+    slower = with_model(easy, replace(model, params={**model.params, "learning_rate": 0.1}))
+    first = loop.run_once(toy.ledger, toy.built, slower, toy.at(DAYS[0]), ZONE).state.champion
+    assert loop.run_once(toy.ledger, toy.built, easy, toy.at(DAYS[1]), ZONE).state.candidate is not None
+    lost = blobs_of(toy.ledger, first.digest)
+    for blob in lost:
+        toy.ledger.blobs.delete(blob)
+    assert loop.run_once(toy.ledger, toy.built, easy, toy.at("2024-03-27"), ZONE).state.champion == first
+    assert all(toy.ledger.blobs.has(blob) for blob in lost)
 
 
 def test_a_replay_that_serves_has_its_champion_again(tmp_path: Path) -> None:

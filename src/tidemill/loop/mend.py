@@ -3,12 +3,15 @@ answered by the versions that answered it. The same work gives the same bytes.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from tidemill import registry, training
-from tidemill.core import Damaged, Event, MissingFile, Ref, StoreError
+from tidemill.core import Damaged, Event, MissingFile, StoreError
 from tidemill.data import broken
 from tidemill.ledger import Artifact, Ledger
+from tidemill.loop.origin import examples_of, own_definition, training_set_of
 from tidemill.loop.state import Candidate, Served, State
 from tidemill.loop.tick import Loop
 from tidemill.training import Examples, Model, load_examples
@@ -29,13 +32,18 @@ def mend(ledger: Ledger, branch: str, model: Model, examples: Examples, state: S
         chosen = training.training_set(ledger, *_made_from(ledger, artifact, examples), branch=branch)
         for blob in broken:
             ledger.blobs.delete(blob)  # a step whose bytes are there is not run again
-        training.train(ledger, model, chosen, branch=branch)
+        training.train(ledger, _as_then(model, own_definition(ledger, artifact)), chosen, branch=branch)
         if not all(ledger.blobs.has(blob) for blob in broken):
             hint = (
                 "its code, data or libraries are not those of then: restore its blobs from a backup (`tidemill doctor` names them), "
                 "or run once with what was then; without either, move the project's state away and begin anew"
             )
             raise Damaged(f"{label} is lost, and training it again gives another model", where=str(model.where), hint=hint)
+
+
+def _as_then(model: Model, plain: Mapping[str, Any]) -> Model:
+    """A model as it was defined when a version was trained: today's function with the parameters and the seed of then."""
+    return replace(model, name=plain["name"], seed=plain["seed"], params=plain["params"])
 
 
 def _broken(ledger: Ledger, artifact: Artifact) -> list[str]:
@@ -51,10 +59,8 @@ def _broken(ledger: Ledger, artifact: Artifact) -> list[str]:
 
 def _made_from(ledger: Ledger, model: Artifact, examples: Examples) -> tuple[Examples, int]:
     """The examples and the cut-off of a model's training set; of lost ones, those of today, which may hold the same rows."""
-    sets = [edge.parent for edge in ledger.parents(model.ref) if edge.parent.startswith("training set:")]
-    meta = ledger.artifact(Ref.parse(sets[-1])).meta
-    theirs = ledger.artifact(Ref.parse(meta["examples"]))
-    return examples if _broken(ledger, theirs) else load_examples(ledger, theirs), int(meta["until"])
+    theirs = examples_of(ledger, model)
+    return examples if _broken(ledger, theirs) else load_examples(ledger, theirs), int(training_set_of(ledger, model).meta["until"])
 
 
 # ── the log of a replay ─────────────────────────────────────────────────────────────────────────────────────────────

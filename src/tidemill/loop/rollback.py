@@ -8,11 +8,14 @@ import msgspec
 from sqlalchemy import Connection
 
 from tidemill import registry
-from tidemill.core import Approval, Event, Ref, Refused, UnknownName, show
+from tidemill.core import Approval, Event, Refused, UnknownName, show
 from tidemill.ledger import Branch, Decision, Ledger
+from tidemill.loop.origin import examples_of, otherwise, reads, training_set_of
 from tidemill.loop.state import Served, State
 from tidemill.models import golden_differences, golden_of, load_model
 from tidemill.registry import Version
+
+PUT_BACK = "put their definitions back and `tidemill run`: a version is trained on them and judged again"
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,14 @@ def _check(ledger: Ledger, branch: Branch, state: State, target: Version) -> Non
     other = sorted(name for name in own if own[name] != champion.get(name))
     if other:
         what = f"{target.label} reads features that {where} no longer serves as they were: {', '.join(other[:5])}"
-        raise Refused(
-            what, where=where, hint="put their definitions back and `tidemill run`: a version is trained on them and judged again"
-        )
+        raise Refused(what, where=where, hint=PUT_BACK)
+    theirs, served = (
+        reads(ledger, examples_of(ledger, ledger.artifact_of("model", one)).ref) for one in (target.digest, state.champion.digest)
+    )
+    other = [name for name in otherwise(theirs, served) if not name.startswith("view ")]  # of a view, what it does not read may differ
+    if other:
+        what = f"{target.label} learnt from what {where} defines otherwise by now: {', '.join(other)}"
+        raise Refused(what, where=where, hint=PUT_BACK)
     wrong = golden_differences(load_model(ledger, model), golden_of(ledger, model))
     if wrong:
         what = f"{target.label} answers {wrong} of its golden cases otherwise than when it was made"
@@ -106,8 +114,7 @@ def _as_before(ledger: Ledger, target: Version, decisions: list[Decision]) -> tu
     if told:
         return msgspec.convert(told["served"], Served), dict(told["reference"])
     watched: Mapping[str, float] = next((one.evidence.get("reference", {}) for one in reversed(own) if one.kind == Event.WATCHED), {})
-    sets = [edge.parent for edge in ledger.parents(ledger.artifact_of("model", target.digest).ref) if edge.role == "training set"]
-    until = int(ledger.artifact(Ref.parse(sets[-1])).meta["until"]) if sets else target.at
+    until = int(training_set_of(ledger, ledger.artifact_of("model", target.digest)).meta["until"])
     return Served(target.label, target.number, target.digest, until, target.at), dict(watched)
 
 

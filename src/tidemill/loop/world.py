@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, HOUR, METRICS, Array, Bools, Coded, Floats, Ints, Profile, Ref
+from tidemill.core import DAY, HOUR, METRICS, Array, Bools, Coded, Floats, Ints, Profile
 from tidemill.data import Prediction, Predictions, segments
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
+from tidemill.loop.origin import examples_of, otherwise, reads
 from tidemill.models import Predictor, load_model
 from tidemill.monitoring import local_days, mature_rows
 from tidemill.serving import Deployment, Route, to_challenger
@@ -88,20 +89,18 @@ class World:
         return self._score_elsewhere(predictor, theirs, rows)
 
     def _own_examples(self, digest: str) -> Examples | None:
-        """The examples with the features of a model, where those were defined otherwise than these: the former, if they are the same
-        features, or those that it was trained on. None where nothing differs."""
-        edges = self.ledger.parents(self.model(digest).ref)
-        sets = [self.ledger.artifact(Ref.parse(edge.parent)) for edge in edges if edge.parent.startswith("training set:")]
-        found = [self.ledger.artifact(Ref.parse(one.meta["examples"])) for one in sets]
-        recipes = {one.meta.get("recipe") for one in found}
-        if self._recipe(self.examples) in recipes:
+        """The examples with the features of a model, where those were defined otherwise than these, down to the queries of their
+        datasets: the former, if they are the same features, or those that it was trained on. None where nothing differs."""
+        own = examples_of(self.ledger, self.model(digest))
+        if self._as_in(own, self.examples):
             return None
-        if self.former is not None and self._recipe(self.former) in recipes:
+        if self.former is not None and self._as_in(own, self.former):
             return self.former
-        return load_examples(self.ledger, found[-1])
+        return load_examples(self.ledger, own)
 
-    def _recipe(self, examples: Examples) -> str:
-        return str(self.ledger.artifact(examples.ref).meta["recipe"])
+    def _as_in(self, own: Artifact, examples: Examples) -> bool:
+        """Whether all that a model reads is defined in some examples as in its own; the label is no feature."""
+        return own.ref == examples.ref or set(otherwise(reads(self.ledger, own.ref), reads(self.ledger, examples.ref))) <= {"label"}
 
     def _score_elsewhere(self, predictor: Predictor, theirs: Examples, rows: Ints) -> Floats:
         found = np.array([theirs.requests.find(key.decode()) for key in self.examples.requests.keys[rows].tolist()])
