@@ -203,6 +203,23 @@ def test_an_approved_edit_of_the_model_alone_climbs_the_canary_too(one_gate: Toy
     assert (state.champion.label, state.candidate.phase, state.waiting) == ("trees/1", "canary", None)
 
 
+@pytest.mark.parametrize("approvals", [0, 1])
+def test_an_edit_that_is_taken_back_leaves_at_once(one_gate: Toy, tmp_path: Path, approvals: int) -> None:
+    """Whether it climbs or waits for people: nothing is trained, and its version is on its way no more."""
+    took = live_pass(one_gate, "2024-03-10", approvals=approvals)
+    before = edited(tmp_path, one_gate.ledger, SLOW, *ONE_GATE)
+    back = live_pass(before, "2024-03-12", approvals=approvals)
+    assert [(one.kind, one.subject) for one in back.decisions if one.kind != "watched"] == [("rolled back", "trees/2")]
+    assert back.decisions[0].why.startswith("its edit was taken back")
+    assert (back.changed, back.state.candidate, back.state.waiting, back.state.champion) == ("", None, None, took.state.champion)
+    assert loop.waiting(before.ledger, before.ledger.branch(back.branch)) == {}  # type: ignore[arg-type]
+    assert [one.kind for one in live_pass(before, "2024-03-14", approvals=approvals).decisions] in ([], ["watched"])
+    again = live_pass(edited(tmp_path, one_gate.ledger, *ONE_GATE), "2024-03-15", approvals=approvals)
+    assert "retrained" in [one.kind for one in again.decisions], "put back, it is judged anew"
+    asked, logged = asked_and_logged(before, back.branch, "2024-03-01", "2024-03-15")
+    assert logged == asked > 500
+
+
 def test_where_no_rollout_is_declared_an_edit_of_the_model_alone_keeps_the_version_before(one_gate: Toy, tmp_path: Path) -> None:
     at_once = ("rollout=tm.Canary(steps=[0.1, 0.5, 1.0]", "rollout=tm.Canary(steps=[1.0]")
     taken = live_pass(edited(tmp_path, one_gate.ledger, *ONE_GATE, at_once), "2024-03-10")

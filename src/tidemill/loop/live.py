@@ -15,6 +15,7 @@ from tidemill.loop.decide import to_live
 from tidemill.loop.declarations import RetrainPolicy
 from tidemill.loop.former import at_rest, former_policy, former_task
 from tidemill.loop.mend import mend
+from tidemill.loop.origin import own_definition
 from tidemill.loop.replay import Replay, check, read_state
 from tidemill.loop.state import Admit, Ask, Candidate, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
@@ -88,9 +89,9 @@ class _Pass:
         if not self.branch.state:
             return loop.begin(self.now), "there was no champion"
         state, changed = read_state(self.ledger, self.branch), _changed(self.branch.parts, parts)
-        if not changed:
-            return self._tick(loop, state), ""
         alike = not differences(_read(self.branch.parts), _read(parts))
+        if not changed or (alike and self._of_champion(state, parts)):
+            return self._tick(loop, self._without_edit(loop, state, changed)), ""
         edit = digest_value([_definitions(parts), parts["deployment"]])
         due = self._due(loop, state, edit)
         standing, said = self._former(rest=due)
@@ -107,6 +108,24 @@ class _Pass:
         monitor, rung = policy.monitor, "nobody asked"
         world = World(self.ledger, self.branch.id, monitor.deployment, examples, self.timezone, monitor.maturity, self.told, rung)
         return Loop(policy, world, parts)
+
+    def _of_champion(self, state: State, parts: Parts) -> bool:
+        """Whether the model is defined as the champion was when it was trained: an edit of it was taken back."""
+        return not differences(own_definition(self.ledger, self.ledger.artifact_of("model", state.champion.digest)), parts["model"])
+
+    def _without_edit(self, loop: Loop, state: State, changed: str) -> State:
+        """The state without what came of an edit that was taken back: its version on the rollout, or the one that waits for people."""
+        why, effects, after = "its edit was taken back", list[Effect](), state
+        if changed and state.candidate is not None:
+            dropped = loop.act(replace(state, now=self.now), RollBack(f"{why}: {changed}", Compared(0, 0.0, None)), effects)
+            after = replace(dropped, now=state.now)
+        if state.waiting is not None:
+            decided: dict[str, Any] = {"kind": Event.ROLLED_BACK, "subject": state.waiting.version.label, "why": why, "evidence": {}}
+            effects.append(lambda c: self.ledger.decide(c, self.branch.id, at=self.now, who="loop", **decided))
+        if effects:
+            after = replace(after, waiting=None, tried="")
+            replace(loop, parts=None).commit(state, after, effects)
+        return after
 
     def _tick(self, loop: Loop, state: State) -> State:
         world = loop.world
