@@ -220,7 +220,7 @@ def test_quality_is_none_where_it_is_not_defined() -> None:
         (lambda: gates.better_than_champion("log_loss", confidence=0.5), "confidence=0.5"),
         (lambda: gates.better_than_champion("log_loss", holdout="a while"), "'a while' is not a duration"),
         (lambda: gates.no_worse_slice("log_loss", by="origin", margin=0.1), "by='origin' is no list"),
-        (lambda: gates.no_worse_slice("log_loss", by=[], margin=0.1), "is no list"),
+        (lambda: gates.no_worse_slice("log_loss", by=[], margin=0.1), "by is an empty list"),
         (lambda: gates.no_worse_slice("log_loss", by=["origin"], margin=-0.1), "margin=-0.1"),
         (lambda: gates.no_worse_slice("log_loss", by=["origin"], margin=0.1, min_rows=0), "min_rows=0"),
     ],

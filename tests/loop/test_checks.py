@@ -34,5 +34,5 @@ def test_a_gate_that_cuts_by_a_column_that_requests_lack_is_refused(toy: Toy) ->
 
 @pytest.mark.parametrize("wrong", [{"approvals": -1}, {"min_new_labels": -1}])
 def test_numbers_below_nothing_are_refused(toy: Toy, wrong: dict[str, int]) -> None:
-    with pytest.raises(DefinitionError, match="neither is below 0"):
-        check(replace(toy.policy, **wrong), toy.built)  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="=-1 is below 0"):
+        replace(toy.policy, **wrong)  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_a_share_is_a_share(key: str, salt: str) -> None:
         (lambda: Canary(steps=[]), "must rise to 1.0"),
         (lambda: Constant(1.5), "the constant 1.5 is no probability"),
         (lambda: Constant(float("nan")), "is no probability"),
-        (lambda: Deployment("late", cast("Model", None), timeout="0ms"), "leaves no time"),
+        (lambda: Deployment("late", cast("Model", None), timeout="0ms"), "'0ms' is no time at all"),
     ],
 )
 def test_a_rollout_or_fallback_that_cannot_work_is_refused_where_it_is_declared(declare: Callable[[], object], what: str) -> None:

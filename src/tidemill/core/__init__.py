@@ -26,6 +26,7 @@ from tidemill.core.errors import (
 )
 from tidemill.core.event import Event
 from tidemill.core.instants import DAY, HOUR, MINUTE, SECOND, duration, instant, midnights, moment, show, show_duration
+from tidemill.core.problems import Problems, odd_duration, odd_list, odd_name, odd_number, odd_text, odd_type
 from tidemill.core.ref import Ref
 from tidemill.core.verdict import Approval, GateResult, Verdict
 
@@ -113,6 +114,7 @@ __all__ = [
     "MissingExtra",
     "MissingFile",
     "NoExactForm",
+    "Problems",
     "Profile",
     "Ref",
     "Refused",
@@ -139,6 +141,12 @@ __all__ = [
     "mean_of_monthly_auc_bootstrap",
     "midnights",
     "moment",
+    "odd_duration",
+    "odd_list",
+    "odd_name",
+    "odd_number",
+    "odd_text",
+    "odd_type",
     "pack",
     "paired_bootstrap",
     "paired_cluster_test",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from tidemill.core.digests import digest_value
+from tidemill.core.problems import Problems
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Declaration:
     def __post_init__(self) -> None:
         if not self.where.file:
             object.__setattr__(self, "where", caller())
+        for problem in self.problems():
+            problem.where = problem.where or str(self.where)
+            raise problem
+
+    def problems(self) -> Problems:
+        """What cannot work about it; making the value raises the first. Later ones may rest on it."""
+        yield from ()
 
 
 def definition(value: Any) -> Any:

@@ -1,12 +1,26 @@
 """Sources, datasets and checks, as a project's files declare them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
-from tidemill.core import Declaration, DefinitionError, MissingFile, definition, duration
+from tidemill.core import (
+    Declaration,
+    DefinitionError,
+    MissingFile,
+    Problems,
+    definition,
+    odd_duration,
+    odd_list,
+    odd_name,
+    odd_number,
+    odd_text,
+)
 
 FORMATS = ("csv", "parquet", "json")
 
@@ -24,10 +38,11 @@ class Source(Declaration):
     format: str = "csv"
     null_values: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Problems:
+        yield from odd_text("the source's path", self.path, 'for example tm.Source("flights.csv")')
         if self.format not in FORMATS:
-            raise DefinitionError(f"source format {self.format!r} is not known", where=str(self.where), available=list(FORMATS))
+            yield DefinitionError(f"source format {self.format!r} is not known", available=list(FORMATS))
+        yield from odd_list("null_values", self.null_values, str, 'null_values=["NA"]; an empty field is null as it is')
 
     @property
     def name(self) -> str:
@@ -61,6 +76,21 @@ class Check(Declaration):
     high: float | None = None
     within: str = ""
 
+    def problems(self) -> Problems:
+        if self.kind_of == "fresh":
+            yield from odd_duration("fresh", self.within, 'tm.fresh("2d")')
+            return
+        yield from odd_text(f"the column of {self.kind_of}", self.column, f'for example tm.{self.kind_of}("dep_delay")')
+        if self.kind_of == "in_range":
+            example = f'tm.in_range("{self.column}", 0, 100)'
+            for side, limit in (("low", self.low), ("high", self.high)):
+                if limit not in (None, -inf, inf):
+                    yield from odd_number(side, limit, "(-inf, inf)", example)
+            low, high = -inf if self.low is None else self.low, inf if self.high is None else self.high
+            if low > high or (low, high) == (-inf, inf):
+                why = "holds no number" if low > high else "holds every number"
+                yield DefinitionError(f"the range of {self.column!r}, low={self.low} and high={self.high}, {why}", hint=f"write {example}")
+
     @property
     def name(self) -> str:
         limits = [f"{side}={limit}" for side, limit in (("low", self.low), ("high", self.high)) if limit is not None]
@@ -84,8 +114,13 @@ def unique(column: str) -> Check:
 
 def fresh(within: str) -> Check:
     """The newest row became known no longer ago than this. Stale data is an alert, not an error: nothing is wrong with the rows."""
-    duration(within)
     return Check("fresh", within=within)
+
+
+def _is_zone(text: object) -> bool:
+    with suppress(KeyError, ValueError, OSError, TypeError):
+        return bool(ZoneInfo(text))  # type: ignore[arg-type]
+    return False
 
 
 @dataclass(frozen=True)
@@ -106,6 +141,34 @@ class Dataset(Declaration):
     known_at: str = ""
     timezone: str = ""
     checks: Sequence[Check] = ()
+
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, self.name)
+        given: Any = self.sources
+        if not isinstance(given, Mapping) or not given:
+            hint = 'name each source as its query does: {"flights": tm.Source("flights.csv")}'
+            yield DefinitionError(f"the sources of dataset {self.name!r} are {self.sources!r}", hint=hint)
+        for name, source in given.items():
+            yield from odd_name("source", name)
+            if not isinstance(source, Source):
+                yield DefinitionError(f"the source {name!r} of dataset {self.name!r} is {source!r}", hint="give a tm.Source")
+        alike = [name for name in self.sources if [other.casefold() for other in self.sources].count(name.casefold()) > 1]
+        if alike:
+            yield DefinitionError(f"the sources {' and '.join(map(repr, alike))} are one name in SQL", hint="give them different names")
+        if len(self.sources) > 1 and not self.query:
+            hint = 'say how they come together: query="flights.sql", or the SQL itself'
+            yield DefinitionError(f"dataset {self.name!r} has {len(self.sources)} sources and no query", hint=hint)
+        yield from odd_text(f"the event_time of dataset {self.name!r}", self.event_time, "name the column with the time it happened")
+        yield from odd_list("key", [self.key] if isinstance(self.key, str) else self.key, str, 'key="id", or key=["id", "part"]')
+        if self.timezone and not _is_zone(self.timezone):
+            hint = "write a name of the IANA database, for example Europe/Berlin"
+            yield DefinitionError(f"timezone={self.timezone!r} is not a time zone", hint=hint)
+        yield from odd_list("checks", self.checks, Check, 'checks=[tm.not_null("dep_delay")]')
+
+    @classmethod
+    def recorded(cls, name: str, event_time: str, **more: Any) -> "Dataset":
+        """A dataset as its versions in the ledger know it: what they were made of is in their lineage."""
+        return cls(name, {"recorded": Source("recorded")}, event_time, **more)
 
     @property
     def keys(self) -> tuple[str, ...]:

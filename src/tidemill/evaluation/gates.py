@@ -18,11 +18,14 @@ from tidemill.core import (
     GateResult,
     Interval,
     Ints,
+    Problems,
     UnknownName,
     Verdict,
     bonferroni,
     calibration_error,
-    duration,
+    odd_duration,
+    odd_list,
+    odd_number,
     paired_bootstrap,
     roc_auc,
     spend,
@@ -46,9 +49,9 @@ class Gate(Declaration):
         raise DefinitionError(f"gate {self.name} has no judge method", where=str(self.where))
 
 
-def _check_metric(gate: Gate, metric: str) -> None:
+def _odd_metric(metric: str) -> Problems:
     if metric not in METRICS:
-        raise UnknownName(f"no metric is named {metric!r}", where=str(gate.where), available=sorted(METRICS))
+        yield UnknownName(f"no metric is named {metric!r}", available=sorted(METRICS))
 
 
 def _interval(metric: str, evidence: Evidence, rows: Any, doubt: float) -> Interval:
@@ -69,12 +72,10 @@ class BetterThanChampion(Gate):
     holdout: str = "28d"
     confidence: float = 0.95
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_metric(self, self.metric)
-        duration(self.holdout)
-        if not 0.5 < self.confidence <= 0.9999:
-            raise DefinitionError(f"confidence={self.confidence} is not in (0.5, 0.9999]", where=str(self.where), hint="for example 0.95")
+    def problems(self) -> Problems:
+        yield from _odd_metric(self.metric)
+        yield from odd_duration("holdout", self.holdout, 'holdout="28d"')
+        yield from odd_number("confidence", self.confidence, "(0.5, 0.9999]", "confidence=0.95")
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         doubt = spend(1 - self.confidence, looks)
@@ -103,17 +104,12 @@ class NoWorseSlice(Gate):
     min_rows: int = 500
     confidence: float = 0.95
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_metric(self, self.metric)
-        if isinstance(self.by, str) or not self.by:
-            raise DefinitionError(f"by={self.by!r} is no list of columns", where=str(self.where), hint='for example by=["origin"]')
-        if not self.margin >= 0:
-            raise DefinitionError(f"margin={self.margin} is below 0", where=str(self.where), hint="by how much a slice may be worse")
-        if self.min_rows < 1:
-            raise DefinitionError(f"min_rows={self.min_rows} is below 1", where=str(self.where), hint="for example 500")
-        if not 0.5 < self.confidence <= 0.9999:
-            raise DefinitionError(f"confidence={self.confidence} is not in (0.5, 0.9999]", where=str(self.where), hint="for example 0.95")
+    def problems(self) -> Problems:
+        yield from _odd_metric(self.metric)
+        yield from odd_list("by", self.by, str, 'by=["origin"]', some=True)
+        yield from odd_number("margin", self.margin, "[0, inf)", "margin=0.03")
+        yield from odd_number("min_rows", self.min_rows, "[1, inf)", "min_rows=500", whole=True)
+        yield from odd_number("confidence", self.confidence, "(0.5, 0.9999]", "confidence=0.95")
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         chosen = [(column, word, rows) for column in self.by for word, rows in self._slices(evidence, column)]
@@ -151,12 +147,9 @@ class Calibration(Gate):
     max_ece: float
     bins: int = 20
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.max_ece <= 1:
-            raise DefinitionError(f"max_ece={self.max_ece} is not in (0, 1]", where=str(self.where), hint="for example 0.05")
-        if self.bins < 1:
-            raise DefinitionError(f"bins={self.bins} is below 1", where=str(self.where), hint="for example 20")
+    def problems(self) -> Problems:
+        yield from odd_number("max_ece", self.max_ece, "(0, 1]", "max_ece=0.05")
+        yield from odd_number("bins", self.bins, "[1, 10000]", "bins=20", whole=True)
 
     def judge(self, evidence: Evidence, looks: int = 1) -> GateResult:
         mine = calibration_error(evidence.y, evidence.candidate, self.bins)
@@ -177,7 +170,7 @@ def better_than_champion(metric: str, *, holdout: str = "28d", confidence: float
 
 def no_worse_slice(metric: str, *, by: Sequence[str], margin: float, min_rows: int = 500) -> Gate:
     """See `NoWorseSlice`."""
-    return NoWorseSlice(metric, by if isinstance(by, str) else tuple(by), margin, min_rows)
+    return NoWorseSlice(metric, tuple(by) if isinstance(by, list) else by, margin, min_rows)
 
 
 def calibration(*, max_ece: float, bins: int = 20) -> Gate:

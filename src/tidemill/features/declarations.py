@@ -4,7 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidemill.core import DAY, HOUR, MINUTE, Declaration, DefinitionError, definition, duration
+from tidemill.core import (
+    DAY,
+    HOUR,
+    MINUTE,
+    Declaration,
+    DefinitionError,
+    Problems,
+    definition,
+    duration,
+    odd_duration,
+    odd_list,
+    odd_name,
+    odd_text,
+    odd_type,
+)
 from tidemill.data import Dataset
 
 
@@ -60,6 +74,11 @@ class Entity(Declaration):
     name: str
     key: str
 
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, str(self.name).removesuffix(f".{self.key}"))  # as `on` names it
+        hint = 'name one column, for example key="origin"; of several make one in the query'
+        yield from odd_text(f"the key of entity {self.name!r}", self.key, hint)
+
     def on(self, column: str) -> "Entity":
         """The same entity, found in the request under another column."""
         return Entity(f"{self.name}.{column}", column, where=self.where)
@@ -83,20 +102,27 @@ class FeatureView(Declaration):
     windows: Sequence[str] = ()
     ttl: str = ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, self.name)
+        yield from odd_type(f"the dataset of view {self.name!r}", self.dataset, Dataset, "give the tm.Dataset itself")
+        yield from odd_type(f"the entity of view {self.name!r}", self.entity, Entity, "give the tm.Entity itself")
+        yield from _odd_features(self.name, self.features)
+        yield from odd_list("windows", self.windows, str, 'windows=["1h", "24h"]')
         if self.windows and self.ttl:
-            raise DefinitionError(
-                f"view {self.name!r} has windows and a ttl", where=str(self.where), hint="a window is its own limit: drop the ttl"
-            )
-        for window in [*self.windows, *([self.ttl] if self.ttl else [])]:
-            duration(window)
+            yield DefinitionError(f"view {self.name!r} has windows and a ttl", hint="a window is its own limit: drop the ttl")
+        for window in self.windows:
+            yield from odd_duration(f"a window of view {self.name!r}", window, '"24h"')
+        lengths = {duration(window): window for window in reversed(self.windows)}
+        same = next((window for window in self.windows if lengths[duration(window)] != window), None)
+        if same:
+            what = f"the windows {lengths[duration(same)]!r} and {same!r} of view {self.name!r} are as long"
+            yield DefinitionError(what, hint="leave one out")
+        if self.ttl:
+            yield from odd_duration(f"the ttl of view {self.name!r}", self.ttl, 'ttl="2d"')
         for name, feature in self.columns.items():
             if not self.windows and feature.function != "last":
                 hint = 'give the view windows, for example windows=["24h"]'
-                raise DefinitionError(
-                    f"{feature.function} of {name!r} in view {self.name!r} needs windows", where=str(self.where), hint=hint
-                )
+                yield DefinitionError(f"{feature.function} of {name!r} in view {self.name!r} needs windows", hint=hint)
 
     @property
     def columns(self) -> dict[str, Feature]:
@@ -127,6 +153,16 @@ class RequestView(Declaration):
     dataset: Dataset
     features: Mapping[str, Feature | str]
 
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, self.name)
+        yield from odd_type(f"the dataset of view {self.name!r}", self.dataset, Dataset, "give the tm.Dataset of the request itself")
+        yield from odd_type(f"features of view {self.name!r}", self.features, Mapping, 'for example features={"hour": "hour(sched_dep)"}')
+        yield from _odd_features(self.name, self.columns)
+        for name, feature in self.columns.items():
+            if feature.function != "last":
+                hint = f"write the expression alone, or fold rows of a dataset in a tm.FeatureView: {name!r}: {feature.expression!r}"
+                yield DefinitionError(f"{feature.function} of {name!r} in view {self.name!r}: a request is one row", hint=hint)
+
     @property
     def columns(self) -> dict[str, Feature]:
         """Features by name; a bare text is an expression that gives a number."""
@@ -142,13 +178,33 @@ class RequestView(Declaration):
         return {"type": "RequestView", "name": self.name, "dataset": self.dataset.name, "features": features, "order": list(features)}
 
 
+def _odd_features(view: str, features: object) -> Problems:
+    """Features by name, or a list of columns that are features as they are."""
+    what = "features"
+    if not isinstance(features, Mapping):
+        yield from odd_list(what, features, str, 'features=["temp"], or features={"mean": tm.mean("temp")}', some=True)
+        assert isinstance(features, Sequence)
+        for name in features:
+            for error in odd_name("feature", name):
+                error.hint = f'give it a name: features={{"name": tm.last(\'"{name}"\')}}'
+                yield error
+        return
+    if not features:
+        yield DefinitionError(f"view {view!r} has no features", hint='for example features={"mean": tm.mean("temp")}')
+    for name, feature in features.items():
+        yield from odd_name("feature", name)
+        hint = f'say how it is made: "{name}": tm.last("{name}"), or tm.mean, sum, min, max, count, category'
+        yield from odd_type(f"the feature {name!r} of view {view!r}", feature, Feature, hint)
+        yield from odd_text(f"the expression of {name!r} in view {view!r}", feature.expression, "write SQL over the columns of the dataset")
+
+
 def from_definition(plain: Mapping[str, Any]) -> FeatureView | RequestView:
     """A view from its definition as plain data: what serves is read from the ledger, not from the user's files of today."""
-    dataset = Dataset(plain["dataset"], {}, "event")
+    dataset = Dataset.recorded(plain["dataset"], "event")
     features = {name: Feature(**{k: v for k, v in plain["features"][name].items() if k != "type"}) for name in plain["order"]}
     if plain["type"] == "RequestView":
         return RequestView(plain["name"], dataset, features)
-    entity = Entity(plain["entity"], plain["entity"])
+    entity = Entity("entity", plain["entity"])
     return FeatureView(plain["name"], dataset, entity, features, tuple(plain["windows"]), plain["ttl"])
 
 

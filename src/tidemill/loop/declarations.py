@@ -4,7 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tidemill.core import DAY, METRICS, Declaration, DefinitionError, Event, definition, duration, instant
+from tidemill.core import (
+    DAY,
+    METRICS,
+    Declaration,
+    DefinitionError,
+    Event,
+    Problems,
+    definition,
+    duration,
+    instant,
+    odd_duration,
+    odd_list,
+    odd_number,
+    odd_type,
+)
 from tidemill.monitoring import Alert, Monitor
 from tidemill.training import Model
 
@@ -55,6 +69,9 @@ class Every(Trigger):
 
     period: str
 
+    def problems(self) -> Problems:
+        yield from odd_duration("Every", self.period, 'tm.Every("30d")')
+
     @property
     def name(self) -> str:
         return f"every {self.period}"
@@ -69,6 +86,9 @@ class Age(Trigger):
     """When the champion's training data end longer ago than this."""
 
     limit: str
+
+    def problems(self) -> Problems:
+        yield from odd_duration("Age", self.limit, 'tm.Age("60d")')
 
     @property
     def name(self) -> str:
@@ -102,11 +122,11 @@ class QualityDrop(Trigger):
     def name(self) -> str:
         return f"on drop of {self.metric}"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Problems:
         fitting = [name for name, metric in METRICS.items() if metric.row_losses]
         if self.metric not in fitting:
-            raise DefinitionError(f"a drop of {self.metric!r} has no test", where=str(self.where), available=fitting)
+            yield DefinitionError(f"a drop of {self.metric!r} has no test", available=fitting)
+        yield from odd_number("by", self.by, "[0, inf)", 'tm.QualityDrop("log_loss", by=0.02)')
 
     def due(self, seen: Seen) -> str:
         return next((alert.why for alert in seen.alerts if alert.kind == Event.QUALITY_DROP and alert.metric == self.metric), "")
@@ -136,11 +156,14 @@ class RetrainPolicy(Declaration):
     def name(self) -> str:
         return " or ".join(trigger.name for trigger in self.on)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        duration(self.cooldown)
+    def problems(self) -> Problems:
+        yield from odd_type("what a policy keeps good", self.monitor, Monitor, "give the tm.Monitor itself")
+        yield from odd_list("on", self.on, Trigger, 'on=[tm.Age("60d")], or on=[tm.Never()]', some=True)
+        yield from odd_duration("cooldown", self.cooldown, 'cooldown="7d"', least=0)
+        yield from odd_number("min_new_labels", self.min_new_labels, "[0, inf)", "min_new_labels=500", whole=True)
+        yield from odd_number("approvals", self.approvals, "[0, inf)", "approvals=1", whole=True)
         if self.judge not in JUDGES:
-            raise DefinitionError(f"judge={self.judge!r} is not known", where=str(self.where), available=list(JUDGES))
+            yield DefinitionError(f"judge={self.judge!r} is not known", available=list(JUDGES))
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the monitor by its definition."""
@@ -162,21 +185,24 @@ class PolicyComparison(Declaration):
     choose_on: tuple[str, str] = field(kw_only=True)
     report_on: tuple[str, str] = field(kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Problems:
+        yield from odd_type("the policy of a comparison", self.policy, RetrainPolicy, "give the tm.RetrainPolicy itself")
+        yield from odd_list("against", self.against, Trigger, 'against=[tm.Never(), tm.Every("30d")]')
+        yield from odd_list("models", self.models, Model, "models=[boosted, linear]")
         for name, days in (("choose_on", self.choose_on), ("report_on", self.report_on)):
             try:
                 start, end = map(instant, days)
             except (AttributeError, TypeError, ValueError):
                 hint = f'write {name}=("2013-04-01", "2013-08-01")'
-                raise DefinitionError(f"{name}={days!r} is not a pair of dates", where=str(self.where), hint=hint) from None
+                yield DefinitionError(f"{name}={days!r} is not a pair of dates", hint=hint)
+                return
             if start >= end:
                 hint = "the first date is included, the second is not"
-                raise DefinitionError(f"{name}={days!r} holds no day", where=str(self.where), hint=hint)
+                yield DefinitionError(f"{name}={days!r} holds no day", hint=hint)
         if instant(self.choose_on[1]) > instant(self.report_on[0]):
             what = f"report_on={self.report_on!r} begins before choose_on={self.choose_on!r} has ended"
             hint = "a choice is reported on days that come after those it was made on"
-            raise DefinitionError(what, where=str(self.where), hint=hint)
+            yield DefinitionError(what, hint=hint)
 
     @property
     def name(self) -> str:

@@ -89,9 +89,6 @@ def check(policy: RetrainPolicy, built: Built) -> None:
     if not deployment.gates:
         hint = "declare gates=[…]: nothing is promoted without a verdict"
         raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)
-    if policy.approvals < 0 or policy.min_new_labels < 0:
-        what = f"approvals={policy.approvals} and min_new_labels={policy.min_new_labels}: neither is below 0"
-        raise DefinitionError(what, where=str(policy.where), hint="for example approvals=1")
     _check_slices(deployment, built)
     keys = built.task.request.keys
     columns = sorted({*built.examples.requests.texts, *(keys if len(keys) == 1 else ())})

@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidemill.core import DAY, METRICS, Declaration, DefinitionError, definition, duration
+from tidemill.core import (
+    DAY,
+    METRICS,
+    Declaration,
+    DefinitionError,
+    Problems,
+    definition,
+    duration,
+    odd_duration,
+    odd_list,
+    odd_number,
+    odd_type,
+)
 from tidemill.serving import Deployment
 
 
@@ -21,10 +33,8 @@ class Drift(Declaration):
     def name(self) -> str:
         return f"drift at {self.false_alarm_rate:g}"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.false_alarm_rate < 1:
-            raise DefinitionError(f"false_alarm_rate={self.false_alarm_rate} is not in (0, 1)", where=str(self.where))
+    def problems(self) -> Problems:
+        yield from odd_number("false_alarm_rate", self.false_alarm_rate, "(0, 1)", "false_alarm_rate=0.05")
 
 
 @dataclass(frozen=True)
@@ -44,15 +54,18 @@ class Monitor(Declaration):
     def name(self) -> str:
         return self.deployment.name
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Problems:
+        yield from odd_type("what is monitored", self.deployment, Deployment, "give the tm.Deployment itself")
+        yield from odd_list("quality", self.quality, str, 'quality=["log_loss"]')
         unknown = [name for name in self.quality if name not in METRICS]
         if unknown:
-            raise DefinitionError(f"no metric is named {unknown[0]!r}", where=str(self.where), available=sorted(METRICS))
-        if not 0 < self.maturity <= 1:
-            raise DefinitionError(f"maturity={self.maturity} is no share in (0, 1]", where=str(self.where), hint="for example 0.95")
+            yield DefinitionError(f"no metric is named {unknown[0]!r}", available=sorted(METRICS))
+        if self.drift is not None:
+            yield from odd_type("drift", self.drift, Drift, "for example drift=tm.Drift(false_alarm_rate=0.05)")
+        yield from odd_number("maturity", self.maturity, "(0, 1]", "maturity=0.95")
+        yield from odd_duration("every", self.every, 'every="7d"', least=0)
         if duration(self.every) < DAY or duration(self.every) % DAY:
-            raise DefinitionError(f"every={self.every!r}: windows are whole days", where=str(self.where), hint='for example every="7d"')
+            yield DefinitionError(f"every={self.every!r}: windows are whole days", hint='for example every="7d"')
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the deployment by name."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidemill.core import Declaration, DefinitionError, definition, duration
+from tidemill.core import Declaration, DefinitionError, Problems, definition, odd_duration, odd_list, odd_name, odd_number, odd_type
 from tidemill.evaluation import Gate
 from tidemill.training import Model
 
@@ -27,17 +27,18 @@ class Canary(Declaration):
     def name(self) -> str:
         return f"canary {'/'.join(f'{step:g}' for step in self.steps)}"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        rising = list(self.steps) == sorted(set(self.steps)) and all(0 < step <= 1 for step in self.steps)
-        if not self.steps or not rising or self.steps[-1] != 1.0:
-            raise DefinitionError(f"canary steps {list(self.steps)} must rise to 1.0", where=str(self.where))
-        if not 0 < self.alpha < 1:
-            raise DefinitionError(f"alpha={self.alpha} is not in (0, 1)", where=str(self.where), hint="for example 0.05")
-        if self.min_labels < 0:
-            raise DefinitionError(f"min_labels={self.min_labels} is below 0", where=str(self.where), hint="for example 500")
+    def problems(self) -> Problems:
+        example = "steps=[0.05, 0.25, 1.0]"
+        yield from odd_list("steps", self.steps, object, example)
+        for step in self.steps:
+            yield from odd_number("step", step, "(0, 1]", example)
+        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 1.0:
+            yield DefinitionError(f"canary steps {list(self.steps)} must rise to 1.0", hint=f"for example {example}")
+        yield from odd_number("min_labels", self.min_labels, "[0, inf)", "min_labels=500", whole=True)
+        yield from odd_number("alpha", self.alpha, "(0, 1)", "alpha=0.05")
+        yield from odd_type("sticky_by", self.sticky_by, str, 'name one column of the request, for example sticky_by="tailnum"')
         if self.compare != "paired":
-            raise DefinitionError(f"compare={self.compare!r} is not known", where=str(self.where), available=["paired"])
+            yield DefinitionError(f"compare={self.compare!r} is not known", available=["paired"])
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,9 @@ class Constant(Declaration):
     part: ClassVar[bool] = True
     value: float = 0.5
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.value <= 1:
-            raise DefinitionError(f"the constant {self.value} is no probability", where=str(self.where), hint="write one in [0, 1]")
+    def problems(self) -> Problems:
+        for error in odd_number("the constant", self.value, "[0, 1]", "tm.Constant(0.22)"):
+            yield DefinitionError(f"the constant {self.value!r} is no probability", hint=error.hint)
 
     @property
     def name(self) -> str:
@@ -80,11 +80,15 @@ class Deployment(Declaration):
     fallback: Sequence[PreviousVersion | Constant] = ()
     timeout: str = "1s"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if duration(self.timeout) <= 0:
-            hint = 'give the champion time to answer, for example timeout="1s"'
-            raise DefinitionError(f"timeout={self.timeout!r} leaves no time", where=str(self.where), hint=hint)
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, self.name)
+        yield from odd_duration("timeout", self.timeout, 'timeout="1s"', least=1)
+        hint = "decorate its function: @tm.model(task)"
+        yield from odd_type(f"the model of deployment {self.name!r}", self.model, Model, hint)
+        yield from odd_list("gates", self.gates, Gate, "gates=[tm.gates.calibration(max_ece=0.03)]")
+        if self.rollout is not None:
+            yield from odd_type(f"the rollout of deployment {self.name!r}", self.rollout, Canary, "for example rollout=tm.Canary()")
+        yield from odd_list("fallback", self.fallback, (PreviousVersion, Constant), "fallback=[tm.PreviousVersion(), tm.Constant(0.22)]")
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the model by name."""

@@ -260,9 +260,8 @@ def open_endpoint(
             logs[view.name] = load(ledger, view, ledger.artifact(Ref("feature view", view.name, "", plain["digest"])))
             versions[view.name] = plain["digest"]
     request = recipe["request"]
-    dataset = Dataset(
-        request["name"], {}, request["event_time"], key=tuple(request["key"]), known_at=request["known_at"], timezone=request["timezone"]
-    )
+    times = {"known_at": request["known_at"], "timezone": request["timezone"]}
+    dataset = Dataset.recorded(request["name"], request["event_time"], key=tuple(request["key"]), **times)
     types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
     requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
     found = [version for version in (standing.champion, standing.previous, standing.challenger) if version]

@@ -4,7 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tidemill.core import Declaration, DefinitionError, definition, duration
+from tidemill.core import (
+    Declaration,
+    DefinitionError,
+    Problems,
+    canonical,
+    definition,
+    odd_duration,
+    odd_list,
+    odd_name,
+    odd_number,
+    odd_text,
+    odd_type,
+)
 from tidemill.data import Dataset
 from tidemill.features import FeatureView, RequestView
 from tidemill.ledger import Code, code_of
@@ -24,6 +36,12 @@ class Label(Declaration):
     dataset: Dataset
     expression: str
     none_after: str = ""
+
+    def problems(self) -> Problems:
+        yield from odd_type("the label's dataset", self.dataset, Dataset, "give the tm.Dataset itself")
+        yield from odd_text("the label's expression", self.expression, 'write SQL that is true or false, for example "arr_delay > 15"')
+        if self.none_after:
+            yield from odd_duration("none_after", self.none_after, 'none_after="36h"')
 
     @property
     def name(self) -> str:
@@ -46,29 +64,34 @@ class Task(Declaration):
     label: Label
     type: str = "binary"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, self.name)
         if self.type != "binary":
-            raise DefinitionError(f"task type {self.type!r} is not supported", where=str(self.where), available=["binary"])
+            yield DefinitionError(f"task type {self.type!r} is not supported", available=["binary"])
+        yield from odd_type(f"the request of task {self.name!r}", self.request, Dataset, "give the tm.Dataset itself")
+        yield from odd_type(f"the label of task {self.name!r}", self.label, Label, 'for example label=tm.Label(arrivals, "late")')
+        yield from odd_text(f"predict_at of task {self.name!r}", self.predict_at, "write the time of the request as SQL over its columns")
+        yield from odd_list("features", self.features, object, "features=[calendar, airport_delays]")
         given: Sequence[object] = self.features
         odd = next((view for view in given if not isinstance(view, (FeatureView, RequestView))), None)
         if odd is not None:
             hint = "give the view itself, not its name: a task takes all features of a view"
-            raise DefinitionError(f"task {self.name!r} lists {odd!r}, which is no feature view", where=str(self.where), hint=hint)
+            yield DefinitionError(f"task {self.name!r} lists {odd!r}, which is no feature view", hint=hint)
         label, request = self.label.dataset, self.request
         if label.keys != request.keys:
             keys = f"{list(label.keys)}, the request {request.name!r} has {list(request.keys)}"
             what = f"the label's dataset {label.name!r} has the key {keys}"
             hint = "give both the same key: a label is found by the key of its request"
-            raise DefinitionError(what, where=str(self.label.where), hint=hint)
-        if self.label.none_after:
-            duration(self.label.none_after)
+            yield DefinitionError(what, where=str(self.label.where), hint=hint)
         names = [view.name for view in self.features]
         twice = {name for name in names if names.count(name) > 1}
         if twice or not names:
-            raise DefinitionError(
-                f"task {self.name!r} lists {'a view twice' if twice else 'no view'}", where=str(self.where), available=names
-            )
+            yield DefinitionError(f"task {self.name!r} lists {'a view twice' if twice else 'no view'}", available=names)
+        views: dict[str, str] = {}
+        for view, column in [(one.name, column) for one in self.features for column in one.names]:
+            if views.setdefault(column, view) != view:
+                what = f"the views {views[column]!r} and {view!r} of task {self.name!r} both give {column!r}"
+                yield DefinitionError(what, hint="name one of the features in another way")
 
     @property
     def feature_views(self) -> list[FeatureView]:
@@ -101,6 +124,21 @@ class Model(Declaration):
     seed: int = 0
     params: Params = field(default_factory=dict)
 
+    def problems(self) -> Problems:
+        yield from odd_name(self.kind, self.name)
+        yield from odd_type(f"the task of model {self.name!r}", self.task, Task, "give the tm.Task itself: @tm.model(task)")
+        yield from odd_number("seed", self.seed, "[0, 2147483647]", "seed=13", whole=True)  # what every library takes
+        example = 'for example params={"num_leaves": 31}'
+        yield from odd_type(f"params of model {self.name!r}", self.params, Mapping, example)
+        for name in self.params:
+            yield from odd_text(f"params of model {self.name!r}: a name", name, example)
+        for name, value in self.params.items():
+            try:
+                canonical(definition(value))
+            except TypeError:
+                what = f"params: {name!r} of model {self.name!r} is {value!r}, a {type(value).__name__}"
+                yield DefinitionError(what, hint="write numbers, texts, lists and dicts, and make the rest of them in the function")
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
@@ -119,6 +157,6 @@ def model(task: Task, *, seed: int = 0, params: Params | None = None) -> Callabl
     """Declare a function `(train: TrainingSet, params: Params) -> fitted model` as a model of a task."""
 
     def declare(function: Callable[..., Any]) -> Model:
-        return Model(function.__name__, task, function, seed, dict(params or {}))
+        return Model(function.__name__, task, function, seed, params if params is not None else {})
 
     return declare
