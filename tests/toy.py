@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -156,7 +157,8 @@ class Toy:
 
     def at(self, day: str) -> int:
         """Midnight of a day, or a time, in the project's zone."""
-        return instant(day, ZONE)
+        moment = datetime.fromisoformat(day)
+        return instant(moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(ZONE)))
 
     def job(self, policy: RetrainPolicy | None = None, *, start: str = TRAIN_UNTIL, end: str = END) -> Replay:
         return Replay(self.built, policy or self.policy, self.at(start), self.at(end), ZONE)

@@ -131,8 +131,12 @@ class _Pass:
         world = loop.world
         mend(self.ledger, self.branch.id, world.deployment.model, world.examples, state)
         self._say_lost()
-        lost = [one.number for one in broken(self.ledger, self.branch.id)]
-        world.recall(state.segments, state.candidate.version.label if state.candidate else "", lost)
+        label = state.candidate.version.label if state.candidate else ""
+        answered = world.recall(state.segments, label, broken(self.ledger, self.branch.id))
+        asked = world.rows(
+            state.champion.since, state.now
+        )  # while another served, nobody knows by what a late one would have been answered
+        world.late = asked[~answered[asked]]
         return loop.tick(state, self.now)
 
     def _say_lost(self) -> None:

@@ -150,12 +150,12 @@ class Loop:
         return after
 
     def answer(self, state: State, now: int) -> Effect:
-        """Answer the requests of the tick; the segment is stored here and named in the tick's transaction."""
+        """Answer the requests of the tick, and those that came late; the segment is stored here and named in the tick's transaction."""
         candidate = state.candidate
         weight = candidate.weight if candidate and candidate.phase == "canary" else 0.0
         label, digest = (candidate.version.label, candidate.version.digest) if candidate else ("", "")
         route = Route(state.champion.label, label, weight, f"{self.deployment}/{label}")
-        rows = self.world.rows(state.now, now)
+        rows = np.concatenate([self.world.late, self.world.rows(state.now, now)])
         if not len(rows):
             return lambda connection: None
         answers = self.world.answer(rows, route, state.champion.digest, digest, state.frozen.digest)
@@ -225,7 +225,7 @@ class Loop:
     def _watch(self, state: State, start: int, end: int, now: int) -> Watched:
         """Look at one window of the champion's answers, as far as it served it and did not learn from it."""
         rows = self.world.rows(max(start, state.champion.since, state.champion.until), end)
-        rows = rows[self.world.known(rows, now) & ~np.isnan(self.world.champion[rows])]  # one that came late was not answered
+        rows = rows[self.world.known(rows, now) & ~np.isnan(self.world.champion[rows])]  # one of before it served may have come too late
         label, served, days = self.world.examples.label[rows], self.world.champion[rows], self.world.days[rows]
         drift, alert = self._drift(state, start, end, now)
         alerts: list[Alert | None] = [alert]

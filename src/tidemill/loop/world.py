@@ -1,13 +1,13 @@
 """What the loop sees of the world: requests, labels and scores up to a time. Nothing here looks beyond `now`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tidemill.core import DAY, HOUR, METRICS, Array, Bools, Coded, Floats, Ints, Profile
-from tidemill.data import Prediction, Predictions, segments
+from tidemill.data import Prediction, Predictions, Segment, segments
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
 from tidemill.loop.origin import examples_of, otherwise, reads
@@ -41,7 +41,7 @@ class World:
     `champion`: what the champion of each request's time answered; where another version or a fallback answered, what it says of it.
     `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about before its outcome was known,
     it is that answer which counts. `rung` names what answers the rest. `former`: the same requests with the features as they were
-    defined before an edit, where there is one.
+    defined before an edit, where there is one. `late`: rows of a time that was answered already, which the files did not hold then.
     """
 
     ledger: Ledger
@@ -53,6 +53,7 @@ class World:
     told: Sequence[Prediction] = ()
     rung: str = "champion"
     former: Examples | None = None
+    late: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     champion: Floats = field(init=False)
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)
@@ -130,35 +131,42 @@ class World:
         versions = (route.champion, route.challenger) if route.challenger else (route.champion,)
         by = _By(list(versions), [self.rung], chosen.astype(np.int32), np.zeros(len(rows), np.int32))
         keys, at = self.examples.requests.keys[rows], self.examples.requests.at[rows]
-        for row, answer in self._told_of(rows):
-            given[row - rows[0]], at[row - rows[0]] = answer.probability, answer.at
-            by.set(row - int(rows[0]), answer)
+        for place, answer in self._told_of(rows):
+            given[place], at[place] = answer.probability, answer.at
+            by.set(place, answer)
         answers = Predictions(keys, at, given, by.version, tuple(by.versions), by.rung, tuple(by.rungs), shadows)
         self.champion[rows] = _of_champion(answers)
         return answers
 
     def _told_of(self, rows: Ints) -> list[tuple[int, Prediction]]:
-        """Those of these rows, which follow each other, that the gateway has answered before their outcome was known: an answer of
+        """Those of these rows (ascending), by their place, that the gateway has answered before their outcome was known: an answer of
         later, asked as of a time when features may tell the outcome, shows no quality."""
         found = self._rows_of(np.array([answer.key.encode() for answer in self.told] or [b""]))
-        inside = (found >= rows[0]) & (found <= rows[-1])
-        pairs = [(int(row), answer) for row, answer, there in zip(found, self.told, inside, strict=False) if there]
-        return [(row, answer) for row, answer in pairs if answer.at < self.examples.resolved[row]]
+        places = np.minimum(np.searchsorted(rows, found), len(rows) - 1)
+        pairs = zip(places.tolist(), rows[places] == found, self.told, strict=False)
+        return [(place, answer) for place, there, answer in pairs if there and answer.at < self.examples.resolved[rows[place]]]
 
-    def recall(self, count: int, candidate: str, lost: Collection[int] = ()) -> None:
-        """Take back what the first `count` segments of the log hold: the champion's, the frozen and a candidate's scores.
+    def recall(self, count: int, candidate: str, lost: Sequence[Segment] = ()) -> Bools:
+        """Take back what the first `count` segments of the log hold: the champion's, the frozen and a candidate's scores. Gives which of
+        all requests (n,) were answered there.
 
-        Requests are found by their keys: new data may have come between since they were answered. Those of `lost` segments stay unknown.
+        Requests are found by their keys: new data may have come between since they were answered. Those of `lost` segments stay unknown,
+        but they were answered.
         """
-        for number, segment in segments(self.ledger, self.branch, self.deployment.name, without=lost):
+        answered = np.zeros(len(self.examples.at), dtype=bool)
+        for number, segment in segments(self.ledger, self.branch, self.deployment.name, without=[one.number for one in lost]):
             if number >= count:
                 continue
             rows = self._rows_of(segment.keys)
             there = rows >= 0
+            answered[rows[there]] = True
             self.champion[rows[there]] = _of_champion(segment)[there]
             self.frozen[rows[there]] = segment.shadows["frozen"][1][there]
             if candidate and segment.shadows.get("candidate", ("",))[0] == candidate:
                 self.candidate[rows[there]] = segment.shadows["candidate"][1][there]
+        for one in lost:
+            answered[self.rows(one.first_at, one.last_at + 1)] = True
+        return answered
 
     def _rows_of(self, keys: Any) -> Ints:
         """The rows of keys, −1 where there is none."""
