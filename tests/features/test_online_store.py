@@ -1,12 +1,12 @@
 """Acceptance suite of `OnlineStore`: every implementation passes it (the fixture `online` makes them)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from processes import other, run_python
-from tidemill.core import Damaged
+from tidemill.core import Damaged, StoreError
 from tidemill.features import LmdbOnline, OnlineStore, is_whole, open_online
 
 V1, V2 = "a" * 40, "b" * 40
@@ -143,8 +143,20 @@ def damage(file: Path, first: int, step: int = 997) -> None:
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("first", [0, 8392])
-def test_a_damaged_store_is_begun_anew_and_a_sound_one_is_kept(tmp_path: Path, first: int, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("data.mdb", lambda file: damage(file, 0)),
+        ("data.mdb", lambda file: damage(file, 8392)),
+        ("data.mdb", lambda file: file.write_bytes(b"")),
+        ("data.sum", lambda file: file.write_bytes(file.read_bytes()[:7])),
+        ("data.sum", lambda file: file.write_bytes(b"\xff\xfe")),
+    ],
+    ids=["from its start", "in a value", "cut to nothing", "its sum cut", "its sum no text"],
+)
+def test_a_damaged_store_is_begun_anew_and_a_sound_one_is_kept(
+    tmp_path: Path, name: str, how: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     store = open_online(tmp_path)
     store.write(V1, [(f"e{i}", bytes(1000)) for i in range(100)], 10)
     store.close()
@@ -152,13 +164,20 @@ def test_a_damaged_store_is_begun_anew_and_a_sound_one_is_kept(tmp_path: Path, f
     store = open_online(tmp_path)
     assert (store.watermark(V1), store.get(V1, ["e7"]), caplog.text) == (10, [bytes(1000)], "")
     store.close()
-    damage(tmp_path / "data.mdb", first)
+    how(tmp_path / name)
     with pytest.raises(Damaged, match="not what was written"):
         is_whole(tmp_path)
     store = open_online(tmp_path)
     assert (store.watermark(V1), store.get(V1, ["e7"])) == (None, [None])
     assert caplog.text.count("begun_anew=true") == 1
     store.close()
+
+
+def test_a_store_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").mkdir()
+    (tmp_path / "data.sum").write_text("a digest")
+    with pytest.raises(StoreError, match="the online store cannot be read: Is a directory"):
+        is_whole(tmp_path)
 
 
 def test_a_value_that_is_not_what_was_written_is_not_given(tmp_path: Path) -> None:

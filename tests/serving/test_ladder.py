@@ -18,7 +18,7 @@ from tidemill.features import Matrix, MemoryOnline, Reader, Requests
 from tidemill.ledger import Branch
 from tidemill.loop import State
 from tidemill.models import Predictor
-from tidemill.serving import AnswerLog, read_log
+from tidemill.serving import AnswerLog, find_answers, read_log
 from tidemill.session.session import open_endpoint, standing_of
 from toy import open_toy
 
@@ -246,13 +246,16 @@ def test_a_read_only_disk_is_said_at_the_start(disk: Path) -> None:
     assert "read-only" in error.value.hint
 
 
-def test_a_line_that_was_cut_is_left_out_by_the_reader_and_spoils_no_other(serve: Serve, tmp_path: Path) -> None:
+def test_a_line_that_was_cut_or_damaged_is_left_out_by_the_reader_and_spoils_no_other(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "late.jsonl"
-    path.write_bytes(b'{"key":"a"}\n{"key":"b"}\n{"key":"c')
+    path.write_bytes(b'{"key":"a"}\n{"key":"\xff"}\n[1]\nnull\n\0\0\n{"key":"b"}\n{"key":"c')
     assert [one["key"] for one in read_log(path)] == ["a", "b"]
     assert list(read_log(tmp_path / "none.jsonl")) == []
     assert serve(log=path).ask(**ROW)[0] == 200
     assert [one["key"] for one in read_log(path)] == ["a", "b", "p118-003"]
+    branch = list(read_log(path))[-1]["branch"]
+    path.write_bytes(path.read_bytes() + b'{"branch":"%s"}\n' % branch.encode())
+    assert [one.key for one in find_answers(path, branch)] == ["p118-003"]
 
 
 @pytest.mark.parametrize("away", ["folder deleted", "file deleted", "file moved"])

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from errno import EACCES, EROFS
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class LmdbOnline:
             yield
         finally:
             with suppress(OSError):
-                (self._folder / SUM).write_text(_file_sum(self._folder / "data.mdb"))
+                (self._folder / SUM).write_bytes(_file_sum(self._folder / "data.mdb"))
 
     @staticmethod
     def _key(version: str, entity: str) -> bytes:
@@ -187,23 +187,27 @@ def _drop(folder: Path) -> None:
 
 def is_whole(folder: Path) -> bool:
     """Whether the store was written to its end; without one, yes. Raises Damaged where its file is another than was written: LMDB is not
-    asked, for it reads beyond the end of a damaged page, which can kill the process."""
+    asked, for it reads beyond the end of a damaged page, which can kill the process. Raises StoreError where it cannot be read."""
     file, known = folder / "data.mdb", folder / SUM
-    if not file.exists():
-        return True
-    written = known.read_text() if known.exists() else ""
-    if len(written) == len(_sum(b"")) and written != _file_sum(file):
+    try:
+        if not file.exists():
+            return True
+        written = known.read_bytes() if known.exists() else b""
+        same = not written or written == _file_sum(file)
+    except OSError as error:
+        hint = "give this user the right to read it, or delete the folder: it is a cache"
+        raise StoreError(f"the online store cannot be read: {error.strerror or error}", where=str(folder), hint=hint) from error
+    if not same:
         raise Damaged("the online store is damaged: its file is not what was written", where=str(folder), hint=DELETE)
     return bool(written)
 
 
-def _file_sum(file: Path) -> str:
-    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as data:
-        return _sum(data)
-
-
-def _sum(data: Any) -> str:
-    return digest_bytes(memoryview(data))
+def _file_sum(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        if not os.fstat(opened.fileno()).st_size:  # nothing cannot be mapped
+            return digest_bytes(b"").encode()
+        with mmap(opened.fileno(), 0, access=ACCESS_READ) as data:
+            return digest_bytes(memoryview(data)).encode()
 
 
 def _take_room(lock: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from tidemill.core import canonical
 from tidemill.data import Prediction
 from tidemill.serving.endpoint import Answer
 from tidemill.store import store_error
+
+T = TypeVar("T")
 
 
 class AnswerLog:
@@ -71,20 +73,37 @@ def _opened(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
 
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The answers of a log, oldest first; a last line that was cut is left out."""
+class _Line(msgspec.Struct):
+    """What the loop reads of a line."""
+
+    branch: str
+    key: str
+    at_us: int
+    probability: float
+    version: str
+    rung: str
+
+
+def _lines(path: Path, kind: type[T]) -> Iterator[T]:
+    """The lines that are such a value; one that was cut or damaged is none."""
     if not path.exists():
         return
+    decoder = msgspec.json.Decoder(kind)
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 try:
-                    yield msgspec.json.decode(line)
-                except msgspec.DecodeError:  # one that was cut
+                    yield decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     continue
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The answers of a log, oldest first; a line that was cut or damaged is left out."""
+    return _lines(path, dict[str, Any])
 
 
 def find_answers(path: Path, branch: str, key: str = "") -> list[Prediction]:
     """What the versions of a branch answered, to one key or to all, oldest first."""
-    found = (one for one in read_log(path) if one.get("branch") == branch and (not key or one["key"] == key))
-    return [Prediction(branch, path.stem, a["key"], a["at_us"], a["probability"], a["version"], a["rung"]) for a in found]
+    found = (one for one in _lines(path, _Line) if one.branch == branch and (not key or one.key == key))
+    return [Prediction(branch, path.stem, one.key, one.at_us, one.probability, one.version, one.rung) for one in found]
