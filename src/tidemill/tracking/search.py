@@ -17,7 +17,7 @@ from tidemill.tracking.experiments import experiments_of, number_of
 from tidemill.tracking.filters import EXPERIMENTS, LIST_OPS, RUNS, Comparison, Order, parse, parse_order
 from tidemill.tracking.limits import page_size
 from tidemill.tracking.metrics import read_token, write_token
-from tidemill.tracking.runs import COLUMNS, STATUS, runs_of
+from tidemill.tracking.runs import COLUMNS, STATUS, rows_of, runs_of
 from tidemill.tracking.values import Experiment, Run
 
 STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
@@ -115,10 +115,10 @@ class _Walk:
         one = self.orders[0] if len(self.orders) == 1 else None
         by_start = not self.orders or (one is not None and (one.kind, one.key) == ("attribute", "start_time"))
         by_metric = one is not None and one.kind == "metric"
-        few = self._few(size) if self.after is None else None
+        few = self._few(size, walks=by_start or by_metric) if self.after is None else None
         self.skips = self.skips or few is not None or not (by_start or by_metric)
         if self.skips:
-            return self._sorted(size, few)
+            return self._sorted(size, few or self._foremost(size))
         if by_start:
             return self._by_start(size, descending=one is None or one.descending)
         assert one is not None
@@ -160,8 +160,21 @@ class _Walk:
         row = self.sql.one("SELECT id FROM metric_name WHERE name = ?", (name,))
         return int(row[0]) if row else -1
 
-    def _few(self, size: int) -> Sql | None:
-        """The runs that the narrowest filter leaves, where to look them up and sort them is less than to walk on until a page is full."""
+    def _foremost(self, size: int) -> Sql | None:
+        """The runs that may stand on this page, where runs are ordered by a metric first: those up to the value with which it is full,
+        all that share it among them. None where that is many."""
+        one = self.orders[0] if self.orders else None
+        if one is None or one.kind != "metric" or self.skipped + size > FEW:
+            return None
+        rows = self._values(self._metric(one.key), 0, None, self.skipped + size, one.descending)
+        if len(rows) < self.skipped + size:
+            return None
+        found = self._indexed(Comparison("metric", one.key, ">=" if one.descending else "<=", rows[-1][11]))
+        return found if found is not None and self._count(found) <= FEW else None
+
+    def _few(self, size: int, *, walks: bool) -> Sql | None:
+        """The runs that the narrowest filter leaves, where to look them up and sort them is less than to walk on until a page is full,
+        or where there is no way to walk."""
         counts = [(self._count(found), found) for one in self.wanted if (found := self._indexed(one)) is not None]
         narrow = [(count, found) for count, found in counts if count <= FEW]
         if not narrow:
@@ -171,7 +184,7 @@ class _Walk:
         for count, _ in narrow:
             share *= count / total
         count, found = min(narrow, key=lambda pair: pair[0])
-        return found if not share or count <= size / share else None
+        return found if not walks or not share or count <= size / share else None
 
     def _count(self, found: Sql) -> int:
         row = self.sql.one(f"SELECT count(*) FROM (SELECT 1 FROM ({found.text}) AS a LIMIT {FEW + 1}) AS b", found.values)
@@ -255,11 +268,13 @@ class _Walk:
         if few is not None:
             where = [Sql("r.execution IN (") + few + Sql(")"), *where]
         chosen = all_of(where)
-        columns = COLUMNS.replace(" FROM", ", 0, 0 FROM", 1)
         sort = ", ".join([*keys, "r.started_at DESC", "r.uid"])
-        query = f"SELECT {columns}{joins.text} WHERE {chosen.text} ORDER BY {sort} LIMIT ? OFFSET ?"
-        rows = self.sql.all(query, (*joins.values, *chosen.values, size, self.skipped))
-        return [(*row[:11], self.skipped + i + 1) for i, row in enumerate(rows)]
+        used = any(column in f"{sort} {chosen.text}" for column in ("e.status", "e.ended_at"))
+        ended = "JOIN execution AS e ON e.id = r.execution" if used else ""
+        query = f"SELECT r.execution FROM run AS r {ended}{joins.text} WHERE {chosen.text} ORDER BY {sort} LIMIT ? OFFSET ?"
+        found = [row[0] for row in self.sql.all(query, (*joins.values, *chosen.values, size, self.skipped))]
+        rows = {row[0]: row for row in rows_of(self.sql, found)}  # only now: what is sorted is as narrow as can be
+        return [(*rows[one], 0, self.skipped + i + 1) for i, one in enumerate(found)]
 
     def _key(self, order: Order, name: str) -> tuple[Sql, str, str]:
         """(join, rank, value) of one key of a sort."""
