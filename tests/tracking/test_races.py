@@ -1,8 +1,11 @@
 """Several processes at the same things at once: names and numbers are given once, and nothing is lost. In a file and in a database."""
 
+import asyncio
 import json
+from collections.abc import MutableMapping
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,9 @@ from tidemill.tracking import prepare
 from tidemill.tracking.experiments import get_experiment_by_name
 from tidemill.tracking.metrics import history
 from tidemill.tracking.runs import create_run, get_run
+from tidemill.web.tracking import tracking_app
+
+API = "/api/2.0/mlflow"
 
 TIMES, ROUNDS = 4, 12
 RACE = """
@@ -78,6 +84,43 @@ def ledger(place: Path | str) -> Ledger:
     prepare(ledger)
     records.ensure(registry.tables)
     return ledger
+
+
+def test_a_request_that_waits_for_another_writer_keeps_nobody_waiting(ledger: Ledger, place: Path | str) -> None:
+    run = create_run(ledger, "0").info.run_id
+    app = tracking_app(ledger)
+    tag = f'{{"run_id": "{run}", "key": "k", "value": "v"}}'.encode()
+    other = Records(place)
+
+    async def ask(method: str, path: str, query: str = "", body: bytes = b"") -> dict[str, Any]:
+        told: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            told.append(dict(message))
+
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(), "headers": []}
+        await app(scope, receive, send)
+        assert told[0]["status"] == 200, told
+        return dict(json.loads(told[1]["body"] or b"{}"))
+
+    async def talk() -> None:
+        file = f"/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/f"
+        with other.transaction():
+            waiting = [asyncio.create_task(ask("POST", f"{API}/runs/set-tag", body=tag)), asyncio.create_task(ask("PUT", file, body=b"x"))]
+            await asyncio.sleep(0)  # they have begun
+            found = await ask("GET", f"{API}/runs/get", f"run_id={run}")  # this would never come: the transaction ends after it
+            assert "k" not in {one["key"] for one in found["run"]["data"].get("tags", [])}
+            assert not any(one.done() for one in waiting)
+        await asyncio.gather(*waiting)
+        found = await ask("GET", f"{API}/runs/get", f"run_id={run}")
+        assert {"key": "k", "value": "v"} in found["run"]["data"]["tags"]
+
+    asyncio.run(talk())
+    other.close()
+    ledger.records.close()
 
 
 def test_several_processes_at_the_same_things(ledger: Ledger, place: Path | str) -> None:

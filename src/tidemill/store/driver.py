@@ -8,8 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from tidemill.core import Busy
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
+
+
+class Occupied(Busy):
+    """Another writer is at the records just now, and the caller was not to wait."""
 
 
 class Driver:

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.pool import QueuePool
 
 from tidemill.core import Busy, Damaged, DataError, DefinitionError, MissingExtra, MissingFile, StoreError, TidemillError
-from tidemill.store.driver import Driver, Row
+from tidemill.store.driver import Driver, Occupied, Row
 
 try:
     import psycopg
@@ -199,7 +199,8 @@ class Postgres:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            self._begin(_raw(connection), reading=bool(connection.get_execution_options().get("reading")))
+            options = connection.get_execution_options()
+            self._begin(_raw(connection), reading=options.get("reading", False), waits=options.get("waits", True))
 
         @event.listens_for(engine, "commit")
         def commit(connection: Connection) -> None:
@@ -207,10 +208,12 @@ class Postgres:
 
         return engine
 
-    def _begin(self, raw: "psycopg.Connection[Any]", *, reading: bool) -> None:
+    def _begin(self, raw: "psycopg.Connection[Any]", *, reading: bool, waits: bool) -> None:
         if reading:
             _send(raw, READ)
         elif _send(raw, b"%s; SELECT pg_try_advisory_xact_lock(%d)" % (WRITE, self._lock)).get_value(0, 0) != b"t":
+            if not waits:
+                raise Occupied("another writer is at the records", where=self.where, hint="try again")
             raw.execute(f"SELECT pg_advisory_xact_lock({self._lock})")  # so that it can be interrupted
 
     def _connect(self, name: str = "") -> "psycopg.Connection[Any]":
@@ -250,7 +253,7 @@ class Postgres:
                 self.close()  # those that lie idle are as old
         raise AssertionError
 
-    def connection(self, *, reading: bool) -> Connection:
+    def connection(self, *, reading: bool, waits: bool) -> Connection:
         """A connection with an open transaction."""
 
         def dropped(connection: Connection) -> bool:
@@ -260,12 +263,12 @@ class Postgres:
             connection.close()
             return dead
 
-        return self._begun(lambda: self.engine.connect().execution_options(reading=reading), Connection.begin, dropped)
+        return self._begun(lambda: self.engine.connect().execution_options(reading=reading, waits=waits), Connection.begin, dropped)
 
     @contextmanager
-    def drive(self, *, reading: bool, synced: bool) -> Iterator[Driver]:
+    def drive(self, *, reading: bool, synced: bool, waits: bool) -> Iterator[Driver]:
         """A transaction on a connection of the driver."""
-        raw = self._begun(self._take, lambda one: self._begin(one, reading=reading), self._give_back)
+        raw = self._begun(self._take, lambda one: self._begin(one, reading=reading, waits=waits), self._give_back)
         try:
             if not synced:
                 _send(raw, b"SET LOCAL synchronous_commit = off")

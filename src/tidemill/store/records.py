@@ -17,12 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from tidemill.core import Damaged, StoreError, TidemillError
 from tidemill.store import formats
 from tidemill.store.blobs import store_error
-from tidemill.store.driver import Driver
+from tidemill.store.driver import Driver, Occupied
 from tidemill.store.sqlite import Sqlite
 
 
 class _Database(Protocol):
-    """What is SQLite's or PostgreSQL's own. `turns`: readers and the writer share one connection."""
+    """What is SQLite's or PostgreSQL's own. `turns`: readers and the writer share one connection. A writing transaction that does not
+    wait raises Occupied where another writer is at it."""
 
     where: str
     turns: bool
@@ -30,8 +31,8 @@ class _Database(Protocol):
     engine: Engine
 
     def explain(self, error: BaseException) -> TidemillError | None: ...
-    def connection(self, *, reading: bool) -> Connection: ...
-    def drive(self, *, reading: bool, synced: bool) -> AbstractContextManager[Driver]: ...
+    def connection(self, *, reading: bool, waits: bool) -> Connection: ...
+    def drive(self, *, reading: bool, synced: bool, waits: bool) -> AbstractContextManager[Driver]: ...
     def format(self, connection: Connection) -> int: ...
     def set_format(self, connection: Connection, number: int) -> None: ...
     def check(self, connection: Connection) -> list[str]: ...
@@ -68,6 +69,7 @@ class Records:
         self.where, self.engine = self._database.where, self._database.engine
         self._errors: tuple[type[BaseException], ...] = (DBAPIError, *self._database.errors)
         self._lock = threading.RLock()  # one writer
+        self._thread = threading.local()
         self._reading: AbstractContextManager[object] = self._lock if self._database.turns else nullcontext()
         self.format = formats.newest(steps)
         self.found = self._move_forward(read_only, steps)  # the format that was there; 0: nothing
@@ -108,9 +110,30 @@ class Records:
         raise told from error
 
     @contextmanager
-    def _connection(self, *, reading: bool) -> Iterator[Connection]:
+    def at_once(self) -> Iterator[None]:
+        """In this block, the thread's first writing transaction does not wait for another writer, of this process or another: it raises
+        and nothing has been done. Those after it wait."""
+        self._thread.hasty = True
         try:
-            connection = self._database.connection(reading=reading)
+            yield
+        finally:
+            self._thread.hasty = False
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """This thread's turn to write; whether it waits for writers of other processes too."""
+        waits, self._thread.hasty = not getattr(self._thread, "hasty", False), False
+        if not self._lock.acquire(blocking=waits):
+            raise Occupied("another writer is at the records", where=self.where, hint="try again")
+        try:
+            yield waits
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _connection(self, *, reading: bool, waits: bool = True) -> Iterator[Connection]:
+        try:
+            connection = self._database.connection(reading=reading, waits=waits)
             try:
                 yield connection
                 connection.commit()
@@ -122,7 +145,7 @@ class Records:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One writing transaction; rolled back when the block raises."""
-        with self._lock, self._connection(reading=False) as connection:
+        with self._turn() as waits, self._connection(reading=False, waits=waits) as connection:
             yield connection
 
     @contextmanager
@@ -135,23 +158,16 @@ class Records:
     def transaction(self, *, synced: bool = True) -> Iterator[Driver]:
         """As `begin`, on the driver itself. Not `synced`, it survives the end of the process but perhaps not the loss of power."""
         try:
-            with self._lock, self._database.drive(reading=False, synced=synced) as driver:
+            with self._turn() as waits, self._database.drive(reading=False, synced=synced, waits=waits) as driver:
                 yield driver
         except self._errors as error:
             self._raise(error)
-
-    def busy(self) -> bool:
-        """Whether another thread of this process writes just now, so that a transaction would wait for it."""
-        free = self._lock.acquire(blocking=False)
-        if free:
-            self._lock.release()
-        return not free
 
     @contextmanager
     def snapshot(self) -> Iterator[Driver]:
         """As `read`, on the driver itself."""
         try:
-            with self._reading, self._database.drive(reading=True, synced=True) as driver:
+            with self._reading, self._database.drive(reading=True, synced=True, waits=True) as driver:
                 yield driver
         except self._errors as error:
             self._raise(error)

@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from tidemill.core import Busy, Damaged, DataError, MissingFile, StoreError, TidemillError
 from tidemill.store.blobs import disk_is_full
-from tidemill.store.driver import Driver
+from tidemill.store.driver import Driver, Occupied
 
 _REFUSED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)  # by the disk
 WAIT = 30  # seconds that a writer waits for another
@@ -100,9 +100,25 @@ def _engine(path: Path | None, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("begin" if connection.get_execution_options().get("reading") else "begin immediate")
+        options = connection.get_execution_options()
+        _begin(connection.connection.driver_connection, reading=options.get("reading", False), waits=options.get("waits", True))
 
     return engine
+
+
+def _begin(connection: Any, *, reading: bool, waits: bool) -> None:
+    if waits:
+        connection.execute("begin" if reading else "begin immediate")
+        return
+    connection.execute("pragma busy_timeout=0")
+    try:
+        connection.execute("begin immediate")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        raise Occupied("another writer is at the records", hint="try again") from error
+    finally:
+        connection.execute(f"pragma busy_timeout={WAIT * 1000}")
 
 
 class Sqlite:
@@ -127,9 +143,9 @@ class Sqlite:
             return DataError(f"the records cannot hold this: {said}", hint="whole numbers below 2⁶³, and texts that are Unicode")
         return None if isinstance(error, OverflowError) else _explain(said, self.where)
 
-    def connection(self, *, reading: bool) -> Connection:
+    def connection(self, *, reading: bool, waits: bool) -> Connection:
         """A connection with an open transaction."""
-        connection = self.engine.connect().execution_options(reading=reading)
+        connection = self.engine.connect().execution_options(reading=reading, waits=waits)
         try:
             connection.begin()
         except BaseException:
@@ -138,10 +154,10 @@ class Sqlite:
         return connection
 
     @contextmanager
-    def drive(self, *, reading: bool, synced: bool) -> Iterator[Driver]:
+    def drive(self, *, reading: bool, synced: bool, waits: bool) -> Iterator[Driver]:
         """A transaction on this thread's connection of the driver."""
         connection = self._own_connection("synced" if synced else "unsynced")
-        connection.execute("begin" if reading else "begin immediate")
+        _begin(connection, reading=reading, waits=waits)
         try:
             yield Driver(connection)
             connection.execute("commit")

@@ -1,7 +1,5 @@
 """Files of runs and logged models, as MLflow's artifact proxy serves them: a path names a blob, and equal files are stored once."""
 
-import posixpath
-
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Part

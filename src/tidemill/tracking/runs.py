@@ -138,7 +138,9 @@ def _slices(numbers: Sequence[object], size: int = 500) -> Iterable[Sequence[obj
 
 def rows_of(sql: Driver, numbers: Sequence[object]) -> list[Row]:
     """Rows of COLUMNS of these executions, in any order."""
-    return [row for some in _slices(numbers) for row in sql.all(f"SELECT {COLUMNS} WHERE r.execution IN ({', '.join('?' * len(some))})", some)]
+    return [
+        row for some in _slices(numbers) for row in sql.all(f"SELECT {COLUMNS} WHERE r.execution IN ({', '.join('?' * len(some))})", some)
+    ]
 
 
 def _inputs(sql: Driver, numbers: Sequence[object]) -> dict[object, list[DatasetInput]]:

@@ -6,6 +6,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -29,7 +30,7 @@ from tidemill.tracking import (
     place_of,
     put_file,
 )
-from tidemill.web.protocol import App, Receive, Scope, Send, error_of, query_of, read_body, refuse_form, respond
+from tidemill.web.protocol import App, Receive, Scope, Send, error_of, promptly, query_of, read_body, refuse_form, respond
 
 PROXY = "/mlflow-artifacts/artifacts"
 CHUNK = 1 << 20
@@ -106,9 +107,14 @@ class Files:
         check_path(path)
         part, size = await self._received(receive)
         try:
-            await _aside(size, put_file, self.ledger, path, part)
+            await self._keep(size, put_file, path, part)
         finally:
             part.discard()
+
+    async def _keep(self, size: int, act: Callable[..., Any], *given: Any) -> Any:
+        """What hashes and writes `size` bytes: of more than a moment's work in a thread, so that others are not kept waiting."""
+        run = asyncio.to_thread if size > CHUNK else partial(promptly, self.ledger.records)
+        return await run(act, self.ledger, *given)
 
     async def _received(self, receive: Receive) -> tuple[Part, int]:
         """The body of a request, in constant memory, and its size; raises DataError when the client went away."""
@@ -128,7 +134,7 @@ class Files:
             raise
 
     async def _delete(self, scope: Scope, receive: Receive, send: Send) -> None:
-        delete_files(self.ledger, scope["artifact"])
+        await promptly(self.ledger.records, delete_files, self.ledger, scope["artifact"])
         await respond(send, 200, b"{}")
 
     async def _download(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +145,7 @@ class Files:
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
         ask = await _asked(scope, receive)
         place = posixpath.join(scope["artifact"], posixpath.basename(ask.path))
-        upload = begin_upload(self.ledger, place, ask.num_parts)
+        upload = await promptly(self.ledger.records, begin_upload, self.ledger, place, ask.num_parts)
         root = f"{_address(scope)}/api/2.0/mlflow-artifacts/parts/{upload}"
         parts = [{"url": f"{root}/{number}", "part_number": number, "headers": {}} for number in range(1, ask.num_parts + 1)]
         await respond(send, 200, msgspec.json.encode({"upload_id": upload, "credentials": parts}))
@@ -148,7 +154,7 @@ class Files:
         upload, _, number = scope["artifact"].partition("/")
         part, size = await self._received(receive)
         try:
-            digest = await _aside(size, keep_part, self.ledger, upload, int(number) if re.fullmatch("[0-9]{1,5}", number) else 0, part)
+            digest = await self._keep(size, keep_part, upload, int(number) if re.fullmatch("[0-9]{1,5}", number) else 0, part)
         finally:
             part.discard()
         await respond(send, 200, b"{}", headers=[(b"etag", f'"{digest}"'.encode())])
@@ -161,7 +167,7 @@ class Files:
         await respond(send, 200, b"{}")
 
     async def _abort(self, scope: Scope, receive: Receive, send: Send) -> None:
-        abort_upload(self.ledger, (await _asked(scope, receive)).upload_id)
+        await promptly(self.ledger.records, abort_upload, self.ledger, (await _asked(scope, receive)).upload_id)
         await respond(send, 200, b"{}")
 
     async def _presigned(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -238,11 +244,6 @@ async def _send_pieces(handle: int, start: int, end: int, send: Send) -> None:
         await send({"type": "http.response.body", "body": piece, "more_body": more})
         if more:
             await asyncio.sleep(0)  # others are not kept waiting
-
-
-async def _aside(size: int, act: Callable[..., Any], *given: Any) -> Any:
-    """What hashes `size` bytes: of more than a moment's work in a thread, so that others are not kept waiting."""
-    return await asyncio.to_thread(act, *given) if size > CHUNK else act(*given)
 
 
 class _PartOf(msgspec.Struct):

@@ -7,14 +7,17 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from tidemill.core import Busy, Call, DataError, MissingFile, Refused, StoreError, Taken, TidemillError, UnknownName
 from tidemill.ledger import Ledger
+from tidemill.store import Occupied, Records
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,6 +35,8 @@ _CODES: list[tuple[type[TidemillError], int, str]] = [
     (DataError, 400, "INVALID_PARAMETER_VALUE"),
     (TidemillError, 400, "INVALID_PARAMETER_VALUE"),
 ]
+_WAITING = ThreadPoolExecutor(1, "waiting-writer")  # writers come one after the other: more threads would only wait too
+T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -175,16 +180,24 @@ class Protocol:
                 refuse_form(scope)
                 data = await read_body(receive, MAX_BODY)
                 ask = reader.body(data, parts)
-            act = reader.call.act
-            aside = reader.call.slow or (reader.call.method != "GET" and self.ledger.records.busy())  # others are not kept waiting
-            found = await asyncio.to_thread(act, self.ledger, ask) if aside else act(self.ledger, ask)
-            return 200, _encode(found or {})
+            run = asyncio.to_thread if reader.call.slow else partial(promptly, self.ledger.records)
+            return 200, _encode(await run(reader.call.act, self.ledger, ask) or {})
         except TidemillError as error:
             return error_of(error)
 
 
 def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+
+
+async def promptly(records: Records, act: Callable[..., T], *given: Any) -> T:
+    """Do a moment's work right here, on the event loop; in a thread where it would wait for another writer, so that nobody waits
+    with it."""
+    try:
+        with records.at_once():
+            return act(*given)
+    except Occupied:
+        return await asyncio.get_running_loop().run_in_executor(_WAITING, partial(act, *given))
 
 
 def refuse_form(scope: Scope) -> None:
