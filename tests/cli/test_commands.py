@@ -123,16 +123,20 @@ keep_too = tm.RetrainPolicy(tm.Monitor(serve_too, every="4d"), on=[tm.Never()])
 """
 
 
-def test_each_deployment_has_its_pass_also_when_one_is_refused(tidemill: Command, tmp_path: Path) -> None:
+def test_each_deployment_has_its_pass_also_when_one_is_refused_or_wrong(tidemill: Command, tmp_path: Path) -> None:
     folder = write_live(tmp_path / "live", LOOSE.replace("min_new_labels=100)", "min_new_labels=100, approvals=1)") + SECOND)
     found = tidemill("run", "--json", folder=folder)
     assert (found.returncode, found.stderr) == (6, "")
     late, again = json.loads(found.stdout)["deployments"]
     assert (late["name"], late["error"], "needs 1 more approvals" in late["what"]) == ("late", "Refused", True)
     assert (again["name"], again["champion"]) == ("again", "trees/1")
-    refused = tidemill("run", folder=folder)
-    assert (refused.returncode, "needs 1 more approvals" in refused.stderr) == (6, True)
-    assert [refused.stdout.count(text) for text in ("deployment late", "deployment again\n", "6 steps, all cached")] == [1, 1, 1]
+    sound = (folder / "parcels.py").read_text()
+    (folder / "parcels.py").write_text(sound.replace('by=["depot"]', 'by=["nothing"]'))
+    wrong = tidemill("run", folder=folder)
+    assert (wrong.returncode, "cuts by 'nothing'" in wrong.stderr) == (2, True)
+    assert [wrong.stdout.count(text) for text in ("deployment late", "deployment again\n", "6 steps, all cached")] == [1, 1, 1]
+    assert "serves deployment again" in wrong.stdout
+    (folder / "parcels.py").write_text(sound)
     assert not tidemill("approve", "trees/1", folder=folder).returncode
     both = of_json(tidemill("run", "--json", folder=folder))["deployments"]
     assert [(one["name"], one["champion"]) for one in both] == [("late", "trees/1"), ("again", "trees/1")]

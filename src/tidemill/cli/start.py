@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from tidemill import loop, project
 from tidemill.cli.console import Steps, out, print_error, print_json
-from tidemill.core import Event, Refused, UnknownName, show
+from tidemill.core import Event, Refused, TidemillError, UnknownName, show
 from tidemill.data import stale
 from tidemill.ledger import Decision, Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
@@ -20,7 +20,7 @@ from tidemill.training import Task
 
 def run(folder: str, deployment: str, *, as_json: bool) -> None:
     """One pass of the loop at this moment for each deployment in turn, or for the one that is named: show it as it goes on, or print
-    one object at the end. One that is refused keeps no other from its pass; the exit code is its own."""
+    one object at the end. One that fails keeps no other from its pass; the exit code is its own."""
     declared = project.load(folder)
     policies, found, code = _policies(declared, deployment), list[dict[str, Any]](), 0
     with declared.writing("run", wait=600) as ledger:
@@ -31,7 +31,9 @@ def run(folder: str, deployment: str, *, as_json: bool) -> None:
                 out.print(f"\ndeployment [bold]{escape(name)}[/]")
             try:
                 done = passes.one(policy)
-            except Refused as error:
+            except TidemillError as error:
+                if len(policies) == 1 and not isinstance(error, Refused):
+                    raise
                 code = error.code
                 found.append({"name": name} | error.data())
                 if not as_json:
@@ -106,7 +108,7 @@ class Passes:
         return self.built[task.name]
 
     def one(self, policy: RetrainPolicy) -> Done:
-        """One pass of the loop. Raises Refused, as when a first model does not pass its gates."""
+        """One pass of the loop. Raises Refused, as when a first model does not pass its gates, and what is wrong with it."""
         name, task = policy.monitor.name, policy.monitor.deployment.model.task
         served = serving_branch(self.ledger, name)
         steps, built = self.build(task)
