@@ -152,19 +152,23 @@ def test_the_champion_is_judged_on_the_columns_that_it_learnt_from(toy: Toy, tmp
     assert abs(refused.evidence["results"][0]["evidence"]["gain"]) < 0.02, "trees do not mind the sign: no model is better than the other"
 
 
-def test_a_request_that_the_files_hold_only_after_the_pass_of_its_time_is_answered_by_the_next(toy: Toy, tmp_path: Path) -> None:
-    """The file ends at midnight, the pass is at noon; what the gateway answered to what came late counts too."""
+def test_a_request_that_the_files_hold_only_after_the_pass_of_its_time_is_answered_and_watched_by_the_next(
+    toy: Toy, tmp_path: Path
+) -> None:
+    """Passes go on while the file ends days before; what the gateway answered to what came late counts too."""
     folder = write_project(tmp_path / "behind")
-    live_pass(toy, "2024-03-01T12:00:00")
+    live_pass(toy, "2024-03-01")
     keys, at = toy.built.examples.requests.keys, toy.built.examples.at
     row = int(np.searchsorted(at, toy.at("2024-03-02T05:00:00")))
     told = [Prediction("live-late", "late", keys[row].decode(), int(at[row]), 0.123, "trees/1", "champion")]
-    rows = make_rows()
-    for day in ("2024-03-02", "2024-03-03"):
-        write_rows(folder, [one for one in rows if one["sent"].timestamp() < toy.at(day) / 1e6])
-        passed = live_pass(open_toy(folder, toy.ledger), f"{day}T12:00:00", lambda _: told)
-    asked, logged = asked_and_logged(toy, passed.branch, "2024-03-01T12:00:00", "2024-03-02T22:00:00")
-    assert logged == asked > 50
+    write_rows(folder, [one for one in make_rows() if one["sent"].timestamp() < toy.at("2024-03-02") / 1e6])
+    behind = open_toy(folder, toy.ledger)
+    assert live_pass(behind, "2024-03-02", lambda _: told).decisions == []
+    assert live_pass(behind, "2024-03-10", lambda _: told).decisions == [], "the file may yet tell of those windows"
+    passed = live_pass(toy, "2024-03-10T12:00:00", lambda _: told)
+    assert [one.evidence["rows"] > 200 for one in passed.decisions if one.kind == "watched"] == [True, True]
+    asked, logged = asked_and_logged(toy, passed.branch, "2024-03-01", "2024-03-10T12:00:00")
+    assert logged == asked > 500
     assert [one.probability for one in find_predictions(toy.ledger, passed.branch, "late", keys[row].decode())] == [0.123]
     found = np.concatenate([segment.keys for _, segment in segments(toy.ledger, passed.branch, "late")])
     assert len(np.unique(found)) == len(found), "each once"

@@ -208,9 +208,11 @@ class Loop:
         return end
 
     def _mature(self, end: int, now: int) -> bool:
-        rows = self.world.rows(end - self._window(), end)
-        if end > now or not len(rows):
-            return bool(end <= now)
+        rows, at = self.world.rows(end - self._window(), end), self.world.examples.at
+        if end > now or not len(at) or at[-1] < end - DAY:  # files that end before it may yet tell of it
+            return False
+        if not len(rows):
+            return True
         done = self.world.examples.resolved[rows] <= now
         days = self.world.days[rows]
         return all(done[days == day].mean() >= self.policy.monitor.maturity for day in np.unique(days))
