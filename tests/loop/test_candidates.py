@@ -225,7 +225,7 @@ def test_what_the_gateway_answered_is_what_is_counted(toy: Toy) -> None:
     first = live_pass(toy, toy.policy, "2024-03-01")
     rows = np.flatnonzero((toy.built.examples.at >= toy.at("2024-03-01")) & (toy.built.examples.at < toy.at("2024-03-02")))
     keys = [toy.built.examples.requests.keys[row].decode() for row in rows[:3]]
-    asked = toy.at("2024-03-01T03:00:00")  # before the outcome of any is known
+    asked = toy.at("2024-03-01T03:00:00-05:00")  # before the outcome of any is known
     answers = [
         ("unknown", 0.5, "trees/1", "champion"), (keys[0], 0.9, "trees/1", "champion"), (keys[0], 0.1, "trees/1", "champion"),
         (keys[1], 0.3, "", "constant"),

@@ -51,7 +51,7 @@ def test_an_answer_that_was_given_after_the_outcome_does_not_count(toy: Toy) -> 
 def test_a_line_may_be_changed_soon_after_a_run_when_few_labels_are_new(toy: Toy, tmp_path: Path) -> None:
     live_pass(toy, "2024-03-01", min_new_labels=1)
     other = edited(tmp_path, toy.ledger, ('["12h", "3d"]', '["12h", "4d"]'))
-    passed = live_pass(other, "2024-03-01T09:00:00", min_new_labels=1)
+    passed = live_pass(other, "2024-03-01T09:00:00-05:00", min_new_labels=1)
     assert {"retrained"} < {one.kind for one in passed.decisions}, "judged on the rows of the champion's own twin"
 
 
