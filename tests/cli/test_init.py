@@ -202,9 +202,43 @@ def test_answers_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_text_among_numbers_is_noted_with_its_line(tmp_path: Path) -> None:
-    told = init(write(tmp_path, PLAIN | {"size": ["7"] * 300 + ["a lot"] + ["8"] * (ROWS - 301)}), "--label", "y", "--label-known", "1d")
-    (note,) = [note for note in told["notes"] if "size" in note]
-    assert note == "size is read as text: line 302 of data.csv has 'a lot' in column 'size': no number, as 899 others are"
+    sizes = ["7"] * 300 + ["a lot"] + ["8"] * (ROWS - 301)
+    x, when = [str(one) for one in X], ["2024-01-01"] * ROWS
+    x[5], x[9], x[10], x[11], when[70] = "12x", "n/a?", "12x", "NA", "soon"
+    told = init(write(tmp_path, PLAIN | {"size": sizes, "more": x, "when": when}), "--label", "y", "--label-known", "1d")
+    found = {note.removeprefix("left out: ").split(maxsplit=1)[0]: note for note in told["notes"]}
+    what = "1 of 900 values are no number: 'a lot' in line 302; correct it; where it stands for nothing, say --null 'a lot'"
+    assert found["size"] == f"size is read as text: {what}"
+    what = "3 of 899 values are no number, the first: '12x' in line 7; correct them; where they stand for nothing, say --null 12x --null"
+    assert found["more:"] == f"left out: more: it is text: {what} 'n/a?'"
+    assert "'soon' in line 72" in found["when"]
+    assert found["read"] == "read as null: NA"
+
+
+def test_what_stands_for_nothing_can_be_said(tmp_path: Path) -> None:
+    x = [f"{one:.3f}" if i % 9 else "12x" for i, one in enumerate(X)]
+    told = init(write(tmp_path, PLAIN | {"x": x}), "--label-known", "1d", "--null", "12x")
+    assert "read as null: 12x" in told["notes"]
+    assert "x" in load(tmp_path / "project").only(Task).request_views[0].columns
+
+
+def test_numbers_with_commas_are_numbers(tmp_path: Path) -> None:
+    """As a European office exports them; 1.234,5 is a number like 12. What they mean is said."""
+    german = [f"{2000 + 900 * one:,.2f}".translate(str.maketrans(",.", ".,")) if i % 50 else "-" for i, one in enumerate(X)]
+    changed = PLAIN | {"x": german, "thousands": [f"{i * 7:,}.5" for i in range(ROWS)], "either": [f"{i + 1},250" for i in range(ROWS)]}
+    told = init(write(tmp_path, changed, delimiter=";"), "--label", "x > 2000", "--label-known", "1d")
+    assert told["champion"] == "boosted/1"
+    notes = [note for note in told["notes"] if "comma" in note]
+    first = next(text for text in german if "," in text)
+    assert notes == [
+        f"x holds numbers with decimal comma, such as {first}, and is read so",
+        "thousands holds numbers with commas between thousands, such as 1,001.5, and is read so",
+        "either holds numbers with decimal comma, such as 1,250, and is read so",
+    ]
+    found = open_project(tmp_path / "project").training_set("data", until="2025-01-01")
+    frame = found.frame()
+    assert frame["request__either"].tolist()[:3] == [2.25, 3.25, 4.25]
+    assert 1001.5 in frame["request__thousands"].tolist()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

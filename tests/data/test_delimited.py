@@ -134,6 +134,14 @@ def test_a_text_among_numbers_that_a_feature_needs_is_named(here: Folder) -> Non
         here.scan(version, {"x": ("v", "number")}, source="flights.py:9")
 
 
+def test_numbers_with_commas_that_a_query_needs_are_told_with_the_sql_for_them(here: Folder) -> None:
+    rows = csv_of().replace(",", ";").replace(".5", ",5")
+    error = here.refuses(DataError, "column 'v' of rows.csv holds numbers with decimal comma, such as '2,5' in line 2", rows, query=SUM)
+    assert error.where == f"{here.folder / 'rows.csv'}:2"
+    made = here.ingest(rows, query=SUM.replace("v + 1", error.hint.split(": ")[1])).output
+    assert (made.meta["types"]["more"], made.meta["profile"]["more"]["min"]) == ("DOUBLE", 2.5)
+
+
 def test_columns_of_text_are_not_blamed(here: Folder) -> None:
     rows = csv_of({i: f"{i},2013-01-01T10:00:00Z,Ulm,x{i}" for i in range(2, 100)})
     error = here.refuses(DataError, "Could not convert string", rows, query=SUM.replace("v + 1", "CAST(v AS DOUBLE)"))

@@ -38,6 +38,9 @@ with_json = click.option("--json", "as_json", is_flag=True, help="Print the resu
 @click.option("--label-known", "known", default=None, help="When the label is known: a column with that time, or a time later such as 7d.")
 @click.option("--key", "keys", multiple=True, help="The column that names a row; several make one key; '' for none: rows are numbered.")
 @click.option("--timezone", default="UTC", show_default=True, help="The zone of times that state none.")
+@click.option(
+    "--null", multiple=True, help="A text that stands for nothing, besides NA, N/A, null, NaN, - and ?; may be given several times."
+)
 @click.option("--yes", is_flag=True, help="Take the guesses; ask nothing.")
 @with_json
 @click.pass_obj

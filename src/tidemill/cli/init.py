@@ -33,6 +33,7 @@ class Given:
     known: str | None
     keys: tuple[str, ...]
     timezone: str
+    null: tuple[str, ...]
     yes: bool
 
 
@@ -40,7 +41,7 @@ def init(folder: Path, data: Path, given: Given, *, as_json: bool) -> None:
     """Write a project for a CSV file, make the first pass of its loop, and say what to do next."""
     _refuse_zone(given.timezone)
     clock = now()
-    with opened(data) as table:
+    with opened(data, given.null) as table:
         _refuse_folder(folder)
         answers = _answers(table, given, clock)
         planned = plan(table, answers, folder, clock)

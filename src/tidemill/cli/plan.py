@@ -1,6 +1,7 @@
 """From a table and the answers about it to the plan of a project, with figures that fit the number of rows."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from tidemill.core import (
     show,
     show_duration,
 )
-from tidemill.data import fetch
+from tidemill.data import OddValue, fetch
 from tidemill.project import Item, Names, Scaffold, Sizes
 
 MANY = 100  # values of a group that is kept on one version: with few, one of them is a large share of the requests
@@ -113,7 +114,12 @@ def _chosen(table: Table, answers: Answers, facts: Facts) -> Chosen:
     used = {name: use for name, use in used.items() if use == "category" or name not in history} | dict.fromkeys(
         (name for name in history if used.get(name) != "category"), "group"
     )
-    left_out = {name: reason for name, reason in (found.left_out | why).items() if name not in history}
+    odd = {
+        name: f"it is text: {one.told(table.path)}; {_remedy(one)}"
+        for name, one in table.odd.items()
+        if name in found.left_out and not taken.get(name)
+    }
+    left_out = {name: reason for name, reason in (found.left_out | odd | why).items() if name not in history}
     if not used:
         raise DataError("no column is left to learn from", where=str(table.path), available=[f"{n}: {r}" for n, r in left_out.items()])
     return Chosen(used, left_out, leaks, history)
@@ -135,7 +141,9 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
         found.append(f"known {answers.known} after the request is an assumption: no column says it; say what is true with --label-known")
     if not answers.keys:
         found.append("no column is a key: rows are numbered, oldest first (name one with --key)")
-    found += [f"{name} is read as text: {odd.error(table.path, table.path).what}" for name, odd in table.odd.items()]
+    found += [f"{one.column} holds {one.kinds}, such as {one.example}, and is read so" for one in table.commas]
+    kept = [name for name in table.odd if name not in left_out]
+    found += [f"{name} is read as text: {table.odd[name].told(table.path)}; {_remedy(table.odd[name])}" for name in kept]
     without = table.rows - len(every.asked)
     if without:
         found.append(f"{without:,} rows without a time are left out")
@@ -145,6 +153,13 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
     if table.null_values:
         found.append(f"read as null: {', '.join(table.null_values)}")
     return found + [f"left out: {name}: {why}" for name, why in left_out.items() if why != "it is the label"]
+
+
+def _remedy(odd: OddValue) -> str:
+    """What to do about texts among numbers or times."""
+    nulls = " ".join(f"--null {shlex.quote(value)}" for value in odd.values if value.isprintable() and len(value) < 40)
+    them, stand = ("them", "they stand") if odd.count > 1 else ("it", "it stands")
+    return f"correct {them}" + (f"; where {stand} for nothing, say {nulls}" if nulls else "")
 
 
 @dataclass(frozen=True)
@@ -196,6 +211,7 @@ def _scaffold(table: Table, answers: Answers, facts: Facts, chosen: Chosen, fold
         columns=[columns.item(name, use) for name, use in chosen.used.items() if use != "group"],
         left_out=list(chosen.left_out.items()),
         slices=[columns.names[name] for name in few[:2]],
+        converted=[Item(table.sql(one.column), one.sql) for one in table.commas],
         hour=bool(np.any(facts.rows.asked % HOUR)) or len(np.unique(facts.rows.asked % DAY)) > 2,
         boosted=_learner(),
         sizes=facts.sizes,

@@ -1,19 +1,35 @@
 """A CSV file as `tidemill init` sees it: its columns, what its times, label and keys are as SQL, and clear refusals of what is no table."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError, MissingFile, TidemillError
-from tidemill.data import OddValue, csv_table, engine, explained, literal, load_csv, odd_values, quote, read_as_csv
+from tidemill.data import (
+    CommaNumbers,
+    OddValue,
+    comma_numbers,
+    csv_table,
+    engine,
+    explained,
+    literal,
+    load_csv,
+    odd_values,
+    quote,
+    read_as_csv,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-NULLS = ("NA", "N/A", "n/a", "NULL", "null", "None", "nan", "NaN", "#N/A", "?", "-")
+# Read as null in a column that is else one of numbers, times or truths.
+NULLS = (
+    *("?", "-", "--", "."),
+    *("NA", "na", "N/A", "n/a", "n.a.", "<NA>", "NULL", "Null", "null", "None", "none", "nan", "NaN", "NAN", "#N/A", "#DIV/0!", "#VALUE!"),
+)
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE")
 TIMES = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "TIMESTAMP_S", "TIMESTAMP_MS", "DATE")
 POSITIVE = {"yes", "y", "true", "t", "1", "positive", "pos", "bad", "late", "fraud", "churned", "default", "won", "ja", "oui", "si", "sí"}
@@ -60,6 +76,7 @@ class Table:
     null_values: tuple[str, ...]
     reserved: frozenset[str]
     odd: dict[str, OddValue]
+    commas: tuple[CommaNumbers, ...]
 
     def sql(self, name: str) -> str:
         """A column's name as SQL, in quotes only where it needs them."""
@@ -85,18 +102,21 @@ class Table:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Table]:
-    """The table of a CSV file. Raises MissingFile and DataError."""
+def opened(path: Path, null: Sequence[str] = ()) -> Iterator[Table]:
+    """The table of a CSV file; `null` are texts that stand for null in it, besides the usual ones. Raises MissingFile and DataError."""
     _refuse_what_is_no_file(path)
     with engine() as connection:
-        nulls = _nulls(connection, path)
+        nulls = tuple(dict.fromkeys([*_nulls(connection, path, tuple(null)), *null]))
         load_csv(connection, "data", path, nulls)
+        commas = tuple(comma_numbers(connection, "data", path))
+        for one in commas:
+            connection.execute(f"ALTER TABLE data ALTER COLUMN {quote(one.column)} TYPE DOUBLE USING {one.sql}")
         columns = connection.execute("DESCRIBE data").fetchall()
         rows = (connection.execute("SELECT count(*) FROM data").fetchone() or (0,))[0]
         _refuse_what_is_no_table(path, [row[0] for row in columns], rows)
         found = [_column(connection, name, kind) for name, kind, *_ in columns]
         odd = {one.column: one for one in odd_values(connection, "data")}
-        yield Table(path, connection, rows, tuple(found), nulls, _reserved(connection), odd)
+        yield Table(path, connection, rows, tuple(found), nulls, _reserved(connection), odd, commas)
 
 
 def _reserved(connection: "DuckDBPyConnection") -> frozenset[str]:
@@ -117,25 +137,28 @@ def _refuse_what_is_no_file(path: Path) -> None:
         raise DataError(f"{path.name} cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def _nulls(connection: "DuckDBPyConnection", path: Path) -> tuple[str, ...]:
-    """Texts that stand for null: those without which a column of numbers or times would be one of text."""
+def _nulls(connection: "DuckDBPyConnection", path: Path, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Texts that stand for null: those without which a column would be one of numbers or times, or would be but for a few values."""
 
     def types(nulls: tuple[str, ...]) -> dict[str, str]:
         with read_as_csv(path):
             rows = connection.execute(f"DESCRIBE SELECT * FROM {csv_table(path, nulls)}").fetchall()
         return {row[0]: row[1] for row in rows}
 
-    plain = types(())
+    plain = types(given)
     try:
-        read = types(NULLS)
+        read = types((*given, *NULLS))
     except TidemillError:
         return ()
-    changed = [name for name, kind in plain.items() if kind == "VARCHAR" and read.get(name, kind) != kind]
+    load_csv(connection, "read", path, (*given, *NULLS))
+    others = {one.column for one in odd_values(connection, "read")} | {one.column for one in comma_numbers(connection, "read", path)}
+    connection.execute("DROP TABLE read")
+    changed = [name for name, kind in plain.items() if kind == "VARCHAR" and (read.get(name, kind) != kind or name in others)]
     if not changed:
         return ()
     columns = ", ".join(quote(name) for name in changed)
     found = connection.execute(
-        f"SELECT DISTINCT value FROM (UNPIVOT (SELECT {columns} FROM {csv_table(path, ())}) ON {columns}) "
+        f"SELECT DISTINCT value FROM (UNPIVOT (SELECT {columns} FROM {csv_table(path, given)}) ON {columns}) "
         f"WHERE value IN ({', '.join(literal(value) for value in NULLS)}) ORDER BY value"
     ).fetchall()
     return tuple(row[0] for row in found)

@@ -1,7 +1,7 @@
 """Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
-from tidemill.data.delimited import OddValue, csv_table, load_csv, odd_values, read_as_csv
+from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_table, load_csv, odd_values, read_as_csv
 from tidemill.data.engine import Column, Columns, engine, explained, fetch, instant_of, literal, quote
 from tidemill.data.predictions import (
     Prediction,
@@ -22,6 +22,7 @@ __all__ = [
     "Check",
     "Column",
     "Columns",
+    "CommaNumbers",
     "Dataset",
     "OddValue",
     "Prediction",
@@ -30,6 +31,7 @@ __all__ = [
     "Source",
     "append_predictions",
     "broken",
+    "comma_numbers",
     "csv_table",
     "engine",
     "explained",

@@ -106,8 +106,7 @@ def _mixed_ends(path: Path, file: Path) -> DataError | None:
 def _records(path: Path, file: Path) -> Iterator[tuple[int, list[str]]]:
     """The line and the fields of each record, the names first. Raises DataError for bytes that are no UTF-8, and wrong quotes."""
     first = _above(path)
-    delimiter = max(DELIMITERS, key=next(islice(_lines(path, file), first, None)).count)
-    rows, line = csv.reader(islice(_lines(path, file), first, None), delimiter=delimiter, strict=True), first + 1
+    rows, line = csv.reader(islice(_lines(path, file), first, None), delimiter=_delimiter(path), strict=True), first + 1
     limit = csv.field_size_limit(LONGEST)
     try:
         for fields in rows:
@@ -120,6 +119,11 @@ def _records(path: Path, file: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"line {line} of {file.name} has {why}: {_brief(text)}", where=f"{file}:{line}", hint=hint) from None
     finally:
         csv.field_size_limit(limit)
+
+
+def _delimiter(path: Path) -> str:
+    """What parts the names of the columns."""
+    return max(DELIMITERS, key=next(islice(_lines(path, path), _above(path), None), "").count)
 
 
 def _lines(path: Path, file: Path) -> Iterator[str]:
@@ -152,12 +156,15 @@ def _brief(text: str) -> str:
 
 @dataclass(frozen=True)
 class OddValue:
-    """A text in a column whose `others` are all numbers or times (`kind`): because of it the column was read as text."""
+    """Texts in a column whose `others` are all numbers or times (`kind`): because of them the column was read as text. `value` is the
+    first of `count`, `values` are some that differ."""
 
     column: str
     value: str
     kind: str
     others: int
+    count: int
+    values: tuple[str, ...]
 
     def error(self, path: Path, file: Path) -> DataError:
         """The error that names it, with its line in `path`; `file` is the one to name."""
@@ -167,18 +174,91 @@ class OddValue:
         hint = f'correct it; where it stands for nothing: Source(…, null_values=["{_brief(self.value)}"])'
         return DataError(what, where=f"{file}:{line}" if line else str(file), hint=hint)
 
+    def told(self, path: Path) -> str:
+        """How many there are, and the first with its line, for a person who was not looking for them."""
+        line = _line_of(path, self.column, self.value)
+        many = f"{self.count:,} of {self.count + self.others:,} values are no {self.kind}"
+        return f"{many}{', the first' if self.count > 1 else ''}: {_brief(self.value)!r}{f' in line {line}' if line else ''}"
+
+
+@dataclass(frozen=True)
+class CommaNumbers:
+    """A column of text whose values are all numbers with commas in them: `sql` makes numbers of it; `example` is the first with a comma."""
+
+    column: str
+    sql: str
+    kind: str
+    example: str
+
+    @property
+    def kinds(self) -> str:
+        return self.kind.replace("number", "numbers", 1)
+
+    def error(self, path: Path, file: Path) -> DataError:
+        """The error where the column was taken for one of numbers."""
+        line = _line_of(path, self.column, self.example)
+        what = f"column {self.column!r} of {file.name} holds {self.kinds}, such as {self.example!r} in line {line}: it is read as text"
+        return DataError(what, where=f"{file}:{line}", hint=f"make numbers of it in the query: {self.sql}")
+
+
+_DECIMAL = r"\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?\s*"
+_THOUSANDS = r"\s*[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?\s*"
+
+
+def _kinds(column: str) -> dict[str, tuple[str, str]]:
+    """For each kind of value: whether a text is one, and the value, as SQL. 1,234 is of both kinds with commas."""
+    plain = {kind: (f"TRY_CAST({column} AS {sql}) IS NOT NULL", f"CAST({column} AS {sql})") for sql, kind in KINDS.items()}
+    decimal = f"CAST(replace(replace({column}, '.', ''), ',', '.') AS DOUBLE)"
+    return {
+        "number": plain["number"],
+        "number with decimal comma": (f"regexp_full_match({column}, {literal(_DECIMAL)})", decimal),
+        "number with commas between thousands": (
+            f"regexp_full_match({column}, {literal(_THOUSANDS)})",
+            f"CAST(replace({column}, ',', '') AS DOUBLE)",
+        ),
+        "time": plain["time"],
+    }
+
+
+def _texts(connection: "DuckDBPyConnection", name: str) -> list[str]:
+    return [row[0] for row in connection.execute(f"DESCRIBE {quote(name)}").fetchall() if row[1] == "VARCHAR"]
+
+
+def _count(connection: "DuckDBPyConnection", name: str, column: str) -> tuple[int, dict[str, int]]:
+    """How many values of a column there are, and how many of them are of each kind."""
+    kinds = _kinds(quote(column))
+    counts = ", ".join(f"count_if({fits})" for fits, _ in kinds.values())
+    total, *of = connection.execute(f"SELECT count({quote(column)}), {counts} FROM {quote(name)}").fetchone() or (0,)
+    return total, {kind: count or 0 for kind, count in zip(kinds, of, strict=False)}
+
 
 def odd_values(connection: "DuckDBPyConnection", name: str) -> list[OddValue]:
-    """The first odd value of each column of text of a table that has one."""
+    """The odd values of each column of text of a table that has some among many that are no text."""
     found = []
-    texts = [row[0] for row in connection.execute(f"DESCRIBE {quote(name)}").fetchall() if row[1] == "VARCHAR"]
-    for column in texts:
-        for sql, kind in KINDS.items():
-            cast = f"TRY_CAST({quote(column)} AS {sql})"
-            odd = f"arg_min({quote(column)}, rowid) FILTER ({quote(column)} IS NOT NULL AND {cast} IS NULL)"
-            row = connection.execute(f"SELECT count({quote(column)}), count({cast}), {odd} FROM {quote(name)}").fetchone() or (0, 0, None)
-            if row[1] < row[0] and row[1] >= MOST * row[0]:
-                found.append(OddValue(column, row[2], kind, row[1]))
+    for column in _texts(connection, name):
+        total, of = _count(connection, name, column)
+        kind = max(of, key=lambda one: of[one])
+        if MOST * total <= of[kind] < total:
+            odd = f"{quote(column)} IS NOT NULL AND NOT ({_kinds(quote(column))[kind][0]})"
+            query = f"SELECT {quote(column)}, count(*) FROM {quote(name)} WHERE {odd} GROUP BY ALL ORDER BY min(rowid)"
+            rows = connection.execute(query).fetchall()
+            found.append(OddValue(column, rows[0][0], kind, of[kind], total - of[kind], tuple(row[0] for row in rows[:3])))
+    return found
+
+
+def comma_numbers(connection: "DuckDBPyConnection", name: str, path: Path) -> list[CommaNumbers]:
+    """The columns of text that hold only numbers with commas. Where 1,234 could be both, the file decides: one that is parted by commas
+    has them between thousands, any other before decimals."""
+    decimal, thousands = list(_kinds(""))[1:3]
+    found = []
+    for column in _texts(connection, name):
+        total, of = _count(connection, name, column)
+        fit = [kind for kind in (decimal, thousands) if total and of[kind] == total and of["number"] < total]
+        if fit:
+            kind = fit[0] if len(fit) == 1 else thousands if _delimiter(path) == "," else decimal
+            first = f"SELECT {quote(column)} FROM {quote(name)} WHERE contains({quote(column)}, ',') ORDER BY rowid LIMIT 1"
+            example = (connection.execute(first).fetchone() or ("",))[0]
+            found.append(CommaNumbers(column, _kinds(quote(column))[kind][1], kind, example))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError, Ref, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
-from tidemill.data.delimited import load_csv, odd_values
+from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, load_csv, odd_values
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, quote, table
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
@@ -122,9 +122,10 @@ def _cause(dataset: Dataset, said: str) -> DataError | None:
         if source.format == "csv":
             with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
                 path = _open(connection, name, source, Path(scratch))
-                odd = [one for one in odd_values(connection, name) if re.search(rf"\b{re.escape(one.column)}\b", said)]
+                blamed: list[OddValue | CommaNumbers] = [*odd_values(connection, name), *comma_numbers(connection, name, path)]
+                odd = next((one for one in blamed if re.search(rf"\b{re.escape(one.column)}\b", said)), None)
                 if odd:
-                    return odd[0].error(path, source.file())
+                    return odd.error(path, source.file())
                 if connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone() == (0,):
                     return DataError(f"{path.name} has column names and no rows", where=str(source.file()), hint="bring rows")
     return None

@@ -47,7 +47,9 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Scaffold:
-    """All that the files of a project say. `row_order` is the order of a key made from row numbers; `replay` is (train_until, end)."""
+    """All that the files of a project say. `row_order` is the order of a key made from row numbers; `replay` is (train_until, end).
+
+    `converted` are columns of the file that the queries see as numbers."""
 
     name: str
     task: str
@@ -73,6 +75,7 @@ class Scaffold:
     no_replay: str = ""
     row_order: Sequence[str] = ()
     sticky_by: str = ""
+    converted: Sequence[Item] = ()
 
 
 class Names:
@@ -161,10 +164,14 @@ timezone = {text(plan.timezone)}
 
 
 def _from(plan: Scaffold) -> str:
+    rows = plan.table
+    if plan.converted:
+        numbers = ",\n    ".join(f"{item.sql} AS {item.name}" for item in plan.converted)
+        rows = f"(SELECT * REPLACE (  -- numbers with commas in them\n    {numbers}\n) FROM {plan.table})"
     if not plan.row_order:
-        return f"FROM {plan.table}"
+        return f"FROM {rows}"
     number = f"row_number() OVER (ORDER BY {', '.join(plan.row_order)})"
-    return f"FROM (SELECT *, {number} AS {plan.keys[0].name} FROM {plan.table})  -- no column is a key: rows are numbered, oldest first"
+    return f"FROM (SELECT *, {number} AS {plan.keys[0].name} FROM {rows})  -- no column is a key: rows are numbered, oldest first"
 
 
 def _select(items: Sequence[Item]) -> str:
