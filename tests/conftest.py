@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import one_thread  # noqa: F401 – before numpy
 from postgres import new_schema
 from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore
 from tidemill.ledger import Ledger
@@ -17,7 +18,7 @@ from tidemill.store import Blobs, FolderBlobs, MemoryBlobs, Records
 
 # What these share is built once in each worker, and takes long. (pytest-xdist's own groups, `--dist loadgroup`, do nothing with
 # pytest 9.2: its issue 1386.)
-TOGETHER = ("tests/flights/", "tests/training/test_leaks.py", "tests/loop/test_compare.py")
+TOGETHER = ("tests/flights/", "tests/cli/", "tests/clients/", "tests/training/test_leaks.py", "tests/loop/test_compare.py")
 
 
 @pytest.hookimpl(optionalhook=True)

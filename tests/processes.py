@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 
 @dataclass
@@ -45,10 +47,37 @@ def run_python(code: str, *arguments: object, prepare: Callable[[], None] | None
 
 
 def heed_modes() -> None:
-    """For a child before it runs a program: root, too, may then read and write only what the modes of files allow (Linux)."""
+    """For a child: root, too, may then read and write only what the modes of files allow, here and in a program run next (Linux)."""
     if os.getuid() == 0:
+        system, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
+        system.capget(header, sets)
         for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+            system.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+            sets[0] &= ~(1 << capability)
+        assert not system.capset(header, sets)
+
+
+class Forks:
+    """Commands of ours in processes of their own which have imported everything already (`forker.py`); one after the other."""
+
+    def __init__(self) -> None:
+        call = [sys.executable, Path(__file__).with_name("forker.py")]
+        self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, *arguments: str, folder: Path, environment: Mapping[str, str], heeds_modes: bool) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with NamedTemporaryFile("r") as out, NamedTemporaryFile("r") as err:
+            asked = {"arguments": arguments, "folder": str(folder), "environment": dict(environment), "heeds_modes": heeds_modes}
+            self._process.stdin.write(json.dumps(asked | {"out": out.name, "err": err.name}) + "\n")
+            self._process.stdin.flush()
+            code = int(self._process.stdout.readline())
+            return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+
+    def close(self) -> None:
+        """No more commands."""
+        self._process.communicate()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ keep_good = tm.RetrainPolicy(watch, on=[tm.QualityDrop("log_loss", by=0.03), tm.
 
 def make_rows(*, per_day: int = 60, last: datetime = LAST, seed: int = 7) -> list[Row]:
     """Parcels of every day: some couriers are unknown, a few parcels never arrive."""
+    return [dict(row) for row in _rows(per_day, last, seed)]
+
+
+@cache
+def _rows(per_day: int, last: datetime, seed: int) -> list[Row]:
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     for day in range((last - FIRST).days):

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from processes import Forks
 from toy import copied as copied
 from toy import kept as kept
 from toy import parcels as parcels
@@ -17,14 +17,21 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 TIDEMILL = Path(sys.executable).parent / "tidemill"
 
 
-@pytest.fixture
-def tidemill() -> Command:
-    """Run a command to its end: `tidemill("status", "--json", folder=…)`; `prepare` is called in its process before."""
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Where commands are run."""
+    found = Forks()
+    yield found
+    found.close()
 
-    def run(*arguments: str, folder: Path | None = None, prepare: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-        call = [str(TIDEMILL), *(["-C", str(folder)] if folder else []), *arguments]
-        environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
-        options: dict[str, Any] = {"env": environment, "cwd": folder or "/", "preexec_fn": prepare}
-        return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False, **options)
+
+@pytest.fixture
+def tidemill(forks: Forks) -> Command:
+    """Run a command to its end: `tidemill("status", "--json", folder=…)`. With `heeds_modes`, root is refused like anybody."""
+
+    def run(*arguments: str, folder: Path | None = None, heeds_modes: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1", **more}
+        call = [*(["-C", str(folder)] if folder else []), *arguments]
+        return forks.run(*call, folder=folder or Path("/"), environment=environment, heeds_modes=heeds_modes)
 
     return run

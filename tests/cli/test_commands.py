@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 import tidemill as package
 from cli.conftest import TIDEMILL, Command
-from processes import heed_modes
 from tidemill import project
 from tidemill.cli import tidemill as cli
 from tidemill.features import LmdbOnline
@@ -32,8 +31,13 @@ def of_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_help_lists_every_command_and_every_command_has_help(tidemill: Command) -> None:
-    found = tidemill("--help")
+def installed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command that is installed, which has imported nothing yet."""
+    return subprocess.run([TIDEMILL, *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_help_lists_every_command_and_every_command_has_help() -> None:
+    found = installed("--help")
     assert found.returncode == 0
     for name in [*cli.commands, "policy compare"]:
         assert name == "policy compare" or re.search(rf"^  {name} ", found.stdout, re.MULTILINE), name
@@ -42,8 +46,8 @@ def test_help_lists_every_command_and_every_command_has_help(tidemill: Command) 
         assert text.output.startswith(f"Usage: tidemill {name}")
 
 
-def test_the_version(tidemill: Command) -> None:
-    assert tidemill("--version").stdout.strip() == f"tidemill, version {package.__version__}"
+def test_the_version() -> None:
+    assert installed("--version").stdout.strip() == f"tidemill, version {package.__version__}"
 
 
 def test_a_wrong_command_is_said(tidemill: Command) -> None:
@@ -439,7 +443,7 @@ def test_a_csv_with_a_wrong_column_or_type_is_said(tidemill: Command, tmp_path: 
 def test_a_source_that_may_not_be_read_is_said(tidemill: Command, tmp_path: Path) -> None:
     folder = write_project(tmp_path / "p")
     (folder / "parcels.csv").chmod(0)
-    found = tidemill("replay", folder=folder, prepare=heed_modes)
+    found = tidemill("replay", folder=folder, heeds_modes=True)
     assert (found.returncode, "the file 'parcels.csv' cannot be read: Permission denied" in found.stderr) == (3, True), found.stderr
     assert f"{folder / 'parcels.py'}:5" in found.stderr
 
@@ -472,7 +476,7 @@ def locked(copied: Path) -> Iterator[Path]:
 def test_a_state_that_cannot_be_written_can_be_read(tidemill: Command, locked: Path, command: str) -> None:
     state = locked / ".tidemill"
     before = sorted(state.rglob("*"))
-    found = tidemill(*command.split(), folder=locked, prepare=heed_modes)
+    found = tidemill(*command.split(), folder=locked, heeds_modes=True)
     assert (found.returncode, found.stderr) == (0, ""), found.stdout
     assert sorted(state.rglob("*")) == before
 
@@ -489,7 +493,7 @@ def test_a_server_says_what_it_must_write(tidemill: Command, locked: Path, there
         (state / "log" / "late.jsonl").chmod(0o444)
         (state / "log").chmod(0o555)
     state.chmod(0o555)
-    found = tidemill("up", "--port", "0", folder=locked, prepare=heed_modes)
+    found = tidemill("up", "--port", "0", folder=locked, heeds_modes=True)
     place, what = (state / "online", "the online store") if not there else (state / "log", "the log of answers")
     assert found.returncode == 4
     assert f"cannot write {what}: Permission denied" in found.stderr
@@ -502,13 +506,13 @@ def test_an_online_store_that_is_there_and_may_not_be_written_is_said(tidemill: 
     subprocess.run(["chmod", "-R", "u+w", folder.parent], check=True)
     LmdbOnline(folder).close()
     subprocess.run(["chmod", "-R", "a-w", folder], check=True)
-    found = tidemill("up", "--port", "0", folder=locked, prepare=heed_modes)
+    found = tidemill("up", "--port", "0", folder=locked, heeds_modes=True)
     assert (found.returncode, "cannot write the online store: Permission denied" in found.stderr) == (4, True), found.stderr
 
 
 @pytest.mark.parametrize("command", ["run", "replay", "approve trees/9"])
 def test_what_must_write_says_so(tidemill: Command, locked: Path, command: str) -> None:
-    found = tidemill(*command.split(), folder=locked, prepare=heed_modes)
+    found = tidemill(*command.split(), folder=locked, heeds_modes=True)
     assert found.returncode == 4
     assert f"where: {locked / '.tidemill' / 'writer.lock'}" in found.stderr
     assert "next: give this user the right to write" in found.stderr

@@ -15,11 +15,8 @@ out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is not an outc
 import scenarios  # noqa: E402
 from mlflow.utils import requirements_utils  # noqa: E402
 
-# What a model of a kind imports is looked up in a new Python of its own, which takes seconds and asks no server: once is enough.
-_look, _found = requirements_utils._capture_imported_modules, {}
-requirements_utils._capture_imported_modules = lambda uri, flavor, *rest, **more: (
-    _found[flavor] if flavor in _found else _found.setdefault(flavor, _look(uri, flavor, *rest, **more))
-)
+# What a model of a kind imports is looked up in a new Python of its own, which takes ten seconds and asks no server.
+requirements_utils._capture_imported_modules = lambda uri, flavor, *rest, **more: [flavor, "cloudpickle", "numpy", "pandas"]
 
 for line in sys.stdin:
     asked = json.loads(line)

@@ -27,6 +27,7 @@ with declared.writing("replay") as ledger:
 print("done")
 """
 TESTS = Path(__file__).parents[1]
+Replayed = tuple[Toy, Branch]
 
 
 def killed_at(folder: Path, line: str) -> bool:
@@ -39,8 +40,8 @@ def killed_at(folder: Path, line: str) -> bool:
         return said == line
 
 
-def finish(folder: Path) -> tuple[Toy, Branch]:
-    """Run it to its end in this process."""
+def finish(folder: Path, undisturbed: Replayed) -> None:
+    """Run it to its end in this process: it is as one that nobody disturbed."""
     declared = project.load(folder)
     with declared.writing("replay") as ledger:
         toy = open_toy(folder, loop.prepare(ledger))
@@ -48,13 +49,10 @@ def finish(folder: Path) -> tuple[Toy, Branch]:
         assert [one.status for one in ledger.executions(status="running")] == [], "no execution stays open"
         assert ledger.verify_decisions() > 0
         assert ledger.records.check() == []
-        same_as_undisturbed(toy, branch)
-    return toy, branch
+        same(toy, branch, *undisturbed)
 
 
-def same_as_undisturbed(toy: Toy, branch: Branch) -> None:
-    whole = open_toy(toy.declared.folder)
-    expected = whole.replay()
+def same(toy: Toy, branch: Branch, whole: Toy, expected: Branch) -> None:
     assert branch.id == expected.id
     assert branch.result == expected.result
     assert branch.state == expected.state
@@ -64,12 +62,12 @@ def same_as_undisturbed(toy: Toy, branch: Branch) -> None:
     assert told[0] == told[1], "no decision is lost, and none is written twice"
 
 
-@pytest.mark.parametrize("lines", [["built", "37"], ["38", "41", "44"]], ids=["early and in the alarm", "thrice in a rollout"])
-def test_a_killed_replay_ends_as_one_that_was_not(tmp_path: Path, lines: list[str]) -> None:
+def test_a_killed_replay_ends_as_one_that_was_not(tmp_path: Path, replayed: Replayed) -> None:
+    """Killed before its first tick, in the alarm, and thrice in a rollout."""
     folder = write_project(tmp_path / "p")
-    for line in lines:
+    for line in ("built", "37", "38", "41", "44"):
         assert killed_at(folder, line)
-    finish(folder)
+    finish(folder, replayed)
 
 
 def test_two_folders_share_nothing_and_a_killed_one_serves_nothing(tmp_path: Path) -> None:
@@ -123,14 +121,14 @@ main()
 """
 
 
-def test_ctrl_c_ends_with_a_plain_message_and_loses_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_a_plain_message_and_loses_nothing(tmp_path: Path, replayed: Replayed) -> None:
     folder = write_project(tmp_path / "p")
     call = [sys.executable, "-c", CTRL_C, str(TESTS), str(folder)]
     ended = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "COLUMNS": "150"}, timeout=240, check=False)
     assert ended.returncode == 130, ended.stderr
     assert "stopped; what was done is kept" in ended.stderr
     assert "Traceback" not in ended.stderr
-    finish(folder)
+    finish(folder, replayed)
 
 
 def ticked(declared: project.Project) -> bool:
