@@ -40,8 +40,8 @@ class Drift(Declaration):
 @dataclass(frozen=True)
 class Monitor(Declaration):
     """Look at a deployment once for each window of `every`, when the window is mature: the files reach to its last day, and on every day
-    of it the labels of a share `maturity` of the requests are in, or resolved as none. `quality` names metrics that are written down for each window; one that a
-    `QualityDrop` of the policy names is tested too."""
+    of it the labels of a share `maturity` of the requests are in, or resolved as none. `quality` names metrics that are written down for
+    each window; one that a `QualityDrop` of the policy names is tested too."""
 
     kind: ClassVar[str] = "monitor"
     deployment: Deployment
