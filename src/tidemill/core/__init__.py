@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tidemill.core.axis import steps
-from tidemill.core.call import Call, answer
+from tidemill.core.call import Call, answer, page
 from tidemill.core.declaration import Declaration, Where, caller, definition, version_of, walk
 from tidemill.core.digests import canonical, differences, digest_bytes, digest_value
 from tidemill.core.errors import (
@@ -148,6 +148,7 @@ __all__ = [
     "odd_text",
     "odd_type",
     "pack",
+    "page",
     "paired_bootstrap",
     "paired_cluster_test",
     "profile_like",

@@ -27,3 +27,8 @@ def answer(act: Callable[..., Any], *fields: str, tell: str = "") -> Callable[[A
         return {tell: found} if tell else found
 
     return answered
+
+
+def page(name: str, found: list[Any], token: str | None) -> dict[str, Any]:
+    """One page of an answer as the protocol has it: what is empty is not told."""
+    return {name: found, "next_page_token": token} if token else {name: found} if found else {}

@@ -4,21 +4,17 @@ from typing import Any
 
 import msgspec
 
-from tidemill.core import Call, answer
+from tidemill.core import Call, answer, page
 from tidemill.ledger import Ledger
 from tidemill.registry import aliases, files, models, registered
-from tidemill.tracking import Pair
+from tidemill.tracking import Pair, Tagging
 
 MODELS, VERSIONS = "/api/2.0/mlflow/registered-models", "/api/2.0/mlflow/model-versions"
 MODEL, VERSION = "registered_model", "model_version"
 Answer = dict[str, Any]
 
 
-class Ask(msgspec.Struct):
-    """A request; what is not known is ignored."""
-
-
-class Name(Ask):
+class Name(msgspec.Struct):
     name: str = ""
 
 
@@ -37,17 +33,14 @@ class Update(Name):
     deployment_job_id: str | None = None
 
 
-class Tag(Name):
+class Tag(Tagging, Name):
+    """A tag of a model."""
+
     key: str = ""
     value: str = ""
 
-    @property
-    def pair(self) -> Pair:
-        """The tag alone."""
-        return Pair(self.key, self.value)
 
-
-class Search(Ask):
+class Search(msgspec.Struct):
     filter: str = ""
     max_results: int | None = None
     order_by: list[str] = []
@@ -79,23 +72,16 @@ class Stage(Version):
     archive_existing_versions: bool = False
 
 
-class VersionTag(Version):
+class VersionTag(Tagging, Version):
+    """A tag of a version."""
+
     key: str = ""
     value: str = ""
-
-    @property
-    def pair(self) -> Pair:
-        """The tag alone."""
-        return Pair(self.key, self.value)
 
 
 class Alias(Name):
     alias: str = ""
     version: str = ""
-
-
-def _page(name: str, found: list[Any], token: str | None) -> Answer:
-    return {name: found, "next_page_token": token} if token else {name: found} if found else {}
 
 
 def _create_model(ledger: Ledger, ask: Create) -> Answer:
@@ -113,16 +99,16 @@ def _create_version(ledger: Ledger, ask: CreateVersion) -> Answer:
 
 def _search_models(ledger: Ledger, ask: Search) -> Answer:
     found = models.search_registered(ledger, ask.filter, order_by=ask.order_by, max_results=ask.max_results, page_token=ask.page_token)
-    return _page("registered_models", *found)
+    return page("registered_models", *found)
 
 
 def _search_versions(ledger: Ledger, ask: Search) -> Answer:
     found = registered.search_versions(ledger, ask.filter, order_by=ask.order_by, max_results=ask.max_results, page_token=ask.page_token)
-    return _page("model_versions", *found)
+    return page("model_versions", *found)
 
 
 def _latest(ledger: Ledger, ask: Latest) -> Answer:
-    return _page("model_versions", registered.latest_versions(ledger, ask.name, ask.stages), None)
+    return page("model_versions", registered.latest_versions(ledger, ask.name, ask.stages), None)
 
 
 _NAME, _BOTH = ("name",), ("name", "version")

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.uploads import drop_uploads as drop_uploads
     from tidemill.tracking.uploads import keep_part as keep_part
     from tidemill.tracking.values import Pair as Pair
+    from tidemill.tracking.values import Tagging as Tagging
     from tidemill.tracking.values import Value as Value
 
 _OFFERED = {
@@ -76,6 +77,7 @@ _OFFERED = {
     "Imported": "importing",
     "Order": "filters",
     "Pair": "values",
+    "Tagging": "values",
     "REGISTERED": "filters",
     "Recorded": "recorded",
     "Run": "step",

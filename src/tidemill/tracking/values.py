@@ -17,6 +17,19 @@ class Pair(Value):
     value: str | None = None
 
 
+class Tagging:
+    """A request with a `key` and a `value`."""
+
+    __slots__ = ()
+    key: str
+    value: str
+
+    @property
+    def pair(self) -> Pair:
+        """Both, as a parameter or a tag without its owner."""
+        return Pair(self.key, self.value)
+
+
 class Metric(Value):
     """One value of a metric; the newest is that of the greatest (step, timestamp, value)."""
 

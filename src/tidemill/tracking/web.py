@@ -8,23 +8,19 @@ from typing import Any
 
 import msgspec
 
-from tidemill.core import Call, DataError, answer
+from tidemill.core import Call, DataError, answer, page
 from tidemill.ledger import Ledger
 from tidemill.tracking import artifacts, experiments, metrics, models, runs, search, traces
 from tidemill.tracking.limits import missing
 from tidemill.tracking.models import DatasetFilter, LoggedModel, OrderBy
 from tidemill.tracking.traces import Location, TraceInfo
-from tidemill.tracking.values import DatasetInput, FileInfo, Metric, ModelRef, Pair, Run, RunInfo
+from tidemill.tracking.values import DatasetInput, FileInfo, Metric, ModelRef, Pair, Run, RunInfo, Tagging
 
 API = "/api/2.0/mlflow"
 HUGE = 1.7976931348623157e308
 
 
-class Ask(msgspec.Struct):
-    """A request; what is not known is ignored."""
-
-
-class Nothing(Ask):
+class Nothing(msgspec.Struct):
     """A request without fields."""
 
 
@@ -54,24 +50,20 @@ def _told(act: Callable[..., LoggedModel], *fields: str) -> Callable[[Any, Any],
     return lambda ledger, ask: _model(act(ledger, *(getattr(ask, field) for field in fields)))
 
 
-def _page(name: str, found: list[Any], token: str | None) -> Answer:
-    return {name: found, "next_page_token": token} if token else {name: found} if found else {}
-
-
 # ── experiments ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class CreateExperiment(Ask):
+class CreateExperiment(msgspec.Struct):
     name: str = ""
     artifact_location: str = ""
     tags: list[Pair] = []
 
 
-class ExperimentId(Ask):
+class ExperimentId(msgspec.Struct):
     experiment_id: str = ""
 
 
-class ExperimentName(Ask):
+class ExperimentName(msgspec.Struct):
     experiment_name: str = ""
 
 
@@ -79,17 +71,14 @@ class UpdateExperiment(ExperimentId):
     new_name: str = ""
 
 
-class ExperimentTag(ExperimentId):
+class ExperimentTag(Tagging, ExperimentId):
+    """A tag of an experiment."""
+
     key: str = ""
     value: str = ""
 
-    @property
-    def pair(self) -> Pair:
-        """The tag without its experiment."""
-        return Pair(self.key, self.value)
 
-
-class Search(Ask):
+class Search(msgspec.Struct):
     max_results: int | None = None
     page_token: str = ""
     filter: str = ""
@@ -107,7 +96,7 @@ def _search_experiments(ledger: Ledger, ask: Search) -> Answer:
     found, token = search.search_experiments(
         ledger, ask.filter, view=ask.view_type, order_by=ask.order_by, max_results=ask.max_results, page_token=ask.page_token
     )
-    return _page("experiments", found, token)
+    return page("experiments", found, token)
 
 
 def _experiment_by_name(ledger: Ledger, ask: ExperimentName) -> Answer:
@@ -117,7 +106,7 @@ def _experiment_by_name(ledger: Ledger, ask: ExperimentName) -> Answer:
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class CreateRun(Ask):
+class CreateRun(msgspec.Struct):
     experiment_id: str = "0"
     user_id: str = ""
     run_name: str = ""
@@ -125,7 +114,7 @@ class CreateRun(Ask):
     tags: list[Pair] = []
 
 
-class RunId(Ask):
+class RunId(msgspec.Struct):
     run_id: str = ""
     run_uuid: str = ""
 
@@ -156,14 +145,11 @@ class LogMetric(RunId):
         return Metric(self.key, self.value, self.timestamp, self.step, self.dataset_name, self.dataset_digest, self.model_id)
 
 
-class KeyValue(RunId):
+class KeyValue(Tagging, RunId):
+    """A parameter or tag of a run."""
+
     key: str = ""
     value: str = ""
-
-    @property
-    def pair(self) -> Pair:
-        """The parameter or tag without its run."""
-        return Pair(self.key, self.value)
 
 
 class LogBatch(RunId):
@@ -185,7 +171,7 @@ class LogModel(RunId):
     model_json: str = ""
 
 
-class SearchRuns(Ask):
+class SearchRuns(msgspec.Struct):
     experiment_ids: list[str] = []
     filter: str = ""
     run_view_type: str = "ACTIVE_ONLY"
@@ -215,7 +201,7 @@ def _search_runs(ledger: Ledger, ask: SearchRuns) -> Answer:
         max_results=ask.max_results,
         page_token=ask.page_token,
     )
-    return _page("runs", [_run(run) for run in found], token)
+    return page("runs", [_run(run) for run in found], token)
 
 
 def _log_model(ledger: Ledger, ask: LogModel) -> None:
@@ -242,13 +228,13 @@ class History(RunId):
     max_results: int | None = None
 
 
-class BulkHistory(Ask):
+class BulkHistory(msgspec.Struct):
     run_id: list[str] = []
     metric_key: str = ""
     max_results: int = 25_000
 
 
-class SampledHistory(Ask):
+class SampledHistory(msgspec.Struct):
     run_ids: list[str] = []
     metric_key: str = ""
     start_step: int | None = None
@@ -258,7 +244,7 @@ class SampledHistory(Ask):
 
 def _history(ledger: Ledger, ask: History) -> Answer:
     found, token = metrics.history(ledger, ask.id, ask.metric_key, page_token=ask.page_token, max_results=ask.max_results)
-    return _page("metrics", told(found), token)
+    return page("metrics", told(found), token)
 
 
 def _bulk_history(ledger: Ledger, ask: BulkHistory) -> Answer:
@@ -283,7 +269,7 @@ def _sampled_history(ledger: Ledger, ask: SampledHistory) -> Answer:
     return {"metrics": told(found)}
 
 
-class SearchDatasets(Ask):
+class SearchDatasets(msgspec.Struct):
     experiment_ids: list[str] = []
 
 
@@ -307,7 +293,7 @@ class ListArtifacts(RunId):
     page_token: str = ""
 
 
-class ListModelArtifacts(Ask):
+class ListModelArtifacts(msgspec.Struct):
     model_id: str = ""
     artifact_directory_path: str = ""
 
@@ -336,7 +322,7 @@ class CreateModel(ExperimentId):
     tags: list[Pair] = []
 
 
-class ModelId(Ask):
+class ModelId(msgspec.Struct):
     model_id: str = ""
 
 
@@ -356,7 +342,7 @@ class ModelParams(ModelId):
     params: list[Pair] = []
 
 
-class SearchModels(Ask):
+class SearchModels(msgspec.Struct):
     experiment_ids: list[str] = []
     filter: str = ""
     datasets: list[DatasetFilter] = []
@@ -380,21 +366,21 @@ def _search_models(ledger: Ledger, ask: SearchModels) -> Answer:
         max_results=ask.max_results,
         page_token=ask.page_token,
     )
-    return _page("models", [_model(model)["model"] for model in found], token)
+    return page("models", [_model(model)["model"] for model in found], token)
 
 
 # ── traces ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Trace(Ask):
+class Trace(msgspec.Struct):
     trace_info: TraceInfo = msgspec.field(default_factory=TraceInfo)
 
 
-class StartTrace(Ask):
+class StartTrace(msgspec.Struct):
     trace: Trace = msgspec.field(default_factory=Trace)
 
 
-class TraceId(Ask):
+class TraceId(msgspec.Struct):
     trace_id: str = ""
 
 
@@ -403,7 +389,7 @@ class TraceTag(TraceId):
     value: str = ""
 
 
-class SearchTraces(Ask):
+class SearchTraces(msgspec.Struct):
     locations: list[Location] = []
     filter: str = ""
     max_results: int | None = None
@@ -425,7 +411,7 @@ def _trace(found: TraceInfo) -> Answer:
 def _search_traces(ledger: Ledger, ask: SearchTraces) -> Answer:
     ids = [one.mlflow_experiment.experiment_id for one in ask.locations if one.mlflow_experiment is not None]
     found = traces.search_traces(ledger, ids, ask.filter, order_by=ask.order_by, max_results=ask.max_results, token=ask.page_token)
-    return _page("traces", *found)
+    return page("traces", *found)
 
 
 def _delete_traces(ledger: Ledger, ask: DeleteTraces) -> Answer:
