@@ -173,6 +173,15 @@ def test_a_rollout_sends_its_share_and_keeps_a_courier_on_one_version(parcels: P
         assert answer.rung == ("challenger" if answer.version == state.candidate.version.label else "champion")
     assert all(len(found) == 1 for found in versions.values())
     assert set().union(*versions.values()) == {state.champion.label, state.candidate.version.label}
+    share = sum(answer.rung == "challenger" for answer in answers)
+    endpoint.counts.clear()
+    broken = object.__new__(Broken)
+    broken.signature = endpoint.predictors[state.candidate.version.digest].signature
+    endpoint.predictors[state.candidate.version.digest] = broken
+    alone = endpoint.answer(keys, requests.at[rows].tolist())
+    assert {(one.rung, one.version) for one in alone} == {("champion", state.champion.label)}, "a canary that fails takes nobody down"
+    assert endpoint.counts == {"challenger: failed": share, "champion": len(keys)}
+    assert all(two.probability == one.probability for one, two in zip(answers, alone, strict=True) if one.rung == "champion")
 
 
 def test_a_version_whose_golden_cases_are_answered_otherwise_does_not_start(parcels: Path) -> None:

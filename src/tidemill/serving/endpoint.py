@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -180,44 +181,56 @@ class Endpoint:
             return None  # a dead store: the ladder goes on at its constant
 
     def _score(self, requests: Requests, matrix: Matrix | None) -> list[tuple[float, str, str]]:
-        rows = len(requests)
         for rung, give in self._ladder(requests, matrix):
-            try:
-                return self._within(rung, rows, give)
-            except Late:
-                self._count(f"{rung}: too late", rows)
-            except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
-                self._count(f"{rung}: failed", rows)
-                log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung, rows, error)
+            answers = self._try(rung, len(requests), give)
+            if answers is not None:
+                return self._with_challenger(answers, requests, matrix) if matrix is not None and rung == "champion" else answers
         raise Refused(f"no rung of deployment {self.name!r} could answer", hint="declare a Constant fallback, and look at the server's log")
+
+    def _try(self, rung: str, rows: int, give: Callable[[], list[tuple[float, str, str]]]) -> list[tuple[float, str, str]] | None:
+        """What a rung gives; None where it fails or is too late."""
+        try:
+            return self._within(rung, rows, give)
+        except Late:
+            self._count(f"{rung}: too late", rows)
+        except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
+            self._count(f"{rung}: failed", rows)
+            log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung, rows, error)
+        return None
 
     def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[tuple[str, Callable[[], list[tuple[float, str, str]]]]]:
         found: list[tuple[str, Callable[[], list[tuple[float, str, str]]]]] = []
         if matrix is not None:
-            found.append(("champion", lambda: self._routed(requests, matrix)))
+            found.append(("champion", partial(self._predict, self.standing.champion, "champion", matrix.values, matrix)))
         for kind, value in self.fallback:
             previous = self.standing.previous
             if kind == "previous version" and previous and matrix is not None:
-                found.append((kind, lambda label=previous: _plain(self._predict(label, matrix), label[0], "previous version")))  # type: ignore[misc]
+                found.append((kind, partial(self._predict, previous, "previous version", matrix.values, matrix)))
             if kind == "constant":
                 found.append((kind, lambda value=value: [(value, "", "constant")] * len(requests)))  # type: ignore[misc]
         return found
 
-    def _routed(self, requests: Requests, matrix: Matrix) -> list[tuple[float, str, str]]:
+    def _with_challenger(self, answers: list[tuple[float, str, str]], requests: Requests, matrix: Matrix) -> list[tuple[float, str, str]]:
+        """The champion's answers, with those of the challenger for its share; where it cannot, the champion's stay."""
         champion, challenger = self.standing.champion, self.standing.challenger
-        answers = _plain(self._predict(champion, matrix), champion[0], "champion")
         if challenger is None or self.standing.weight <= 0:
             return answers
         route = Route(champion[0], challenger[0], self.standing.weight, f"{self.name}/{challenger[0]}")
         own = [key.decode() for key in requests.keys.tolist()]
         texts = requests.texts.get(self.standing.sticky_by)
         keys = own if texts is None else [text or key for text, key in zip(texts.texts(), own, strict=True)]
-        other = _plain(self._predict(challenger, matrix), challenger[0], "challenger")
-        return [b if to else a for a, b, to in zip(answers, other, to_challenger(route, keys).tolist(), strict=True)]
+        rows = np.flatnonzero(to_challenger(route, keys))
+        give = partial(self._predict, challenger, "challenger", matrix.values[rows], matrix)
+        others = self._try("challenger", len(rows), give) if len(rows) else None
+        for row, other in zip(rows.tolist(), others or [], strict=False):
+            answers[row] = other
+        return answers
 
-    def _predict(self, version: tuple[str, str], matrix: Matrix) -> Floats:
+    def _predict(self, version: tuple[str, str], rung: str, values: Floats, matrix: Matrix) -> list[tuple[float, str, str]]:
+        """What a version says to feature rows, whose columns are those of a matrix."""
         predictor = self.predictors[version[1]]
-        return predictor.predict(predictor.signature.align(matrix.names, matrix.values, matrix.vocabularies))
+        found = predictor.predict(predictor.signature.align(matrix.names, values, matrix.vocabularies))
+        return [(probability, version[0], rung) for probability in found.tolist()]
 
 
 def _check_known(rows: Ints, requests: Requests, when: Instants) -> None:
@@ -226,10 +239,6 @@ def _check_known(rows: Ints, requests: Requests, when: Instants) -> None:
         if known > when[row]:
             what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(known)}"
             raise DataError(what, hint="ask about it later, or leave out `at`")
-
-
-def _plain(probabilities: Floats, version: str, rung: str) -> list[tuple[float, str, str]]:
-    return [(probability, version, rung) for probability in probabilities.tolist()]
 
 
 def _inputs(matrix: Matrix, row: int) -> dict[str, Any]:
