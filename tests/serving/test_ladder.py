@@ -15,12 +15,13 @@ from disks import small_disk
 from serving.conftest import Serve, Served
 from tidemill.core import Instants, Ref, Refused, StoreError, pack
 from tidemill.features import Matrix, MemoryOnline, Reader, Requests
-from tidemill.ledger import Branch
+from tidemill.ledger import Branch, Ledger
 from tidemill.loop import State
 from tidemill.models import Predictor
 from tidemill.serving import AnswerLog, find_answers, read_log
 from tidemill.session.session import open_endpoint, standing_of
-from toy import open_toy
+from tidemill.store import MemoryBlobs
+from toy import Toy, open_toy
 
 ROW: dict[str, Any] = {"rows": [{"parcel": "p118-003"}], "at": "2024-04-30T00:00:00Z"}
 
@@ -198,6 +199,22 @@ def test_a_version_whose_golden_cases_are_answered_otherwise_does_not_start(parc
         connection.exec_driver_sql(f"update artifact set meta = replace(meta, '{meta}', '{other}')")
     with pytest.raises(Refused, match="answers 20 of its golden cases otherwise"):
         open_endpoint(toy.ledger, toy.declared, branch)
+
+
+def test_a_version_before_that_is_lost_keeps_no_champion_from_serving(
+    replayed: tuple[Toy, Branch], caplog: pytest.LogCaptureFixture
+) -> None:
+    toy, branch = replayed
+    previous, rest = State.of(branch.state).previous, MemoryBlobs()
+    assert previous is not None
+    lost = toy.ledger.artifact_of("model", previous.digest).meta["blobs"]["onnx"]
+    for digest in toy.ledger.blobs.digests():
+        if digest != lost:
+            rest.put(bytes(toy.ledger.blobs.get(digest)))
+    endpoint = open_endpoint(Ledger(toy.ledger.records, rest, toy.ledger.wall), toy.declared, branch)
+    assert f"version={previous.label} left_out=true error=blob {lost[:12]} is not stored" in caplog.text
+    (answer,) = endpoint.answer(ROW["rows"], [toy.at("2024-04-30")])
+    assert (answer.rung, endpoint.standing.previous) == ("champion", None)
 
 
 # ── the log on a bad disk ───────────────────────────────────────────────────────────────────────────────────────────

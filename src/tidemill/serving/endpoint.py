@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -30,13 +30,14 @@ from tidemill.features import (
     load,
     load_requests,
 )
-from tidemill.ledger import Artifact, Ledger
+from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.routing import Route, to_challenger
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
 TIMED_ROWS = 100  # a timeout is for this many rows
+Named = tuple[str, str]  # a version by its label and the digest of its model
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Standing:
     """Which versions serve, by label and digest, and the weight of the challenger; `branch` is the history that they come from."""
 
     branch: str
-    champion: tuple[str, str]
-    previous: tuple[str, str] | None = None
-    challenger: tuple[str, str] | None = None
+    champion: Named
+    previous: Named | None = None
+    challenger: Named | None = None
     weight: float = 0.0
     sticky_by: str = ""
 
@@ -226,7 +227,7 @@ class Endpoint:
             answers[row] = other
         return answers
 
-    def _predict(self, version: tuple[str, str], rung: str, values: Floats, matrix: Matrix) -> list[tuple[float, str, str]]:
+    def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> list[tuple[float, str, str]]:
         """What a version says to feature rows, whose columns are those of a matrix."""
         predictor = self.predictors[version[1]]
         found = predictor.predict(predictor.signature.align(matrix.names, values, matrix.vocabularies))
@@ -261,7 +262,8 @@ def open_endpoint(
     timeout: int = 1_000_000,
     online: OnlineStore | None = None,
 ) -> Endpoint:
-    """An endpoint from the recipe of a branch. Its golden cases are run first: raises Refused when a version answers otherwise."""
+    """An endpoint from the recipe of a branch. Golden cases are run first: raises Refused when the champion answers otherwise. A previous
+    version or a challenger that does, or whose bytes are lost, is left out: the champion answers in its place."""
     views = [from_definition(view["definition"]) for view in recipe["views"]]
     logs, versions = {}, {}
     for view, plain in zip(views, recipe["views"], strict=True):
@@ -273,13 +275,25 @@ def open_endpoint(
     dataset = Dataset.recorded(request["name"], request["event_time"], key=tuple(request["key"]), **times)
     types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
     requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
-    found = [version for version in (standing.champion, standing.previous, standing.challenger) if version]
-    predictors = {digest: _load(ledger, ledger.artifact_of("model", digest), label) for label, digest in found}
+    predictors = {standing.champion[1]: _load(ledger, *standing.champion)}
+    previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
+    standing = replace(standing, previous=previous, challenger=challenger)
     reader = Reader(views, logs, versions, online)
     return Endpoint(name, standing, reader, requests, dataset, types, recipe["predict_at"], predictors, fallback, timeout)
 
 
-def _load(ledger: Ledger, artifact: Artifact, label: str) -> Predictor:
+def _load_or_leave(ledger: Ledger, name: str, version: Named | None, predictors: dict[str, Predictor]) -> Named | None:
+    """A version that stands beside the champion, among the predictors; None where there is none, or it cannot serve."""
+    try:
+        predictors |= {version[1]: _load(ledger, *version)} if version else {}
+    except TidemillError as error:
+        log.warning("deployment=%s version=%s left_out=true error=%s", name, version and version[0], error.what)
+        return None
+    return version
+
+
+def _load(ledger: Ledger, label: str, digest: str) -> Predictor:
+    artifact = ledger.artifact_of("model", digest)
     predictor = load_model(ledger, artifact)
     wrong = golden_differences(predictor, golden_of(ledger, artifact))
     if wrong:
