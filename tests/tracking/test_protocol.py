@@ -223,6 +223,15 @@ def test_a_version_whose_source_leads_out_is_refused(ask: Ask, run_id: str, sour
     assert "Invalid model version source" in answer.json["message"]
 
 
+def test_a_dataset_has_limits_of_its_own(ask: Ask) -> None:
+    run = ask("POST", f"{API}/runs/create", {}).json["run"]["info"]["run_id"]
+    for name, longest in (("name", 500), ("digest", 64), ("source", 65_535), ("schema", 2**20 - 1)):
+        found = {"name": "d", "digest": "1", "source_type": "local", "source": "s", name: "x" * (longest + 1)}
+        answer = ask("POST", f"{API}/runs/log-inputs", {"run_id": run, "datasets": [{"dataset": found}]})
+        assert (answer.status, f"'{name}' exceeds the maximum length of {longest}" in answer.json["message"]) == (400, True)
+    assert not ask("GET", f"{API}/runs/get", query=f"run_id={run}").json["run"].get("inputs", {}).get("dataset_inputs")
+
+
 def test_a_prompt_that_is_too_long_is_told_so(ask: Ask) -> None:
     ask("POST", f"{API}/registered-models/create", {"name": "p"})
     body = {"name": "p", "source": "dummy-source", "tags": [{"key": "mlflow.prompt.text", "value": "x" * 100_001}]}

@@ -14,6 +14,7 @@ from tidemill.tracking.runs import NAME, STATUS, put_input, put_tags, some_name
 from tidemill.tracking.segment import MAGIC, Batch, Captured, End, Event, File, Head, Input, Params, Tags, read_batch
 from tidemill.tracking.values import Dataset, DatasetInput, Pair
 
+ERROR = 2**16  # characters of what ended a run
 LOST = "the process ended without closing the run"
 
 
@@ -37,6 +38,8 @@ class Receipt(msgspec.Struct):
 
 def ingest(ledger: Ledger, shipment: Shipment, data: bytes | memoryview) -> Receipt:
     """Take a stretch in, if it is the next one, and say where the next one begins. Raises Refused for a run that was deleted for good."""
+    if not 0 < len(shipment.segment) <= KEY:
+        raise DataError(f"the id of a segment has 1 to {KEY} characters, not {len(shipment.segment)}")
     batch = read_batch(data[len(MAGIC) :] if shipment.offset == 0 and data else data)
     with ledger.records.transaction() as sql:
         offset = _offset(sql, shipment.segment)
@@ -83,7 +86,7 @@ def _run_of(ledger: Ledger, sql: Driver, head: Head, *, new: bool) -> tuple[int,
     execution = ledger.begin_execution(sql, "run", name, started_at=head.at)
     sql.run(
         "INSERT INTO run (execution, uid, experiment, name, who, stage, started_at, location) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
-        (execution, head.run, number, name, head.who, head.at // 1000, location),
+        (execution, head.run, number, name, head.who[:KEY], head.at // 1000, location),
     )
     put_tags(sql, execution, [(NAME, name)])
     return execution, number, location
@@ -94,7 +97,7 @@ def _correct(ledger: Ledger, sql: Driver, run: int, experiment: int, head: Head)
     the number of the experiment."""
     number = experiment_named(ledger, sql, check_experiment_name(head.experiment or "Default"))
     sql.run("UPDATE execution SET started_at = ? WHERE id = ?", (head.at, run))
-    sql.run("UPDATE run SET experiment = ?, started_at = ?, who = ? WHERE execution = ?", (number, head.at // 1000, head.who, run))
+    sql.run("UPDATE run SET experiment = ?, started_at = ?, who = ? WHERE execution = ?", (number, head.at // 1000, head.who[:KEY], run))
     if number != experiment:
         sql.run("UPDATE metric_latest SET experiment = ? WHERE run = ?", (number, run))
     if head.name:
@@ -130,7 +133,7 @@ def _act(ledger: Ledger, sql: Driver, run: tuple[int, int], event: Event) -> Non
             _put_captured(ledger, sql, run[0], event)
         case End():
             ledger.end_execution(sql, run[0], STATUS[event.status], event.at)
-            sql.run("UPDATE execution SET error = ? WHERE id = ?", (event.error, run[0]))
+            sql.run("UPDATE execution SET error = ? WHERE id = ?", (event.error[:ERROR], run[0]))
         case Head() | File():
             pass  # the head was read before; files have gone their own way
 

@@ -12,10 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from tidemill.core import DataError
-from tidemill.tracking.values import Metric, Pair
+from tidemill.tracking.values import Dataset, DatasetInput, Metric, Pair
 
 KEY, PARAM_VALUE, TAG_VALUE = 250, 6_000, 8_000
 EXPERIMENT_NAME, EXPERIMENT_TAG_VALUE = 500, 20_000
+DATASET = {"name": 500, "digest": 64, "source_type": 36, "source": 2**16 - 1, "schema": 2**20 - 1, "profile": 2**24 - 1}
+INPUT_TAG_KEY, INPUT_TAG_VALUE = 255, 500
 METRICS, PARAMS, TAGS, ALL = 1_000, 100, 100, 1_000
 _KEY = re.compile(r"[/\w.\- :]+")  # as MLflow: letters and digits of any script
 _RUN, _EXPERIMENT = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}"), re.compile(r"[a-zA-Z0-9][\w\-]{0,63}")
@@ -90,6 +92,19 @@ def check_metric(one: Metric, parameter: str = "") -> tuple[str, float, int, int
     if math.isnan(value):
         return key, 0.0, 1, timestamp, step
     return key, value, 0, timestamp, step
+
+
+def check_dataset(one: DatasetInput) -> tuple[Dataset, list[Pair]]:
+    """A dataset that a run reads, and its tags."""
+    found, tags = one.dataset, one.tags or []
+    if found is None or not found.name:
+        raise DataError("Dataset input must have a dataset associated with it.")
+    for parameter, longest in DATASET.items():
+        _short(getattr(found, parameter) or "", parameter, longest)
+    for tag in tags:
+        _short(tag.key, "key", INPUT_TAG_KEY)
+        _short(tag.value or "", "value", INPUT_TAG_VALUE)
+    return found, tags
 
 
 def check_batch(metrics: Sequence[Metric], params: Sequence[Pair], tags: Sequence[Pair]) -> None:

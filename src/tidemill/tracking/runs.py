@@ -11,7 +11,7 @@ from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of
-from tidemill.tracking.limits import check_batch, check_metric, check_param, check_run_id, check_tag
+from tidemill.tracking.limits import check_batch, check_dataset, check_metric, check_param, check_run_id, check_tag
 from tidemill.tracking.metrics import put_metrics, remember
 from tidemill.tracking.values import Dataset, DatasetInput, Inputs, Metric, ModelRef, Outputs, Pair, Run, RunData, RunInfo
 
@@ -302,10 +302,8 @@ def log_inputs(ledger: Ledger, run_id: str, datasets: Sequence[DatasetInput], mo
 
 
 def put_input(sql: Driver, run: int, experiment: int, one: DatasetInput) -> None:
-    """Write down a dataset that a run read; raises DataError for one without a name."""
-    if one.dataset is None or not one.dataset.name:
-        raise DataError("Dataset input must have a dataset associated with it.")
-    found = one.dataset
+    """Write down a dataset that a run read; raises DataError for one without a name, or with texts that are too long."""
+    found, tags = check_dataset(one)
     columns = (experiment, found.name, found.digest, found.source_type, found.source, found.schema, found.profile)
     sql.run(
         "INSERT INTO run_dataset (experiment, name, digest, source_type, source, schema, profile) VALUES (?, ?, ?, ?, ?, ?, ?) "
@@ -314,7 +312,6 @@ def put_input(sql: Driver, run: int, experiment: int, one: DatasetInput) -> None
     )
     row = sql.one("SELECT id FROM run_dataset WHERE experiment = ? AND name = ? AND digest = ?", columns[:3])
     assert row is not None
-    tags = one.tags or []
     context = next((tag.value or "" for tag in tags if tag.key == "mlflow.data.context"), "")
     sql.run(
         "INSERT INTO run_input (run, dataset, tags, context) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
