@@ -180,6 +180,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes | None, kind: t
         ({}, ["--label", "city"], "--label"),
         ({}, ["--label", "x >"], "neither a column nor an SQL expression"),
         ({}, ["--label", "sum(x) > 1"], "neither a column nor an SQL expression"),
+        ({}, ["--label", "x > 'a'"], "the label \"x > 'a'\" cannot be computed: 'a' is no number"),
+        ({}, ["--label", "CAST(city AS INT) > 1"], "cannot be computed: 'Ulm' in column 'city' is no whole number"),
         ({}, ["--label", "x + 1"], "not true or false"),
         ({}, ["--time", "x"], "holds no times: it was read as DOUBLE"),
         ({}, ["--time", "nope"], "there is no column 'nope'"),

@@ -71,6 +71,23 @@ def test_mixed_line_ends_are_named(here: Folder, first: str, other: str) -> None
     assert error.where == f"{here.folder / 'rows.csv'}:200"
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (gzip.compress(csv_of().encode())[:-20], r"rows\.csv is packed with gzip and cannot be unpacked: it ends too early"),
+        (b"\x1f\x8b" + bytes(50), "cannot be unpacked: it is damaged"),
+    ],
+)
+def test_a_damaged_packed_file_is_told(here: Folder, data: bytes, what: str) -> None:
+    (here.folder / "rows.csv").write_bytes(data)
+    assert here.refuses(DataError, what, rows=None).where == str(here.folder / "rows.csv")
+
+
+def test_a_packed_file_may_have_any_name(here: Folder) -> None:
+    (here.folder / "rows.csv").write_bytes(gzip.compress(csv_of().encode()))
+    assert here.ingest(None).output.meta["rows"] == COUNT
+
+
 def test_lines_are_found_in_packed_files_too(here: Folder) -> None:
     text = csv_of({200: "7"})
     with gzip.open(here.folder / "rows.csv.gz", "wt") as file:
@@ -144,8 +161,9 @@ def test_numbers_with_commas_that_a_query_needs_are_told_with_the_sql_for_them(h
 
 def test_columns_of_text_are_not_blamed(here: Folder) -> None:
     rows = csv_of({i: f"{i},2013-01-01T10:00:00Z,Ulm,x{i}" for i in range(2, 100)})
-    error = here.refuses(DataError, "Could not convert string", rows, query=SUM.replace("v + 1", "CAST(v AS DOUBLE)"))
-    assert "line" not in error.what
+    error = here.refuses(DataError, "'x2' in column 'v' is no number", rows, query=SUM.replace("v + 1", "CAST(v AS DOUBLE)"))
+    assert error.what.endswith("(line 2 of rows.csv)")
+    assert error.where == str(here.where), "the query is at fault"
 
 
 def test_names_without_rows_are_said_where_types_are_needed(here: Folder) -> None:

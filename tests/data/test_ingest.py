@@ -213,13 +213,13 @@ def test_a_missing_column_names_those_there_are(here: Folder, more: dict[str, An
 
 
 def test_a_column_that_is_no_time_is_refused(here: Folder) -> None:
-    here.refuses(DataError, "column 'v' of dataset 'd' is BIGINT, not a time", event_time="v")
-    here.refuses(DataError, "column 'origin' of dataset 'd' is VARCHAR, not a time", known_at="origin")
+    here.refuses(DataError, "column 'v' of dataset 'd' is whole number, not a time", event_time="v")
+    here.refuses(DataError, "column 'origin' of dataset 'd' is text, not a time", known_at="origin")
 
 
 def test_a_wrong_type_is_said_with_the_line_of_the_query(here: Folder) -> None:
     (here.folder / "d.sql").write_text("SELECT id, t,\n\n  CAST(origin AS INTEGER) AS o\nFROM s\n")
-    error = here.refuses(DataError, "Could not convert string 'JFK' to INT32", query="d.sql")
+    error = here.refuses(DataError, "'JFK' in column 'origin' is no whole number", query="d.sql")
     assert error.where in (f"{here.folder / 'd.sql'}:3", str(here.folder / "d.sql"))
 
 
@@ -255,9 +255,9 @@ def test_a_zone_that_is_none_is_refused(here: Folder) -> None:
     [
         ("SELECT id,\n  nope AS x, t\nFROM s\n", "there is no column 'nope'", 2),
         ("SELECT id, t\nFRM s\n", "syntax error", 2),
-        ("SELECT id, t\nFROM\n  nowhere\n", "nowhere does not exist", 3),
+        ("SELECT id, t\nFROM\n  nowhere\n", "there is no table 'nowhere'", 3),
         ("SELECT id, t FROM s;\nDROP TABLE s;\n", "syntax error", 1),
-        ("-- nothing here\n", "syntax error", 2),
+        ("-- nothing here\n", "syntax error: it ends too early", 2),
         ("DROP TABLE s", "syntax error", 1),
     ],
 )
@@ -267,8 +267,54 @@ def test_wrong_sql_is_said_with_the_file_and_its_line(here: Folder, sql: str, wh
     assert error.where == f"{here.folder / 'd.sql'}:{line}"
 
 
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("SELECT *, foo(v) AS w FROM s", "is wrong: there is no function 'foo'"),
+        ("SELECT *, origin + 1 AS w FROM s", r"is wrong: \+ does not take text, whole number"),
+        ("SELECT *, origin > 1 AS w FROM s", "is wrong: text is compared with whole number"),
+        ("SELECT t FROM s GROUP BY id", "is wrong: column 't' is neither in GROUP BY nor inside a function"),
+        ("SELECT *, CAST(origin AS INT) AS w FROM s", r"'JFK' in column 'origin' is no whole number \(line 2 of rows.csv\)"),
+        ("SELECT *, strptime(origin, '%Y') AS w FROM s", "'JFK' does not fit the format '%Y'"),
+        ("SELECT *, CAST(5.5::DOUBLE AS DATE) AS w FROM s", "number cannot become date"),
+        ("SELECT *, 9223372036854775807 + id AS w FROM s", "a number becomes too large: 9223372036854775807 . 1"),
+        ("SELECT id, origin AS t FROM s", "column 't' of dataset 'd' is text, not a time"),
+        ("SELECT *, v AS __known FROM s", "has a column '__known': names that begin with __ are Tidemill's own"),
+    ],
+)
+def test_what_the_engine_refuses_is_said_in_plain_words(here: Folder, sql: str, what: str) -> None:
+    with pytest.raises((DefinitionError, DataError), match=what) as error:
+        here.ingest(query=sql)
+    assert error.value.where == str(here.where)  # type: ignore[attr-defined]
+    assert error.value.hint  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "what"),
+    [
+        ("json", b"", "rows.json is empty"),
+        ("json", b"[[1, 2], [3]]", "rows.json holds no objects with named fields"),
+        ("json", b'[{"id": 1}, {"id":', "it is no JSON: record [0-9]+, byte 7: unexpected end of data"),
+        ("parquet", b"", "rows.parquet is empty"),
+        ("parquet", b"id,t\n1,2013-01-01\n", "it is no Parquet file, or a damaged one"),
+    ],
+)
+def test_a_file_of_another_format_or_cut_off_is_said(here: Folder, kind: str, data: bytes, what: str) -> None:
+    (here.folder / f"rows.{kind}").write_bytes(data)
+    source = {"s": Source(f"rows.{kind}", format=kind, where=here.where)}
+    with pytest.raises(DataError, match=what) as error:
+        ingest(here.ledger, Dataset("d", source, "t", where=here.where))
+    assert error.value.where == str(here.folder / f"rows.{kind}")
+    assert error.value.hint
+
+
 def test_wrong_sql_in_the_declaration_is_said_with_its_line(here: Folder) -> None:
     assert here.refuses(DefinitionError, "syntax error", query="SELECT id t FRM s").where == str(here.where)
+
+
+def test_a_folder_is_no_source(here: Folder) -> None:
+    (here.folder / "rows.csv").mkdir()
+    assert here.refuses(MissingFile, "'rows.csv' is a folder", None).where == str(here.where)
 
 
 def test_a_missing_query_file_is_said(here: Folder) -> None:
@@ -341,7 +387,7 @@ def test_an_expression_over_a_version_that_is_wrong_is_said_with_its_place(here:
     with pytest.raises(DefinitionError, match="nope") as error:
         here.scan(version, {"x": ("nope + 1", "number")}, "TRUE", source="flights.py:9")
     assert error.value.where == "flights.py:9"
-    with pytest.raises(DataError, match="Could not convert string 'JFK'"):
+    with pytest.raises(DataError, match="'JFK' in column 'origin' is no number"):
         here.scan(version, {"x": ("origin", "number")}, "TRUE")
 
 

@@ -243,7 +243,8 @@ def label_sql(table: Table, text: str) -> str:
     """SQL that is true, false or null, of a column with two values or of an SQL expression; raises DataError and DefinitionError."""
     column = table.get(text)
     sql = _of_column(table, column) if column else _of_expression(table, text)
-    rows = table.connection.execute(f"SELECT y, count(*) FROM (SELECT {sql} AS y FROM data) GROUP BY y ORDER BY y").fetchall()
+    with explained(f"the label {text!r} cannot be computed", str(table.path)):
+        rows = table.connection.execute(f"SELECT y, count(*) FROM (SELECT {sql} AS y FROM data) GROUP BY y ORDER BY y").fetchall()
     counts = {row[0]: row[1] for row in rows if row[0] is not None}
     if len(counts) < 2:
         said = f"always {'true' if next(iter(counts)) else 'false'}" if counts else "always null"

@@ -15,6 +15,7 @@ from tidemill.data.predictions import (
     prediction_tables,
     segments,
 )
+from tidemill.data.said import plain_type
 from tidemill.data.versions import CODE, ingest, scan, source_ref, stale
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "not_null",
     "odd_values",
     "pack_predictions",
+    "plain_type",
     "prediction_tables",
     "quote",
     "read_as_csv",

@@ -59,6 +59,8 @@ class Source(Declaration):
             path = Path(next(iter(spec.submodule_search_locations))) / inside
         else:
             path = Path(self.where.file).parent / self.path
+        if path.is_dir():
+            raise MissingFile(f"{self.path!r} is a folder", where=str(self.where), hint=f"name one file, such as {self.path}/rows.csv")
         if not path.is_file():
             raise MissingFile(f"there is no file {self.path!r}", where=str(self.where), hint=f"looked at {path}")
         return path

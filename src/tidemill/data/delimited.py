@@ -5,6 +5,7 @@ What is at fault is looked for only once reading has failed: the engine says tha
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ def csv_table(path: Path, null_values: Sequence[str]) -> str:
     """A CSV file as an SQL table. Two things are not left to be guessed: the quote, since one that is not closed would make all others
     part of their values, and where the names stand, since lines of another shape would be taken for a title, and dropped."""
     nulls = ", ".join(literal(value) for value in ("", *null_values))
-    return f"read_csv({literal(str(path))}, header = true, skip = {_above(path)}, sample_size = -1, quote = '\"', nullstr = [{nulls}])"
+    shape = f"header = true, skip = {_above(path)}, sample_size = -1, quote = '\"'"
+    return f"read_csv({literal(str(path))}, {shape}, nullstr = [{nulls}]{', compression = gzip' if _packed(path) else ''})"
 
 
 def _above(path: Path) -> int:
@@ -47,12 +49,16 @@ def read_as_csv(path: Path, file: Path | None = None) -> Iterator[None]:
     """Turn the engine's refusal of a path into a DataError with the line at fault. `file` is the one to name, if another."""
     import duckdb
 
+    file = file or path
     try:
-        yield
-    except duckdb.Error as error:
-        file = file or path
-        unknown = DataError(f"{file.name} cannot be read as CSV: {str(error).splitlines()[0]}", where=str(file), hint=SHAPE)
-        raise _fault(path, file) or unknown from None
+        try:
+            yield
+        except duckdb.Error as error:
+            unknown = DataError(f"{file.name} cannot be read as CSV: {str(error).splitlines()[0]}", where=str(file), hint=SHAPE)
+            raise _fault(path, file) or unknown from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        why = "it ends too early" if isinstance(error, EOFError) else f"it is damaged ({error})"
+        raise DataError(f"{file.name} is packed with gzip and cannot be unpacked: {why}", where=str(file), hint="fetch it again") from None
 
 
 def load_csv(connection: "DuckDBPyConnection", name: str, path: Path, null_values: Sequence[str], file: Path | None = None) -> None:
@@ -138,9 +144,12 @@ def _lines(path: Path, file: Path) -> Iterator[str]:
 
 
 def _binary(path: Path) -> IO[bytes]:
+    return gzip.open(path) if _packed(path) else path.open("rb")  # type: ignore[return-value]
+
+
+def _packed(path: Path) -> bool:
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _convert(encoding: str, file: Path) -> str:
@@ -168,7 +177,7 @@ class OddValue:
 
     def error(self, path: Path, file: Path) -> DataError:
         """The error that names it, with its line in `path`; `file` is the one to name."""
-        line = _line_of(path, self.column, self.value)
+        line = line_of(path, self.column, self.value)
         found = f"{_brief(self.value)!r} in column {self.column!r}: no {self.kind}, as {self.others:,} others are"
         what = f"line {line} of {file.name} has {found}" if line else f"{file.name} has {found}"
         hint = f'correct it; where it stands for nothing: Source(…, null_values=["{_brief(self.value)}"])'
@@ -176,7 +185,7 @@ class OddValue:
 
     def told(self, path: Path) -> str:
         """How many there are, and the first with its line, for a person who was not looking for them."""
-        line = _line_of(path, self.column, self.value)
+        line = line_of(path, self.column, self.value)
         many = f"{self.count:,} of {self.count + self.others:,} values are no {self.kind}"
         return f"{many}{', the first' if self.count > 1 else ''}: {_brief(self.value)!r}{f' in line {line}' if line else ''}"
 
@@ -196,7 +205,7 @@ class CommaNumbers:
 
     def error(self, path: Path, file: Path) -> DataError:
         """The error where the column was taken for one of numbers."""
-        line = _line_of(path, self.column, self.example)
+        line = line_of(path, self.column, self.example)
         what = f"column {self.column!r} of {file.name} holds {self.kinds}, such as {self.example!r} in line {line}: it is read as text"
         return DataError(what, where=f"{file}:{line}", hint=f"make numbers of it in the query: {self.sql}")
 
@@ -262,7 +271,7 @@ def comma_numbers(connection: "DuckDBPyConnection", name: str, path: Path) -> li
     return found
 
 
-def _line_of(path: Path, column: str, value: str) -> int:
+def line_of(path: Path, column: str, value: str) -> int:
     """The first line with a value in a column; 0 where it cannot be told."""
     place = -1
     with suppress(DataError):  # the engine reads some quotes that are not in order

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.core import Coded, DataError, DefinitionError, TidemillError
+from tidemill.data.said import ours
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -58,9 +59,11 @@ def explained(what: str, where: str = "", cause: Callable[[str], TidemillError |
             file = named[1] if named else "a file"
             problem = f"{what}: it reads {file}, which is no declared source"
             raise DefinitionError(problem, where=place if line else _place_of(file, where), hint=UNDECLARED) from None
-        gone = re.search(r'Referenced column "(.*)" not found', said)
-        first = f"there is no column {gone[1]!r}" if gone else re.sub(r"^[A-Z][\w ]* Error: ", "", said.splitlines()[0])
-        raise cause(said) or kind(f"{what}: {first}", where=place, hint=_hint(said)) from None
+        first, hint = ours(said)
+        behind = cause(said)
+        if behind and not behind.where:
+            behind.what, behind.where = f"{what}: {behind.what}", place
+        raise behind or kind(f"{what}: {first}", where=place, hint=_hint(said, hint)) from None
 
 
 def _place_of(text: str, where: str) -> str:
@@ -69,9 +72,11 @@ def _place_of(text: str, where: str) -> str:
     return next((f"{where}:{number}" for number, line in enumerate(lines, 1) if text in line), where)
 
 
-def _hint(said: str) -> str:
+def _hint(said: str, hint: str) -> str:
     near = re.search(r"(?:Did you mean|Candidate bindings:) ?(.*)", said)
-    return "correct the query, or the data" + (f"; near is {near[1].strip(' ?')}" if near else "")
+    return (hint or "correct the query, or the data") + (
+        f"; near is {near[1].strip(' ?')}" if near and "Table with name" not in said else ""
+    )
 
 
 def quote(name: str) -> str:

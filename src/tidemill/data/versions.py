@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError, Ref, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
-from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, load_csv, odd_values
+from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, quote, table
+from tidemill.data.said import ours, plain_type
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 from tidemill.store import store_error
@@ -90,9 +91,14 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
     if source.format == "csv":
         load_csv(connection, name, path, source.null_values, file)
     else:
+        if not path.stat().st_size:
+            raise DataError(f"{file.name} is empty", where=str(file), hint="write it again")
         reader = table(path) if source.format == "parquet" else f"read_json_auto({literal(str(path))})"
         with explained(f"source {source.path!r} cannot be read", str(path)):
             connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {reader}")
+        if source.format == "json" and connection.table(quote(name)).columns == ["json"]:
+            hint = 'write a list of objects, or one on each line: {"id": 1, "at": "2013-05-01T12:00:00Z"}'
+            raise DataError(f"{file.name} holds no objects with named fields", where=str(file), hint=hint)
     return path
 
 
@@ -126,6 +132,12 @@ def _cause(dataset: Dataset, said: str) -> DataError | None:
                 odd = next((one for one in blamed if re.search(rf"\b{re.escape(one.column)}\b", said)), None)
                 if odd:
                     return odd.error(path, source.file())
+                column = re.search(r"Could not convert string .* when casting from source column (.*)", said)
+                value = re.search(r"Could not convert string '(.*)' to", said)
+                line = line_of(path, column[1].strip(), value[1]) if column and value else 0
+                if line:
+                    what, hint = ours(said)
+                    return DataError(f"{what} (line {line} of {source.file().name})", hint=hint)
                 if connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone() == (0,):
                     return DataError(f"{path.name} has column names and no rows", where=str(source.file()), hint="bring rows")
     return None
@@ -137,10 +149,18 @@ def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, s
             # not DESCRIBE: it spells `"Name" AS name` as the source does, while the rows are written as the query says
             shape = connection.execute(f"SELECT * FROM ({dataset.sql()}\n) LIMIT 0").description
     except DefinitionError as error:
+        if 'near ")"' in error.what and dataset.sql().count("(") == dataset.sql().count(")"):  # the one in which the query stands
+            error.what = error.what.split(" at or near")[0] + ": it ends too early"
         if "syntax error" not in error.what:
             error.available = [f"{s.path}: {', '.join(connection.table(quote(name)).columns)}" for name, s in dataset.sources.items()]
         raise
     types = {column[0]: str(column[1]) for column in shape}
+    own = [name for name in types if name.startswith("__")]
+    if own:
+        what = f"dataset {dataset.name!r} has a column {own[0]!r}: names that begin with __ are Tidemill's own"
+        raise DefinitionError(
+            what, where=_place(dataset), hint=f"name it otherwise in the query: {quote(own[0])} AS {own[0].strip('_') or 'x'}"
+        )
     needed = [dataset.event_time, *([dataset.known_at] if dataset.known_at else []), *dataset.keys]
     for column in [*needed, *(check.column for check in dataset.checks if check.column)]:
         if column not in types:
@@ -158,7 +178,9 @@ def _instant_sql(dataset: Dataset, column: str, types: Mapping[str, str]) -> str
             raise DataError(f"times of {column!r} in dataset {dataset.name!r} have no time zone", where=str(dataset.where), hint=hint)
         return f"epoch_us(timezone({literal(dataset.timezone)}, CAST({name} AS TIMESTAMP)))"
     plain = DataError(
-        f"column {column!r} of dataset {dataset.name!r} is {kind}, not a time", where=_place(dataset), hint="convert it in the query"
+        f"column {column!r} of dataset {dataset.name!r} is {plain_type(kind)}, not a time",
+        where=_place(dataset),
+        hint="convert it in the query",
     )
     raise _cause(dataset, column) or plain
 

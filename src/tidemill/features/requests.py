@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.core import Array, Coded, DataError, DefinitionError, Floats, Instants, Ref, definition, pack, unpack
+from tidemill.core import Array, Coded, DataError, DefinitionError, Floats, Instants, Ref, TidemillError, definition, pack, unpack
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import Dataset, engine, explained, fetch, instant_of, literal, quote, scan
+from tidemill.data import Dataset, engine, explained, fetch, instant_of, literal, plain_type, quote, scan
 from tidemill.features.declarations import RequestView
 from tidemill.features.values import check_values
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
@@ -205,8 +205,11 @@ def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
 def _check_values(connection: "DuckDBPyConnection", types: Mapping[str, str], row: Sequence[Any]) -> None:
     """Raise DataError for the first value that is not of its column's type."""
     for (name, kind), value in zip(types.items(), row, strict=True):
-        with explained(f"the request's {name} = {value!r} is not {kind}"):
-            connection.execute(f"SELECT CAST(? AS {kind})", [value])
+        try:
+            with explained(""):
+                connection.execute(f"SELECT CAST(? AS {kind})", [value])
+        except TidemillError:
+            raise DataError(f"the request's {name} = {value!r} is no {plain_type(kind)}", hint="send one, or null") from None
 
 
 def _zoned(value: Any) -> bool:
