@@ -33,6 +33,13 @@ class Broken(Predictor):
         raise MemoryError("no room for this")
 
 
+class Wordless(Predictor):
+    """A model that has no number to give, as a sum over infinite features has none."""
+
+    def predict(self, features: Any) -> Any:
+        return np.full(len(features), np.nan)
+
+
 class Slow(Predictor):
     """A model that answers when it is let."""
 
@@ -44,10 +51,10 @@ class Slow(Predictor):
         return self.other.predict(features)
 
 
-def break_version(served: Served, label: tuple[str, str] | None) -> None:
+def break_version(served: Served, label: tuple[str, str] | None, kind: type[Predictor] = Broken) -> None:
     assert label is not None
     found = served.endpoint.predictors[label[1]]
-    broken = object.__new__(Broken)
+    broken = object.__new__(kind)
     broken.signature = found.signature
     served.endpoint.predictors[label[1]] = broken
 
@@ -57,11 +64,12 @@ def test_all_is_well_the_champion_answers(served: Served) -> None:
     assert (answer["rung"], answer["version"]) == ("champion", served.endpoint.standing.champion[0])
 
 
-def test_when_the_champion_fails_the_version_before_it_answers(served: Served) -> None:
+@pytest.mark.parametrize("how", [Broken, Wordless])
+def test_when_the_champion_fails_the_version_before_it_answers(served: Served, how: type[Predictor]) -> None:
     standing = served.endpoint.standing
     assert standing.previous is not None
     expected = served.endpoint.predictors[standing.previous[1]]
-    break_version(served, standing.champion)
+    break_version(served, standing.champion, how)
     answer = served.one(**ROW, explain=True)
     assert (answer["rung"], answer["version"]) == ("previous version", standing.previous[0])
     assert 0 < answer["probability"] < 1

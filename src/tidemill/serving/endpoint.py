@@ -228,9 +228,11 @@ class Endpoint:
         return answers
 
     def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> list[tuple[float, str, str]]:
-        """What a version says to feature rows, whose columns are those of a matrix."""
+        """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
         found = predictor.predict(predictor.signature.align(matrix.names, values, matrix.vocabularies))
+        if np.isnan(found).any():
+            raise DataError(f"{version[0]} gives {int(np.isnan(found).sum())} rows no probability")
         return [(probability, version[0], rung) for probability in found.tolist()]
 
 
