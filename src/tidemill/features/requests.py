@@ -6,6 +6,7 @@ A request by key is answered from here; a request with its own columns is evalua
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,9 +178,9 @@ def evaluate(
     verb = "CREATE TABLE requests AS"
     with engine() as connection, explained("the request cannot be evaluated"):
         for i, row in enumerate(values):
-            _check_values(connection, plain, row)
             row_sql = f"SELECT *, {event} AS __event, {known} AS __known, {i} AS __row FROM (SELECT {casts})"
-            connection.execute(f"{verb} {row_sql}", row)
+            with explained("the request cannot be evaluated", cause=partial(_fault, connection, plain, row)):
+                connection.execute(f"{verb} {row_sql}", row)
             verb = "INSERT INTO requests"
         if not rows:
             nothing = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in plain.items())
@@ -202,14 +203,15 @@ def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
     return [row[name] for name in types]
 
 
-def _check_values(connection: "DuckDBPyConnection", types: Mapping[str, str], row: Sequence[Any]) -> None:
-    """Raise DataError for the first value that is not of its column's type."""
+def _fault(connection: "DuckDBPyConnection", types: Mapping[str, str], row: Sequence[Any], said: str) -> TidemillError | None:
+    """The error of the first value that is not of its column's type, where that is what the engine complained of."""
     for (name, kind), value in zip(types.items(), row, strict=True):
         try:
             with explained(""):
                 connection.execute(f"SELECT CAST(? AS {kind})", [value])
         except TidemillError:
-            raise DataError(f"the request's {name} = {value!r} is no {plain_type(kind)}", hint="send one, or null") from None
+            return DataError(f"the request's {name} = {value!r} is no {plain_type(kind)}", hint="send one, or null")
+    return None
 
 
 def _zoned(value: Any) -> bool:
