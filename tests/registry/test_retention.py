@@ -253,9 +253,9 @@ def test_a_blob_that_is_stored_again_while_it_is_swept_is_there(tmp_path: Path) 
         part.write(b"x" * 100)
         part.keep()
         end = time.monotonic() + 5
-        while not blobs.has(digest) and time.monotonic() < end:
+        while not (there := blobs.has(digest)) and time.monotonic() < end:
             pass  # for a moment it may lie aside
-        if not blobs.has(digest):
+        if not there:
             lost.append(digest)
     done.set()
     thread.join()
