@@ -55,6 +55,9 @@ def test_a_wrong_command_is_said(tidemill: Command) -> None:
     assert (found.returncode, "No such command 'relpay'" in found.stderr) == (2, True)
 
 
+REPLAYED = Path(__file__).parents[2] / "docs" / "replay.md"
+
+
 # ── replay ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -76,7 +79,32 @@ def test_replay_as_json_is_the_same_from_the_cache_and_in_a_new_folder(tidemill:
     cached = of_json(tidemill("replay", "--json", folder=copied))
     fresh = of_json(tidemill("replay", "--json", folder=write_project(tmp_path / "fresh")))
     assert {"months", "mean", "events", "cost"} <= set(cached)
+    reports = [Path(one.pop("report")).read_text() for one in (cached, fresh)]
+    assert reports[0] == reports[1] == (copied / ".tidemill" / "reports" / "replay.html").read_text()
     assert cached == fresh
+    days = [one["day"] for one in cached["daily"]]
+    assert (days[0], days[-1], days) == ("2024-03-01", "2024-04-30", sorted(days))
+    assert {*cached, "report"} == set(re.findall(r"^\| `(\w+)` \|", REPLAYED.read_text().split("## What `--json` prints")[1], re.MULTILINE))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+def test_no_line_of_a_replay_is_wider_than_the_terminal_or_wraps(tidemill: Command, copied: Path, columns: int) -> None:
+    text = tidemill("replay", folder=copied, COLUMNS=str(columns)).stdout
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    months = [line for line in lines if re.match(r"2024-\d\d  ", line)]
+    assert len(months) == 3
+    assert not any("…" in line for line in months)
+    titles = ("labels", "rows", "share", "ROC AUC", "log loss", "cal. error")
+    head = "\n".join(lines[: lines.index(months[0])])
+    assert [name for name in titles if name not in head] == {60: ["share", "cal. error"], 80: ["cal. error"]}.get(columns, [])
+    events = [line for line in lines if re.match(r"2024-\d\d-\d\d ", line)]
+    assert len(events) > 5
+    assert any(line.endswith("…") for line in events)
+    whole = tidemill("-v", "replay", folder=copied, COLUMNS=str(columns)).stdout
+    assert "…" not in whole
+    assert max(map(len, whole.splitlines())) <= columns
+    assert " ".join(line[37:].strip() for line in whole.splitlines()).count("log_loss gain") >= 2
 
 
 def test_replay_says_what_is_missing_in_the_settings(tidemill: Command, tmp_path: Path) -> None:
@@ -528,13 +556,19 @@ what_if = tm.PolicyComparison(cheap, against=[tm.Never()], choose_on=("2024-03-0
 
 def test_policies_are_compared_and_nothing_that_serves_moves(tidemill: Command, copied: Path) -> None:
     before = of_json(tidemill("status", "--json", folder=copied))
-    (copied / "parcels.py").write_text(DECLARATIONS + COMPARISON)
+    (copied / "parcels.py").write_text(DECLARATIONS + COMPARISON.replace("[tm.Never()]", '[tm.Never(), tm.Age("300d")]'))
     table = tidemill("policy", "compare", folder=copied)
     assert table.returncode == 0, table.stderr
     for text in ("on drop of log_loss", "never", "← chosen", "regret", "rows × rounds"):
         assert text in table.stdout
     found = of_json(tidemill("policy", "compare", "--json", folder=copied))
-    assert [(one["model"], one["policy"]) for one in found["policies"]] == [("trees", "on drop of log_loss"), ("trees", "never")]
+    told = [("trees", "on drop of log_loss", ""), ("trees", "never", ""), ("trees", "age 300d", "never")]
+    assert [(one["model"], one["policy"], one["same_as"]) for one in found["policies"]] == told
+    assert table.stdout.count("the same: age 300d") == table.stdout.count("age 300d") == 1
+    for columns in (60, 80, 100, 120):
+        narrow = tidemill("policy", "compare", folder=copied, COLUMNS=str(columns)).stdout.splitlines()
+        assert max(map(len, narrow)) <= columns
+        assert not any("…" in line for line in narrow)
     (copied / "parcels.py").write_text(DECLARATIONS)
     after = of_json(tidemill("status", "--json", folder=copied))
     assert after["deployments"] == before["deployments"]

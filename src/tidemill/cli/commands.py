@@ -70,7 +70,7 @@ def replay(obj: dict[str, Any], deployment: str, as_json: bool) -> None:
     """Replay the past: the model in the loop against the same model left alone."""
     from tidemill.cli import history
 
-    history.replay(obj["folder"], deployment, as_json=as_json)
+    history.replay(obj["folder"], deployment, as_json=as_json, whole=obj["verbose"])
 
 
 @tidemill.group(short_help="`policy compare`: replay the same history under several policies.")

@@ -1,6 +1,6 @@
 """What the commands share: the console, a live table of steps, figures and trees as text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,26 @@ def print_json(value: Any) -> None:
 def figure(value: float | None, digits: int = 3) -> str:
     """A number, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def fitting(table: Callable[[int], Table], most: int) -> Table:
+    """A table with as many columns as the terminal is wide for: `table(n)` is that without the `n` that are missed least."""
+    for left_out in range(most):
+        found = table(left_out)
+        text = "".join(segment.text for segment in out.render(found))
+        if "…" not in text and max(map(len, text.splitlines())) <= out.width:  # nothing was cut, nothing will be
+            return found
+    return table(most)
+
+
+def lines(*told: tuple[str, str | Text]) -> Table:
+    """A word and what is to be said of it, line by line; long ones go on under their beginning."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True, min_width=8)
+    table.add_column(overflow="fold")
+    for word, text in told:
+        table.add_row(word, text)
+    return table
 
 
 class Steps:

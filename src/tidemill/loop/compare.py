@@ -33,6 +33,11 @@ class Backtest:
     promotions: int
     scores: Floats
 
+    def like(self, other: "Backtest") -> bool:
+        """Whether the two did the very same: the same model at each moment, for the same trainings."""
+        same = (self.model, self.cost, self.promotions) == (other.model, other.cost, other.promotions)
+        return same and np.array_equal(self.scores, other.scores, equal_nan=True)
+
     def plain(self) -> dict[str, Any]:
         names = ("policy", "model", "choose", "report", "cost", "promotions")
         return {name: getattr(self, name) for name in names}
@@ -76,10 +81,16 @@ def compare(
         raise next(iter(refused.values()))
     chosen = choose(built, found, spans[0], timezone)
     regret = _regret(built, found, chosen, spans[1], timezone)
-    rows = [one.plain() | {"chosen": one is chosen} for one in found]
+    rows = [one.plain() | {"chosen": one is chosen, "same_as": _same_as(found, one)} for one in found]
     said = [{"model": model, "why": error.what} for model, error in refused.items()]
     choice = {"policy": chosen.policy, "model": chosen.model}
     return {"policies": rows, "refused": said, "chosen": choice, "regret": regret, "rule": RULE}
+
+
+def _same_as(found: list[Backtest], one: Backtest) -> str:
+    """The first policy before one that did the very same over the same model; empty where there is none."""
+    first = next(other for other in found if other is one or one.like(other))
+    return "" if first is one else first.policy
 
 
 def _check_spans(comparison: PolicyComparison, spans: list[tuple[int, ...]], start: int, end: int, timezone: str) -> None:
