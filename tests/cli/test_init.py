@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from tidemill.cli import tidemill
+from tidemill.cli.guess import guess_known, guess_pair
+from tidemill.cli.table import opened
 from tidemill.core import DataError, DefinitionError, MissingFile, Refused, TidemillError, duration
 from tidemill.project import load
 from tidemill.session import Session
@@ -222,6 +224,23 @@ def test_what_stands_for_nothing_can_be_said(tmp_path: Path) -> None:
     told = init(write(tmp_path, PLAIN | {"x": x}), "--label-known", "1d", "--null", "12x")
     assert "read as null: 12x" in told["notes"]
     assert "x" in load(tmp_path / "project").only(Task).request_views[0].columns
+
+
+def test_a_guess_prefers_what_is_known_with_the_label_and_names_a_key_of_two(tmp_path: Path) -> None:
+    """A date that was agreed on is there before the label is; two columns together are a key; spaces alone are nothing."""
+    due = [(START + timedelta(hours=3 * i, days=4)).strftime("%Y-%m-%d %H:%M:%S") for i in range(ROWS)]
+    done = [(START + timedelta(hours=3 * i, days=i % 3 + 1)).strftime("%Y-%m-%d %H:%M:%S") if i < 890 else "" for i in range(ROWS)]
+    pairs = {"at": [TIMES[i // 3] for i in range(ROWS)], "x": [f"{one:.3f}" if i % 90 else " " for i, one in enumerate(X)]}
+    data = write(tmp_path, {"city": CITY, "due": due, "done": done} | pairs | {"y": [y if i < 890 else "" for i, y in enumerate(Y)]})
+    with opened(data) as table:
+        assert guess_known(table, table.need("at", "the time"), "(y = 1)", "UTC")[0] == "done"
+        assert guess_pair(table, "at", set()) == ("city", "at")
+        assert table.null_values == (" ",)
+
+
+def test_a_part_of_a_key_has_a_history(tmp_path: Path) -> None:
+    init(write(tmp_path, {name: PLAIN[name] for name in ("at", "x", "city", "y")}), "--label-known", "2d", "--key", "city", "--key", "at")
+    assert [view.name for view in load(tmp_path / "project").only(Task).feature_views] == ["city_history"]
 
 
 def test_numbers_with_commas_are_numbers(tmp_path: Path) -> None:

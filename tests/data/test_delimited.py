@@ -159,6 +159,14 @@ def test_numbers_with_commas_that_a_query_needs_are_told_with_the_sql_for_them(h
     assert (made.meta["types"]["more"], made.meta["profile"]["more"]["min"]) == ("DOUBLE", 2.5)
 
 
+def test_a_value_that_was_changed_on_its_way_is_found_in_the_file(here: Folder) -> None:
+    rows = csv_of().replace(",", ";").replace(".5", ",5").replace("Bonn;9,5", "Bonn;12x")
+    what = "line 9 of rows.csv has '12x' in column 'v': no number with decimal comma, as 299 others are"
+    query = "SELECT id, t, CAST(replace(replace(v, '.', ''), ',', '.') AS DOUBLE) AS more FROM s"
+    (here.folder / "d.sql").write_text(query)
+    assert here.refuses(DataError, what, rows, query="d.sql").where == f"{here.folder / 'rows.csv'}:9"
+
+
 def test_columns_of_text_are_not_blamed(here: Folder) -> None:
     rows = csv_of({i: f"{i},2013-01-01T10:00:00Z,Ulm,x{i}" for i in range(2, 100)})
     error = here.refuses(DataError, "'x2' in column 'v' is no number", rows, query=SUM.replace("v + 1", "CAST(v AS DOUBLE)"))

@@ -14,7 +14,7 @@ from tidemill.core import DAY, HOUR, MINUTE, DataError, DefinitionError, duratio
 from tidemill.data import fetch, quote
 
 LABELS = r"^(label|target|y|class|outcome|result)$|churn|fraud|default|late|cancel|convert|click|bought|purchas|return|won|^is_|^has_"
-ASKED = r"(^|_|\b)(time|timestamp|date|datetime|at|when|requested|created|event|ordered|opened|start|zeit|datum|ts$)"
+ASKED = r"(^|_|\b)(time|timestamp|date|datetime|at|when|requested|created|event|ordered|opened|start|snapshot|as_?of|zeit|datum|ts$)"
 KNOWN = r"known|resolv|closed|label|outcome|due|ended|end$|finish|deliver|paid|updated"
 KEYS = r"(^|[_ ])(id|key|uuid|guid|number|nr|no|code|ref)$|id$"
 LEAK = 0.99
@@ -51,13 +51,17 @@ def _counts_seconds(table: Table, column: Column) -> bool:
 def guess_known(table: Table, asked: Column, label: str, timezone: str) -> tuple[str, str]:
     """The column that holds when the label was known, or a duration; and why."""
     start = time_sql(table, asked, timezone)
+    found: dict[str, int] = {}
     for column in table.columns:
         if column.is_time and column != asked and column.name not in uses(table, label):
             known = time_sql(table, column, timezone)
             kinds = f"count(DISTINCT CASE WHEN {known} IS NOT NULL THEN {label} END)"
             row = table.one(f"SELECT count(*), count({known}), count_if({known} > {start}), {kinds} FROM data WHERE {label} IS NOT NULL")
             if row[1] >= 0.95 * row[0] and row[2] >= 0.99 * row[1] and row[3] == 2:
-                return column.name, f"{column.name} is after {asked.name} and there wherever the label is"
+                found[column.name] = table.one(f"SELECT count({known}) FROM data WHERE {label} IS NULL")[0]
+    if found:  # a date that was agreed on is there before the label is
+        name = min(found, key=lambda one: found[one])
+        return name, f"{name} is after {asked.name} and there wherever the label is"
     low, high = table.one(f"SELECT epoch_us(min({start})), epoch_us(max({start})) FROM data")
     delay = min(DAY, max(((high or 0) - (low or 0)) // 20 // MINUTE, 1) * MINUTE)
     delay = delay // HOUR * HOUR or delay
@@ -70,6 +74,15 @@ def guess_key(table: Table, excluded: set[str]) -> str:
     named = [column for column in whole if re.search(KEYS, column.name.strip(), re.IGNORECASE)]
     others = [column for column in whole if not column.is_number or column is table.columns[0]]
     return next((column.name for column in [*named, *others] if column.name not in excluded), "")
+
+
+def guess_pair(table: Table, asked: str, excluded: set[str]) -> tuple[str, ...]:
+    """A column that is different in every row together with the time of the request, and that time; or nothing."""
+    for column in table.columns:
+        full = column.name not in {*excluded, asked} and not column.nulls and (column.is_whole or column.type == "VARCHAR")
+        if full and table.one(f"SELECT count(DISTINCT row({quote(column.name)}, {quote(asked)})) FROM data") == (table.rows,):
+            return column.name, asked
+    return ()
 
 
 def known_sql(table: Table, text: str, asked: str, timezone: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.cli.guess import Chosen, choose_columns, groups, known_sql
+from tidemill.cli.guess import Chosen, choose_columns, groups, guess_pair, known_sql
 from tidemill.cli.table import FEW, Table, label_sql, refuse_bad_key, time_sql, uses
 from tidemill.core import (
     DAY,
@@ -105,7 +105,8 @@ def _chosen(table: Table, answers: Answers, facts: Facts) -> Chosen:
     taken: dict[str, str] = dict.fromkeys(uses(table, facts.label), "it is the label")
     if facts.known_column:
         taken[facts.known_column] = "it is known only with the label"
-    taken |= dict.fromkeys([table.need(answers.time, "the time").name, *answers.keys], "")
+    alone = answers.keys if len(answers.keys) == 1 else ()  # a part of a key may well have a history
+    taken |= dict.fromkeys([table.need(answers.time, "the time").name, *alone], "")
     found = choose_columns(table, facts.asked, facts.label, taken, answers.timezone)
     leaks = {} if not found.leaks or answers.keep_leaks(found.leaks) else found.leaks
     why = {name: f"alone it tells the label (ROC AUC {auc:.3f}): is it known when asked?" for name, auc in leaks.items()}
@@ -140,7 +141,9 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
     if answers.assumed:
         found.append(f"known {answers.known} after the request is an assumption: no column says it; say what is true with --label-known")
     if not answers.keys:
-        found.append("no column is a key: rows are numbered, oldest first (name one with --key)")
+        pair = guess_pair(table, table.need(answers.time, "the time").name, set(left_out))
+        known = f"; together these are one: {' '.join(f'--key {shlex.quote(name)}' for name in pair)}" if pair else " (name one with --key)"
+        found.append(f"no column is a key: rows are numbered, oldest first{known}")
     found += [f"{one.column} holds {one.kinds}, such as {one.example}, and is read so" for one in table.commas]
     kept = [name for name in table.odd if name not in left_out]
     found += [f"{name} is read as text: {table.odd[name].told(table.path)}; {_remedy(table.odd[name])}" for name in kept]
@@ -151,7 +154,7 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
     if early:
         found.append(f"{early:,} labels known at or before their request are left out")
     if table.null_values:
-        found.append(f"read as null: {', '.join(table.null_values)}")
+        found.append(f"read as null: {', '.join(one if one.strip() else repr(one) for one in table.null_values)}")
     return found + [f"left out: {name}: {why}" for name, why in left_out.items() if why != "it is the label"]
 
 

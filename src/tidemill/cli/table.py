@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Read as null in a column that is else one of numbers, times or truths.
 NULLS = (
-    *("?", "-", "--", "."),
+    *(" ", "  ", "?", "-", "--", "."),
     *("NA", "na", "N/A", "n/a", "n.a.", "<NA>", "NULL", "Null", "null", "None", "none", "nan", "NaN", "NAN", "#N/A", "#DIV/0!", "#VALUE!"),
 )
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE")
