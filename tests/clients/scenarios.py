@@ -376,6 +376,8 @@ def a_scikit_learn_model_is_logged_registered_and_loaded() -> None:
         info = mlflow.sklearn.log_model(model, name="model", input_example=frame, registered_model_name=name)
         mlflow.log_metric("late", 0.5, model_id=info.model_id)
     assert int(info.registered_model_version) == 1
+    version = _client().get_model_version(name, "1")
+    assert (version.run_id, version.source) == (active.info.run_id, info.model_uri)
     expected = list(model.predict(frame))
     for uri in (info.model_uri, f"models:/{name}/1", f"models:/{name}/latest", f"runs:/{active.info.run_id}/model"):
         assert list(mlflow.pyfunc.load_model(uri).predict(frame)) == expected, uri

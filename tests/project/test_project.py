@@ -58,7 +58,7 @@ def test_two_projects_in_one_process_keep_their_own_files(tmp_path: Path) -> Non
 
 
 def test_a_file_that_opens_its_own_project_is_told_where_to_go(tmp_path: Path) -> None:
-    script = "import tidemill as tm\n\np = tm.open({!r})\n".format(str(tmp_path / "p"))
+    script = "import tidemill as tm\n\np = tm.open({!r})\ntm.fresh('1d')".format(str(tmp_path / "p"))
     with pytest.raises(DefinitionError, match=r"nb\.py opens the project that it is a part of") as error:
         project(tmp_path / "p", flights=FLIGHTS, nb=script)
     assert error.value.where == f"{tmp_path / 'p' / 'nb.py'}:3"
@@ -71,6 +71,17 @@ def test_a_script_that_ends_itself_does_not_end_the_command(tmp_path: Path) -> N
     with pytest.raises(DefinitionError, match=r"job\.py cannot be imported: SystemExit: 0") as error:
         project(tmp_path / "p", flights=FLIGHTS, job="import sys\n\nimport tidemill as tm\n\nsys.exit(0)\n")
     assert error.value.where == f"{tmp_path / 'p' / 'job.py'}:5"
+    assert "subfolder" in error.value.hint
+
+
+def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
+    train = "import tidemill as tm\nfrom flights import flights\n\nwith tm.run('fares'):\n    raise ValueError\n"
+    look = "from tidemill import open, run\n\nopen('.').status()\n"
+    assert len(project(tmp_path / "p", flights=FLIGHTS, train=train, look=look).all(Dataset)) == 1
+    both = "import tidemill as tm\n\nday = tm.fresh('1d')\nwith tm.run('fares'):\n    raise ValueError\n"
+    with pytest.raises(DefinitionError, match=r"both\.py begins a run while the project's files are imported") as error:
+        project(tmp_path / "p", flights=FLIGHTS, both=both)
+    assert error.value.where == f"{tmp_path / 'p' / 'both.py'}:4"
     assert "subfolder" in error.value.hint
 
 

@@ -1,11 +1,12 @@
 """The user's folder → settings and declarations with file and line, and its ledger; the files of a new one."""
 
-from tidemill.project.project import Project, ensure, find, load, now
+from tidemill.project.project import SCRIPT, Project, ensure, find, importing, load, now
 from tidemill.project.scaffold import Item, Names, Scaffold, Sizes, files, window_line
 from tidemill.project.settings import FILE, SETTINGS, Settings, read_settings
 
 __all__ = [
     "FILE",
+    "SCRIPT",
     "SETTINGS",
     "Item",
     "Names",
@@ -16,6 +17,7 @@ __all__ = [
     "ensure",
     "files",
     "find",
+    "importing",
     "load",
     "now",
     "read_settings",

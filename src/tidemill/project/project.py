@@ -4,6 +4,7 @@ The `*.py` files of the folder that speak of `tidemill`, or import another file 
 collected by the generic type in `core`, named by kind and name.
 """
 
+import ast
 import importlib.util
 import re
 import sys
@@ -25,7 +26,8 @@ from tidemill.project.settings import FILE, Settings, read_settings
 from tidemill.store import FolderBlobs, Records, holder, store_error, writer
 
 D = TypeVar("D", bound=Declaration)
-_SCRIPT = 'put scripts into a subfolder, or begin what one runs with: if __name__ == "__main__":'
+OF_SCRIPTS = {"open", "run", "__version__"}  # names of Tidemill that declare nothing
+SCRIPT = 'put scripts into a subfolder, or begin what one runs with: if __name__ == "__main__":'
 
 
 def now() -> int:
@@ -42,11 +44,10 @@ class Project:
     @cached_property
     def declarations(self) -> tuple[Declaration, ...]:
         """What the files declare; they are imported on first use. Raises DefinitionError with file and line."""
-        path = _loading.get(self.folder)
+        path = importing(self.folder)
         if path is not None:
-            hint = _SCRIPT
             what = f"{path.name} opens the project that it is a part of: the project's files are imported to learn what they declare"
-            raise DefinitionError(what, hint=hint)
+            raise DefinitionError(what, hint=SCRIPT)
         _forget()
         found: dict[tuple[str, ...], Declaration] = {}
         for path in _declaring(sorted(self.folder.glob("*.py"))):
@@ -160,10 +161,34 @@ def _check_there(place: Path) -> None:
 
 
 def _declaring(paths: Sequence[Path]) -> list[Path]:
-    """Files that may declare something: they speak of Tidemill, or import another file. What else lies there is a script of its own."""
+    """Files that may declare something: they speak of Tidemill, or import another file. What else lies there is a script of its own, and
+    so is what has nothing of Tidemill but what scripts use: who asks for the status of a project wants nothing trained."""
     files = "|".join(re.escape(path.stem) for path in paths)
     says = re.compile(rf"\b(?:tidemill|(?:import|from)\s+(?:{files}))\b")
-    return [path for path in paths if says.search(path.read_text(encoding="utf-8", errors="replace"))]
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in paths}
+    return [path for path, text in texts.items() if says.search(text) and not _is_script(text)]
+
+
+def _is_script(text: str) -> bool:
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return False  # its import says what is wrong
+    called, used = set[str](), set[str]()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            called |= {one.asname or one.name for one in node.names if one.name == "tidemill"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tidemill":
+            used |= {one.name for one in node.names}
+    used |= {
+        node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in called
+    }
+    return bool(used) and used <= OF_SCRIPTS
+
+
+def importing(folder: Path | None = None) -> Path | None:
+    """The project's file that is being imported just now to learn what it declares, of one folder or of any."""
+    return _loading.get(folder) if folder else next(iter(_loading.values()), None)
 
 
 def _collect(found: dict[tuple[str, ...], Declaration], declaration: Declaration) -> None:
@@ -228,7 +253,7 @@ def _import(path: Path) -> ModuleType:
             hint = (
                 "install what it needs"
                 if isinstance(error, ImportError)
-                else _SCRIPT
+                else SCRIPT
                 if isinstance(error, SystemExit)
                 else "correct the file"
             )

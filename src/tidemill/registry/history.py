@@ -82,7 +82,7 @@ def restore_alias(ledger: Ledger, name: str, alias: str, *, to: str = "", who: s
         wanted = to or version_before(past)
         there = _numbers(sql, found, name)
         if not wanted or wanted not in there:
-            what = f"version {wanted} of {name} is not there any more" if wanted else f"{name}@{alias} never pointed at another version"
+            what = f"version {wanted} of {name} is not there any more" if wanted else f"{name}@{alias} has no earlier version to go back to"
             raise Refused(what, available=there, hint="name one with --to")
         one_version(ledger, sql, found, name, number_of(wanted))
         ledger.move_alias(sql, "", owner_of(found, name), alias, wanted, at=ledger.wall(), who=who, why=why)

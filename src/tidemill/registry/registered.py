@@ -33,6 +33,7 @@ def create_version(
         refuse(found, name, "the loop alone makes its versions; register yours under another name")
         prompt = (PROMPT, "true") in pairs  # a text has no files
         location = source if prompt else _checked_source(sql, found, source, run_id)
+        run_id, model_id = _made_by(sql, source, run_id, model_id)
         sql.run("UPDATE registered_model SET newest = newest + 1, updated_at = ? WHERE name = ?", (now, name))
         row = sql.one("SELECT newest FROM registered_model WHERE name = ?", (name,))
         assert row is not None
@@ -44,6 +45,13 @@ def create_version(
         _put_version_tags(sql, name, number, pairs)
         note_version(sql, model_id, name, number)
         return one_version(ledger, sql, found, name, number)
+
+
+def _made_by(sql: Driver, source: str, run_id: str, model_id: str) -> tuple[str, str]:
+    """The run and the logged model that a version comes from: a client that registers a logged model names only that one."""
+    wanted = model_id or source.removeprefix("models:/")
+    row = sql.one("SELECT id, run FROM logged_model WHERE id = ?", (wanted,)) if model_id or wanted != source else None
+    return (run_id or row[1], row[0]) if row else (run_id, model_id)
 
 
 def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:

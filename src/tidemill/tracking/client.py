@@ -23,7 +23,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from tidemill.core import DataError, MissingFile, StoreError
+from tidemill.core import DataError, DefinitionError, MissingFile, StoreError
 from tidemill.ledger import user
 from tidemill.tracking.capture import Sources, capture, digest_of
 from tidemill.tracking.companion import Companion
@@ -77,6 +77,7 @@ def run(
     >>> with run("demo", to=tempfile.mkdtemp(), captured=False, params={"rate": 0.1}) as one:
     ...     one.log_metric("loss", 0.5, step=1)
     """
+    _refuse_in_declarations()
     around = _active.get()
     parent = parent or (around[-1] if around else None)
     if experiment:
@@ -93,6 +94,14 @@ def run(
     if params:
         found.log_params(params)
     return found
+
+
+def _refuse_in_declarations() -> None:
+    project = sys.modules.get("tidemill.project")  # not imported for this: it takes longer than all the rest, and who imports files has it
+    file = project.importing() if project else None
+    if project and file:
+        what = f"{file.name} begins a run while the project's files are imported to learn what they declare"
+        raise DefinitionError(what, hint=project.SCRIPT)
 
 
 class ActiveRun:

@@ -247,7 +247,7 @@ def parse_order(texts: Sequence[str], grammar: Grammar) -> list[Order]:
         if match is None or len(text) > LONGEST:
             raise DataError(f"Invalid order_by clause {text[:200]!r}", hint="for example metrics.loss DESC")
         name = match["name"]
-        if not re.fullmatch(r"""(?:[\w\-/: .]+|`[^`]*`|"[^"]*"|\.)+""", name):
+        if not re.fullmatch(r"""(?:[\w\-/:.]+|`[^`]*`|"[^"]*"|\.)+""", name):
             raise DataError(f"Invalid order_by clause {text[:200]!r}", hint="for example metrics.loss DESC")
         kind, key = identify(name, grammar)
         if kind in _OF:
