@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,11 @@ def test_a_prediction_time_without_a_zone_is_read_in_the_datasets_or_refused(tmp
     assert requests.at.tolist() == [instant("2013-01-01T16:00:00Z")]
     own = evaluate(dataset, version.meta["types"], [], "t + INTERVAL 1 HOUR", [{"id": 1, "t": "2013-01-01 10:00:00"}])
     assert (own.at.tolist(), own.event.tolist()) == (requests.at.tolist(), requests.event.tolist())
+    for zoned in ("2013-01-01T15:00:00Z", datetime(2013, 1, 1, 15, tzinfo=UTC)):
+        with pytest.raises(DataError, match=r"the request's t = 2013-01-01.15:00:00.* has a zone, which its column has not"):
+            evaluate(dataset, version.meta["types"], [], "t", [{"id": 1, "t": zoned}])
+    same = evaluate(replace(dataset, timezone="UTC"), version.meta["types"], [], "t", [{"id": 1, "t": "2013-01-01T15:00:00Z"}])
+    assert same.at.tolist() == [instant("2013-01-01T15:00:00Z")]
 
 
 def test_a_request_that_is_known_only_after_its_prediction_time_is_refused(tmp_path: Path, ledger: Ledger) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SEPARATOR = "\x1f"  # between the parts of a composite key
+LOCAL = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE", "TIME")  # the engine would drop a zone
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def evaluate(
     """Requests that bring their own columns, by the same SQL. Raises DataError for a missing or mistyped column."""
     columns = _columns(dataset, types, views, predict_at, lookups)
     plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
-    values = [_values(plain, row) for row in rows]
+    values = [_values(plain, row, dataset.timezone) for row in rows]
     casts = ", ".join(f"CAST(? AS {kind}) AS {quote(name)}" for name, kind in plain.items())
     event, known = (instant_of(quote(name), dataset.timezone) for name in (dataset.event_time, dataset.known_at or dataset.event_time))
     verb = "CREATE TABLE requests AS"
@@ -191,7 +192,7 @@ def evaluate(
     return _of_raw(raw)
 
 
-def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
+def _values(types: Mapping[str, str], row: Mapping[str, Any], timezone: str) -> list[Any]:
     for name, kind in types.items():
         if name not in row:
             raise DataError(
@@ -199,6 +200,9 @@ def _values(types: Mapping[str, str], row: Mapping[str, Any]) -> list[Any]:
             )
         if kind == "TIMESTAMP WITH TIME ZONE" and row[name] is not None and not _zoned(row[name]):
             raise DataError(f"the request's {name} = {row[name]} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+        if kind in LOCAL and _zoned(row[name]) and not (timezone == "UTC" and str(row[name]).endswith(("Z", "+00:00"))):
+            hint = "send the time of its place, without a zone, as the files spell it"
+            raise DataError(f"the request's {name} = {row[name]} has a zone, which its column has not", hint=hint)
     check_values(types, row)
     return [row[name] for name in types]
 

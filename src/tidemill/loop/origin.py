@@ -28,7 +28,9 @@ def reads(ledger: Ledger, examples: Ref) -> dict[str, Any]:
     """What examples mean, by name: the definition of each view, what each dataset's rows are made by, when it is asked, and the label."""
     found: dict[str, Any] = {}
     for node in _nodes(lineage(ledger, examples)):
-        made: Mapping[str, Any] = node.execution.inputs if node.execution else {}
+        if node.execution is None:  # a source file
+            continue
+        made = node.execution.inputs
         match node.ref.kind:
             case "examples":
                 task = made["definition"]
