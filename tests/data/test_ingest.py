@@ -254,6 +254,7 @@ def test_a_zone_that_is_none_is_refused(here: Folder) -> None:
     ("sql", "what", "line"),
     [
         ("SELECT id,\n  nope AS x, t\nFROM s\n", "there is no column 'nope'", 2),
+        ("SELECT id, t,\n  gone AS Gone\nFROM s\n", "there is no column 'gone'", 2),
         ("SELECT id, t\nFRM s\n", "syntax error", 2),
         ("SELECT id, t\nFROM\n  nowhere\n", "there is no table 'nowhere'", 3),
         ("SELECT id, t FROM s;\nDROP TABLE s;\n", "syntax error", 1),
@@ -270,6 +271,11 @@ def test_wrong_sql_is_said_with_the_file_and_its_line(here: Folder, sql: str, wh
 @pytest.mark.parametrize(
     ("sql", "what"),
     [
+        ("SELECT *, s.nope FROM s", "is wrong: there is no column 'nope' in 's'"),
+        ("SELECT * FROM x, s WHERE y.id = 1", "is wrong: there is no table 'x'"),
+        ("SELECT id FROM s, s AS other", "is wrong: column 'id' is in several tables"),
+        ("SELECT *, CAST(origin AS DATE) AS w FROM s", r"'JFK' in column 'origin' is no date \(line 2 of rows.csv\)"),
+        ("SELECT *, extract(foo FROM t) AS w FROM s", "'foo' is no part of a time"),
         ("SELECT *, foo(v) AS w FROM s", "is wrong: there is no function 'foo'"),
         ("SELECT *, origin + 1 AS w FROM s", r"is wrong: \+ does not take text, whole number"),
         ("SELECT *, origin > 1 AS w FROM s", "is wrong: text is compared with whole number"),

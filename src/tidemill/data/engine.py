@@ -60,6 +60,8 @@ def explained(what: str, where: str = "", cause: Callable[[str], TidemillError |
             problem = f"{what}: it reads {file}, which is no declared source"
             raise DefinitionError(problem, where=place if line else _place_of(file, where), hint=UNDECLARED) from None
         first, hint = ours(said)
+        gone = re.search(r"there is no column '([^']*)'", first)
+        place = _place_of(gone[1], where) if gone and not line else place
         behind = cause(said)
         if behind and not behind.where:
             behind.what, behind.where = f"{what}: {behind.what}", place

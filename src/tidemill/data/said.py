@@ -10,16 +10,32 @@ _TYPES = (
     (r"TIMESTAMP(?: WITH TIME ZONE|_\w+)?|TIMESTAMPTZ", "time"),
     (r"DATE", "date"),
     (r"INTERVAL", "duration"),
+    (r"timestamp", "time"),
 )
 _CONVERT = "convert it in the query, for example TRY_CAST(column AS DOUBLE), which gives null where it cannot; or correct the data"
+_TIME = "write times as 2024-01-31 12:00:00; read others with strptime(column, '%d.%m.%Y'); or correct the data"
 _FILE = "is it whole, and of the format that its source declares? Write it again"
 _WORDS = (
     (r'Referenced column "(.*)" not found', "there is no column '{0}'", ""),
+    (r'Column "(.*)" referenced that exists in the SELECT clause', "there is no column '{0}'", ""),
+    (r'Column "(.*)" in (?:REPLACE|EXCLUDE) list not found', "there is no column '{0}'", ""),
+    (r'Column "(.*)" does not exist on (\w+) side of join', "there is no column '{0}' on the {1} side of the join", ""),
+    (r'[Tt]able "(.*)" does not have a column named "(.*)"', "there is no column '{1}' in '{0}'", ""),
+    (r'Ambiguous reference to column name "(.*)" \(use: (.*)\)', "column '{0}' is in several tables", "say which: {1}"),
+    (r'Referenced table "(.*)" not found', "there is no table '{0}'", "a query names its sources by their keys"),
     (r"Table with name (\S+) does not exist", "there is no table '{0}'", "a query names its sources by their keys"),
     (r"(?:\w+ )?Function with name (\S+) does not exist", "there is no function '{0}'", ""),
     (r"No function matches the given name and argument types '(\S+?)\((.*)\)'", "{0} does not take {type1}", _CONVERT),
     (r'Could not choose a best candidate function for the function call "(\S+?)\((.*)\)"', "{0} does not take {type1}", _CONVERT),
     (r"Cannot compare values of type (.*?) and type (.*?) - ", "{type0} is compared with {type1}", _CONVERT),
+    (
+        r'invalid (timestamp|date|time) field format: "(.*)", expected .* when casting from source column (.*)',
+        "'{1}' in column '{2}' is no {type0}",
+        _TIME,
+    ),
+    (r'(?:invalid )?(timestamp|date|time) field (?:format|value out of range): "(.*?)"', "'{1}' is no {type0}", _TIME),
+    (r'extract specifier "(.*)" not recognized', "'{0}' is no part of a time", "for example hour, day, month, year"),
+    (r"Unknown TimeZone '(.*)'", "{0!r} is not a time zone", "write a name of the IANA database, for example Europe/Berlin"),
     (r"Could not convert string '(.*)' to (\S+) when casting from source column (.*)", "'{0}' in column '{2}' is no {type1}", _CONVERT),
     (r"Could not convert string '(.*)' to (\S+)", "'{0}' is no {type1}", _CONVERT),
     (r'Could not parse string "(.*)" according to format specifier "(.*)"', "'{0}' does not fit the format '{1}'", _CONVERT),

@@ -129,14 +129,16 @@ def _cause(dataset: Dataset, said: str) -> DataError | None:
             with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
                 path = _open(connection, name, source, Path(scratch))
                 blamed: list[OddValue | CommaNumbers] = [*odd_values(connection, name), *comma_numbers(connection, name, path)]
-                column = re.search(r"Could not convert string .* when casting from source column (.*)", said)
-                value = re.search(r"Could not convert string '(.*)' to", said)
+                column = re.search(r"when casting from source column (.*)", said)
+                value = re.search(r"Could not convert string '(.*)' to|field format: \"(.*)\", expected", said)
                 odd = next((one for one in blamed if re.search(rf"\b{re.escape(one.column)}\b", said)), None)
                 if value and not column:  # it was changed on the way: by the value
-                    odd = odd or next((one for one in blamed if isinstance(one, OddValue) and value[1] in one.values), None)
+                    odd = odd or next(
+                        (one for one in blamed if isinstance(one, OddValue) and value[value.lastindex or 1] in one.values), None
+                    )
                 if odd:
                     return odd.error(path, source.file())
-                line = line_of(path, column[1].strip(), value[1]) if column and value else 0
+                line = line_of(path, column[1].strip(), value[value.lastindex or 1]) if column and value else 0
                 if line:
                     what, hint = ours(said)
                     return DataError(f"{what} (line {line} of {source.file().name})", hint=hint)
