@@ -1,5 +1,6 @@
 """Every command: help, output for people and for programs, errors with their four parts and exit codes."""
 
+import html
 import json
 import os
 import pwd
@@ -22,6 +23,7 @@ from tidemill.features import LmdbOnline
 from tidemill.loop import State
 from tidemill.registry.aliases import set_alias
 from tidemill.session import Session
+from tidemill.web.status import render_status
 from toy import DECLARATIONS, make_rows, write_project
 
 
@@ -69,10 +71,10 @@ def test_replay_prints_months_events_cost_and_the_report(tidemill: Command, kept
     assert "answered from the ledger" in found.stdout
     report = copied / ".tidemill" / "reports" / "replay.html"
     assert str(report) in found.stdout.replace("\n", "") or "replay.html" in found.stdout
-    html = report.read_text()
-    assert html.startswith("<!doctype html>")
-    assert "<script src" not in html
-    assert "http://" not in html.replace("http://www.w3.org", "")
+    page = report.read_text()
+    assert page.startswith("<!doctype html>")
+    assert "<script src" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
 
 
 def test_replay_as_json_is_the_same_from_the_cache_and_in_a_new_folder(tidemill: Command, copied: Path, tmp_path: Path) -> None:
@@ -217,16 +219,31 @@ def test_each_deployment_has_its_own_report(tidemill: Command, copied: Path) -> 
 
 
 def test_an_approval_names_a_person_and_the_user_of_the_machine(tidemill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_live(tmp_path / "live", LOOSE.replace("min_new_labels=100)", "min_new_labels=100, approvals=1)"))
+    folder = write_live(tmp_path / "live", LOOSE.replace("min_new_labels=100)", "min_new_labels=100, approvals=2)"))
     waits = tidemill("run", folder=folder)
-    assert (waits.returncode, "trees/1 passed its gates and needs 1 more approvals" in waits.stderr) == (6, True), waits.stderr
+    assert (waits.returncode, "trees/1 passed its gates and needs 2 more approvals" in waits.stderr) == (6, True), waits.stderr
     for name in ("USER", "LOGNAME"):
         monkeypatch.setenv(name, "somebody else")
-    for who in (["--who", "Ann"], []):
-        assert tidemill("approve", "trees/1", *who, folder=folder).returncode == 0
+    status = " ".join(tidemill("status", folder=folder).stdout.split())
+    assert "deployment late: no version serves yet" in status
+    assert (
+        "waiting trees/1 passed its gates and needs people: nobody has agreed yet; 2 more must agree: `tidemill approve trees/1`" in status
+    )
+    user = pwd.getpwuid(os.getuid()).pw_name
+    for who, then in (
+        (["--who", "Ann"], "so far: Ann; 1 more must agree: `tidemill approve trees/1`"),
+        ([], f"so far: Ann, {user}; `tidemill run` goes on"),
+    ):
+        found = tidemill("approve", "trees/1", *who, folder=folder)
+        assert (found.returncode, f"approved trees/1; {then}\n" in found.stdout) == (0, True), found.stdout + found.stderr
+        (late,) = of_json(tidemill("status", "--json", folder=folder))["deployments"]
+        assert [one["said"] for one in late["waiting"]] == [then]
+        assert then in " ".join(tidemill("status", folder=folder).stdout.split())
+        assert then in html.unescape(render_status({"deployments": [late]}))
+    assert (late["waiting"][0]["needed"], late["waiting"][0]["missing"], late["waiting"][0]["agreed"]) == (2, 0, ["Ann", user])
     assert "had approved trees/1 already: a name counts once" in tidemill("approve", "trees/1", "--who", "Ann", folder=folder).stdout
     assert of_json(tidemill("run", "--json", folder=folder))["deployments"][0]["champion"] == "trees/1"
-    user = pwd.getpwuid(os.getuid()).pw_name
+    assert "waiting" not in of_json(tidemill("status", "--json", folder=folder))["deployments"][0]
     session = Session(folder)
     found = [one for one in session.ledger.decisions(session.branch.id) if one.kind == "approved"]
     told = {"user": user, "model": State.of(session.branch.state).champion.digest}

@@ -167,7 +167,7 @@ def approve(toy: Toy, branch: str, label: str, who: str, model: str = "") -> Non
     """Agree to what waits, or to another model."""
     found = toy.ledger.branch(branch)
     assert found is not None
-    evidence = {"model": model or loop.waiting(toy.ledger, found)[label]}
+    evidence = {"model": model or loop.approvable(toy.ledger, found)[label]}
     with toy.ledger.records.begin() as connection:
         toy.ledger.decide(connection, branch, at=0, who=who, kind="approved", subject=label, why="looks well", evidence=evidence)
 

@@ -234,7 +234,7 @@ def test_an_edit_that_is_taken_back_leaves_at_once(one_gate: Toy, tmp_path: Path
     assert [(one.kind, one.subject) for one in back.decisions if one.kind != "watched"] == [("rolled back", "trees/2")]
     assert back.decisions[0].why.startswith("its edit was taken back")
     assert (back.changed, back.state.candidate, back.state.waiting, back.state.champion) == ("", None, None, took.state.champion)
-    assert loop.waiting(before.ledger, before.ledger.branch(back.branch)) == {}  # type: ignore[arg-type]
+    assert loop.approvable(before.ledger, before.ledger.branch(back.branch)) == {}  # type: ignore[arg-type]
     assert [one.kind for one in live_pass(before, "2024-03-14", approvals=approvals).decisions] in ([], ["watched"])
     again = live_pass(edited(tmp_path, one_gate.ledger, *ONE_GATE), "2024-03-15", approvals=approvals)
     assert "retrained" in [one.kind for one in again.decisions], "put back, it is judged anew"
@@ -266,7 +266,7 @@ def approve(toy: Toy, branch: str) -> str:
     """Ann agrees to the one version that waits; its model."""
     found = toy.ledger.branch(branch)
     assert found is not None
-    ((label, model),) = loop.waiting(toy.ledger, found).items()
+    ((label, model),) = loop.approvable(toy.ledger, found).items()
     with toy.ledger.records.begin() as connection:
         told: dict[str, Any] = {"who": "ann", "kind": "approved", "subject": label, "why": "I looked", "evidence": {"model": model}}
         toy.ledger.decide(connection, branch, at=0, **told)
@@ -296,6 +296,10 @@ def test_an_edit_that_needs_people_waits_while_the_loop_goes_on(toy: Toy, tmp_pa
     again = live_pass(toy, "2024-03-15", approvals=1)
     assert [one.kind for one in again.decisions] == ["watched"]
     assert (again.state.champion.label, "trees/2 waits for people" in again.changed) == ("trees/1", True)
+    branch = toy.ledger.branch(asked.branch)
+    assert branch is not None
+    assert [(one.version, one.missing, one.agreed) for one in loop.waiting(toy.ledger, branch, 1)] == [("trees/2", 1, ())]
+    assert loop.waiting(toy.ledger, branch, 0) == []
     model = approve(toy, asked.branch)
     taken = live_pass(toy, "2024-03-16", approvals=1)
     assert (taken.state.champion.label, taken.state.champion.digest) == ("trees/2", model)

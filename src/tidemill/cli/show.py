@@ -6,9 +6,11 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tidemill import __version__, loop
-from tidemill.cli.console import Terminal, out, print_json, tree_text
+from tidemill.cli.console import Terminal, lines, out, print_json, tree_text
+from tidemill.cli.plain import plain
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
 from tidemill.features import is_whole
 from tidemill.ledger import Branch, Decision
@@ -30,28 +32,41 @@ def status(folder: str, *, as_json: bool, whole: bool) -> None:
 
 
 def _deployment(one: dict[str, Any], zone: str, *, whole: bool) -> None:
-    refused = one.get("refused")
+    refused, waiting = one.get("refused"), one.get("waiting", [])
     if "champion" not in one:
-        made = "no version serves yet" if refused else f"no version yet; `tidemill run --deployment {one['name']}` makes one"
+        made = "no version serves yet" if refused or waiting else f"no version yet; `tidemill run --deployment {one['name']}` makes one"
         out.print(f"deployment [bold]{one['name']}[/]: {made}")
     if refused:
         said = f"the gates refused the first live model, {refused['subject']}: {refused['why']}"
-        out.print(f"[yellow]refused[/]    {_time(refused['at'], zone)}  {escape(said)}")
+        out.print(lines(("[yellow]refused[/]  ", f"{_time(refused['at'], zone)}  {escape(said)}")))
     if "champion" not in one:
+        _waits(waiting)
         return
     champion, branch, candidate = one["champion"], one["branch"], one["candidate"]
     since, now, until = (_time(text, zone) for text in (champion["since"], branch["now"], champion["until"]))
     out.print(f"deployment [bold]{one['name']}[/]: {champion['label']} serves since {since}")
     out.print(f"[dim]{branch['kind']} {branch['id']} as of {now}, trained until {until} ({zone})[/]")
+    _waits(waiting)
     if candidate:
-        out.print(f"  candidate {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
+        out.print(f"candidate  {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
     out.print(_versions(one["versions"], zone, whole=whole))
     watched = [one["watched"]] if one["watched"] else []
     for title, events in (("watched", watched), ("alerts", one["alerts"]), ("retrained", one["retrainings"])):
         for event in events[:3]:
             kind = "" if event["kind"] == title else f"{event['kind']}: "
-            line = f"{title:<10} {_time(event['at'], zone)[:10]}  {kind}{escape(event['why'])}"
-            out.print(line, no_wrap=not whole, overflow=None if whole else "ellipsis", soft_wrap=whole)
+            line = f"{_time(event['at'], zone)[:10]}  {kind}{event['why']}"
+            out.print(lines((f"{title:<10}", _said(line, whole=whole))))
+
+
+def _said(text: str, *, whole: bool) -> Text:
+    """A reason: one line that the terminal cuts, or whole, by words."""
+    return Text(plain(text), no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+
+
+def _waits(waiting: list[dict[str, Any]]) -> None:
+    """What people are asked."""
+    for one in waiting:
+        out.print(lines(("[yellow]waiting[/]   ", escape(f"{one['version']} passed its gates and needs people: {one['said']}"))))
 
 
 def _time(text: str, zone: str) -> str:
@@ -63,10 +78,10 @@ def _versions(versions: list[dict[str, Any]], zone: str, *, whole: bool) -> Tabl
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("version", "role", "gates", "made"):
         table.add_column(name, no_wrap=True, min_width={"version": 12, "made": 10}.get(name, 8))
-    table.add_column("reason", no_wrap=not whole, overflow="fold" if whole else "ellipsis", ratio=1)
+    table.add_column("reason", overflow="fold")
     words = {True: "[green]passed[/]", False: "[yellow]refused[/]", None: "[dim]–[/]"}
     for one in versions:
-        table.add_row(one["label"], one["role"], words[one["passed"]], _time(one["at"], zone)[:10], escape(one["reason"]))
+        table.add_row(one["label"], one["role"], words[one["passed"]], _time(one["at"], zone)[:10], _said(one["reason"], whole=whole))
     return table
 
 

@@ -10,7 +10,7 @@ from tidemill import loop, project
 from tidemill.cli.console import Steps, out, print_error, print_json
 from tidemill.core import Event, Refused, TidemillError, UnknownName, show
 from tidemill.data import stale
-from tidemill.ledger import Decision, Ledger, user
+from tidemill.ledger import Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
 from tidemill.project import Project
 from tidemill.serving import find_answers
@@ -120,25 +120,22 @@ class Passes:
 
 def approve(folder: str, version: str, who: str, why: str) -> None:
     """Write down that a person agrees to a version. Raises UnknownName when it is not waiting for that."""
-    with project.find(folder).writing("approve", wait=60) as ledger:
-        found = [(branch.id, one) for branch in ledger.branches("live") for one in loop.waiting(ledger, branch).items()]
+    declared = project.load(folder)
+    with declared.writing("approve", wait=60) as ledger:
+        found = [(branch, one) for branch in ledger.branches("live") for one in loop.approvable(ledger, branch).items()]
         meant = [(branch, model) for branch, (label, model) in found if label == version]
         if not meant:
             waiting, hint = sorted({label for _, (label, _) in found}), "`tidemill run` says which version needs it"
             raise UnknownName(f"{version} is not waiting for approval", available=waiting, hint=hint)
         name = user()
-        agreed = {one.who for branch, model in meant for one in _votes(ledger, branch, version, model)}
+        agreed = {one.who for branch, model in meant for one in loop.approvals(ledger, branch.id, version, model)}
         with ledger.records.begin() as connection:
             for branch, model in meant:
                 told: dict[str, Any] = {"who": who or name, "why": why or "approved", "evidence": {"user": name, "model": model}}
-                ledger.decide(connection, branch, at=now(), kind=Event.APPROVED, subject=version, **told)
+                ledger.decide(connection, branch.id, at=now(), kind=Event.APPROVED, subject=version, **told)
+        policies = declared.all(RetrainPolicy)
+        after = [loop.standing(ledger, branch, version, model, loop.needed(policies, branch.name)) for branch, model in meant]
     if (who or name) in agreed:
         out.print(f"{who or name} had approved {version} already: a name counts once")
-    people = ", ".join(sorted({*agreed, who or name}))
-    out.print(f"{who or name} approved {version} (so far: {people}); `tidemill run` goes on, or says how many are missing")
-
-
-def _votes(ledger: Ledger, branch: str, version: str, model: str) -> list[Decision]:
-    """The approvals of that very model on a branch."""
-    found = [one for one in ledger.decisions(branch) if (one.kind, one.subject) == (Event.APPROVED, version)]
-    return [one for one in found if one.evidence.get("model") == model]
+    for one in after:
+        out.print(escape(f"{who or name} approved {version}; {one.said}"))

@@ -6,7 +6,8 @@ Read `tick.py` first, then `decide.py`.
 from tidemill.loop.build import Built, build, prepare
 from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
-from tidemill.loop.live import Passed, lost_answers, run_once, waiting
+from tidemill.loop.live import Passed, lost_answers, run_once
+from tidemill.loop.people import Waiting, approvable, approvals, needed, standing, waiting
 from tidemill.loop.replay import Progress, Replay, replay, with_model
 from tidemill.loop.rollback import Restored, roll_back
 from tidemill.loop.state import Served, State
@@ -27,13 +28,18 @@ __all__ = [
     "Served",
     "State",
     "Trigger",
+    "Waiting",
+    "approvable",
+    "approvals",
     "build",
     "compare",
     "lost_answers",
+    "needed",
     "prepare",
     "replay",
     "roll_back",
     "run_once",
+    "standing",
     "waiting",
     "with_model",
 ]

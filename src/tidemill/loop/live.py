@@ -58,15 +58,6 @@ def _of_log(one: Segment) -> str:
     return f"{one.deployment}/segment {one.number}"
 
 
-def waiting(ledger: Ledger, branch: Branch) -> dict[str, str]:
-    """The versions of a live branch that people may approve, with the digests of their models: each is there to be looked at."""
-    if not branch.state:
-        asked = [one for one in ledger.decisions(branch.id) if one.kind == Event.APPROVAL_NEEDED]
-        return {one.subject: str(one.evidence["model"]) for one in asked[-1:]}
-    state = State.of(branch.state)
-    return {one.version.label: one.version.digest for one in (state.candidate, state.waiting) if one is not None}
-
-
 def _parts(built: Built, policy: RetrainPolicy, timezone: str) -> Parts:
     return Replay(built, policy, 0, 0, timezone).parts() | {"time": [timezone]}
 

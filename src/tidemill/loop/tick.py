@@ -17,6 +17,7 @@ from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
 from tidemill.loop.declarations import QualityDrop, RetrainPolicy
+from tidemill.loop.people import approvals
 from tidemill.loop.state import (
     Action,
     Admit,
@@ -184,12 +185,7 @@ class Loop:
 
     def approvals(self, version: Served) -> tuple[Approval, ...]:
         """Who agreed that a version may go live: that very model, not another one of its name."""
-        if not self.policy.approvals:
-            return ()
-        meant = version.label, version.digest
-        approved = [one for one in self.world.ledger.decisions(self.world.branch) if one.kind == Event.APPROVED]
-        found = [one for one in approved if (one.subject, one.evidence.get("model")) == meant]
-        return tuple({one.who: Approval(version.label, one.who, one.at, one.why) for one in found}.values())
+        return approvals(self.world.ledger, self.world.branch, version.label, version.digest) if self.policy.approvals else ()
 
     def _promotion(
         self, version: Version, verdict: Verdict, people: tuple[Approval, ...], at: int, why: str, kept: dict[str, Any]

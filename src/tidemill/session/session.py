@@ -213,10 +213,14 @@ class Session:
         """Deployments with their versions, alerts, last retraining and lineage, as plain data. Raises UnknownName before any run."""
         found, first = self._serving(), [branch for branch in self.ledger.branches("live") if not branch.state]
         decided = [(branch.name, one) for branch in first for one in self.ledger.decisions(branch.id)]
-        refused = {name: one for name, one in decided if one.kind == Event.GATE_REFUSED}
-        if not found and not refused:
+        waiting = {}
+        for branch in self.ledger.branches("live"):
+            people = loop.needed(self.project.all(RetrainPolicy), branch.name)
+            waiting[branch.name] = loop.waiting(self.ledger, branch, people)
+        refused = {name: one for name, one in decided if one.kind == Event.GATE_REFUSED and not waiting.get(name)}
+        if not found and not refused and not any(waiting.values()):
             raise _nothing_yet()
-        return status(self.project, found, refused)
+        return status(self.project, found, refused, waiting)
 
 
 class Handles(dict[str, Handle]):

@@ -1,12 +1,12 @@
 """What a person asks of a project: deployments, versions, alerts, the last retraining. Plain data, read from the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidemill import registry
 from tidemill.core import Event, show
 from tidemill.ledger import Decision
-from tidemill.loop import Served, State
+from tidemill.loop import Served, State, Waiting
 from tidemill.project import Project
 from tidemill.serving import Constant, Deployment
 from tidemill.session.history import History, plain_tree
@@ -14,9 +14,11 @@ from tidemill.session.history import History, plain_tree
 ALERTS = (Event.DRIFT_FOUND, Event.QUALITY_DROP)
 
 
-def status(declared: Project, serving: Mapping[str, History], refused: Mapping[str, Decision]) -> dict[str, Any]:
+def status(
+    declared: Project, serving: Mapping[str, History], refused: Mapping[str, Decision], waiting: Mapping[str, Sequence[Waiting]]
+) -> dict[str, Any]:
     """Everything that the status page shows, by deployment: `serving` are the branches that serve, `refused` the gates' last no to a
-    first live model."""
+    first live model, `waiting` the versions that people must agree to."""
     settings = declared.settings
     names = [deployment.name for deployment in declared.all(Deployment)]
     return {
@@ -24,6 +26,7 @@ def status(declared: Project, serving: Mapping[str, History], refused: Mapping[s
         "deployments": [
             (_deployment(declared, serving[name]) if name in serving else {"name": name})
             | ({"refused": _event(refused[name])} if name in refused else {})
+            | ({"waiting": [one.plain() for one in waiting[name]]} if waiting.get(name) else {})
             for name in names
         ],
     }

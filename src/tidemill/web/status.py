@@ -51,6 +51,7 @@ def _deployment(one: dict[str, Any]) -> dict[str, Any]:
         "more": max(len(alerts) - SHOWN, 0),
         "retrained": retrainings[0] if retrainings else None,
         "months": one.get("months") or [],
+        "waiting": one.get("waiting") or [],
     }
 
 
