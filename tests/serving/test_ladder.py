@@ -18,7 +18,7 @@ from tidemill.features import Matrix, MemoryOnline, Reader, Requests
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import State
 from tidemill.models import Predictor
-from tidemill.serving import AnswerLog, find_answers, read_log
+from tidemill.serving import Answer, AnswerLog, find_answers, read_log
 from tidemill.session.session import open_endpoint, standing_of
 from tidemill.store import MemoryBlobs
 from toy import Toy, open_toy
@@ -303,6 +303,23 @@ def test_a_log_that_was_taken_away_under_the_server_is_made_again(served: Served
         served.log.rename(served.log.with_suffix(".old"))
     assert [served.ask(**ROW)[0] for _ in range(2)] == [200, 200]
     assert len(served.logged) == 2, "every answer that went out since has its line"
+
+
+class Vanishing(AnswerLog):
+    """A log that is deleted at the very moment that it is written to, once."""
+
+    def _write(self, data: bytes) -> None:
+        if self.path.exists() and not self.path.with_suffix(".gone").exists():
+            self.path.with_suffix(".gone").touch()
+            self.path.unlink()
+        super()._write(data)
+
+
+def test_a_log_that_is_deleted_while_a_line_is_written_has_that_line(tmp_path: Path) -> None:
+    log = Vanishing(tmp_path / "late.jsonl")
+    log.append([Answer("k", 0.5, "trees/1", "champion", 1, "offline", {})], 1, "b")
+    assert [one.key for one in find_answers(log.path, "b")] == ["k"]
+    log.close()
 
 
 def test_where_the_log_cannot_be_made_again_nothing_is_answered(served: Served) -> None:

@@ -36,24 +36,30 @@ class AnswerLog:
         known = {"asked": now, "branch": branch}
         lines = [canonical({**known, "at_us": answer.at, **replace(answer, inputs=None).plain(0)}) + b"\n" for answer in answers]
         try:
-            self._find()
-            fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
-            try:
-                self._write(b"".join(lines))
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._locked(b"".join(lines))
+            while not self._is_there():
+                self._locked(b"".join(lines))
         except OSError as error:
             raise store_error(error, str(self.path), "the log of answers") from error
 
-    def _find(self) -> None:
-        """Open the file anew where its name was deleted or moved: a line that nobody can read is no line."""
+    def _locked(self, data: bytes) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
         try:
-            same = os.path.samestat(os.fstat(self._file), self.path.stat())
+            self._write(data)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _is_there(self) -> bool:
+        """Whether what was written lies under the log's name. A file whose name was deleted or moved is opened anew: a line that nobody
+        can read is no line."""
+        try:
+            if os.path.samestat(os.fstat(self._file), self.path.stat()):
+                return True
         except FileNotFoundError:
-            same = False
-        if not same:
-            old, self._file = self._file, _opened(self.path)
-            os.close(old)
+            pass
+        old, self._file = self._file, _opened(self.path)
+        os.close(old)
+        return False
 
     def _write(self, data: bytes) -> None:
         """All or nothing, behind what is there; what was cut gets a line of its own."""
