@@ -54,6 +54,7 @@ def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) ->
         (NAMED + "[serve]\nport = -1", "serve.port = -1 is no port"),
         (NAMED + "[serve]\nclient_time = 1", "has the wrong type"),
         (NAMED + "[replay]\nend = 2013-04-01T00:00:00", "has no time zone"),
+        (NAMED + '[retention]\ndeleted = "banana"', "retention.deleted: 'banana' is not a duration"),
         (NAMED + '[replay]\nend = "soon"', "replay.end = 'soon' is not a time"),
         (
             NAMED + "[replay]\ntrain_until = 2013-04-01\nend = 2013-04-01",

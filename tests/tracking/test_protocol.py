@@ -223,6 +223,20 @@ def test_a_version_whose_source_leads_out_is_refused(ask: Ask, run_id: str, sour
     assert "Invalid model version source" in answer.json["message"]
 
 
+def test_a_page_of_another_site_changes_nothing(ask: Ask) -> None:
+    def post(origin: str) -> int:
+        return ask("POST", f"{API}/experiments/create", {"name": origin}, headers={"origin": origin, "content-type": ""}).status
+
+    assert [post(one) for one in ("http://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1:5000")] == [403, 403, 403, 200]
+    assert ask("POST", "/mlflow/upload-artifact", query="run_uuid=x&path=a", headers={"origin": "http://evil.example"}).status == 403
+
+
+def test_an_order_has_a_limit(ask: Ask) -> None:
+    many = [f"metrics.m{i}" for i in range(11)]
+    assert ask("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "order_by": many[:10]}).status == 200
+    assert "at most 10" in ask("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "order_by": many}).json["message"]
+
+
 def test_a_dataset_has_limits_of_its_own(ask: Ask) -> None:
     run = ask("POST", f"{API}/runs/create", {}).json["run"]["info"]["run_id"]
     for name, longest in (("name", 500), ("digest", 64), ("source", 65_535), ("schema", 2**20 - 1)):
@@ -307,6 +321,8 @@ def test_a_file_comes_back_whole_in_parts_and_never_as_a_page(ask: Ask, run_id: 
         part = ask("GET", path, headers={"range": asked})
         assert (part.status, part.body) == (206, expected)
     assert ask("GET", path, headers={"range": "bytes=9-1"}).status == 200
+    behind = ask("GET", path, headers={"range": "bytes=256000-"})
+    assert (behind.status, behind.headers["content-range"]) == (416, "bytes */256000")
     assert ask("HEAD", path).body == b""
     assert ask("GET", f"{API}/artifacts/list", query=f"run_id={run_id}").json["files"] == [{"path": "dir", "is_dir": True}]
     listed = ask("GET", FILES, query=f"path=0/{run_id}/artifacts/dir").json["files"]

@@ -8,19 +8,28 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from tidemill.cli.console import out, print_json
+from tidemill.cli.console import Terminal, fitting, out, print_json
 from tidemill.core import show, show_duration
 from tidemill.session import Session
 from tidemill.tracking import Recorded, Runs, comparison_rows, find_run, save, shown
 
+FILES = 20  # of a run that are shown
 COLUMNS = 8  # of metrics and of parameters that a list shows
 
 
-def _table(*names: str) -> Table:
+LONG = 240  # characters of a value that are shown
+
+
+def _table(*names: str, folds: bool = True) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in names:
-        table.add_column(escape(name), overflow="fold")
+        table.add_column(escape(name), overflow="fold" if folds else "ellipsis", no_wrap=not folds)
     return table
+
+
+def _cell(value: Any) -> str:
+    text = str(shown(value))
+    return escape(text if len(text) <= LONG else f"{text[:LONG]}… ({len(text):,} characters; --json has all)")
 
 
 def list_runs(folder: str, text: str, experiments: Sequence[str], order_by: Sequence[str], limit: int, *, as_json: bool) -> None:
@@ -32,15 +41,24 @@ def list_runs(folder: str, text: str, experiments: Sequence[str], order_by: Sequ
     if not runs:
         out.print("no run is there" if not text else "no run fits")
         return
-    metrics, params = (_names(runs, section) for section in ("metrics", "params"))
-    table = _table("run", "experiment", "status", "started", "took", *metrics, *params)
-    for run in runs:
-        took = "–" if run.ended is None else show_duration(max(run.ended - run.started, 0))
-        started = show(run.started)[:16].replace("T", " ")
-        about = (f"{run.id[:8]} [bold]{escape(run.name)}[/]", escape(run.experiment), _status(run), started, took)
-        values = [shown(run.metrics.get(name)) for name in metrics] + [escape(shown(run.params.get(name))[:40]) for name in params]
-        table.add_row(*about, *values)
-    out.print(table)
+    cells: dict[str, list[str]] = {"experiment": [escape(run.experiment) for run in runs]}
+    cells |= {name: [shown(run.metrics.get(name)) for run in runs] for name in _names(runs, "metrics")}
+    cells |= {name: [escape(shown(run.params.get(name))[:40]) for run in runs] for name in _names(runs, "params")}
+
+    def table(left_out: int) -> Table:
+        """Without the last columns, which most runs lack or which are of least interest."""
+        names = list(cells)[: len(cells) - left_out]
+        found = _table("run", "status", "started", "took", *names, folds=False)
+        for i, run in enumerate(runs):
+            took = "–" if run.ended is None else show_duration(max(run.ended - run.started, 0))
+            about = (f"{run.id[:8]} [bold]{escape(run.name)}[/]", _status(run), show(run.started)[:16].replace("T", " "), took)
+            found.add_row(*about, *(cells[name][i] for name in names))
+        return found
+
+    if out.is_terminal:
+        out.print(fitting(table, len(cells)))
+    else:  # a pipe has no edge
+        Terminal(width=1000).print(table(0))
 
 
 def _names(runs: Runs, section: str) -> list[str]:
@@ -67,19 +85,25 @@ def show_run(folder: str, name: str, *, as_json: bool) -> None:
     """Print one run. Raises UnknownName."""
     run = find_run(Session(folder).ledger, name)
     if as_json:
-        print_json(_plain(run) | {"environment": run.environment, "code": sorted(run.code)})
+        print_json(_plain(run) | {"environment": run.environment, "code": sorted(run.code), "files": run.files})
         return
     out.print(f"[bold]{escape(run.name)}[/] {run.id}  {_status(run)}  {escape(run.experiment)}  {show(run.started)}")
     sections = {key: value for key, value in run.sections.items() if key not in ("run", "environment")}
-    _print_rows(_table("", "", ""), comparison_rows([sections], everything=True))
+    _print_rows(_table("", "", ""), comparison_rows([{**sections, "source": run.source, "files": _files(run)}], everything=True))
     if run.code:
         out.print(f"[dim]code[/]  {escape(', '.join(run.code))}")
+
+
+def _files(run: Recorded) -> dict[str, str]:
+    """The artifacts of a run, by their sizes: of many, the first."""
+    found = {path: f"{size:,} bytes" for path, size in list(run.files.items())[:FILES]}
+    return found | ({"…": f"and {len(run.files) - FILES} more"} if len(run.files) > FILES else {})
 
 
 def _print_rows(table: Table, rows: Sequence[Any]) -> None:
     last = ""
     for row in rows:
-        table.add_row("" if row.section == last else row.section, escape(row.name), *(escape(shown(value)) for value in row.values))
+        table.add_row("" if row.section == last else row.section, escape(row.name), *(_cell(value) for value in row.values))
         last = row.section
     out.print(table)
 

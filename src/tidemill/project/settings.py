@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tidemill.core import DefinitionError, MissingFile, instant, show
+from tidemill.core import DefinitionError, MissingFile, duration, instant, show
 from tidemill.store import is_address
 
 FILE = "tidemill.toml"
@@ -87,6 +87,11 @@ def read_settings(folder: Path) -> Settings:
         raise DefinitionError(what, where=str(path), hint="write a name of the IANA database, for example Europe/Berlin") from None
     settings = Settings(folder.resolve(), values)
     _check_replay(settings, path)
+    for name in ("retention.deleted", "retention.unreferenced"):
+        try:
+            duration(str(settings[name] or "0s"))
+        except DefinitionError as error:
+            raise DefinitionError(f"{name}: {error.what}", where=str(path), hint=error.hint) from None
     return settings
 
 

@@ -144,6 +144,12 @@ class ActiveRun:
     def __repr__(self) -> str:
         return f"ActiveRun({self.head.experiment or 'Default'}: {self.id} → {self.head.to})"
 
+    def _repr_html_(self) -> str:
+        from tidemill.tracking.plots import table
+
+        about = {"experiment": self.head.experiment or "Default", "run": self.id, "goes to": self.head.to}
+        return table(["", ""], [*about.items(), *self._params.items()])
+
     # ── metrics ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def log_metric(self, key: str, value: float, step: int = 0) -> None:

@@ -13,6 +13,7 @@ from tidemill.core import DataError
 
 LONGEST = 20_000  # characters of a filter
 MOST = 100  # comparisons in one
+MOST_ORDERS = 10  # keys of an order: each is one more table in the query
 NUMBER_OPS = ("<=", ">=", "!=", "=", "<", ">")
 TEXT_OPS = ("=", "!=", "LIKE", "ILIKE")
 LIST_OPS = ("IN", "NOT IN")
@@ -241,6 +242,8 @@ def _bare(text: str) -> str:
 
 def parse_order(texts: Sequence[str], grammar: Grammar) -> list[Order]:
     """The keys of a sort, such as `metrics.loss DESC`; raises DataError."""
+    if len(texts) > MOST_ORDERS:
+        raise DataError(f"order_by has {len(texts)} keys; at most {MOST_ORDERS} are taken", hint="what comes later decides nothing")
     found = []
     for text in texts:
         match = re.fullmatch(r"\s*(?P<name>.+?)(?:\s+(?P<to>ASC|DESC))?\s*", text, re.IGNORECASE | re.DOTALL)

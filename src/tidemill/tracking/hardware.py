@@ -50,7 +50,7 @@ class Hardware:
         spent = sum(value - self._cpu.get(pid, 0.0) for pid, value in cpu.items())
         share = {"system/process_cpu_percentage": max(spent, 0.0) / seconds * 100} if self._cpu else {}
         self._cpu = cpu
-        return {"system/process_memory_megabytes": memory / _MB, **share}
+        return {"system/process_memory_megabytes": memory / _MB, **share} if cpu else {}  # nothing of a process that is gone
 
     def _gpus(self) -> dict[str, float]:
         if self._smi is None:

@@ -13,12 +13,14 @@ from tidemill.ledger import Ledger
 from tidemill.tracking.artifacts import find_file, place_of
 from tidemill.tracking.comparison import changes, comparison_rows, text_diff
 from tidemill.tracking.metrics import sampled_history
-from tidemill.tracking.plots import Curves, page, table
+from tidemill.tracking.plots import Curves, page, shown, table
 from tidemill.tracking.runs import get_run
 from tidemill.tracking.search import search_runs
 from tidemill.tracking.values import Run
 
 POINTS = 1_000  # of a curve that is drawn
+SOURCE = {"command": "tidemill.command", "script": "mlflow.source.name", "folder": "tidemill.folder", "host": "tidemill.host"}
+SOURCE |= {"machine": "tidemill.machine", "user": "mlflow.user"}
 _OWN, _SEED = ("mlflow.", "tidemill."), "tidemill.seed."  # tags that are told otherwise
 
 
@@ -45,13 +47,26 @@ class Recorded:
         return [(one.step or 0, float("nan") if one.value is None else one.value) for one in found]
 
     @cached_property
+    def files(self) -> dict[str, int]:
+        """Its artifacts: path → bytes. The source files that it had loaded are in `code`."""
+        return {path: size for path, _, size in self._below("") if not path.startswith("code/")}
+
+    @cached_property
     def code(self) -> dict[str, str]:
         """The source files that the run had loaded, by path."""
-        prefix = f"{self.root}/code/"
+        return {path: bytes(self.ledger.blobs.get(digest)).decode(errors="replace") for path, digest, _ in self._below("code/")}
+
+    def _below(self, folder: str) -> list[tuple[str, str, int]]:
+        """(path below it, digest, bytes) of the artifacts in a folder."""
+        prefix = f"{self.root}/{folder}"
         with self.ledger.records.snapshot() as sql:
-            query = "SELECT path, digest FROM artifact_file WHERE path >= ? AND path < ? ORDER BY path"
-            found = sql.all(query, (prefix, f"{prefix}\U0010ffff"))
-        return {path[len(prefix) :]: bytes(self.ledger.blobs.get(digest)).decode(errors="replace") for path, digest in found}
+            query = "SELECT path, digest, size FROM artifact_file WHERE path >= ? AND path < ? ORDER BY path"
+            return [(path[len(prefix) :], digest, size) for path, digest, size in sql.all(query, (prefix, f"{prefix}\U0010ffff"))]
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Who ran it, where, and by which command, as far as that was captured."""
+        return {word: self.tags[tag] for word, tag in SOURCE.items() if self.tags.get(tag)}
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -171,6 +186,12 @@ class Comparison:
     def environment(self) -> list[dict[str, Any]]:
         """The libraries whose versions differ between the first two runs."""
         return changes(self.runs[0].environment, self.runs[1].environment)
+
+    def __repr__(self) -> str:
+        cells = [["", "", *self.names], *([str(shown(cell))[:40] for cell in row] for row in self._cells())]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+        return "\n".join(lines)
 
     def _cells(self) -> list[tuple[Any, ...]]:
         return [(row.section, row.name, *row.values) for row in self.rows]

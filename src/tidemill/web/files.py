@@ -208,6 +208,11 @@ class Files:
         digest, size = find_file(self.ledger, path)
         name = posixpath.basename(path)
         start, end, status = _range(scope, size)
+        if status == 416:
+            headers = [(b"content-range", f"bytes */{size}".encode())]
+            return await respond(
+                send, 416, b'{"error_code":"INVALID_PARAMETER_VALUE","message":"the range begins behind the end"}', headers=headers
+            )
         blobs = self.ledger.blobs  # what is missing or damaged is told before the answer has begun
         held = blobs.get(digest) if size <= CHUNK else await asyncio.to_thread(blobs.path, digest)
         quoted = re.sub(r"[^ -~]", "?", name).replace('"', "'")
@@ -224,7 +229,7 @@ class Files:
         if isinstance(held, memoryview):
             await send(head)
             await send({"type": "http.response.body", "body": bytes(held[start:end])})
-            return
+            return None
         handle = os.open(held, os.O_RDONLY)
         try:
             await send(head)
@@ -288,7 +293,7 @@ def _query(scope: Scope, name: str) -> str:
 
 
 def _range(scope: Scope, size: int) -> tuple[int, int, int]:
-    """(start, end, status) of what is asked for; a range that cannot be is the whole file."""
+    """(start, end, status) of what is asked for; what is no range of one piece is the whole file (RFC 9110, 14.2)."""
     text = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"range"), "")
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", text.strip())
     if match is None or not (match[1] or match[2]) or not size:
@@ -296,4 +301,4 @@ def _range(scope: Scope, size: int) -> tuple[int, int, int]:
     if not match[1]:
         return max(size - int(match[2]), 0), size, 206
     start, end = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
-    return (start, end, 206) if start < end else (0, size, 200)
+    return (start, end, 206) if start < end else (0, size, 416 if start >= size else 200)

@@ -57,18 +57,22 @@ async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def only_local(app: App) -> App:
-    """Refuse requests that another site's name led here: the server has no users yet."""
+    """Refuse requests that another site's name led here, and changes that a page of another site asks for: the server has no users yet."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _host(scope) not in ("127.0.0.1", "localhost", "[::1]"):
-            await respond(send, 400, b'{"error_code":"BAD_REQUEST","message":"this server answers to this machine only"}')
-        else:
-            await app(scope, receive, send)
+        if scope["type"] == "http":
+            host, origin = _header(scope, b"host"), _header(scope, b"origin")
+            if re.sub(r":\d+$", "", host) not in ("127.0.0.1", "localhost", "[::1]"):
+                return await respond(send, 400, b'{"error_code":"BAD_REQUEST","message":"this server answers to this machine only"}')
+            if origin and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
+                return await respond(
+                    send, 403, b'{"error_code":"PERMISSION_DENIED","message":"a page of another site may change nothing here"}'
+                )
+        return await app(scope, receive, send)
 
     return guarded
 
 
-def _host(scope: Scope) -> str:
-    """The name that a request calls this server by, without the port."""
-    found = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-    return re.sub(r":\d+$", "", found)
+def _header(scope: Scope, wanted: bytes) -> str:
+    """A header of a request; "" where it is not there."""
+    return next((value for name, value in scope["headers"] if name == wanted), b"").decode("latin-1")
