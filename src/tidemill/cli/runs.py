@@ -17,7 +17,7 @@ FILES = 20  # of a run that are shown
 COLUMNS = 8  # of metrics and of parameters that a list shows
 
 
-LONG = 240  # characters of a value that are shown
+NAME, LONG = 60, 240  # characters of a name in a list, and of a value
 
 
 def _table(*names: str, folds: bool = True) -> Table:
@@ -51,7 +51,7 @@ def list_runs(folder: str, text: str, experiments: Sequence[str], order_by: Sequ
         found = _table("run", "status", "started", "took", *names, folds=False)
         for i, run in enumerate(runs):
             took = "–" if run.ended is None else show_duration(max(run.ended - run.started, 0))
-            about = (f"{run.id[:8]} [bold]{escape(run.name)}[/]", _status(run), show(run.started)[:16].replace("T", " "), took)
+            about = (f"{run.id[:8]} [bold]{escape(run.name[:NAME])}[/]", _status(run), show(run.started)[:16].replace("T", " "), took)
             found.add_row(*about, *(cells[name][i] for name in names))
         return found
 
@@ -87,7 +87,8 @@ def show_run(folder: str, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_plain(run) | {"environment": run.environment, "code": sorted(run.code), "files": run.files})
         return
-    out.print(f"[bold]{escape(run.name)}[/] {run.id}  {_status(run)}  {escape(run.experiment)}  {show(run.started)}")
+    out.print(f"[bold]{escape(run.name[:LONG])}[/]  {_status(run)}  {escape(run.experiment)}")
+    out.print(f"[dim]{run.id}  {show(run.started)}[/]")
     sections = {key: value for key, value in run.sections.items() if key not in ("run", "environment")}
     _print_rows(_table("", "", ""), comparison_rows([{**sections, "source": run.source, "files": _files(run)}], everything=True))
     if run.code:

@@ -120,7 +120,7 @@ class Runs(Sequence[Recorded]):
         return iter(self._found)
 
     def __repr__(self) -> str:
-        return f"Runs({', '.join(run.name for run in self._found[:5])}{', …' if len(self) > 5 else ''}: {len(self)})"
+        return f"Runs({', '.join(repr(run.name) for run in self._found[:5])}{', …' if len(self) > 5 else ''}: {len(self)})"
 
     def columns(self) -> dict[str, list[Any]]:
         """Values by name and run: `params.depth`, `metrics.loss`, …, None where a run lacks one."""
