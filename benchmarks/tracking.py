@@ -12,6 +12,7 @@ are raw HTTP on one kept-alive connection, so no client's own work is counted. `
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -178,6 +179,34 @@ def search(server: Server, runs: int) -> None:
     assert set(sizes) == {min(100, runs)}
 
 
+def _log(port: int, run: str, who: int, ready: Any, calls: int) -> None:
+    """One of several clients: log values of a metric of its own."""
+    own = Server(f"client {who}", port, psutil.Process(), 0.0)
+    own.ask("GET", f"{API}/runs/get?run_id={run}")
+    ready.wait()
+    for i in range(calls):
+        own.ask("POST", f"{API}/runs/log-metric", {"run_id": run, "key": f"m{who}", "value": 0.5, "timestamp": T0 + i, "step": i})
+
+
+def several(server: Server, clients: int = 8, calls: int = 100) -> None:
+    """Clients at the same time, each a process; every value must be there afterwards."""
+    run, make = new_run(server, experiment(server, "several")), multiprocessing.get_context("spawn")
+    ready = make.Barrier(clients + 1)
+    others = [make.Process(target=_log, args=(server.port, run, who, ready, calls)) for who in range(clients)]
+    for one in others:
+        one.start()
+    ready.wait()
+    cpu, wall = server.cpu(), time.perf_counter()
+    for one in others:
+        one.join()
+    n = clients * calls
+    server.found[f"log_metric by {clients} clients at once"] = ((server.cpu() - cpu) / n * 1e3, (time.perf_counter() - wall) / n * 1e3)
+    assert not any(one.exitcode for one in others), "a client met an error"
+    for who in range(clients):
+        found = server.ask("GET", f"{API}/metrics/get-history?run_id={run}&metric_key=m{who}&max_results=1000")
+        assert len(found["metrics"]) == calls
+
+
 def artifacts(server: Server) -> None:
     """A thousand small files."""
     run = new_run(server, experiment(server, "files"))
@@ -193,7 +222,7 @@ def measure(server: Server, runs: int) -> None:
     time.sleep(3)  # until it is quiet
     server.found["idle memory (MiB)"] = (server.memory(), 0.0)
     server.found["start (s)"] = (server.start, 0.0)
-    for section in (calls, history, lambda one: search(one, runs), artifacts):
+    for section in (calls, several, history, lambda one: search(one, runs), artifacts):
         section(server)
 
 
