@@ -191,7 +191,11 @@ def test_a_wrong_filter_says_what_is_wrong(text: str, said: str) -> None:
     assert said in error.value.what
 
 
-@pytest.mark.parametrize("text", ["datasets.name", "nope DESC", "metrics.a SIDEWAYS", "metrics.a; DROP TABLE run", "", "x" * 30_000])
+WRONG = ["datasets.name", "nope DESC", "metrics.a SIDEWAYS", "metrics.a; DROP TABLE run", "", "x" * 30_000]
+ENDLESS = [f"metrics.{'a' * 5_000}!", f"metrics.a{' ' * 5_000}!", f"{' ' * 5_000}\0", "`" * 5_001]  # for who tries every way to read them
+
+
+@pytest.mark.parametrize("text", [*WRONG, *ENDLESS], ids=lambda text: text[:30])
 def test_a_wrong_order_is_refused(text: str) -> None:
     with pytest.raises(DataError):
         parse_order([text], RUNS)

@@ -22,13 +22,14 @@ NULL_OPS = ("IS NULL", "IS NOT NULL")
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<op><=|>=|!=|<>|=|<|>|\bNOT\s+IN\b|\bIN\b|\bIS\s+NOT\s+NULL\b|\bIS\s+NULL\b|\bILIKE\b|\bLIKE\b)
-    |(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
+    |(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
     |(?P<name>(?:[A-Za-z_][\w\-/:]*|`[^`]*`|"[^"]*")(?:\.(?:[\w\-/:]+|`[^`]*`|"[^"]*"))*)
     |(?P<text>'(?:[^']|'')*')
     |(?P<other>[(),])
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_NAME = re.compile(r"""(?:[\w\-/:.]|`[^`]*`|"[^"]*")+""")  # each sign fits one way only, or a text that does not fit takes for ever
 
 
 @dataclass(frozen=True)
@@ -246,14 +247,13 @@ def parse_order(texts: Sequence[str], grammar: Grammar) -> list[Order]:
         raise DataError(f"order_by has {len(texts)} keys; at most {MOST_ORDERS} are taken", hint="what comes later decides nothing")
     found = []
     for text in texts:
-        match = re.fullmatch(r"\s*(?P<name>.+?)(?:\s+(?P<to>ASC|DESC))?\s*", text, re.IGNORECASE | re.DOTALL)
-        if match is None or len(text) > LONGEST:
-            raise DataError(f"Invalid order_by clause {text[:200]!r}", hint="for example metrics.loss DESC")
-        name = match["name"]
-        if not re.fullmatch(r"""(?:[\w\-/:.]+|`[^`]*`|"[^"]*"|\.)+""", name):
+        plain = text.strip()
+        to = re.search(r"\s(ASC|DESC)$", plain, re.IGNORECASE)
+        name = plain[: to.start()].rstrip() if to else plain
+        if len(text) > LONGEST or not _NAME.fullmatch(name):
             raise DataError(f"Invalid order_by clause {text[:200]!r}", hint="for example metrics.loss DESC")
         kind, key = identify(name, grammar)
         if kind in _OF:
             raise DataError(f"runs cannot be ordered by their {kind}s", available=["metrics", "params", "tags", "attributes"])
-        found.append(Order(kind, key, (match["to"] or "").upper() == "DESC"))
+        found.append(Order(kind, key, to is not None and to[1].upper() == "DESC"))
     return found
