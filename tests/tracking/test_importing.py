@@ -224,7 +224,7 @@ def test_files_that_lie_elsewhere_stay_there(ready: Ledger, stores: Path) -> Non
 def test_a_file_that_is_no_store_is_refused(ready: Ledger, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("this is no database, but text of some length" * 100)
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE t (a)").connection.close()
-    for name, said in (("text", "no SQLite file"), ("other.db", "no store of MLflow")):
+    for name, said in (("text", "no SQLite database"), ("other.db", "no store of MLflow")):
         with pytest.raises(DataError, match=said) as error:
             tracking.open_source(str(tmp_path / name))
         assert str(tmp_path / name) in str(error.value)

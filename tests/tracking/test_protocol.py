@@ -104,8 +104,9 @@ def test_what_is_no_json_has_no_fields_and_numbers_may_be_texts(ask: Ask, run_id
 
 def test_the_prefix_of_pages_works_too_and_what_is_unknown_is_not_found(ask: Ask, run_id: str) -> None:
     assert ask("GET", "/ajax-api/2.0/mlflow/runs/get", query=f"run_id={run_id}").json["run"]["info"]["run_id"] == run_id
-    for method, path in (("GET", f"{API}/never"), ("GET", "/"), ("DELETE", f"{API}/runs/get"), ("GET", "/api/")):
+    for method, path in (("GET", f"{API}/never"), ("GET", "/page"), ("DELETE", f"{API}/runs/get"), ("GET", "/api/")):
         assert ask(method, path).status == 404
+    assert b"tidemill runs list" in ask("GET", "/").body
 
 
 def test_a_form_and_another_hosts_name_are_refused(ask: Ask) -> None:
@@ -330,6 +331,17 @@ def test_a_file_comes_back_whole_in_parts_and_never_as_a_page(ask: Ask, run_id: 
     assert ask("GET", "/get-artifact", query=f"run_id={run_id}&path=dir/page.html").body == data
     assert ask("DELETE", f"{FILES}/0/{run_id}/artifacts/dir").status == 200
     assert ask("GET", path).status == 404
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(ask: Ask, run_id: str) -> None:
+    root = f"{FILES}/0/{run_id}/artifacts"
+    assert ask("PUT", f"{root}/d/e/f", pieces=[b"kept"]).status == 200
+    assert "'0/" in ask("PUT", f"{root}/d/e", pieces=[b"x"]).json["message"]
+    assert ask("PUT", f"{root}/d/e/f/g", pieces=[b"x"]).json["message"].endswith("/d/e/f' is a file, and no folder")
+    assert ask("PUT", f"{root}/d/e/f", pieces=[b"new"]).status == 200
+    assert ask("PUT", f"{root}/d/e/f0", pieces=[b"x"]).status == 200
+    assert ask("PUT", f"{root}/{'x' * 256}", pieces=[b"x"]).status == 400
+    assert ask("GET", f"{root}/d/e/f").body == b"new"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TypeVar
 
-from tidemill.core import Damaged, Declaration, DefinitionError, TidemillError, UnknownName, version_of, walk
+from tidemill.core import Damaged, Declaration, DefinitionError, MissingFile, TidemillError, UnknownName, version_of, walk
 from tidemill.ledger import Ledger
 from tidemill.project.settings import FILE, Settings, read_settings
 from tidemill.store import FolderBlobs, Records, holder, store_error, writer
@@ -129,6 +129,9 @@ class Project:
 
 def find(folder: Path | str = ".") -> Project:
     """The project in a folder, its files not imported yet; raises MissingFile and DefinitionError for the settings."""
+    if str(folder).startswith(("http:/", "https:/")):
+        hint = "name the folder on the server's machine; runs reach a server by TIDEMILL_URI, and MLflow's client reads from one"
+        raise MissingFile("a project is a folder, and this is the address of a server", where=str(folder), hint=hint)
     return Project(read_settings(Path(folder)))
 
 

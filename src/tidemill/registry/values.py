@@ -54,7 +54,7 @@ def check_name(name: str) -> str:
     """The name of a model; raises DataError."""
     if not name:
         raise DataError("Registered model name cannot be empty.")
-    if "/" in name or ":" in name or len(name) > 256:
+    if re.search(r"[/:\x00-\x1f\x7f]", name) or len(name) > 256:
         raise DataError(
             f"Invalid name: '{name[:300]}'. Registered model name must be non-empty, without / or :, of at most 256 characters."
         )

@@ -79,6 +79,8 @@ def store_error(error: OSError, where: str, what: str = "") -> StoreError:
         28: "free some space; nothing acknowledged was lost",
         30: "the disk is read-only: mount it for writing",
         13: "give this user the right to write",
+        17: "something else is in its place: name another folder",
+        20: "a part of the path is a file: name a folder",
     }
     refused = f"cannot write{what and f' {what}'}: {error.strerror or error}"
     return StoreError(refused, where=where, hint=hints.get(error.errno or 0, "look at the disk"))

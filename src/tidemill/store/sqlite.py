@@ -22,8 +22,13 @@ WAIT = 30  # seconds that a writer waits for another
 
 def _explain(said: str, where: str) -> TidemillError:
     if "malformed" in said or "not a database" in said or "corrupt" in said:
-        hint = "restore records.db from a backup, or move it away and run again: what can be computed again will be"
+        hint = (
+            "restore records.db from a backup. Without one, move it away and run again: what the loop made is made again, but tracked runs"
+        )
+        hint += " and registered models are in it alone; `sqlite3 records.db .recover` may save some"
         return Damaged(f"the ledger file is damaged: {said}", where=where, hint=hint)
+    if "too large to convert" in said:
+        return DataError("the records cannot hold a number of 2⁶³ or more", hint="whole numbers below 2⁶³")
     if "locked" in said:
         hint = "wait until it is done; `tidemill doctor` names the writer"
         return Busy(f"another process is writing to the records: {said}", where=where, hint=hint)

@@ -14,8 +14,15 @@ def put_file(ledger: Ledger, path: str, part: Part) -> None:
     path = check_path(path)
     if not path:
         raise DataError("Invalid path: ''", hint="name the file")
+    above = [path[:at] for at, sign in enumerate(path) if sign == "/"]
     digest, size = part.keep()
     with ledger.records.transaction(synced=False) as sql:  # as lasting as the file itself, which is not synced either
+        marks = "".join("?, " * len(above))
+        query = f"SELECT path FROM artifact_file WHERE path IN ({marks}NULL) OR (path >= ? AND path < ?) LIMIT 1"
+        found = sql.one(query, (*above, f"{path}/", f"{path}0"))
+        if found is not None:
+            what = f"'{found[0]}' is a file, and no folder" if found[0] in above else f"'{path}' is a folder"
+            raise DataError(f"Invalid path: {what}", hint="give the file another name")
         sql.run(
             "INSERT INTO artifact_file (path, digest, size) VALUES (?, ?, ?) "
             "ON CONFLICT (path) DO UPDATE SET digest = excluded.digest, size = excluded.size",

@@ -314,7 +314,8 @@ class ActiveRun:
     def _say(self, why: str) -> None:
         why = self._unkept + why
         if self._segment.dropped:
-            why = f"the disk refused {self._segment.dropped} log calls ({self._segment.refused}): they are lost. {why}"
+            lost = f"the disk refused {self._segment.dropped} log calls ({self._segment.refused}), which are lost"
+            why = f"{lost}; {why.removeprefix('; ')}" if why else lost
         if why:
             sys.stderr.write(f"tidemill: run {self.id}: {why}\n")
 

@@ -156,7 +156,7 @@ def page_size(asked: int | None, default: int, most: int) -> int:
     return size
 
 
-LONGEST = 1_000  # characters of a path
+LONGEST, PART = 1_000, 255  # characters of a path, and bytes of each part of it, as file systems have it
 
 
 def check_path(path: str) -> str:
@@ -166,7 +166,8 @@ def check_path(path: str) -> str:
     for _ in range(3):  # a client may have encoded it more than once
         plain = unquote(plain)
     odd = "\0" in plain or "\\" in plain or plain.startswith("/") or ".." in plain.split("/") or re.match(r"[A-Za-z]:[/\\]|file:", plain)
-    if odd or len(path) > LONGEST or (path and posixpath.normpath(path) != path.rstrip("/")):
+    long = len(path) > LONGEST or any(len(part.encode(errors="replace")) > PART for part in path.split("/"))
+    if odd or long or (path and posixpath.normpath(path) != path.rstrip("/")):
         raise DataError(
             f"Invalid path: {path[:200]!r}", hint="a path relative to the root of the artifacts, such as 1/abc/artifacts/model.onnx"
         )

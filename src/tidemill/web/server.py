@@ -15,7 +15,9 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket; raises Refused for an address that others can reach, Busy for a port that is taken, StoreError for one
     that the system does not give."""
     if host not in ("127.0.0.1", "localhost", "::1"):
-        raise Refused(f"without users, the server binds to this machine only, not to {host}", hint="leave serve.host at 127.0.0.1")
+        raise Refused(
+            f"without users, the server binds to this machine only, not to {host}", hint="let it be 127.0.0.1 (--host, or serve.host)"
+        )
     family = socket.AF_INET6 if host == "::1" else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # with the protocol named, answers leave without delay
     try:

@@ -13,6 +13,11 @@ from tidemill.web.segments import Segments
 from tidemill.web.server import run_server
 
 MLFLOW = "3.3.2"  # what /version tells: from 3.4 on, clients would send spans by OTLP, which is not served
+_ROOT = b"""A tracking server of Tidemill. It has no pages yet. In the project's folder:
+  tidemill runs list        what was logged
+  tidemill runs show ID     one run
+  tidemill models list      registered models
+"""
 _PLAIN = {
     "/health": (b"OK", b"text/plain; charset=utf-8"),
     "/version": (MLFLOW.encode(), b"text/plain; charset=utf-8"),
@@ -27,9 +32,10 @@ _PLAIN = {
 def tracking_app(ledger: Ledger, otherwise: App | None = None) -> App:
     """The protocol over a ledger; what is none of its paths goes to `otherwise`, and is not found where there is none."""
     inner = otherwise or nothing
+    known = _PLAIN if otherwise else {**_PLAIN, "/": (_ROOT, b"text/plain; charset=utf-8")}
 
     async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-        found = _PLAIN.get(scope.get("path", "").replace("/ajax-api/", "/api/")) if scope["type"] == "http" else None
+        found = known.get(scope.get("path", "").replace("/ajax-api/", "/api/")) if scope["type"] == "http" else None
         if found is None or scope["method"] not in ("GET", "HEAD"):
             await inner(scope, receive, send)
         else:

@@ -44,6 +44,9 @@ class Source(Protocol):
         """Versions of a registered model with the names of MLflow's protocol, `tags` as a mapping, and `location` where it is known."""
 
 
+_HINT = "name a server (http://…), a folder `mlruns`, or MLflow's SQLite file"
+
+
 def open_source(text: str, artifacts: Path | None = None) -> Source:
     """The source that a text names: an address, a folder, or a SQLite file (a path or `sqlite:///…`). `artifacts`: the folder where files
     of a SQLite store lie. Raises MissingFile."""
@@ -53,6 +56,8 @@ def open_source(text: str, artifacts: Path | None = None) -> Source:
         return Server(text)
     path = Path(text.removeprefix("sqlite:///").removeprefix("file://"))
     if path.is_dir():
+        if not any(path.glob("*/meta.yaml")) and not any(path.glob("*/*/meta.yaml")):
+            raise MissingFile("nothing in this folder has a meta.yaml: it is no `mlruns`", where=str(path), hint=_HINT)
         from tidemill.tracking.sources.folder import Folder
 
         return Folder(path)
@@ -60,5 +65,4 @@ def open_source(text: str, artifacts: Path | None = None) -> Source:
         from tidemill.tracking.sources.sqlite import SqliteFile
 
         return SqliteFile(path, artifacts)
-    hint = "name a server (http://…), a folder `mlruns`, or MLflow's SQLite file"
-    raise MissingFile("there is nothing to import", where=str(path), hint=hint)
+    raise MissingFile("there is nothing to import", where=str(path), hint=_HINT)

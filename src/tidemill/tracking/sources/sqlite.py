@@ -39,10 +39,12 @@ class SqliteFile:
             self._sql.row_factory = sqlite3.Row
             self._tables = {str(row[0]) for row in self._sql.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.Error as error:
-            raise DataError(f"is no SQLite file that can be read: {error}", where=self.where) from error
+            raise DataError(f"the file is no SQLite database that can be read: {error}", where=self.where) from error
         missing = sorted(NEEDED - self._tables)
         if missing:
-            raise DataError(f"is no store of MLflow: it has no table {missing[0]!r}", where=self.where, available=sorted(self._tables))
+            raise DataError(
+                f"the file is no store of MLflow: it has no table {missing[0]!r}", where=self.where, available=sorted(self._tables)
+            )
 
     def _rows(self, table: str, where: str = "", values: tuple[Any, ...] = (), order: str = "") -> Iterator[Row]:
         """Rows of a table; none where this store has no such table. A row that cannot be read ends them, which is told."""
