@@ -434,3 +434,21 @@ def test_a_disk_that_is_full_while_unpacking_is_said(tmp_path: Path, here: Folde
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         error = here.refuses(StoreError, "cannot write rows.zip, unpacked: No space left", None, file="rows.zip")
     assert "free some space" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ("SELECT a, b FROM t", "SELECT a,  -- the first\n  b /* both */\nFROM t", True),
+        ("SELECT 'a -- b' FROM t", "SELECT 'a' FROM t", False),
+        ("SELECT 'a  b' FROM t", "SELECT 'a b' FROM t", False),
+        (r"SELECT e'\' -- x' FROM t", r"SELECT e'\' -- y' FROM t", False),
+        ('SELECT "a  b" FROM t', 'SELECT "a b" FROM t', False),
+        ("SELECT $$ a  b $$ FROM t", "SELECT $$ a b $$ FROM t", False),
+        ("SELECT a - -b FROM t", "SELECT a --b\nFROM t", False),
+    ],
+)
+def test_a_remark_in_a_query_is_no_change_of_it(one: str, two: str, same: bool) -> None:
+    source = Source("t.csv")
+    made = [version_of(Dataset("d", {"t": source}, query=query, event_time="a")) for query in (one, two)]
+    assert (made[0] == made[1]) is same

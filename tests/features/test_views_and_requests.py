@@ -1,6 +1,7 @@
 """Declared views and requests over real files: versions, errors with their places, and one answer by key and by own columns."""
 
 import re
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -200,6 +201,11 @@ def test_parts_of_a_key_keep_their_border(tmp_path: Path, ledger: Ledger) -> Non
     requests = World(tmp_path, ledger, rows).requests()
     assert requests.find(key_text(["x1", "11"])) != requests.find(key_text(["x11", "1"])) != -1
     assert requests.find(key_text("x111")) == -1
+    tracemalloc.start()
+    assert requests.find("x" * 1_000_000) == -1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_500_000, "the keys that are there were made as long"
 
 
 def test_no_requests_are_requests_too(tmp_path: Path, ledger: Ledger) -> None:

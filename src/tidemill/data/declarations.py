@@ -1,5 +1,6 @@
 """Sources, datasets and checks, as a project's files declare them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,22 @@ from tidemill.core import (
 )
 
 FORMATS = ("csv", "parquet", "json")
+
+
+_SQL = re.compile(
+    r"""(?P<kept>'(?<=(?<!\w)[eE]')(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|(?P<dollar>\$\w*\$).*?(?P=dollar))"""
+    r"|(?P<gap>(?:\s|--[^\n]*|/\*(?:(?!/\*).)*?\*/)+)",
+    re.DOTALL,
+)
+
+
+def meaning(sql: str) -> str:
+    """A query without its comments, each gap one space: two texts of one meaning are one definition.
+
+    >>> meaning("SELECT a,  -- the first\\n  '--  kept' AS b /* both */ FROM t")
+    "SELECT a, '--  kept' AS b FROM t"
+    """
+    return _SQL.sub(lambda found: found["kept"] or " ", sql).strip()
 
 
 @dataclass(frozen=True)
@@ -189,13 +206,13 @@ class Dataset(Declaration):
         return text.rstrip().rstrip(";")
 
     def definition(self) -> dict[str, Any]:
-        """Plain data: the query by its text, whatever file holds it."""
+        """Plain data: the query by what it says, whatever file holds it and whatever is remarked beside it."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "event_time", "known_at", "timezone")}
         sources = {name: {"format": s.format, "null_values": list(s.null_values), "path": s.path} for name, s in self.sources.items()}
         return {
             "type": "Dataset",
             **plain,
-            "query": self.sql(),
+            "query": meaning(self.sql()),
             "key": list(self.keys),
             "sources": sources,
             "checks": definition(self.checks),

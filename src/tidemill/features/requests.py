@@ -44,9 +44,12 @@ class Requests:
 
     def find(self, key: str) -> int:
         """The row of a key, −1 when there is none."""
+        text = key.encode()
         if self.order is None or not len(self) or key.endswith("\0"):  # numpy cuts zeros off the end of bytes
             return -1
-        wanted = np.array(key.encode(), dtype=self.keys.dtype if len(key.encode()) <= self.keys.dtype.itemsize else f"S{len(key.encode())}")
+        if len(text) > self.keys.dtype.itemsize:  # longer than every key that there is; compared, it would make all of them as long
+            return -1
+        wanted = np.array(text, dtype=self.keys.dtype)
         place = int(np.searchsorted(self.keys, wanted, sorter=self.order))
         if place == len(self.keys):
             return -1
