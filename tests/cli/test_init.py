@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tidemill.cli import tidemill
-from tidemill.cli.guess import guess_known, guess_pair
+from tidemill.cli.guess import guess_key, guess_known, guess_pair
 from tidemill.cli.table import opened
 from tidemill.core import DataError, DefinitionError, MissingFile, Refused, TidemillError, duration
 from tidemill.project import load
@@ -209,14 +209,22 @@ def test_a_text_among_numbers_is_noted_with_its_line(tmp_path: Path) -> None:
     sizes = ["7"] * 300 + ["a lot"] + ["8"] * (ROWS - 301)
     x, when = [str(one) for one in X], ["2024-01-01"] * ROWS
     x[5], x[9], x[10], x[11], when[70] = "12x", "n/a?", "12x", "NA", "soon"
-    told = init(write(tmp_path, PLAIN | {"size": sizes, "more": x, "when": when}), "--label", "y", "--label-known", "1d")
+    temp = [f"err {i}!" if i < 14 else str(20 + i % 200 / 10) for i in range(ROWS)]  # comes again and again, and is no name of anything
+    data = write(tmp_path, PLAIN | {"size": sizes, "more": x, "when": when, "temp": temp})
+    told = init(data, "--label", "y", "--label-known", "1d")
     found = {note.removeprefix("left out: ").split(maxsplit=1)[0]: note for note in told["notes"]}
     what = "1 of 900 values are no number: 'a lot' in line 302; correct it; where it stands for nothing, say --null 'a lot'"
     assert found["size"] == f"size is read as text: {what}"
     what = "3 of 899 values are no number, the first: '12x' in line 7; correct them; where they stand for nothing, say --null 12x --null"
     assert found["more:"] == f"left out: more: it is text: {what} 'n/a?'"
     assert "'soon' in line 72" in found["when"]
+    assert found["temp:"].startswith("left out: temp: it is text: 14 of 900 values are no number, the first: 'err 0!' in line 2;")
+    assert found["temp:"].endswith("--null 'err 10!' --null 'err 11!', and so for 2 more")
+    assert found["temp:"].count("--null") == 12
     assert found["read"] == "read as null: NA"
+    assert [view.name for view in load(tmp_path / "project").only(Task).feature_views] == ["city_history"]
+    with opened(write(tmp_path, {"at": TIMES, "x": ["12x", *map(str, X[1:])], "y": Y.tolist()})) as table:
+        assert guess_key(table, {"at", "y"}) == "", "numbers but for one are no key"
 
 
 def test_what_stands_for_nothing_can_be_said(tmp_path: Path) -> None:

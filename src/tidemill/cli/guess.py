@@ -68,18 +68,27 @@ def guess_known(table: Table, asked: Column, label: str, timezone: str) -> tuple
     return show_duration(delay), f"no column says it: {show_duration(delay)} is an assumption"
 
 
+def _is_named_key(column: Column) -> bool:
+    return bool(re.search(KEYS, column.name.strip(), re.IGNORECASE))
+
+
+def _is_text(table: Table, column: Column) -> bool:
+    """Whether a column holds texts, and not numbers or times but for a few values: those measure something, they name nothing."""
+    return column.type == "VARCHAR" and column.name not in table.odd
+
+
 def guess_key(table: Table, excluded: set[str]) -> str:
     """A column that is different in every row, or nothing."""
-    whole = [c for c in table.columns if c.distinct == table.rows and not c.nulls and not c.is_time and (c.is_whole or not c.is_number)]
-    named = [column for column in whole if re.search(KEYS, column.name.strip(), re.IGNORECASE)]
-    others = [column for column in whole if not column.is_number or column is table.columns[0]]
+    every = [c for c in table.columns if c.distinct == table.rows and not c.nulls and not c.is_time]
+    named = [column for column in every if _is_named_key(column) and (column.is_whole or not column.is_number)]
+    others = [column for column in every if _is_text(table, column) or (column.is_whole and column is table.columns[0])]
     return next((column.name for column in [*named, *others] if column.name not in excluded), "")
 
 
 def guess_pair(table: Table, asked: str, excluded: set[str]) -> tuple[str, ...]:
     """A column that is different in every row together with the time of the request, and that time; or nothing."""
     for column in table.columns:
-        full = column.name not in {*excluded, asked} and not column.nulls and (column.is_whole or column.type == "VARCHAR")
+        full = column.name not in {*excluded, asked} and not column.nulls and (column.is_whole or _is_text(table, column))
         if full and table.one(f"SELECT count(DISTINCT row({quote(column.name)}, {quote(asked)})) FROM data") == (table.rows,):
             return column.name, asked
     return ()
@@ -170,8 +179,8 @@ def groups(table: Table, excluded: set[str]) -> list[str]:
     """Columns whose values come again and again: those that have a history. At most two, the finest first."""
     found = []
     for column in table.columns:
-        named = column.is_whole and re.search(KEYS, column.name.strip(), re.IGNORECASE)
+        named = _is_named_key(column) and (column.is_whole or column.type == "VARCHAR")
         repeats = 2 <= column.distinct <= (table.rows - column.nulls) / 3
-        if column.name not in excluded and repeats and (column.type == "VARCHAR" or named):
+        if column.name not in excluded and repeats and (named or _is_text(table, column)):
             found.append(column)
     return [column.name for column in sorted(found, key=lambda c: -c.distinct)[:GROUPS]]

@@ -33,6 +33,7 @@ from tidemill.data import OddValue, fetch
 from tidemill.project import Item, Names, Scaffold, Sizes
 
 MANY = 100  # values of a group that is kept on one version: with few, one of them is a large share of the requests
+NULLS_SAID = 12  # odd values that a note names; a column with more is rather one to correct
 LADDER = ("1h", "6h", "1d", "7d", "30d")
 EVERYONE = Item("everyone", "'all'", "everyone")
 
@@ -160,9 +161,11 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
 
 def _remedy(odd: OddValue) -> str:
     """What to do about texts among numbers or times."""
-    nulls = " ".join(f"--null {shlex.quote(value)}" for value in odd.values if value.isprintable() and len(value) < 40)
+    said = [f"--null {shlex.quote(value)}" for value in odd.values if value.isprintable() and len(value) < 40][:NULLS_SAID]
     them, stand = ("them", "they stand") if odd.count > 1 else ("it", "it stands")
-    return f"correct {them}" + (f"; where {stand} for nothing, say {nulls}" if nulls else "")
+    more = len(odd.values) - len(said)
+    rest = f", and so for {more:,} more" if more else ""
+    return f"correct {them}" + (f"; where {stand} for nothing, say {' '.join(said)}{rest}" if said else "")
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def _brief(text: str) -> str:
 @dataclass(frozen=True)
 class OddValue:
     """Texts in a column whose `others` are all numbers or times (`kind`): because of them the column was read as text. `value` is the
-    first of `count`, `values` are some that differ."""
+    first of `count`, `values` are those that differ."""
 
     column: str
     value: str
@@ -251,7 +251,7 @@ def odd_values(connection: "DuckDBPyConnection", name: str) -> list[OddValue]:
             odd = f"{quote(column)} IS NOT NULL AND NOT ({_kinds(quote(column))[kind][0]})"
             query = f"SELECT {quote(column)}, count(*) FROM {quote(name)} WHERE {odd} GROUP BY ALL ORDER BY min(rowid)"
             rows = connection.execute(query).fetchall()
-            found.append(OddValue(column, rows[0][0], kind, of[kind], total - of[kind], tuple(row[0] for row in rows[:3])))
+            found.append(OddValue(column, rows[0][0], kind, of[kind], total - of[kind], tuple(row[0] for row in rows)))
     return found
 
 
