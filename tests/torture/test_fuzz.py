@@ -22,7 +22,7 @@ from tidemill.core import Call, Damaged, DataError, Refused
 from tidemill.ledger import Ledger
 from tidemill.registry import web as registry_web
 from tidemill.store import MemoryBlobs, Records
-from tidemill.tracking import Shipment, ingest
+from tidemill.tracking import Shipment, ingest, write_token
 from tidemill.tracking import web as tracking_web
 from tidemill.tracking.runs import create_run
 from tidemill.tracking.segment import MAGIC, Head
@@ -94,6 +94,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "filter": st.sampled_from(FILTERS),
     "order_by": st.lists(st.sampled_from(ORDERS), max_size=2),
     "max_results": st.integers(1, 3),
+    "page_token": st.lists(st.sampled_from([True, False, None, 0, 1, -1, 2**63, 0.5, "", "x"]), max_size=5).map(write_token),
     "timestamp": st.integers(0, 10**13),
     "step": st.integers(0, 9),
     "stage": st.sampled_from(["Staging", "production", "None"]),

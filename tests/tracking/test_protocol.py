@@ -6,10 +6,12 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from tidemill.ledger import Ledger
+from tidemill.tracking import write_token
 from tidemill.web.tracking import only_local, tracking_app
 
 API = "/api/2.0/mlflow"
@@ -212,6 +214,7 @@ def test_what_pages_ask_wrongly_is_refused_in_mlflows_words(ask: Ask, method: st
         "mlflow-artifacts:/models/artifact%00",
         "s3://bucket/a\\..\\b",
         "dbfs:/1/artifacts/a%3f/../../../",
+        f"s3://bucket/%{'25' * 100_000}",
         "file:///etc",
         "/tmp",
         "models",
@@ -230,6 +233,56 @@ def test_a_page_of_another_site_changes_nothing(ask: Ask) -> None:
 
     assert [post(one) for one in ("http://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1:5000")] == [403, 403, 403, 200]
     assert ask("POST", "/mlflow/upload-artifact", query="run_uuid=x&path=a", headers={"origin": "http://evil.example"}).status == 403
+
+
+def test_a_token_of_nobody_is_refused_by_every_search(ask: Ask, run_id: str) -> None:
+    ask("POST", f"{API}/runs/log-metric", {"run_id": run_id, "key": "m", "value": 1, "timestamp": 1})
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
+    searches: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", f"{API}/experiments/search", {"max_results": 5}),
+        ("POST", f"{API}/runs/search", {"experiment_ids": ["0"]}),
+        ("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "order_by": ["metrics.m"]}),
+        ("POST", f"{API}/logged-models/search", {"experiment_ids": ["0"]}),
+        ("POST", "/api/3.0/mlflow/traces/search", {"locations": [place]}),
+        ("GET", f"{API}/registered-models/search", {}),
+        ("GET", f"{API}/model-versions/search", {}),
+        ("GET", f"{API}/metrics/get-history", {"run_id": run_id, "metric_key": "m"}),
+    ]
+    for values in (["abc"], [-5], [1.5], [2**63], [1, 2], [True, "abc", None, 0, ""], [False, 0, "x", 1, ""], ["a", 1, 1.0, 0]):
+        for method, path, given in searches:
+            asked = {**given, "page_token": write_token(values)}
+            answer = ask(method, path, asked, query=urlencode(asked) if method == "GET" else "")
+            assert (answer.status, answer.json.get("message", "")[:18]) == (400, "Invalid page token"), (path, values)
+
+
+def test_a_search_names_so_many_experiments(ask: Ask) -> None:
+    many = {"experiment_ids": ["0"] * 10_001, "filter": ""}
+    for path in ("runs", "logged-models"):
+        assert "at most 10000 experiments" in ask("POST", f"{API}/{path}/search", many).json["message"]
+    for given in ({"trace_ids": ["a"] * 10_001}, {"max_timestamp_millis": 1, "max_traces": -4}):
+        answer = ask("POST", f"{API}/traces/delete-traces", {"experiment_id": "0", **given})
+        assert (answer.status, answer.json["message"][:40]) == (400, "One call deletes at least one trace, and")
+
+
+def test_models_that_older_clients_tell_of_stand_in_a_list_that_grows(ask: Ask, run_id: str) -> None:
+    def tell(flavor: str) -> Answer:
+        model = {"artifact_path": "a", "flavors": {flavor: "x" * 3_000}, "utc_time_created": "", "run_id": run_id}
+        return ask("POST", f"{API}/runs/log-model", {"run_id": run_id, "model_json": json.dumps(model)})
+
+    assert [tell(str(i)).status for i in range(5)] == [200] * 5
+    tags = {tag["key"]: tag["value"] for tag in ask("GET", f"{API}/runs/get", query=f"run_id={run_id}").json["run"]["data"]["tags"]}
+    assert [list(one["flavors"]) for one in json.loads(tags["mlflow.log-model.history"])] == [["0"], ["1"], ["2"], ["3"], ["4"]]
+    ask("POST", f"{API}/runs/set-tag", {"run_id": run_id, "key": "mlflow.log-model.history", "value": "[{"})
+    assert (tell("6").status, "is no list" in tell("6").json["message"]) == (400, True)
+    ask("POST", f"{API}/runs/set-tag", {"run_id": run_id, "key": "mlflow.log-model.history", "value": "[]"})
+    assert (
+        "would be longer than"
+        in ask(
+            "POST",
+            f"{API}/runs/log-model",
+            {"run_id": run_id, "model_json": '{"artifact_path":"","flavors":"%s","utc_time_created":"","run_id":""}' % ("x" * 2**20)},
+        ).json["message"]
+    )
 
 
 def test_an_order_has_a_limit(ask: Ask) -> None:

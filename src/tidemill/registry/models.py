@@ -12,7 +12,7 @@ from tidemill.registry.of_loop import Found, all_models, looped, owner_of, refus
 from tidemill.registry.registered import change_label, latest
 from tidemill.registry.values import PROMPT, Alias, RegisteredModel, check_name, check_tag
 from tidemill.store import Driver
-from tidemill.tracking import REGISTERED, Pair, all_of, page_size, parse, parse_order, read_token, write_token
+from tidemill.tracking import REGISTERED, Pair, all_of, page_size, parse, parse_order, rows_before, write_token
 
 
 def create_model(ledger: Ledger, name: str, *, tags: Sequence[Pair] = (), description: str = "", job: str = "") -> RegisteredModel:
@@ -127,7 +127,7 @@ def search_registered(
     """A page of registered models by name, or in a given order, and the token of the next. Raises DataError."""
     size, wanted, orders = page_size(max_results, 100, 1_000), parse(text, REGISTERED), parse_order(order_by, REGISTERED)
     columns = {"name": "m.name", "creation_timestamp": "m.created_at", "last_updated_timestamp": "m.updated_at"}
-    before = int(str(read_token(page_token, 1)[0] or 0)) if page_token else 0
+    before = rows_before(page_token)
     with ledger.records.snapshot() as sql:
         found = looped(sql)
         there = all_models(found)

@@ -8,9 +8,9 @@ from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.names import aliases_of, condition, must_exist, sort, touch
 from tidemill.registry.of_loop import COLUMNS, Found, Looped, all_versions, known_of, looped, owner_of, refuse
-from tidemill.registry.values import PROMPT, STAGES, ModelVersion, check_name, check_tag, number_of, stage_of
+from tidemill.registry.values import PROMPT, SOURCE, STAGES, ModelVersion, check_name, check_tag, number_of, stage_of
 from tidemill.store import Driver, Row
-from tidemill.tracking import VERSIONS, Pair, all_of, below, note_version, page_size, parse, parse_order, read_token, write_token
+from tidemill.tracking import VERSIONS, Pair, all_of, below, note_version, page_size, parse, parse_order, rows_before, write_token
 
 
 def create_version(
@@ -58,6 +58,8 @@ def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:
     """Where the files of a source lie. A path of the server itself must belong to the run that is named."""
     if not source:
         raise DataError("Missing value for required parameter 'source'. See the API docs for more information about request parameters.")
+    if len(source) > SOURCE:
+        raise DataError(f"Invalid model version source: '{source[:300]}...'. It is longer than {SOURCE} characters.")
     if source.startswith("models:/"):
         wanted = source.removeprefix("models:/")
         row = sql.one("SELECT location FROM logged_model WHERE id = ? AND stage = 'active'", (wanted,))
@@ -268,7 +270,7 @@ def search_versions(
     size, wanted, orders = page_size(max_results, 10_000, 200_000), parse(text, VERSIONS), parse_order(order_by, VERSIONS)
     columns = {"name": "v.name", "run_id": "v.run", "source_path": "v.source", "version_number": "v.number"}
     columns |= {"creation_timestamp": "v.created_at", "last_updated_timestamp": "v.updated_at"}
-    before = int(str(read_token(page_token, 1)[0] or 0)) if page_token else 0
+    before = rows_before(page_token)
     same = "t.name = v.owner AND t.number = v.number"
     with ledger.records.snapshot() as sql:
         found = looped(sql)

@@ -7,6 +7,7 @@ from tidemill.tracking import Pair, Value
 
 STAGES = ("None", "Staging", "Production", "Archived")
 KEY, TAG_VALUE, ALIAS = 250, 100_000, 255
+SOURCE = 4_096  # characters of where a version's files lie
 PROMPT = "mlflow.prompt.is_prompt"
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.intake import ingest as ingest
     from tidemill.tracking.limits import check_path as check_path
     from tidemill.tracking.limits import page_size as page_size
-    from tidemill.tracking.metrics import read_token as read_token
+    from tidemill.tracking.metrics import rows_before as rows_before
     from tidemill.tracking.metrics import write_token as write_token
     from tidemill.tracking.models import note_version as note_version
     from tidemill.tracking.plots import save as save
@@ -124,7 +124,7 @@ _OFFERED = {
     "prepare": "step",
     "put_file": "artifacts",
     "read_head": "segment",
-    "read_token": "metrics",
+    "rows_before": "metrics",
     "run": "client",
     "save": "plots",
     "segments": "spool",

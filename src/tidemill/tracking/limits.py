@@ -15,6 +15,7 @@ from tidemill.core import DataError
 from tidemill.tracking.values import Dataset, DatasetInput, Metric, Pair
 
 KEY, PARAM_VALUE, TAG_VALUE = 250, 6_000, 8_000
+LIST = 2**20  # characters of a tag that is a list, which cannot be cut
 EXPERIMENT_NAME, EXPERIMENT_TAG_VALUE = 500, 20_000
 DATASET = {"name": 500, "digest": 64, "source_type": 36, "source": 2**16 - 1, "schema": 2**20 - 1, "profile": 2**24 - 1}
 INPUT_TAG_KEY, INPUT_TAG_VALUE = 255, 500
@@ -144,6 +145,16 @@ def check_experiment_name(name: str) -> str:
     if not name:
         raise missing("name")
     return _short(name, "name", EXPERIMENT_NAME)
+
+
+MOST_EXPERIMENTS = 10_000  # that one search may name: each is a mark in the query
+
+
+def experiment_numbers(ids: Sequence[str]) -> list[int]:
+    """The numbers of experiments, each once; of ids that cannot be there, none."""
+    if len(ids) > MOST_EXPERIMENTS:
+        raise DataError(f"a search can name at most {MOST_EXPERIMENTS} experiments. Got {len(ids)}", hint="search some after the others")
+    return sorted({int(one) for one in ids if one.isdecimal() and len(one) < 19})
 
 
 def page_size(asked: int | None, default: int, most: int) -> int:

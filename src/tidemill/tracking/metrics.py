@@ -1,11 +1,12 @@
 """Metrics of runs: every value is kept, the newest of each name stands ready for search, and long curves are read down-sampled."""
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
@@ -13,6 +14,9 @@ from tidemill.store import Driver, Records
 from tidemill.tracking.limits import check_key, invalid, missing
 from tidemill.tracking.values import Metric
 
+T = TypeVar("T")
+Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Point = tuple[str, float, int, int, int]  # key, value, 1 for not a number, timestamp, step
 PAGE = 25_000
 SMALL = 50_000  # rows that are looked through here and not by the database
@@ -96,7 +100,7 @@ def history(
         values: list[object] = [run, name]
         if page_token:
             after = " AND (timestamp, step, value, nan) > (?, ?, ?, ?)"
-            values += read_token(page_token, 4)
+            values += read_token(page_token, tuple[Long, Long, float, Count])
         if size is not None:
             limit = " LIMIT ?"
             values.append(size + 1)
@@ -219,12 +223,14 @@ def write_token(values: Sequence[object]) -> str:
     return base64.urlsafe_b64encode(json.dumps(list(values)).encode()).decode()
 
 
-def read_token(text: str, size: int) -> list[object]:
-    """What `write_token` wrote; raises DataError for anything else."""
+def read_token(text: str, kind: type[T]) -> T:
+    """What `write_token` wrote, as a tuple of this type; raises DataError for anything else."""
     try:
-        found = json.loads(base64.urlsafe_b64decode(text.encode()))
-    except (ValueError, binascii.Error, RecursionError):
-        found = []
-    if not isinstance(found, list) or len(found) != size or not all(isinstance(one, (str, int, float, type(None))) for one in found):
-        raise DataError(f"Invalid page token, could not decode it: {text[:100]!r}", hint="send the token as it was received")
-    return list(found)
+        return msgspec.convert(json.loads(base64.urlsafe_b64decode(text.encode())), kind)
+    except (ValueError, RecursionError) as error:  # also msgspec's and base64's own errors
+        raise DataError(f"Invalid page token, could not decode it: {text[:100]!r}", hint="send the token as it was received") from error
+
+
+def rows_before(token: str) -> int:
+    """How many rows stand on the pages before, where a token says no more than that; none without a token. Raises DataError."""
+    return read_token(token, tuple[Count])[0] if token else 0

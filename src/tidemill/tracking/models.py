@@ -12,8 +12,8 @@ from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import MODELS, Comparison, identify, parse
-from tidemill.tracking.limits import PARAM_VALUE, check_key, page_size
-from tidemill.tracking.metrics import read_token, write_token
+from tidemill.tracking.limits import PARAM_VALUE, check_key, experiment_numbers, page_size
+from tidemill.tracking.metrics import rows_before, write_token
 from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Metric, Pair, Value
 
@@ -245,8 +245,8 @@ def search_models(
 ) -> tuple[list[LoggedModel], str | None]:
     """A page of logged models, the newest first where no order is given, and the token of the next. Raises DataError."""
     size, wanted = page_size(max_results, 50, 1_000), parse(text, MODELS)
-    before = int(str(read_token(page_token, 1)[0] or 0)) if page_token else 0
-    numbers = [int(one) for one in experiment_ids if one.isdecimal() and len(one) < 19]
+    before = rows_before(page_token)
+    numbers = experiment_numbers(experiment_ids)
     if not numbers:
         return [], None
     if any(not one.dataset_name for one in datasets):

@@ -11,7 +11,7 @@ from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of
-from tidemill.tracking.limits import check_batch, check_dataset, check_metric, check_param, check_run_id, check_tag
+from tidemill.tracking.limits import LIST, check_batch, check_dataset, check_metric, check_param, check_run_id, check_tag
 from tidemill.tracking.metrics import put_metrics, remember
 from tidemill.tracking.values import Dataset, DatasetInput, Inputs, Metric, ModelRef, Outputs, Pair, Run, RunData, RunInfo
 
@@ -207,6 +207,21 @@ def set_tag(ledger: Ledger, run_id: str, one: Pair) -> None:
     with ledger.records.transaction() as sql:
         run, _ = active(sql, run_id)
         put_tags(sql, run, [check_tag(one)])
+
+
+def append_to_tag(ledger: Ledger, run_id: str, key: str, item: Any) -> None:
+    """Add an item to a tag that is a JSON list. Raises DataError for a tag that is none, and for a list that grows too long."""
+    with ledger.records.transaction() as sql:
+        run, _ = active(sql, run_id)
+        row = sql.one("SELECT value FROM tag WHERE run = ? AND key = ?", (run, key))
+        try:
+            before = msgspec.json.decode(str(row[0]), type=list[Any]) if row else []
+        except (msgspec.MsgspecError, RecursionError):
+            raise DataError(f"the tag {key!r} of run {run_id} is no list", hint="delete the tag") from None
+        value = msgspec.json.encode([*before, item]).decode()
+        if len(value) > LIST:
+            raise DataError(f"the tag {key!r} of run {run_id} would be longer than {LIST} characters", hint="log to another run")
+        put_tags(sql, run, [(key, value)])
 
 
 def put_tags(sql: Driver, run: int, pairs: Sequence[tuple[str, str]]) -> None:

@@ -7,7 +7,7 @@ metric, the index of its newest values is walked in that order and the walk ends
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidemill.core import DataError
 from tidemill.ledger import Ledger
@@ -15,14 +15,13 @@ from tidemill.store import Driver
 from tidemill.tracking.experiments import COLUMNS as EXPERIMENT_COLUMNS
 from tidemill.tracking.experiments import experiments_of, number_of
 from tidemill.tracking.filters import EXPERIMENTS, LIST_OPS, RUNS, Comparison, Order, parse, parse_order
-from tidemill.tracking.limits import page_size
-from tidemill.tracking.metrics import read_token, write_token
+from tidemill.tracking.limits import experiment_numbers, page_size
+from tidemill.tracking.metrics import Count, Long, read_token, rows_before, write_token
 from tidemill.tracking.runs import COLUMNS, STATUS, rows_of, runs_of
 from tidemill.tracking.values import Experiment, Run
 
 STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
 FEW = 20_000  # only a filter that leaves fewer runs than this is looked up first
-SKIP, AFTER = "skip", "after"  # how a token says where a page ended: so many rows, or this row
 _STATUS = "CASE e.status " + " ".join(f"WHEN '{ours}' THEN '{theirs}'" for theirs, ours in STATUS.items()) + " END"
 _RUN = {
     "run_id": "r.uid",
@@ -35,6 +34,16 @@ _RUN = {
     "end_time": "(e.ended_at / 1000)",
 }
 _EXPERIMENT = {"name": "name", "experiment_id": "CAST(id AS TEXT)", "creation_time": "created_at", "last_update_time": "updated_at"}
+
+
+class _Place(NamedTuple):
+    """Where a page ended: after so many rows (`skips`), or after this row, by its rank, value, start and id."""
+
+    skips: bool
+    number: Count
+    value: float | None = None
+    start: Long = 0
+    uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,11 +90,11 @@ def search_runs(
     if view not in STAGES:
         raise DataError(f"Invalid run_view_type {view!r}", available=list(STAGES))
     wanted, orders = parse(text, RUNS), parse_order(order_by, RUNS)
+    numbers = experiment_numbers(experiment_ids)
+    if not numbers:
+        return [], None
     with ledger.records.snapshot() as sql:
-        numbers = sorted({int(one) for one in experiment_ids if one.isdecimal() and len(one) < 19})
-        if not numbers:
-            return [], None
-        after = read_token(page_token, 5) if page_token else None
+        after = read_token(page_token, _Place) if page_token else None
         walk = _Walk(sql, numbers, STAGES[view], wanted, orders, after)
         rows = walk.rows(size + 1)
         more, rows = len(rows) > size, rows[:size]
@@ -103,11 +112,11 @@ class _Walk:
         stages: Sequence[str],
         wanted: list[Comparison],
         orders: list[Order],
-        after: list[Any] | None,
+        after: _Place | None,
     ) -> None:
         self.sql, self.experiments, self.stages, self.wanted, self.orders = sql, experiments, stages, wanted, orders
-        self.skips = after is not None and after[0] == SKIP
-        self.skipped = int(after[1]) if after is not None and self.skips else 0
+        self.skips = after is not None and after.skips
+        self.skipped = after.number if after is not None and self.skips else 0
         self.after = None if after is None or self.skips else after[1:]
 
     def rows(self, size: int) -> list[tuple[Any, ...]]:
@@ -124,9 +133,9 @@ class _Walk:
         assert one is not None
         return self._by_metric(one, size)
 
-    def place(self, row: tuple[Any, ...]) -> list[Any]:
+    def place(self, row: tuple[Any, ...]) -> _Place:
         """Where a row stands, for the token of the next page."""
-        return [SKIP, row[11], 0, 0, 0] if self.skips else [AFTER, row[10], row[11], row[6], row[1]]
+        return _Place(True, row[11]) if self.skips else _Place(False, row[10], row[11], row[6], row[1])
 
     def _conditions(self, run: str = "r.execution") -> list[Sql]:
         """What a row must fulfil; `run` is the column that names the run earliest."""
@@ -215,7 +224,7 @@ class _Walk:
 
     def _by_metric(self, order: Order, size: int) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
-        name, start_rank = self._metric(order.key), 0 if self.after is None else int(self.after[0])
+        name, start_rank = self._metric(order.key), 0 if self.after is None else self.after[0]
         for rank in range(start_rank, 3):
             after = self.after if rank == start_rank else None
             way: Callable[..., list[tuple[Any, ...]]] = self._values if rank < 2 else self._missing
@@ -224,7 +233,9 @@ class _Walk:
                 break
         return found
 
-    def _values(self, name: int, rank: int, after: list[Any] | None, size: int, descending: bool) -> list[tuple[Any, ...]]:
+    def _values(
+        self, name: int, rank: int, after: tuple[int, float | None, int, str] | None, size: int, descending: bool
+    ) -> list[tuple[Any, ...]]:
         """Runs with a value (rank 0), or with one that is no number (1)."""
         found: list[tuple[Any, ...]] = []
         where = self._conditions("o.run")[1:]
@@ -246,7 +257,9 @@ class _Walk:
             found.sort(key=lambda row: ((-row[11] if descending else row[11]), -row[6], row[1]))
         return found[:size]
 
-    def _missing(self, name: int, rank: int, after: list[Any] | None, size: int, descending: bool) -> list[tuple[Any, ...]]:
+    def _missing(
+        self, name: int, rank: int, after: tuple[int, float | None, int, str] | None, size: int, descending: bool
+    ) -> list[tuple[Any, ...]]:
         where = [
             *self._conditions(),
             Sql("NOT EXISTS (SELECT 1 FROM metric_latest AS o WHERE o.run = r.execution AND o.name = ?)", (name,)),
@@ -310,7 +323,7 @@ def search_experiments(
         raise DataError(f"Invalid view_type {view!r}", available=list(STAGES))
     wanted, orders = parse(text, EXPERIMENTS), parse_order(order_by, EXPERIMENTS)
     stages = STAGES[view]
-    before = int(str(read_token(page_token, 1)[0] or 0)) if page_token else 0
+    before = rows_before(page_token)
     with ledger.records.snapshot() as sql:
         where = [Sql(f"stage IN ({', '.join('?' * len(stages))})", stages), *(_experiment_condition(sql, one) for one in wanted)]
         chosen = all_of(where)

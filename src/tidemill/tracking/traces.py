@@ -12,8 +12,8 @@ from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import TRACES, Comparison, Order, parse, parse_order
-from tidemill.tracking.limits import page_size
-from tidemill.tracking.metrics import read_token, write_token
+from tidemill.tracking.limits import experiment_numbers, page_size
+from tidemill.tracking.metrics import rows_before, write_token
 from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Value
 
@@ -23,7 +23,8 @@ _OF_TAG = "(SELECT x.value FROM trace_tag AS x WHERE x.trace = t.id AND x.key = 
 _OF_RUN = "(SELECT x.value FROM trace_metadata AS x WHERE x.trace = t.id AND x.key = '" + RUN + "')"
 _ATTRIBUTES = {"name": _OF_TAG, "status": "t.state", "trace_id": "t.id", "run_id": _OF_RUN, "client_request_id": "t.client_id"}
 _ATTRIBUTES |= {"timestamp": "t.requested_at", "execution_time": "t.took"}
-MOST = 100  # traces that one call may delete
+MOST = 100  # traces that one call deletes where it does not say how many
+MOST_IDS = 10_000  # that it may name
 
 
 class MlflowExperiment(Value):
@@ -135,8 +136,8 @@ def search_traces(
 ) -> tuple[list[TraceInfo], str | None]:
     """A page of traces, the newest first where no order is given, and the token of the next. Raises DataError."""
     size, wanted, orders = page_size(max_results, 100, 500), parse(text, TRACES), parse_order(order_by, TRACES)
-    before = int(str(read_token(token, 1)[0] or 0)) if token else 0
-    numbers = [int(one) for one in experiment_ids if one.isdecimal() and len(one) < 19]
+    before = rows_before(token)
+    numbers = experiment_numbers(experiment_ids)
     if not numbers:
         return [], None
     with ledger.records.snapshot() as sql:
@@ -180,6 +181,8 @@ def delete_traces(
     ledger: Ledger, experiment_id: str, *, until: int | None = None, most: int | None = None, trace_ids: Sequence[str] = ()
 ) -> int:
     """Delete traces by id, or the oldest up to a time (milliseconds); returns how many."""
+    if len(trace_ids) > MOST_IDS or (most is not None and most < 1):
+        raise DataError(f"One call deletes at least one trace, and at most {MOST_IDS} by their ids. Got {len(trace_ids) or most}")
     if bool(trace_ids) == (until is not None):
         raise DataError("Either `max_timestamp_millis` or `trace_ids` must be specified, but not both.")
     with ledger.records.transaction() as sql:

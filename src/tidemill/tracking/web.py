@@ -205,8 +205,7 @@ def _search_runs(ledger: Ledger, ask: SearchRuns) -> Answer:
 
 
 def _log_model(ledger: Ledger, ask: LogModel) -> None:
-    """The tag `mlflow.log-model.history` of clients before MLflow 3: a list that grows."""
-    key = "mlflow.log-model.history"
+    """What clients before MLflow 3 tell of a model: the tag `mlflow.log-model.history` is a list that grows."""
     try:
         model = msgspec.json.decode(ask.model_json, type=dict[str, Any])
     except msgspec.MsgspecError as error:
@@ -214,9 +213,7 @@ def _log_model(ledger: Ledger, ask: LogModel) -> None:
     missing_fields = [name for name in ("artifact_path", "flavors", "utc_time_created", "run_id") if name not in model]
     if missing_fields:
         raise DataError(f"Model json is missing mandatory fields: {missing_fields}")
-    before = next((tag.value for tag in runs.get_run(ledger, ask.id).data.tags or () if tag.key == key), None)
-    history = [*msgspec.json.decode(before or "[]", type=list[Any]), model]
-    runs.set_tag(ledger, ask.id, Pair(key, msgspec.json.encode(history).decode()))
+    runs.append_to_tag(ledger, ask.id, "mlflow.log-model.history", model)
 
 
 # ── histories ───────────────────────────────────────────────────────────────────────────────────────────────────
