@@ -15,7 +15,7 @@ from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, insta
 from tidemill.features import is_whole
 from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
-from tidemill.store import held
+from tidemill.store import LOST, held
 from tidemill.training import Model
 
 
@@ -168,7 +168,7 @@ def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
         session = Session(folder)
     except TidemillError as error:
         return [("settings", False, str(error))]
-    checks = []
+    checks: list[tuple[str, bool, str]] = []
     for name, check in (
         ("declarations", _declarations),
         ("disk", _disk),
@@ -182,7 +182,8 @@ def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
         try:
             checks.append((name, True, check(session)))
         except TidemillError as error:
-            checks.append((name, False, str(error)))
+            before = next((other for other, ok, text in checks if not ok and text == str(error)), "")
+            checks.append((name, False, f"as {before}" if before else str(error)))
     return checks
 
 
@@ -204,7 +205,7 @@ def _disk(session: Session) -> str:
 def _ledger(session: Session) -> str:
     wrong = session.ledger.records.check()
     if wrong:
-        raise UnknownName(f"the records are damaged: {wrong[0]}", hint="restore records.db from a backup, or move it away and run again")
+        raise Damaged(f"the ledger is damaged: {wrong[0]}", where=session.ledger.records.where, hint=LOST)
     return f"sound, {len(session.ledger.executions(limit=100_000)):,} executions"
 
 

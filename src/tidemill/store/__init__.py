@@ -4,8 +4,10 @@ from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, store_er
 from tidemill.store.driver import Driver, Occupied, Row
 from tidemill.store.lock import held, holder, writer
 from tidemill.store.records import Records, is_address, upsert
+from tidemill.store.sqlite import LOST
 
 __all__ = [
+    "LOST",
     "Blobs",
     "Driver",
     "FolderBlobs",

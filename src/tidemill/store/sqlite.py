@@ -17,16 +17,16 @@ from tidemill.store.blobs import disk_is_full
 from tidemill.store.driver import Driver, Occupied
 
 _REFUSED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)  # by the disk
+LOST = (
+    "restore records.db from a backup. Without one, move it and the folder of blobs away and run again: what the loop made is made again, "
+    "but tracked runs and registered models are in it alone; `sqlite3 records.db .recover` may save some"
+)
 WAIT = 30  # seconds that a writer waits for another
 
 
 def _explain(said: str, where: str) -> TidemillError:
     if "malformed" in said or "not a database" in said or "corrupt" in said:
-        hint = (
-            "restore records.db from a backup. Without one, move it away and run again: what the loop made is made again, but tracked runs"
-        )
-        hint += " and registered models are in it alone; `sqlite3 records.db .recover` may save some"
-        return Damaged(f"the ledger file is damaged: {said}", where=where, hint=hint)
+        return Damaged(f"the ledger file is damaged: {said}", where=where, hint=LOST)
     if "too large to convert" in said:
         return DataError("the records cannot hold a number of 2⁶³ or more", hint="whole numbers below 2⁶³")
     if "locked" in said:
