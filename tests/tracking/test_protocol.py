@@ -56,7 +56,9 @@ def ask(ledger: Ledger) -> Ask:
         }  # fmt: skip
 
         async def receive() -> MutableMapping[str, Any]:
-            return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+            while not waiting:  # the client stays
+                await asyncio.sleep(3600)
+            return waiting.pop(0)
 
         async def send(message: MutableMapping[str, Any]) -> None:
             sent.append(message)

@@ -123,6 +123,11 @@ def test_a_request_that_ends_before_its_end_does_nothing(tmp_path: Path) -> None
             line.shutdown(socket.SHUT_WR)
             while line.recv(1000):
                 pass
+        for piece in (b"a" * 1000, b"a: b\r\n" * 200):  # a name, and headers, that have no end
+            with socket.create_connection((host, int(port)), timeout=30) as line:
+                line.sendall(b"GET /health HTTP/1.1\r\n")
+                with pytest.raises(OSError, match=r"reset|pipe"):
+                    line.sendall(piece * 64_000)
         assert "runs" not in Client(url).ask("POST", f"{API}/runs/search", {"experiment_ids": ["0"]})
 
 

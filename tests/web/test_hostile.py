@@ -33,9 +33,12 @@ async def ask(
 ) -> tuple[int, bytes, dict[bytes, bytes]]:
     """As `call`, beside others."""
     sent: list[Any] = []
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        while not waiting:  # the client stays
+            await asyncio.sleep(3600)
+        return waiting.pop()
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -88,6 +91,22 @@ def test_a_file_whose_bytes_are_damaged_or_gone_is_one_error(folder_ledger: Ledg
     assert call(folder_ledger, "GET", f"{FILES}/0/a.bin")[0] == 404
     assert call(folder_ledger, "PUT", f"{FILES}/0/a.bin", body=b"x" * size)[0] == 200
     assert call(folder_ledger, "GET", f"{FILES}/0/a.bin")[:2] == (200, b"x" * size)
+
+
+def test_a_large_file_is_not_read_on_for_a_client_that_went_away(folder_ledger: Ledger) -> None:
+    assert call(folder_ledger, "PUT", f"{FILES}/0/a.bin", body=b"x" * (5 << 20))[0] == 200
+    sent: list[Any] = []
+    waiting = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": f"{FILES}/0/a.bin", "query_string": b"", "headers": []}
+    asyncio.run(tracking_app(folder_ledger)(scope, receive, send))
+    assert [len(one.get("body", b"")) >> 20 for one in sent] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ class Recorded:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.gone = False
 
     def writelines(self, pieces: list[bytes]) -> None:
         self.told.append(b"".join(pieces))
@@ -19,7 +20,7 @@ class Recorded:
         self.told.append("closed")
 
     def is_closing(self) -> bool:
-        return "closed" in self.told
+        return self.gone or "closed" in self.told
 
 
 def test_head_and_body_of_an_answer_leave_together_and_before_the_end() -> None:
@@ -30,6 +31,10 @@ def test_head_and_body_of_an_answer_leave_together_and_before_the_end() -> None:
             gathered.write(b"head ")
             gathered.write(b"body")
             await asyncio.sleep(0)
+        gathered.write(b"for a client that goes away in this turn")
+        transport.gone = True
+        await asyncio.sleep(0)
+        transport.gone = False
         gathered.write(b"last words")
         assert not gathered.is_closing()
         gathered.close()

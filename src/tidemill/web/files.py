@@ -138,7 +138,7 @@ class Files:
         await respond(send, 200, b"{}")
 
     async def _download(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._send_file(scope["artifact"], scope, send)
+        await self._send_file(scope["artifact"], scope, receive, send)
 
     # ── in parts, and by addresses that are handed out ──────────────────────────────────────────────────────────
 
@@ -189,22 +189,22 @@ class Files:
 
     async def _of_run(self, scope: Scope, receive: Receive, send: Send) -> None:
         root = place_of(files_of_run(self.ledger, _query(scope, "run_id") or _query(scope, "run_uuid")))
-        await self._send_file(posixpath.join(root, check_path(_query(scope, "path"))), scope, send)
+        await self._send_file(posixpath.join(root, check_path(_query(scope, "path"))), scope, receive, send)
 
     async def _of_model(self, scope: Scope, receive: Receive, send: Send) -> None:
         root = place_of(files_of_model(self.ledger, scope["model"]))
-        await self._send_file(posixpath.join(root, check_path(_query(scope, "artifact_file_path"))), scope, send)
+        await self._send_file(posixpath.join(root, check_path(_query(scope, "artifact_file_path"))), scope, receive, send)
 
     async def _of_version(self, scope: Scope, receive: Receive, send: Send) -> None:
         root = place_of(download_uri(self.ledger, _query(scope, "name"), _query(scope, "version")))
-        await self._send_file(posixpath.join(root, check_path(_query(scope, "path"))), scope, send)
+        await self._send_file(posixpath.join(root, check_path(_query(scope, "path"))), scope, receive, send)
 
     async def _upload_to_run(self, scope: Scope, receive: Receive, send: Send) -> None:
         root = place_of(files_of_run(self.ledger, _query(scope, "run_uuid") or _query(scope, "run_id")))
         await self._store(posixpath.join(root, check_path(_query(scope, "path"))), receive)
         await respond(send, 200, b"{}")
 
-    async def _send_file(self, path: str, scope: Scope, send: Send) -> None:
+    async def _send_file(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         digest, size = find_file(self.ledger, path)
         name = posixpath.basename(path)
         start, end, status = _range(scope, size)
@@ -233,22 +233,32 @@ class Files:
         handle = os.open(held, os.O_RDONLY)
         try:
             await send(head)
-            await _send_pieces(handle, start, end, send)
+            await _send_pieces(handle, start, end, receive, send)
         finally:
             os.close(handle)
 
 
-async def _send_pieces(handle: int, start: int, end: int, send: Send) -> None:
+async def _send_pieces(handle: int, start: int, end: int, receive: Receive, send: Send) -> None:
+    left = asyncio.ensure_future(_left(receive))
     more = True
-    while more:
-        piece = os.pread(handle, min(CHUNK, end - start), start)
-        if not piece and start < end:
-            return  # the file was cut while it was read: the client misses bytes that the head of the answer promised
-        start += len(piece)
-        more = start < end
-        await send({"type": "http.response.body", "body": piece, "more_body": more})
-        if more:
-            await asyncio.sleep(0)  # others are not kept waiting
+    try:
+        while more and not left.done():
+            piece = os.pread(handle, min(CHUNK, end - start), start)
+            if not piece and start < end:
+                return  # the file was cut while it was read: the client misses bytes that the head of the answer promised
+            start += len(piece)
+            more = start < end
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if more:
+                await asyncio.sleep(0)  # others are not kept waiting
+    finally:
+        left.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    """Wait until the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class _PartOf(msgspec.Struct):

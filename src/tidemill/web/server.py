@@ -9,6 +9,9 @@ from typing import Any
 
 from tidemill.core import Busy, Refused, StoreError
 
+MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
@@ -46,8 +49,8 @@ class Gathered:
         self._pieces.append(data)
 
     def _flush(self) -> None:
-        if self._pieces:
-            pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._transport.is_closing():  # the client may have gone away in this very turn
             self._transport.writelines(pieces)
 
     def close(self) -> None:
@@ -66,8 +69,29 @@ def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class Gathering(HttpToolsProtocol):
+        plain = 0  # bytes that have come since a request began or a piece of its body came
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
+
+        def data_received(self, data: bytes) -> None:
+            self.plain += len(data)
+            super().data_received(data)
+            if self.plain > MOST_HEAD:
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
+
+        def on_message_begin(self) -> None:
+            self.plain = 0
+            super().on_message_begin()
+
+        def on_body(self, body: bytes) -> None:
+            self.plain = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self.plain = 0
+            super().on_message_complete()
 
     with bound(host, port) as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
