@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tidemill import loop, registry
-from tidemill.core import DAY, DefinitionError, Refused, instant
+from tidemill.core import DAY, HOUR, DefinitionError, Refused, instant
 from tidemill.data import segments
 from tidemill.evaluation import gates
 from tidemill.ledger import Branch
@@ -43,11 +44,14 @@ def test_frozen_and_loop_are_equal_until_the_first_promotion(replayed: Replayed)
         assert segment.probability[before].tobytes() == frozen[before].tobytes() == champion[before].tobytes()
         differ += int(np.sum(segment.probability != frozen))
     assert differ > 0
-    promoted = toy.decisions(branch, "promoted")[1].at / 1e6
-    equal = [one["frozen"] == one["loop"] for one in branch.result["daily"] if (one["day"] + 1) * 86_400 < promoted - 12 * 3600]
-    assert first / 1e6 + 86_400 < promoted, "the canary answered some of those days"
-    assert all(equal), "figures are the champion's"
-    assert len(equal) < len(branch.result["daily"])
+    promoted = toy.decisions(branch, "promoted")[1].at
+    ended = {one["day"]: toy.at(date.fromordinal(one["day"] + 1).isoformat()) for one in branch.result["daily"]}
+    equal = {ended[one["day"]]: one["frozen"] == one["loop"] for one in branch.result["daily"]}
+    before = [same for end, same in equal.items() if end <= promoted]
+    assert any(first + DAY <= end < promoted for end in ended.values()), "the canary answered some of those days"
+    assert len(before) > 30
+    assert all(before), "figures are the champion's"
+    assert not any(same for end, same in equal.items() if end - DAY - HOUR >= promoted), "asked an hour before it is sent"
     march, april = branch.result["months"][:2]
     assert march["frozen"] == march["loop"]
     assert april["frozen"] != april["loop"]
