@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tidemill import loop
-from tidemill.core import MissingFile, Refused, canonical, definition
+from tidemill.core import DataError, MissingFile, Refused, canonical, definition
 from tidemill.data import Prediction, find_predictions, logged, segments
 from tidemill.ledger import Ledger
 from tidemill.loop import Passed, State
@@ -53,6 +53,25 @@ def test_a_line_may_be_changed_soon_after_a_run_when_few_labels_are_new(toy: Toy
     other = edited(tmp_path, toy.ledger, ('["12h", "3d"]', '["12h", "4d"]'))
     passed = live_pass(other, "2024-03-01T09:00:00-05:00", min_new_labels=1)
     assert {"retrained"} < {one.kind for one in passed.decisions}, "judged on the rows of the champion's own twin"
+
+
+@pytest.mark.parametrize(
+    ("edits", "what", "next_"),
+    [
+        (
+            [("late IS NOT NULL", "late = 1"), (', none_after="36h"', "")],
+            r"479 requests .* 146 have a label, none .* maturity=0.9",
+            "none_after",
+        ),
+        ([('"late > 0"', '"late > -1"')], r"all 3,\d{3} labels known by .* are True: there is nothing to tell apart", "expression"),
+    ],
+)
+def test_labels_from_which_nothing_can_be_learnt_are_named(
+    toy: Toy, tmp_path: Path, edits: list[tuple[str, str]], what: str, next_: str
+) -> None:
+    with pytest.raises(DataError, match=what) as error:
+        live_pass(edited(tmp_path, toy.ledger, *edits), "2024-03-10")
+    assert next_ in error.value.hint
 
 
 def test_a_state_that_lacks_what_is_new_in_this_version_goes_on(toy: Toy) -> None:

@@ -96,6 +96,10 @@ def test_a_candidate_in_its_canary_is_dropped(toy: Toy) -> None:
         ("promoted", "trees/1"),
     ]
     assert toy.ledger.alias(branch.id, "late", "challenger") == registry.version(toy.ledger, branch.id, "trees/1").ref
+    assert back(toy, "3").now == "trees/3", "it has never been champion, and its gates passed"
+    again = state_of(toy, branch)
+    assert (again.champion, again.reference) == (replace(candidate.version, since=again.champion.since), candidate.reference)
+    assert again.champion.twin, "the next edit is judged on the rows that its gates saw"
 
 
 def test_what_cannot_serve_is_refused_and_nothing_changes(toy: Toy) -> None:

@@ -108,9 +108,10 @@ def _check(ledger: Ledger, branch: Branch, state: State, target: Version) -> Non
 
 
 def _as_before(ledger: Ledger, target: Version, decisions: list[Decision]) -> tuple[Served, dict[str, float]]:
-    """The version as it served, with the quality that it was judged by: from its promotion, or from what else is recorded of it."""
+    """The version as it served, with the quality that it was judged by: from its promotion, from when it was made where it never served,
+    or from what else is recorded of it."""
     own = [one for one in decisions if one.subject == target.label]
-    told: Mapping[str, Any] = next((one.evidence for one in reversed(own) if one.kind == Event.PROMOTED and "served" in one.evidence), {})
+    told: Mapping[str, Any] = next((one.evidence for one in reversed(own) if "served" in one.evidence), {})
     if told:
         return msgspec.convert(told["served"], Served), dict(told["reference"])
     watched: Mapping[str, float] = next((one.evidence.get("reference", {}) for one in reversed(own) if one.kind == Event.WATCHED), {})

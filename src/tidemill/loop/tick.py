@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from tidemill import registry, training
-from tidemill.core import DAY, HOUR, Approval, DataError, Event, Floats, Ints, Refused, Verdict, canonical, duration, row_log_loss, show
+from tidemill.core import DAY, HOUR, Approval, Event, Floats, Ints, Refused, Verdict, canonical, duration, row_log_loss, show
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
 from tidemill.loop.decide import decide
@@ -342,7 +342,7 @@ class Loop:
         """The state with a new candidate, and what its training cost."""
         cost, version = sum(one.cost for one in trained), candidate.version
         effects.append(lambda c: _register(self.world, c, trained[-1], version.number, state.now))
-        evidence: dict[str, object] = {"row_rounds": cost, "model": version.digest}
+        evidence: dict[str, object] = {"row_rounds": cost, "model": version.digest, **_kept(version, candidate.reference)}
         effects.append(self._decision(state.now, "policy", Event.RETRAINED, version.label, candidate.why, evidence))
         self.world.candidate[:] = np.nan
         made = replace(state, numbers=version.number, last_attempt=state.now, candidate=candidate, pending=())
@@ -358,8 +358,7 @@ class Loop:
         start, rival = self._held_out(now, state)
         rows = self.world.mature(start, now)
         if not len(rows):
-            hint = "run again when more labels are known, or choose a shorter holdout"
-            raise DataError(f"no labelled row since {show(start)} to judge on", where=self.deployment, hint=hint)
+            raise self.world.nothing_to_judge(start, now)
         twin, champion = self._fit(start), None
         if rival:
             champion = self.world.score(rival, rows)
@@ -439,7 +438,7 @@ class Loop:
 
 
 def _kept(served: Served, reference: dict[str, float]) -> dict[str, Any]:
-    """What a promotion keeps, so that a rollback finds the version as it served."""
+    """What the making of a version and its promotion keep, so that a rollback finds it as it was judged and served."""
     return {"served": asdict(served), "reference": reference}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, HOUR, METRICS, Array, Bools, Coded, Floats, Ints, Profile
+from tidemill.core import DAY, HOUR, METRICS, Array, Bools, Coded, DataError, Floats, Ints, Profile, show
 from tidemill.data import Prediction, Predictions, Segment, segments
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
@@ -183,6 +183,20 @@ class World:
         rows = self.rows(start, now)
         chosen = mature_rows(self.days[rows], self.examples.label[rows], self.examples.resolved[rows], now, self.maturity)
         return np.asarray(rows[chosen])
+
+    def nothing_to_judge(self, start: int, now: int) -> DataError:
+        """Why no request asked since `start` is mature: which of all that a label needs is missing."""
+        rows, since = self.rows(start, now), f"since {show(start)}"
+        labels, late = int(self.known(rows, now).sum()), "run again when more labels are known"
+        if not labels:
+            what = f"none of {len(rows):,} requests asked {since} has a label yet"
+            hint = f"{late}: a model is judged on requests that neither it nor the champion has learnt from"
+            return DataError(f"there is nothing to judge a model on: {what}", where=self.deployment.name, hint=hint)
+        known = float((self.examples.resolved[rows] <= now).mean())
+        what = f"of {len(rows):,} requests asked {since} {labels:,} have a label, none of them on a mature day"
+        what += f": {known:.0%} of the outcomes are known, and a day counts from maturity={self.maturity:g} on"
+        hint = f'{late}; where some never get one, say after what time they have none: tm.Label(…, none_after="7d"); or lower maturity='
+        return DataError(f"there is nothing to judge a model on: {what}", where=self.deployment.name, hint=hint)
 
     def labelled(self, start: int, now: int) -> Ints:
         """Labelled requests asked since `start`, known at `now`."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition
+from tidemill.core import DAY, DataError, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition, show
 from tidemill.ledger import Artifact, Ledger, Made, own_code
 from tidemill.models import Compiled, compile_model, store_model
 from tidemill.tracking import Run, track
@@ -30,7 +30,13 @@ class Trained:
 
 
 def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str = "") -> Trained:
-    """Fit a model on a training set; raises DefinitionError with the file and line when its function fails."""
+    """Fit a model on a training set; raises DefinitionError with the file and line when its function fails, and DataError where all labels
+    are the same."""
+    if len(kinds := np.unique(train_set.y)) == 1:
+        said = f"all {len(train_set.y):,} labels known by {show(train_set.until)} are {bool(kinds[0])}: there is nothing to tell apart"
+        raise DataError(
+            said, where=f"model {model.name}", hint="look at the label's expression and the query of its dataset, or wait for more"
+        )
     started: list[Run] = []
 
     def start(execution: int) -> None:
