@@ -261,6 +261,20 @@ def test_an_edit_that_is_taken_back_leaves_at_once(one_gate: Toy, tmp_path: Path
     assert logged == asked > 500
 
 
+def test_an_edit_whose_version_was_rolled_back_is_told_at_each_pass(one_gate: Toy, tmp_path: Path) -> None:
+    """It is declared, and does not serve; put back, there is nothing to tell."""
+    assert live_pass(one_gate, "2024-03-10").state.candidate is not None
+    assert live_pass(one_gate, "2024-03-11").changed == "", "it is on its way"
+    at_once = ('rollout=tm.Canary(steps=[0.1, 0.5, 1.0], min_labels=40, alpha=0.05, sticky_by="courier")', "rollout=None")
+    dropping = edited(tmp_path, one_gate.ledger, *ONE_GATE, at_once)
+    for day in ("2024-03-12", "2024-03-13"):
+        passed = live_pass(dropping, day)
+        assert passed.state.candidate is None
+        assert passed.changed.startswith("model.params.learning_rate: 0.005 → 0.15")
+        assert passed.changed.endswith("(what came of it was rolled back; the next retraining takes it up)")
+    assert live_pass(edited(tmp_path, one_gate.ledger, SLOW, *ONE_GATE), "2024-03-14").changed == ""
+
+
 def test_where_no_rollout_is_declared_an_edit_of_the_model_alone_keeps_the_version_before(one_gate: Toy, tmp_path: Path) -> None:
     at_once = ("rollout=tm.Canary(steps=[0.1, 0.5, 1.0]", "rollout=tm.Canary(steps=[1.0]")
     taken = live_pass(edited(tmp_path, one_gate.ledger, *ONE_GATE, at_once), "2024-03-10")

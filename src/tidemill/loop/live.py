@@ -27,7 +27,8 @@ Parts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Passed:
-    """What one pass did: the state, the decisions that it wrote, and why a candidate was needed, if one was."""
+    """What one pass did: the state, the decisions that it wrote, and what is declared otherwise than what served before it, or serves
+    now: with why that does not serve, where it does not."""
 
     branch: str
     state: State
@@ -81,8 +82,10 @@ class _Pass:
             return loop.begin(self.now), "there was no champion"
         state, changed = read_state(self.ledger, self.branch), _changed(self.branch.parts, parts)
         alike = not differences(_read(self.branch.parts), _read(parts))
-        if not changed or (alike and self._of_champion(state, parts)):
-            return self._tick(loop, self._without_edit(loop, state, changed)), ""
+        if not changed or (alike and not self._otherwise(state, parts)):
+            state = self._tick(loop, self._without_edit(loop, state, changed))
+            found = [] if state.candidate else self._otherwise(state, parts)
+            return state, f"{told(found)} (what came of it was rolled back; the next retraining takes it up)" if found else ""
         edit = digest_value([_definitions(parts), parts["deployment"]])
         due = self._due(loop, state, edit)
         standing, said = self._former(rest=due)
@@ -100,9 +103,10 @@ class _Pass:
         world = World(self.ledger, self.branch.id, monitor.deployment, examples, self.timezone, monitor.maturity, self.told, rung)
         return Loop(policy, world, parts)
 
-    def _of_champion(self, state: State, parts: Parts) -> bool:
-        """Whether the model is defined as the champion was when it was trained: an edit of it was taken back."""
-        return not differences(own_definition(self.ledger, self.ledger.artifact_of("model", state.champion.digest)), parts["model"])
+    def _otherwise(self, state: State, parts: Parts) -> list[tuple[str, Any, Any]]:
+        """Where the model is defined otherwise than the champion was when it was trained; nowhere once an edit of it was taken back."""
+        served = own_definition(self.ledger, self.ledger.artifact_of("model", state.champion.digest))
+        return differences(served, parts["model"], "model.")
 
     def _without_edit(self, loop: Loop, state: State, changed: str) -> State:
         """The state without what came of an edit that was taken back: its version on the rollout, or the one that waits for people."""
