@@ -36,6 +36,7 @@ check: setup  ## format, lint, types, import contracts, budgets
 
 torture: setup  ## kills, soaks and long simulations
 	@scripts/apt-packages libgomp1
+	@scripts/mlflow-torch
 	@$(BIN)/python -m pytest -q -m torture
 
 bench: setup  ## every benchmark in benchmarks/
@@ -53,5 +54,5 @@ lock: setup  ## write requirements.lock after a change of dependencies (UPGRADE=
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file tests/clients/requirements.lock
 
 clean:  ## remove .venv, caches and build output (a project's .tidemill stays)
-	@rm -rf .venv .venv-mlflow dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf .venv .venv-mlflow .venv-mlflow-torch dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,8 @@ from postgres import new_schema
 from processes import served
 from toy import kept as kept
 
-CLIENT = Path(__file__).parents[2] / ".venv-mlflow" / "bin" / "python"
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / ".venv-mlflow" / "bin" / "python"
 Run = Callable[[str], None]
 At = Callable[[str, str, str], None]
 
@@ -35,30 +36,36 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def client_at() -> Iterator[At]:
     """Runs a scenario of a module against a server with the real client; an assertion that fails there fails here."""
-    yield from _worker()
+    yield from worker(client_python())
 
 
 @pytest.fixture(scope="session")
 def plugin_at() -> Iterator[At]:
     """The same where Tidemill is installed beside the client: its plugin is there, and what the client's environment lacks."""
     places = [str(Path(tidemill.__file__).parents[1]), *(path for path in sys.path if path.endswith("-packages"))]
-    yield from _worker(*places)
+    yield from worker(client_python(), *places)
 
 
-def _worker(*places: str) -> Iterator[At]:
+def client_python() -> Path:
+    """The Python of the client's environment; skips the test where it is not there."""
     if not CLIENT.exists():
         assert not os.environ.get("CI"), f"{CLIENT} is missing: `make test` installs it"
         pytest.skip("MLflow's client is not installed: `make test` installs it into .venv-mlflow")
-    worker = subprocess.Popen(
-        [str(CLIENT), str(Path(__file__).with_name("worker.py")), *places],
+    return CLIENT
+
+
+def worker(python: Path, *places: str) -> Iterator[At]:
+    """A process that runs scenarios in an environment with the client."""
+    process = subprocess.Popen(
+        [str(python), str(Path(__file__).with_name("worker.py")), *places],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=sys.stderr,
         text=True,
     )
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    stdin, stdout = worker.stdin, worker.stdout
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
 
     def run(module: str, scenario: str, uri: str) -> None:
         stdin.write(json.dumps({"module": module, "scenario": scenario, "uri": uri}) + "\n")
@@ -68,7 +75,7 @@ def _worker(*places: str) -> Iterator[At]:
 
     yield run
     stdin.close()
-    worker.wait(30)
+    process.wait(30)
 
 
 @pytest.fixture
