@@ -5,9 +5,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import inspect, text
+
+from tidemill import loop
+from tidemill.ledger import Ledger
+from tidemill.store import MemoryBlobs, Records
 
 ADDRESS = os.environ.get("TIDEMILL_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 
@@ -32,6 +38,27 @@ def new_schema() -> Iterator[str]:
     name = f"tidemill_test_{uuid.uuid4().hex[:12]}"
     yield f"{ADDRESS}{'&' if '?' in ADDRESS else '?'}schema={name}"
     ask(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+def move_records(folder: Path, address: str) -> None:
+    """Move what a project on disk has recorded into a database: every row of every table of its file."""
+    records = Records(address)
+    loop.prepare(Ledger(records, MemoryBlobs(), lambda: 0))
+    before = Records(folder / ".tidemill" / "records.db", read_only=True)
+    with before.read() as source, records.begin() as target:
+        quoted = target.dialect.identifier_preparer.quote
+        for table in inspect(source).get_table_names():
+            target.execute(text(f"DELETE FROM {quoted(table)}"))
+            rows = [dict(row) for row in source.execute(text(f"SELECT * FROM {quoted(table)}")).mappings()]
+            if rows:
+                target.execute(text(f"INSERT INTO {quoted(table)} ({', '.join(rows[0])}) VALUES (:{', :'.join(rows[0])})"), rows)
+                if "id" in rows[0] and target.execute(text(f"SELECT pg_get_serial_sequence('{table}', 'id')")).scalar():
+                    numbers = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {quoted(table)}))"
+                    target.execute(text(numbers))
+    before.close()
+    records.close()
+    with (folder / "tidemill.toml").open("a") as settings:
+        settings.write(f'\n[store]\nrecords = "{address}"\n')
 
 
 def ask(sql: str) -> list[tuple[object, ...]]:

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from clients.conftest import At
+from postgres import new_schema
 from processes import served
 
 HERE = Path(__file__).parent
@@ -34,8 +36,16 @@ def take(home: Path, source: str) -> dict[str, dict[str, int]]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("store", SOURCES)
-def test_the_real_client_reads_what_it_read_before(client_at: At, stores: Path, tmp_path: Path, store: str) -> None:
+@pytest.mark.parametrize(("store", "into"), [("folder", "sqlite"), ("sqlite", "postgres")])
+def test_the_real_client_reads_what_it_read_before(client_at: At, stores: Path, tmp_path: Path, store: str, into: str) -> None:
+    with new_schema() if into == "postgres" else nullcontext("") as address:
+        if address:
+            (tmp_path / "two").mkdir()
+            (tmp_path / "two" / "tidemill.toml").write_text(f'[project]\nname = "two"\n[store]\nrecords = "{address}"\n')
+        _takes_twice(client_at, stores, tmp_path, store)
+
+
+def _takes_twice(client_at: At, stores: Path, tmp_path: Path, store: str) -> None:
     first = take(tmp_path / "one", str(stores / SOURCES[store]))
     assert first["new"]["runs"] == 5
     with served("server", "--home", str(tmp_path / "one"), "--port", "0", "--json") as (_, url):

@@ -1,16 +1,20 @@
 """A person takes a deployment back to an earlier version: what the gates passed, at once, and the loop goes on from there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from postgres import new_schema
 from tidemill import loop, registry
 from tidemill.core import GateResult, Refused, UnknownName, instant
 from tidemill.evaluation import Evidence, Gate, gates
-from tidemill.ledger import Branch
+from tidemill.ledger import Branch, Ledger
 from tidemill.loop import Every, Restored, RetrainPolicy, State
 from tidemill.serving import Canary
+from tidemill.store import FolderBlobs, Records
 from toy import DECLARATIONS, ZONE, Toy, open_toy, with_deployment, write_project
 
 
@@ -47,7 +51,20 @@ def state_of(toy: Toy, branch: Branch) -> State:
     return State.of(found.state)
 
 
-def test_the_champion_before_serves_again(toy: Toy) -> None:
+@pytest.fixture(params=["memory", "postgres"])
+def either(request: pytest.FixtureRequest, toy: Toy, tmp_path: Path) -> Iterator[Toy]:
+    """The project over records in memory, or in PostgreSQL."""
+    if request.param == "memory":
+        yield toy
+        return
+    with new_schema() as address:
+        records = Records(address)
+        yield open_toy(toy.declared.folder, loop.prepare(Ledger(records, FolderBlobs(tmp_path / "blobs"), count().__next__)))
+        records.close()
+
+
+def test_the_champion_before_serves_again(either: Toy) -> None:
+    toy = either
     branch = after_days(toy, "2024-03-01", "2024-03-05", "2024-03-09")
     before = state_of(toy, branch)
     assert before.champion.label == "trees/3"

@@ -4,7 +4,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import tidemill
+from postgres import move_records, new_schema
 from tidemill import loop, project
 from tidemill.ledger import Node
 from tidemill.registry.aliases import set_alias
@@ -21,8 +24,20 @@ def told(node: Node) -> Iterator[tuple[str, str]]:
         yield from told(below)
 
 
-def test_the_way_forward_ends_at_deployments_and_monitors(kept: Path) -> None:
-    session = tidemill.open(kept)
+@pytest.fixture(params=["sqlite", "postgres"])
+def either(request: pytest.FixtureRequest, kept: Path, tmp_path: Path) -> Iterator[Path]:
+    """The project with its replay, its records in a file or in PostgreSQL."""
+    if request.param == "sqlite":
+        yield kept
+        return
+    with new_schema() as address:
+        folder = shutil.copytree(kept, tmp_path / "parcels")
+        move_records(folder, address)
+        yield folder
+
+
+def test_the_way_forward_ends_at_deployments_and_monitors(either: Path) -> None:
+    session = tidemill.open(either)
     found = list(told(session.lineage("dataset:deliveries", forward=True)))
     assert found[0][1].startswith("dataset:deliveries@")
     versions = [(role, ref) for role, ref in found if role.startswith("version")]
