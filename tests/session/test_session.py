@@ -80,10 +80,13 @@ def test_what_a_notebook_shows_is_short(session: Session, replayed: tuple[Toy, B
     assert repr(session).startswith("Session(parcels in ")
     assert re.fullmatch(r"Handle\(late: replay \w+, trees/\d serves\)", repr(session.deployments["late"]))
     lines = repr(session.lineage("trees/1")).splitlines()
-    assert re.fullmatch(r"version model:trees@1  \(run \d+\)", lines[0])
+    assert re.fullmatch(r"version model:trees@1  \(run \d+, code \w{12}, environment \w{12}\)", lines[0])
     assert lines[1].startswith("  training set training set:late@")
     assert any(re.fullmatch(r" {8,}\S+ source:parcels.csv@\w+", line) for line in lines), lines
-    assert max(map(len, lines)) < 120
+    assert max(map(len, lines)) < 160
+    with pytest.raises(DataError, match="a request is a dict, not 'p118-003'") as error:
+        session.deployments["late"].predict("p118-003")  # type: ignore[arg-type]
+    assert "parcel" in error.value.hint
     chosen = training.training_set(toy.ledger, toy.built.examples, toy.at("2024-03-01"))
     assert re.search(r"rows × \d+ features, [\d,]+ positive, known until 2024-03-01T05:00:00Z\)$", repr(chosen))
 
@@ -209,6 +212,12 @@ def test_several_deployments_have_each_their_own_history(copied: Path) -> None:
     assert len(late["versions"]) > len(again["versions"]) == 1
     assert session.lineage("again").ref.name == "again"
     assert session.lineage("prediction:late/p118-003").ref.name == "late/p118-003"
+    asked = instant("2024-04-27T10:00:00Z")
+    for handle in (session.deployments["late"], session.deployments["again"]):
+        AnswerLog(log_of(session.project, handle.name)).append(
+            handle.endpoint().answer([{"parcel": "p118-003"}], [asked]), 7, handle.branch.id
+        )
+    assert {node.ref.name for node in session.lineage("prediction:p118-003").parents} == {"late", "again"}
     assert session.deployments["again"].predict({"parcel": "p100-003"}, at="2024-04-20")["version"] == "trees/1"
     with pytest.raises(UnknownName, match="no deployment 'idle' serves") as error:
         session.deployments["idle"]

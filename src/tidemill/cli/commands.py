@@ -196,7 +196,8 @@ def status(obj: dict[str, Any], as_json: bool) -> None:
 @with_json
 @click.pass_obj
 def lineage(obj: dict[str, Any], ref: str, forward: bool, as_json: bool) -> None:
-    """The way back from REF: prediction:KEY, a deployment, a version such as boosted/3, models:/NAME@ALIAS, or kind:name@version."""
+    """The way back from REF: prediction:KEY or prediction:DEPLOYMENT/KEY, a deployment, a version such as boosted/3, models:/NAME@ALIAS, or
+    kind:name@version."""
     from tidemill.cli import show
 
     show.lineage(obj["folder"], ref, forward=forward, as_json=as_json)

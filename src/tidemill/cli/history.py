@@ -172,7 +172,7 @@ def _print_result(result: dict[str, Any], cached: bool, declared: Project, *, wh
     out.print()
     out.print(_events(result["events"], whole=whole))
     cost, told = result["cost"], list[tuple[str, str | Text]]()
-    paid = f"{cost['trainings']} trainings, {cost['row_rounds'] / 1e6:,.0f} M rows × rounds, {cost['predictions']:,} predictions"
+    paid = f"{cost['trainings']} trainings, {_work(cost['row_rounds'])} rows × rounds, {cost['predictions']:,} predictions"
     told.append(("cost", paid))
     if cached:
         told.append(("", "[dim]nothing changed since this replay was run: answered from the ledger[/]"))
@@ -217,7 +217,7 @@ class _Waiting:
 def _print_comparison(found: dict[str, Any], comparison: PolicyComparison) -> None:
     spans = [" to ".join(days) for days in (comparison.choose_on, comparison.report_on)]
     out.print(fitting(lambda left_out: _policies_table(found, left_out), 4))
-    out.print(f"[dim]choose: {spans[0]}; report: {spans[1]}; cost: M rows × rounds[/]")
+    out.print(f"[dim]choose: {spans[0]}; report: {spans[1]}; cost: rows × rounds[/]")
     told: list[tuple[str, str | Text]] = [
         ("[yellow]refused[/]", f"{escape(one['model'])}: {escape(one['why'])}") for one in found["refused"]
     ]
@@ -228,6 +228,16 @@ def _print_comparison(found: dict[str, Any], comparison: PolicyComparison) -> No
     lean = "the best is the one that came out best on those same days, so the regret and its interval lean upwards"
     out.print()
     out.print(lines(*told, ("regret", escape(regret)), ("", f"[dim]{lean}[/]")))
+
+
+def _work(row_rounds: float) -> str:
+    """Rows × rounds in millions, thousands where it is less than ten of them.
+
+    >>> _work(605_211_600), _work(1_331_799_900), _work(86_400), _work(0)
+    ('605 M', '1,332 M', '86 k', '0')
+    """
+    unit, sign = next(((unit, sign) for unit, sign in ((1e6, " M"), (1e3, " k")) if row_rounds >= 10 * unit), (1, ""))
+    return f"{row_rounds / unit:,.0f}{sign}"
 
 
 def _policies_table(found: dict[str, Any], left_out: int) -> Table:
@@ -251,7 +261,7 @@ def _policies_table(found: dict[str, Any], left_out: int) -> Table:
         if row["same_as"]:
             continue
         figures = [figure(row[span][name], 4) for span in ("choose", "report") for name in ("log_loss", "roc_auc")]
-        figures += [str(row["cost"]["trainings"]), f"{row['cost']['row_rounds'] / 1e6:,.0f}", str(row["promotions"])]
+        figures += [str(row["cost"]["trainings"]), _work(row["cost"]["row_rounds"]), str(row["promotions"])]
         same = [one["policy"] for one in found["policies"] if (one["model"], one["same_as"]) == (row["model"], row["policy"])]
         said = [escape(row["policy"]), *(f"[dim]the same: {escape(name)}[/]" for name in same), *(["← chosen"] if row["chosen"] else [])]
         style = "bold green" if row["chosen"] else ""

@@ -19,7 +19,8 @@ class Node:
 
     def __repr__(self) -> str:
         """The tree, a line for each thing, what it was made from below it."""
-        made = f"  (run {self.execution.id})" if self.execution else ""
+        run = self.execution
+        made = f"  (run {run.id}, code {run.code[:12]}, environment {run.environment[:12]})" if run else ""
         lines = [f"{self.role} {self.ref}{made}".lstrip(), *(line for one in self.parents for line in repr(one).splitlines())]
         return "\n  ".join(lines)
 

@@ -48,7 +48,12 @@ class Handle:
         """Answer one request (a dict) or several, as known at `at`: one time for all, or one for each (default: now); a time has its
         zone, and a date is its midnight in the project's. Nothing is logged. Raises DataError for a wrong request, DefinitionError
         for a time without a zone."""
-        many = [rows] if isinstance(rows, Mapping) else list(rows)
+        given: Any = rows
+        many = list(given) if isinstance(given, Iterable) and not isinstance(given, str | Mapping) else [given]
+        wrong = [row for row in many if not isinstance(row, Mapping)]
+        if wrong:
+            example = ", ".join(f'"{key}": "…"' for key in self.endpoint().dataset.keys)
+            raise DataError(f"a request is a dict, not {wrong[0]!r}", hint=f"for example {{{example}}}")
         each = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at] * len(many)
         if len(each) != len(many):
             raise DataError(f"`at` has {len(each)} times for {len(many)} rows", hint="give one time for all rows, or one for each")
@@ -170,13 +175,19 @@ class Session:
         if isinstance(ref, str) and ref.startswith("models:/"):
             return self._registered(ref, forward=forward)
         wrong: list[UnknownName] = []
+        found: list[Node] = []
         for history in self.histories:
             try:
-                found = ref if isinstance(ref, Ref) else history.find(ref)
-                return self._forward(found) if forward else history.tree(found)
+                one = ref if isinstance(ref, Ref) else history.find(ref)
+                found.append(self._forward(one) if forward else history.tree(one))
             except UnknownName as error:
                 wrong.append(error)
-        raise wrong[0]
+            if found and not (isinstance(ref, str) and ref.startswith("prediction:")):
+                return found[0]  # of predictions, several deployments may have made one for a key
+        if not found:
+            raise wrong[0] if len({error.what for error in wrong}) == 1 else UnknownName("; ".join(error.what for error in wrong))
+        parents = tuple(parent for node in found for parent in node.parents)
+        return found[0] if len(found) == 1 else Node(Ref("prediction", str(ref).removeprefix("prediction:")), "", {}, None, parents)
 
     def _registered(self, text: str, *, forward: bool) -> Node:
         """The lineage of a registered version: of one of the loop that of its model, of a client's that of its run."""
