@@ -378,6 +378,12 @@ def test_doctor_finds_a_flipped_byte_in_a_blob(tidemill: Command, copied: Path) 
     assert found.returncode == 1
     assert {name for name, ok in checks(found).items() if not ok} == {"blobs"}
     assert blob.name[:8] in found.stdout
+    others = [path for path in (copied / ".tidemill" / "blobs").rglob("*") if path.is_file() and path != blob][:11]
+    for path in others:
+        path.chmod(0o644)
+        path.write_bytes(b"?")
+    told = tidemill("doctor", "--json", folder=copied).stdout
+    assert all(path.name[:8] in told for path in others), "who is to delete them needs each name"
 
 
 def test_doctor_finds_a_damaged_ledger_and_a_changed_decision(tidemill: Command, copied: Path) -> None:

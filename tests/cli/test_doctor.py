@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def test_doctor_tells_a_writer_of_now_from_one_that_was(tidemill: Command, copie
         assert f"held now by process {os.getpid()} (sweep)" in tidemill("doctor", folder=copied).stdout
 
 
-def test_on_a_full_disk_reading_works_and_doctor_finds_the_disk_alone(tidemill: Command, kept: Path, tmp_path: Path) -> None:
+def test_on_a_full_or_read_only_disk_reading_works_and_doctor_finds_the_disk_alone(tidemill: Command, kept: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "128m") as disk:
         folder = shutil.copytree(kept, disk / "parcels")
         with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
@@ -31,6 +32,12 @@ def test_on_a_full_disk_reading_works_and_doctor_finds_the_disk_alone(tidemill: 
         found = tidemill("doctor", "--json", folder=folder)
         assert [one["check"] for one in json.loads(found.stdout) if not one["ok"]] == ["disk"]
         assert "the disk is full" in found.stdout
+        (disk / "filler").unlink()
+        assert " MiB free" in tidemill("doctor", folder=folder).stdout
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        found = tidemill("doctor", "--json", folder=folder)
+        assert [one["check"] for one in json.loads(found.stdout) if not one["ok"]] == ["disk"]
+        assert "nothing can be written here" in found.stdout
 
 
 def test_doctor_finds_lost_answers_and_a_replay_gives_them_again(tidemill: Command, copied: Path) -> None:

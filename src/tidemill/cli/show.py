@@ -1,5 +1,6 @@
 """`tidemill status`, `lineage`, `why` and `doctor`: what is there, where it comes from, why, and whether it is sound."""
 
+import os
 import platform
 import shutil
 from typing import Any
@@ -17,6 +18,8 @@ from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
 from tidemill.store import LOST, held
 from tidemill.training import Model
+
+NAMED = 50  # digests in a line of `tidemill doctor`
 
 
 def status(folder: str, *, as_json: bool, whole: bool) -> None:
@@ -195,11 +198,14 @@ def _declarations(session: Session) -> str:
 
 
 def _disk(session: Session) -> str:
-    free = shutil.disk_usage(session.project.folder).free
+    free, state = shutil.disk_usage(session.project.folder).free, session.project.state
+    if not os.access(state if state.exists() else session.project.folder, os.W_OK):
+        hint = "mount the disk for writing, or let this user write there: reading goes on, but nothing can be run or served"
+        raise StoreError("nothing can be written here", where=str(state), hint=hint)
     if not free:
         hint = "free some space: reading goes on, but nothing can be run or served"
         raise StoreError("the disk is full", where=str(session.project.folder), hint=hint)
-    return f"{free / 2**30:,.1f} GiB free"
+    return f"{free / 2**30:,.1f} GiB free" if free >= 2**30 else f"{free / 2**20:,.1f} MiB free"
 
 
 def _ledger(session: Session) -> str:
@@ -224,11 +230,16 @@ def _blobs(session: Session) -> str:
             damaged.append(digest[:12])
     lost = sorted(digest[:12] for digest in session.ledger.named_blobs() if not blobs.has(digest))
     if damaged or lost:
-        what = [f"{len(damaged)} are damaged: {', '.join(damaged[:5])}"] if damaged else []
-        what += [f"{len(lost)} that the ledger names are missing: {', '.join(lost[:5])}"] if lost else []
+        what = [f"{len(damaged)} are damaged: {_some(damaged)}"] if damaged else []
+        what += [f"{len(lost)} that the ledger names are missing: {_some(lost)}"] if lost else []
         hint = "restore them from a backup; without one, delete the damaged ones and run again: the same data and code give the same"
         raise Damaged("; ".join(what), where=str(session.project.settings.path("store.blobs")), hint=hint)
     return f"{len(there):,} read and compared"
+
+
+def _some(digests: list[str]) -> str:
+    """Digests in a line: whoever deletes them needs each."""
+    return ", ".join(digests[:NAMED]) + (f" and {len(digests) - NAMED:,} more" if len(digests) > NAMED else "")
 
 
 def _answers(session: Session) -> str:
