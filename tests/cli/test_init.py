@@ -135,6 +135,8 @@ def test_odd_names_texts_and_zones(tmp_path: Path) -> None:
     notes = " ".join(told["notes"])
     assert "taken as Europe/Berlin" in notes
     assert "rows are numbered" in notes
+    assert "an older row that the file gains later moves the numbers after it" in notes
+    assert "moves the numbers after it" in (tmp_path / "project" / "requests.sql").read_text()
     assert "storniert am: alone it tells the label" in notes
     task = load(tmp_path / "project").only(Task)
     assert task.label.none_after

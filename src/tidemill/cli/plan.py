@@ -145,6 +145,7 @@ def _notes(table: Table, answers: Answers, every: "Rows", left_out: dict[str, st
         pair = guess_pair(table, table.need(answers.time, "the time").name, set(left_out))
         known = f"; together these are one: {' '.join(f'--key {shlex.quote(name)}' for name in pair)}" if pair else " (name one with --key)"
         found.append(f"no column is a key: rows are numbered, oldest first{known}")
+        found.append("an older row that the file gains later moves the numbers after it: earlier answers are then taken for other rows")
     found += [f"{one.column} holds {one.kinds}, such as {one.example}, and is read so" for one in table.commas]
     kept = [name for name in table.odd if name not in left_out]
     found += [f"{name} is read as text: {table.odd[name].told(table.path)}; {_remedy(table.odd[name])}" for name in kept]

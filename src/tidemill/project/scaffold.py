@@ -171,7 +171,8 @@ def _from(plan: Scaffold) -> str:
     if not plan.row_order:
         return f"FROM {rows}"
     number = f"row_number() OVER (ORDER BY {', '.join(plan.row_order)})"
-    return f"FROM (SELECT *, {number} AS {plan.keys[0].name} FROM {rows})  -- no column is a key: rows are numbered, oldest first"
+    why = "-- no column is a key: rows are numbered, oldest first; an older row that the file gains later moves the numbers after it"
+    return f"{why}\nFROM (SELECT *, {number} AS {plan.keys[0].name} FROM {rows})"
 
 
 def _select(items: Sequence[Item]) -> str:
