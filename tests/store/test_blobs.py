@@ -55,6 +55,17 @@ def test_what_was_stored_again_since_is_not_discarded(tmp_path: Path) -> None:
     assert blobs.discard(digest, 1) is None, "to keep it again counts as storing it now"
 
 
+@pytest.mark.parametrize("pieces", [0, 1, 3, 200])
+def test_a_part_that_is_kept_again_is_the_same(blobs: Blobs, pieces: int) -> None:
+    part, whole = blobs.part(), b"".join(bytes([i]) * 1000 for i in range(pieces))
+    for i in range(pieces):
+        part.write(bytes([i]) * 1000)
+    assert part.keep() == part.keep() == (digest_bytes(whole), len(whole))
+    part.discard()
+    assert list(blobs.digests()) == [digest_bytes(whole)]
+    assert blobs.get(digest_bytes(whole)) == whole
+
+
 def test_a_view_cannot_be_written(blobs: Blobs) -> None:
     view = blobs.get(blobs.put(b"fixed"))
     assert view.readonly

@@ -33,12 +33,14 @@ async def ask(
 ) -> tuple[int, bytes, dict[bytes, bytes]]:
     """As `call`, beside others."""
     sent: list[Any] = []
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    size = 1 << 16
+    pieces = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
+    waiting = [{"type": "http.request", "body": piece, "more_body": i + 1 < len(pieces)} for i, piece in enumerate(pieces)]
 
     async def receive() -> dict[str, Any]:
         while not waiting:  # the client stays
             await asyncio.sleep(3600)
-        return waiting.pop()
+        return waiting.pop(0)
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -134,14 +136,16 @@ def test_a_write_that_waits_for_another_keeps_nobody_else_waiting(folder_ledger:
 
     async def both() -> None:
         waiting = asyncio.create_task(ask(app, "POST", CREATE, body=b'{"experiment_id":"0"}'))
-        await asyncio.sleep(0)  # it begins
+        sent = asyncio.create_task(ask(app, "PUT", f"{FILES}/0/a.bin", body=b"x" * 100_000 + b"y" * 500_000))
+        await asyncio.sleep(0)  # both begin
         assert (await ask(app, "GET", "/health"))[:2] == (200, b"OK")
         assert not waiting.done()
         release.set()
-        assert (await waiting)[0] == 200
+        assert (await waiting)[0] == (await sent)[0] == 200
 
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
     asyncio.run(both())
     thread.join()
+    assert call(folder_ledger, "GET", f"{FILES}/0/a.bin")[1] == b"x" * 100_000 + b"y" * 500_000

@@ -27,7 +27,8 @@ class Part(Protocol):
         """One more piece; raises StoreError when the disk refuses."""
 
     def keep(self) -> tuple[str, int]:
-        """Store what was written; returns its digest and size. It survives the end of the process; a loss of power may take it."""
+        """Store what was written; returns its digest and size, also when it is asked again. It survives the end of the process; a loss of
+        power may take it."""
 
     def discard(self) -> None:
         """Forget what was written. After `keep` this does nothing."""
@@ -218,6 +219,7 @@ class _FilePart:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._head, self._file, self._aside, self._size = str(folder), bytearray(), -1, "", 0
+        self._kept = ""  # the digest, once it is
 
     def write(self, data: bytes) -> None:
         self._size += len(data)
@@ -246,23 +248,29 @@ class _FilePart:
             view = view[os.write(self._file, view) :]
 
     def keep(self) -> tuple[str, int]:
+        if self._kept:
+            return self._kept, self._size
         try:
-            if self._file < 0:
-                head = bytes(self._head)
-                digest = digest_bytes(head)
-                place = self._place(digest)
-                if _touched(place) and _holds(place, head):
-                    return digest, self._size
-                self._put(head)
-            else:
-                with mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as view:
-                    digest = digest_bytes(memoryview(view))
-            self._move(self._place(digest))
+            self._kept = self._stored()
         except OSError as error:
             raise store_error(error, self._folder) from error
         finally:
             self.discard()
-        return digest, self._size
+        return self._kept, self._size
+
+    def _stored(self) -> str:
+        if self._file < 0:
+            head = bytes(self._head)
+            digest = digest_bytes(head)
+            place = self._place(digest)
+            if _touched(place) and _holds(place, head):
+                return digest
+            self._put(head)
+        else:
+            with mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as view:
+                digest = digest_bytes(memoryview(view))
+        self._move(self._place(digest))
+        return digest
 
     def _place(self, digest: str) -> str:
         return f"{self._folder}/{digest[:2]}/{digest[2:]}"
