@@ -119,16 +119,12 @@ class Records:
         finally:
             self._thread.hasty = False
 
-    @contextmanager
-    def _turn(self) -> Iterator[bool]:
-        """This thread's turn to write; whether it waits for writers of other processes too."""
+    def _take_turn(self) -> bool:
+        """Take this thread's turn to write, which ends with the lock's release; returns whether it waits for other processes too."""
         waits, self._thread.hasty = not getattr(self._thread, "hasty", False), False
         if not self._lock.acquire(blocking=waits):
             raise Occupied("another writer is at the records", where=self.where, hint="try again")
-        try:
-            yield waits
-        finally:
-            self._lock.release()
+        return waits
 
     @contextmanager
     def _connection(self, *, reading: bool, waits: bool = True) -> Iterator[Connection]:
@@ -145,8 +141,12 @@ class Records:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One writing transaction; rolled back when the block raises."""
-        with self._turn() as waits, self._connection(reading=False, waits=waits) as connection:
-            yield connection
+        waits = self._take_turn()
+        try:
+            with self._connection(reading=False, waits=waits) as connection:
+                yield connection
+        finally:
+            self._lock.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -157,11 +157,14 @@ class Records:
     @contextmanager
     def transaction(self, *, synced: bool = True) -> Iterator[Driver]:
         """As `begin`, on the driver itself. Not `synced`, it survives the end of the process but perhaps not the loss of power."""
+        waits = self._take_turn()
         try:
-            with self._turn() as waits, self._database.drive(reading=False, synced=synced, waits=waits) as driver:
+            with self._database.drive(reading=False, synced=synced, waits=waits) as driver:
                 yield driver
         except self._errors as error:
             self._raise(error)
+        finally:
+            self._lock.release()
 
     @contextmanager
     def snapshot(self) -> Iterator[Driver]:

@@ -106,15 +106,16 @@ def _engine(path: Path | None, read_only: bool) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        _begin(connection.connection.driver_connection, reading=options.get("reading", False), waits=options.get("waits", True))
+        if options.get("waits", True):
+            connection.exec_driver_sql("begin" if options.get("reading") else "begin immediate")
+        else:
+            _begin_at_once(connection.connection.driver_connection)
 
     return engine
 
 
-def _begin(connection: Any, *, reading: bool, waits: bool) -> None:
-    if waits:
-        connection.execute("begin" if reading else "begin immediate")
-        return
+def _begin_at_once(connection: Any) -> None:
+    """Begin to write, or raise Occupied."""
     connection.execute("pragma busy_timeout=0")
     try:
         connection.execute("begin immediate")
@@ -162,7 +163,10 @@ class Sqlite:
     def drive(self, *, reading: bool, synced: bool, waits: bool) -> Iterator[Driver]:
         """A transaction on this thread's connection of the driver."""
         connection = self._own_connection("synced" if synced else "unsynced")
-        _begin(connection, reading=reading, waits=waits)
+        if waits:
+            connection.execute("begin" if reading else "begin immediate")
+        else:
+            _begin_at_once(connection)
         try:
             yield Driver(connection)
             connection.execute("commit")
