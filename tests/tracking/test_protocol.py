@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from itertools import count
@@ -10,8 +11,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tidemill import tracking
 from tidemill.ledger import Ledger
-from tidemill.tracking import write_token
+from tidemill.tracking import list_files, write_token
 from tidemill.web.tracking import only_local, tracking_app
 
 API = "/api/2.0/mlflow"
@@ -470,6 +472,22 @@ def test_an_upload_that_breaks_off_leaves_nothing(ledger: Ledger) -> None:
 
 def test_a_file_needs_a_name(ask: Ask) -> None:
     assert ask("PUT", f"{FILES}/", pieces=[b"x"]).status == 400
+
+
+def test_a_folder_lists_what_lies_directly_in_it(ledger: Ledger) -> None:
+    chance = random.Random(3)
+    word: Callable[[], str] = lambda: "".join(chance.choice("ab-0ü") for _ in range(chance.randint(1, 3)))  # noqa: E731
+    names = {"/".join(word() for _ in range(chance.randint(1, 3))) for _ in range(300)} | {f"many/{i}" for i in range(100)}
+    tracking.prepare(ledger)
+    with ledger.records.transaction() as sql:
+        sql.many("INSERT INTO artifact_file (path, digest, size) VALUES (?, ?, ?)", [(f"r/{name}", "d", len(name)) for name in names])
+    for folder in {"", *(name.rpartition("/")[0] for name in names)}:
+        inside = [name.removeprefix(f"{folder}/") if folder else name for name in names if not folder or name.startswith(f"{folder}/")]
+        files = {name.partition("/")[0] for name in inside if "/" not in name}
+        expected = sorted(files | {name.partition("/")[0] for name in inside})
+        found = list_files(ledger, "r", folder)
+        assert [one.path.removeprefix(f"{folder}/") for one in found] == expected, folder
+        assert {one.path.removeprefix(f"{folder}/") for one in found if not one.is_dir} == files
 
 
 def test_equal_files_are_stored_once(ask: Ask, ledger: Ledger) -> None:

@@ -8,6 +8,8 @@ from tidemill.tracking.limits import check_path
 from tidemill.tracking.models import get_model
 from tidemill.tracking.values import FileInfo
 
+FEW, MANY = 16, 4_096  # rows that are read at once: of a folder that may end with the next one, and of one that goes on
+
 
 def put_file(ledger: Ledger, path: str, part: Part) -> None:
     """Keep an uploaded file under a path, in place of what was there."""
@@ -44,14 +46,20 @@ def list_files(ledger: Ledger, root: str, path: str = "") -> list[FileInfo]:
     root, path = check_path(root), check_path(path)
     folder = "/".join(part for part in (root, path) if part)
     prefix = f"{folder}/" if folder else ""
-    with ledger.records.snapshot() as sql:
-        rows = sql.all("SELECT path, size FROM artifact_file WHERE path >= ? AND path < ? ORDER BY path", (prefix, f"{prefix}\U0010ffff"))
     found: dict[str, FileInfo] = {}
     shown = f"{path}/" if path else ""
-    for name, size in rows:
-        head, slash, _ = name[len(prefix) :].partition("/")
-        if head not in found:
-            found[head] = FileInfo(f"{shown}{head}", bool(slash), None if slash else size)
+    after, few = prefix, FEW
+    query = "SELECT path, size FROM artifact_file WHERE path > ? AND path < ? ORDER BY path LIMIT ?"
+    with ledger.records.snapshot() as sql:
+        while rows := sql.all(query, (after, f"{prefix}\U0010ffff", few)):
+            few = min(2 * few, MANY)
+            for name, size in rows:
+                head, slash, _ = name[len(prefix) :].partition("/")
+                found.setdefault(head, FileInfo(f"{shown}{head}", bool(slash), None if slash else size))
+                after = name
+                if slash:  # the rest of a folder is passed over: it may hold any number of files
+                    after, few = f"{prefix}{head}/\U0010ffff", FEW
+                    break
     return [found[name] for name in sorted(found)]
 
 

@@ -96,7 +96,7 @@ class Files:
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _query(scope, "path")
-        files = list_files(self.ledger, path)
+        files = await asyncio.to_thread(list_files, self.ledger, path)
         await respond(send, 200, msgspec.json.encode({"files": files} if files else {}))
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
