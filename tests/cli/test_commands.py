@@ -263,6 +263,16 @@ def test_status_for_people_and_programs(tidemill: Command, kept: Path) -> None:
     assert "watched" in found.stdout
 
 
+def test_status_says_what_was_rolled_back_and_a_query_in_a_reason_stays_in_its_line(tidemill: Command, copied: Path) -> None:
+    with project.find(copied).writing("test") as ledger, ledger.records.begin() as connection:
+        (branch,) = ledger.branches("replay")
+        for kind, why in (("rolled back", "worse"), ("retrained", "SELECT a\n  FROM b")):
+            ledger.decide(connection, branch.id, at=0, who="ann", kind=kind, subject="trees/1", why=why, evidence={})
+    found = tidemill("status", folder=copied).stdout
+    assert re.search(r"^trees/1 +rolled back +passed", found, re.MULTILINE), found
+    assert re.search(r"^retrained .*SELECT a FROM b", found, re.MULTILINE), found
+
+
 # ── lineage, why ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

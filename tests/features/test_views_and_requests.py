@@ -112,6 +112,7 @@ def test_a_view_that_cannot_work_is_refused_when_declared(world: World, more: di
     ("more", "kind", "what"),
     [
         ({"features": {"m": tm.mean("dealy")}}, DefinitionError, "there is no column 'dealy'"),
+        ({"features": {"m": tm.mean("_event")}}, DefinitionError, "there is no column '_event'"),
         ({"features": {"m": tm.mean("delay >")}}, DefinitionError, "syntax error"),
         ({"features": {"m": tm.mean("avg(delay) OVER ()")}}, DefinitionError, "may only use its own row"),
         ({"features": {"m": tm.mean("origin")}}, DataError, "'JFK' in column 'origin' is no number"),
@@ -122,6 +123,7 @@ def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict
     with pytest.raises(kind, match=what) as error:
         world.built(world.view(**more))
     assert error.value.where == str(world.where)  # type: ignore[attr-defined]
+    assert "__" not in str(error.value), "columns of Tidemill's own are no proposal"
 
 
 def test_every_change_of_a_view_is_another_version(world: World) -> None:

@@ -82,8 +82,9 @@ def test_the_champion_before_serves_again(either: Toy) -> None:
     assert came.evidence["verdict"]["results"]
     assert toy.ledger.verify_decisions()
     assert back(toy).now == "trees/1", "twice goes back further"
-    with pytest.raises(Refused, match="trees/1 is the first champion"):
+    with pytest.raises(Refused, match="trees/1 is the first champion") as error:
         back(toy)
+    assert error.value.available == ["trees/2", "trees/3"], "not the one that serves"
     assert back(toy, "3").now == "trees/3"
 
 

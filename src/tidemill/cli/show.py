@@ -62,8 +62,8 @@ def _deployment(one: dict[str, Any], zone: str, *, whole: bool) -> None:
 
 
 def _said(text: str, *, whole: bool) -> Text:
-    """A reason: one line that the terminal cuts, or whole, by words."""
-    return Text(plain(text), no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+    """A reason: one line that the terminal cuts, or whole, by words; a query in it has lines of its own."""
+    return Text(" ".join(plain(text).split()), no_wrap=not whole, overflow="fold" if whole else "ellipsis")
 
 
 def _waits(waiting: list[dict[str, Any]]) -> None:

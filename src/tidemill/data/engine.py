@@ -76,9 +76,9 @@ def _place_of(text: str, where: str) -> str:
 
 def _hint(said: str, hint: str) -> str:
     near = re.search(r"(?:Did you mean|Candidate bindings:) ?(.*)", said)
-    return (hint or "correct the query, or the data") + (
-        f"; near is {near[1].strip(' ?')}" if near and "Table with name" not in said else ""
-    )
+    names = [one.strip(" ?") for one in near[1].split(",")] if near and "Table with name" not in said else []
+    theirs = [name for name in names if not name.startswith('"__')]  # columns with two underscores are Tidemill's own
+    return (hint or "correct the query, or the data") + (f"; near is {', '.join(theirs)}" if theirs else "")
 
 
 def quote(name: str) -> str:

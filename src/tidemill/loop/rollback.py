@@ -72,10 +72,10 @@ def _target(ledger: Ledger, branch: Branch, state: State, to: str) -> Version:
     past = [f"{ref.name}/{ref.version}" for ref, _, _ in ledger.alias_history(branch.id, branch.name, "champion")]
     before = registry.version_before(past)
     if not before:
-        available = [one.label for one in registry.versions(ledger, branch.id) if one.verdict and one.verdict.passed]
-        raise Refused(
-            f"{state.champion.label} is the first champion of {branch.name}", available=available, hint="name a version with --to"
-        )
+        passed = [one.label for one in registry.versions(ledger, branch.id) if one.verdict and one.verdict.passed]
+        others = [label for label in passed if label != state.champion.label]
+        hint = "name a version with --to" if others else "no other version has passed its gates yet"
+        raise Refused(f"{state.champion.label} is the first champion of {branch.name}", available=others, hint=hint)
     return registry.version(ledger, branch.id, before)
 
 

@@ -56,7 +56,7 @@ def _deployment(declared: Project, history: History) -> dict[str, Any]:
         "previous": _served(state.previous),
         "candidate": _candidate(state, deployment),
         "fallback": [f"constant {step.value:g}" if isinstance(step, Constant) else "previous version" for step in deployment.fallback],
-        "versions": [_version(version, state) for version in reversed(registry.versions(ledger, branch.id))],
+        "versions": [_version(version, state, decisions) for version in reversed(registry.versions(ledger, branch.id))],
         "watched": next(({**_event(d), "found": d.evidence} for d in decisions if d.kind == Event.WATCHED), None),
         "alerts": [_event(d) for d in decisions if d.kind in ALERTS][:10],
         "retrainings": [_event(d) for d in decisions if d.kind == Event.RETRAINED][:5],
@@ -73,9 +73,11 @@ def _candidate(state: State, deployment: Deployment) -> dict[str, Any] | None:
     return {**(_served(state.candidate.version) or {}), "phase": state.candidate.phase, "weight": weight}
 
 
-def _version(version: registry.Version, state: State) -> dict[str, Any]:
+def _version(version: registry.Version, state: State, newest: list[Decision]) -> dict[str, Any]:
+    """A version with its role: that of now, or that it left, by a rollback."""
+    last = next((d.kind for d in newest if d.subject == version.label and d.kind in (Event.PROMOTED, Event.ROLLED_BACK)), None)
     roles = {state.champion.label: "champion", state.previous.label if state.previous else "": "previous"}
     roles |= {state.candidate.version.label: "candidate"} if state.candidate else {}
-    verdict = version.verdict
-    found = {"label": version.label, "digest": version.digest[:12], "at": show(version.at), "role": roles.get(version.label, "")}
+    verdict, left = version.verdict, "rolled back" if last == Event.ROLLED_BACK else ""
+    found = {"label": version.label, "digest": version.digest[:12], "at": show(version.at), "role": roles.get(version.label, left)}
     return found | {"passed": verdict.passed if verdict else None, "reason": verdict.reason if verdict else ""}
