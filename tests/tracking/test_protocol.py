@@ -289,6 +289,31 @@ def test_models_that_older_clients_tell_of_stand_in_a_list_that_grows(ask: Ask, 
     )
 
 
+def test_every_text_of_a_request_has_a_limit(ask: Ask, run_id: str) -> None:
+    long = "x" * 20_001
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
+    trace = {"trace_id": "t", "trace_location": place, "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
+    ask("POST", f"{API}/registered-models/create", {"name": "m"})
+    for path, body, what in (
+        ("runs/create", {"run_name": long}, "run_name"),
+        ("runs/create", {"user_id": long}, "user_id"),
+        ("runs/update", {"run_id": run_id, "run_name": long}, "run_name"),
+        ("experiments/create", {"name": "e", "artifact_location": long}, "artifact_location"),
+        ("logged-models", {"experiment_id": "0", "name": long}, "name"),
+        ("logged-models", {"experiment_id": "0", "name": "l", "tags": [{"key": "k", "value": "x" * (2**20 + 1)}]}, "value"),
+        ("registered-models/create", {"name": "n", "description": "x" * 100_001}, "description"),
+        ("model-versions/create", {"name": "m", "source": "s3://a", "run_link": long}, "run_link"),
+    ):
+        answer = ask("POST", f"{API}/{path}", body)
+        assert (answer.status, f"'{what}'" in answer.json["message"]) == (400, True), path
+    for name, value in (("trace_id", "x" * 251), ("state", "x" * 251), ("tags", {"x" * 251: ""}), ("assessments", [{"a": "x" * 2**20}])):
+        assert ask("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": {**trace, name: value}}}).status == 400, name
+    kept = {**trace, "request_preview": long, "tags": {"a": long}, "trace_metadata": {"b": long}}
+    found = ask("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": kept}}).json["trace"]["trace_info"]
+    assert [len(found["request_preview"]), len(found["tags"]["a"]), len(found["trace_metadata"]["b"])] == [10_000, 8_000, 8_000]
+    assert ask("POST", f"{API}/runs/log-parameter", {"run_id": run_id, "key": "p", "value": long}).status == 200, "it is cut"
+
+
 def test_an_order_has_a_limit(ask: Ask) -> None:
     many = [f"metrics.m{i}" for i in range(11)]
     assert ask("POST", f"{API}/runs/search", {"experiment_ids": ["0"], "order_by": many[:10]}).status == 200

@@ -50,10 +50,11 @@ def check_key(key: str, parameter: str = "key", *, longest: int = KEY) -> str:
         raise invalid(key, parameter, allowed)
     if posixpath.normpath(key) != key or key == "." or key.startswith(("..", "/")):
         raise invalid(key, parameter, f"Names may be treated as files in certain cases, and must not resolve to other names: {key!r}")
-    return _short(key, parameter, longest)
+    return short(key, parameter, longest)
 
 
-def _short(text: str, parameter: str, longest: int) -> str:
+def short(text: str, parameter: str, longest: int) -> str:
+    """A text that is no longer than that."""
     if len(text) > longest:
         raise invalid(text, parameter, f"'{parameter}' exceeds the maximum length of {longest} characters")
     return text
@@ -71,7 +72,7 @@ def check_tag(one: Pair, parameter: str = "") -> tuple[str, str]:
 
 def check_experiment_tag(one: Pair) -> tuple[str, str]:
     """A tag of an experiment."""
-    return check_key(one.key), _short(one.value or "", "value", EXPERIMENT_TAG_VALUE)
+    return check_key(one.key), short(one.value or "", "value", EXPERIMENT_TAG_VALUE)
 
 
 def check_metric(one: Metric, parameter: str = "") -> tuple[str, float, int, int, int]:
@@ -101,10 +102,10 @@ def check_dataset(one: DatasetInput) -> tuple[Dataset, list[Pair]]:
     if found is None or not found.name:
         raise DataError("Dataset input must have a dataset associated with it.")
     for parameter, longest in DATASET.items():
-        _short(getattr(found, parameter) or "", parameter, longest)
+        short(getattr(found, parameter) or "", parameter, longest)
     for tag in tags:
-        _short(tag.key, "key", INPUT_TAG_KEY)
-        _short(tag.value or "", "value", INPUT_TAG_VALUE)
+        short(tag.key, "key", INPUT_TAG_KEY)
+        short(tag.value or "", "value", INPUT_TAG_VALUE)
     return found, tags
 
 
@@ -144,7 +145,7 @@ def check_experiment_name(name: str) -> str:
     """The name of an experiment."""
     if not name:
         raise missing("name")
-    return _short(name, "name", EXPERIMENT_NAME)
+    return short(name, "name", EXPERIMENT_NAME)
 
 
 MOST_EXPERIMENTS = 10_000  # that one search may name: each is a mark in the query

@@ -12,7 +12,7 @@ from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import MODELS, Comparison, identify, parse
-from tidemill.tracking.limits import PARAM_VALUE, check_key, experiment_numbers, page_size
+from tidemill.tracking.limits import LIST, PARAM_VALUE, check_key, experiment_numbers, page_size, short
 from tidemill.tracking.metrics import rows_before, write_token
 from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Metric, Pair, Value
@@ -127,7 +127,7 @@ def _put_params(sql: Driver, model_id: str, params: Sequence[Pair]) -> None:
 
 
 def _put_tags(sql: Driver, model_id: str, tags: Sequence[Pair]) -> None:
-    rows = [(model_id, check_key(one.key), one.value or "") for one in tags]
+    rows = [(model_id, check_key(one.key), short(one.value or "", "value", LIST)) for one in tags]
     put = "INSERT INTO logged_model_tag (model, key, value) VALUES (?, ?, ?) ON CONFLICT (model, key) DO UPDATE SET value = excluded.value"
     sql.many(put, rows)
 

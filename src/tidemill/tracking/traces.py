@@ -12,7 +12,7 @@ from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import TRACES, Comparison, Order, parse, parse_order
-from tidemill.tracking.limits import experiment_numbers, page_size
+from tidemill.tracking.limits import KEY, LIST, TAG_VALUE, experiment_numbers, page_size, short
 from tidemill.tracking.metrics import rows_before, write_token
 from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Value
@@ -25,6 +25,7 @@ _ATTRIBUTES = {"name": _OF_TAG, "status": "t.state", "trace_id": "t.id", "run_id
 _ATTRIBUTES |= {"timestamp": "t.requested_at", "execution_time": "t.took"}
 MOST = 100  # traces that one call deletes where it does not say how many
 MOST_IDS = 10_000  # that it may name
+PREVIEW = 10_000  # characters that are kept of a request and of its response; the whole stands in the spans
 
 
 class MlflowExperiment(Value):
@@ -61,7 +62,9 @@ def start_trace(ledger: Ledger, info: TraceInfo) -> TraceInfo:
     if not info.trace_id or info.trace_location is None or info.trace_location.mlflow_experiment is None:
         raise DataError("a trace needs its trace_id and the experiment that it belongs to")
     at, took = _milliseconds(info.request_time), _duration(info.execution_duration)
-    texts = (info.request_preview or "", info.response_preview or "", msgspec.json.encode(info.assessments or []).decode())
+    names = {name: short(getattr(info, name) or "", name, KEY) for name in ("trace_id", "client_request_id", "state")}
+    tags, metadata = _pairs(info.tags), _pairs(info.trace_metadata)
+    texts = ((info.request_preview or "")[:PREVIEW], (info.response_preview or "")[:PREVIEW], _assessed(info))
     with ledger.records.transaction() as sql:
         number = number_of(sql, info.trace_location.mlflow_experiment.experiment_id)
         root = one_of(sql, number).artifact_location
@@ -69,12 +72,21 @@ def start_trace(ledger: Ledger, info: TraceInfo) -> TraceInfo:
         sql.run(
             "INSERT INTO trace (id, experiment, client_id, requested_at, took, state, request, response, assessments) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (info.trace_id, number, info.client_request_id or "", at, took, info.state or "STATE_UNSPECIFIED", *texts),
+            (info.trace_id, number, names["client_request_id"], at, took, names["state"] or "STATE_UNSPECIFIED", *texts),
         )
-        tags = {**(info.tags or {}), LOCATION: below(root, "traces", info.trace_id, "artifacts")}
-        for table, pairs in (("trace_tag", tags), ("trace_metadata", info.trace_metadata or {})):
+        tags[LOCATION] = below(root, "traces", info.trace_id, "artifacts")
+        for table, pairs in (("trace_tag", tags), ("trace_metadata", metadata)):
             sql.many(_put(table), [(info.trace_id, key, value) for key, value in pairs.items()])
         return _one(sql, info.trace_id)
+
+
+def _assessed(info: TraceInfo) -> str:
+    return short(msgspec.json.encode(info.assessments or []).decode(), "assessments", LIST)
+
+
+def _pairs(found: dict[str, str] | None) -> dict[str, str]:
+    """Tags; a value that is too long is cut, as of a run."""
+    return {short(key, "key", KEY): value[:TAG_VALUE] for key, value in (found or {}).items()}
 
 
 def _put(table: str) -> str:
@@ -167,7 +179,7 @@ def set_trace_tag(ledger: Ledger, trace_id: str, key: str, value: str) -> None:
     """Set a tag of a trace."""
     with ledger.records.transaction() as sql:
         _one(sql, trace_id)
-        sql.many(_put("trace_tag"), [(trace_id, key, value)])
+        sql.many(_put("trace_tag"), [(trace_id, *pair) for pair in _pairs({key: value}).items()])
 
 
 def delete_trace_tag(ledger: Ledger, trace_id: str, key: str) -> None:

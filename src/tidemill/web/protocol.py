@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BODY = 64 * 2**20
+MOST_TEXT = 20_000  # characters of a text of a request
+_OTHER = {"value": MAX_BODY, "model_json": MAX_BODY, "description": 100_000}  # the first two have limits of their own, by what they are
 PREFIXES = {"/api/": "/api/", "/ajax-api/": "/api/"}
 _CODES: list[tuple[type[TidemillError], int, str]] = [
     (MissingFile, 404, "RESOURCE_DOES_NOT_EXIST"),
@@ -47,12 +49,14 @@ class _Reader:
     call: Call
     decoder: msgspec.json.Decoder[Any]
     lists: frozenset[str]
+    texts: tuple[str, ...]
 
     @classmethod
     def of(cls, call: Call) -> "_Reader":
         fields = msgspec.structs.fields(call.ask)
         lists = frozenset(one.name for one in fields if getattr(one.type, "__origin__", None) is list)
-        return cls(call, msgspec.json.Decoder(call.ask, strict=False), lists)
+        texts = tuple(one.name for one in fields if one.type in (str, str | None))
+        return cls(call, msgspec.json.Decoder(call.ask, strict=False), lists, texts)
 
     def body(self, data: bytes, parts: Mapping[str, str]) -> Any:
         """From a JSON body, and the parts of the path. Raises DataError with the field and the value."""
@@ -93,6 +97,10 @@ class _Reader:
             if value is None or value == "" or value == []:
                 why = "See the API docs for more information about request parameters."
                 raise DataError(f"Missing value for required parameter '{name}'. {why}")
+        for name in self.texts:
+            size = len(getattr(ask, name) or "")
+            if size > MOST_TEXT and size > (most := _OTHER.get(name, MOST_TEXT)):
+                raise DataError(f"Invalid value for parameter '{name}' supplied: it has {size} characters, and at most {most} are taken")
         return ask
 
 
