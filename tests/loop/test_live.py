@@ -60,7 +60,7 @@ def test_a_line_may_be_changed_soon_after_a_run_when_few_labels_are_new(toy: Toy
     [
         (
             [("late IS NOT NULL", "late = 1"), (', none_after="36h"', "")],
-            r"479 requests .* 146 have a label, none .* maturity=0.9",
+            r"1,019 requests .* 349 have a label, none .* maturity=0.9",
             "none_after",
         ),
         ([('"late > 0"', '"late > -1"')], r"all 3,\d{3} labels known by .* are True: there is nothing to tell apart", "expression"),
@@ -69,9 +69,14 @@ def test_a_line_may_be_changed_soon_after_a_run_when_few_labels_are_new(toy: Toy
 def test_labels_from_which_nothing_can_be_learnt_are_named(
     toy: Toy, tmp_path: Path, edits: list[tuple[str, str]], what: str, next_: str
 ) -> None:
+    branch = live_pass(toy, "2024-03-01").branch
     with pytest.raises(DataError, match=what) as error:
         live_pass(edited(tmp_path, toy.ledger, *edits), "2024-03-10")
     assert next_ in error.value.hint
+    assert error.value.hint.endswith("the edit is not taken, trees/1 serves on")
+    found = toy.ledger.branch(branch)
+    assert found is not None
+    assert State.of(found.state).now == toy.at("2024-03-10"), "what serves had its pass"
 
 
 def test_a_state_that_lacks_what_is_new_in_this_version_goes_on(toy: Toy) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill.core import HOUR, Event, TidemillError, differences, digest_value, duration, show
+from tidemill.core import HOUR, DataError, DefinitionError, Event, TidemillError, differences, digest_value, duration, show
 from tidemill.data import Prediction, Segment, broken
 from tidemill.ledger import Branch, Decision, Ledger, told
 from tidemill.loop.build import Built, build
@@ -92,7 +92,11 @@ class _Pass:
         state = self._tick(standing, state)  # first what was asked since the last pass, by what has served it
         loop.world.former = standing.world.examples
         if due:
-            return _judge(loop, state, changed, edit, alike=alike), changed + said
+            try:
+                return _judge(loop, state, changed, edit, alike=alike), changed + said
+            except (DataError, DefinitionError) as error:
+                error.hint = "; ".join(filter(None, [error.hint, f"the edit is not taken, {state.champion.label} serves on"]))
+                raise
         if state.waiting and len(loop.approvals(state.waiting.version)) >= self.policy.approvals:
             return _go_live(loop, state, state.waiting, alike=alike), changed + said
         why = f"{state.waiting.version.label} waits for people to approve it" if state.waiting else "refused before"

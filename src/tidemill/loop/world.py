@@ -195,7 +195,7 @@ class World:
         known = float((self.examples.resolved[rows] <= now).mean())
         what = f"of {len(rows):,} requests asked {since} {labels:,} have a label, none of them on a mature day"
         what += f": {known:.0%} of the outcomes are known, and a day counts from maturity={self.maturity:g} on"
-        hint = f'{late}; where some never get one, say after what time they have none: tm.Label(…, none_after="7d"); or lower maturity='
+        hint = f'{late}; where some never get one, say after what time they have none: tm.Label(…, none_after="7d"), or lower the maturity'
         return DataError(f"there is nothing to judge a model on: {what}", where=self.deployment.name, hint=hint)
 
     def labelled(self, start: int, now: int) -> Ints:
