@@ -342,6 +342,24 @@ def test_dots_and_slashes_that_lead_nowhere_are_a_source(ask: Ask, run_id: str) 
         assert ask("POST", f"{API}/model-versions/create", {"name": "m", "source": source, "run_id": run_id}).status == 200, source
 
 
+def test_a_logged_model_tells_the_newest_of_each_metric_on_each_dataset(ask: Ask, run_id: str) -> None:
+    model = ask("POST", f"{API}/logged-models", {"experiment_id": "0", "name": "l"}).json["model"]["info"]["model_id"]
+    points = [
+        ("a", 2, 5, 1.0, "x"),
+        ("a", 9, 4, 2.0, "x"),
+        ("a", 2, 5, 3.0, "x"),
+        ("a", 3, 5, 0.5, "x"),
+        ("a", 1, 1, 7.0, "y"),
+        ("b", 1, -3, 8.0, ""),
+    ]
+    names = ("key", "timestamp", "step", "value", "dataset_name")
+    metrics = [{**dict(zip(names, point, strict=True)), "model_id": model} for point in points]
+    assert ask("POST", f"{API}/runs/log-batch", {"run_id": run_id, "metrics": metrics}).status == 200
+    found = ask("GET", f"{API}/logged-models/{model}").json["model"]["data"]["metrics"]
+    told = [(one["key"], one["timestamp"], one["step"], one["value"], one.get("dataset_name", "")) for one in found]
+    assert told == [points[3], points[4], points[5]]
+
+
 def test_a_logged_model_says_which_versions_were_made_of_it(ask: Ask) -> None:
     model = ask("POST", f"{API}/logged-models", {"experiment_id": "0", "name": "net"}).json["model"]["info"]
     ask("POST", f"{API}/registered-models/create", {"name": "m"})

@@ -106,11 +106,10 @@ def one_of(sql: Driver, number: int) -> Experiment:
 def experiments_of(sql: Driver, rows: Sequence[Row]) -> list[Experiment]:
     """Rows of the table as values, with their tags."""
     tags: dict[object, list[Pair]] = {}
-    marks = ", ".join("?" * len(rows))
-    if rows:
-        numbers = [row[0] for row in rows]
-        query = f"SELECT experiment, key, value FROM experiment_tag WHERE experiment IN ({marks}) ORDER BY key"
-        for number, key, value in sql.all(query, numbers):
+    numbers = [row[0] for row in rows]
+    for some in (numbers[at : at + 500] for at in range(0, len(numbers), 500)):  # a query has only so many marks
+        query = f"SELECT experiment, key, value FROM experiment_tag WHERE experiment IN ({', '.join('?' * len(some))}) ORDER BY key"
+        for number, key, value in sql.all(query, some):
             tags.setdefault(number, []).append(Pair(key, value))
     return [
         Experiment(str(number), name, location, stage, created, updated, tags.get(number))

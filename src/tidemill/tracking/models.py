@@ -165,12 +165,14 @@ def _pairs(sql: Driver, what: str, model: object) -> list[Pair] | None:
 
 def _metrics(sql: Driver, model: object) -> list[Metric] | None:
     """The newest value of each metric on each dataset."""
-    query = (
-        "SELECT name, value, nan, timestamp, step, dataset, digest, run FROM logged_model_metric WHERE model = ? "
-        "ORDER BY name, dataset, digest, step, timestamp, value"
+    query = (  # those of the greatest step of each, among which the last is the newest
+        "SELECT l.name, l.value, l.nan, l.timestamp, l.step, l.dataset, l.digest, l.run FROM logged_model_metric AS l JOIN "
+        "(SELECT name, dataset, digest, max(step) AS step FROM logged_model_metric WHERE model = ? GROUP BY name, dataset, digest) AS g "
+        "ON g.name = l.name AND g.dataset = l.dataset AND g.digest = l.digest AND g.step = l.step WHERE l.model = ? "
+        "ORDER BY l.name, l.dataset, l.digest, l.timestamp, l.value"
     )
     newest: dict[tuple[str, str, str], Metric] = {}
-    for name, value, nan, timestamp, step, dataset, digest, run in sql.all(query, (model,)):
+    for name, value, nan, timestamp, step, dataset, digest, run in sql.all(query, (model, model)):
         number = float("nan") if nan else value
         newest[name, dataset, digest] = Metric(name, number, timestamp, step, dataset or None, digest or None, str(model), run)
     return list(newest.values()) or None
