@@ -55,6 +55,8 @@ def test_the_version() -> None:
 def test_a_wrong_command_is_said(tidemill: Command) -> None:
     found = tidemill("relpay")
     assert (found.returncode, "No such command 'relpay'" in found.stderr) == (2, True)
+    late = tidemill("status", "-v")
+    assert (late.returncode, "-v stands before the command: tidemill -v" in late.stderr) == (2, True)
 
 
 REPLAYED = Path(__file__).parents[2] / "docs" / "replay.md"

@@ -22,6 +22,8 @@ def main() -> None:
         _say(error, as_json)
         sys.exit(error.code)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and any(error.option_name in one.opts for one in tidemill.params):
+            error = click.UsageError(f"{error.option_name} stands before the command: tidemill {error.option_name} …", error.ctx)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
