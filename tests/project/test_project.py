@@ -85,6 +85,11 @@ def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
     assert "subfolder" in error.value.hint
 
 
+def test_a_file_that_no_compiler_reads_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"deep\.py cannot be imported: (Memory|Recursion)Error"):
+        project(tmp_path / "p", deep=f"import tidemill as tm\nx = int{'()' * 100_000}\n")
+
+
 def test_a_file_that_does_not_speak_of_tidemill_is_not_run(tmp_path: Path) -> None:
     assert len(project(tmp_path / "p", flights=FLIGHTS, clean='raise SystemExit("a script")\n').all(Dataset)) == 1
 

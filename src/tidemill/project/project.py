@@ -175,7 +175,7 @@ def _declaring(paths: Sequence[Path]) -> list[Path]:
 def _is_script(text: str) -> bool:
     try:
         nodes = list(ast.walk(ast.parse(text)))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False  # its import says what is wrong
     called, used = set[str](), set[str]()
     for node in nodes:
