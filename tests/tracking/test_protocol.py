@@ -13,7 +13,7 @@ import pytest
 
 from tidemill import tracking
 from tidemill.ledger import Ledger
-from tidemill.tracking import list_files, write_token
+from tidemill.tracking import list_files, metrics, write_token
 from tidemill.web.tracking import only_local, tracking_app
 
 API = "/api/2.0/mlflow"
@@ -145,6 +145,19 @@ def test_a_number_beyond_64_bits_is_refused(ask: Ask, run_id: str, point: dict[s
 
 
 # ── long curves ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("asked", ["", "&max_results=1000000000"])
+def test_a_history_beyond_what_one_call_reads_has_pages(ask: Ask, run_id: str, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setattr(metrics, "MOST", 5)
+    points = [{"key": "m", "value": i, "timestamp": i, "step": i} for i in range(12)]
+    ask("POST", f"{API}/runs/log-batch", {"run_id": run_id, "metrics": points})
+    pages, token = [], ""
+    while not pages or token:
+        answer = ask("GET", f"{API}/metrics/get-history", query=f"run_id={run_id}&metric_key=m{asked}&page_token={token}").json
+        pages.append([one["step"] for one in answer["metrics"]])
+        token = answer.get("next_page_token", "")
+    assert pages == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
 
 
 def test_a_long_curve_is_sampled_without_losing_its_extremes(ask: Ask, run_id: str) -> None:

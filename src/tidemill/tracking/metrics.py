@@ -19,6 +19,7 @@ Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Point = tuple[str, float, int, int, int]  # key, value, 1 for not a number, timestamp, step
 PAGE = 25_000
+MOST = 1_000_000  # values that one call reads
 SMALL = 50_000  # rows that are looked through here and not by the database
 _NAMES: WeakKeyDictionary[Records, dict[str, int]] = WeakKeyDictionary()  # names are never changed, so what is known stays known
 _PUT = "INSERT INTO metric (run, name, timestamp, step, value, nan) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -88,28 +89,25 @@ def _value(value: float, nan: int) -> float:
 def history(
     ledger: Ledger, run_id: str, key: str, *, page_token: str = "", max_results: int | None = None
 ) -> tuple[list[Metric], str | None]:
-    """All values of a metric of a run by (timestamp, step), or a page of them with the token of the next."""
+    """The values of a metric of a run by (timestamp, step): a page of them, or else all up to a million, with the token of the next."""
     if max_results is not None and max_results < 1:
         raise invalid(max_results, "max_results", "It must be a positive integer.")
-    size = PAGE if max_results is None and page_token else max_results
+    size = min(max_results or (PAGE if page_token else MOST), MOST)
     with ledger.records.snapshot() as sql:
         run, name = _place(sql, run_id, key)
         if name is None:
             return [], None
-        after, limit = "", ""
+        after = ""
         values: list[object] = [run, name]
         if page_token:
             after = " AND (timestamp, step, value, nan) > (?, ?, ?, ?)"
             values += read_token(page_token, tuple[Long, Long, float, Count])
-        if size is not None:
-            limit = " LIMIT ?"
-            values.append(size + 1)
         query = (
-            f"SELECT timestamp, step, value, nan FROM metric WHERE run = ? AND name = ?{after} ORDER BY timestamp, step, value, nan{limit}"
+            f"SELECT timestamp, step, value, nan FROM metric WHERE run = ? AND name = ?{after} ORDER BY timestamp, step, value, nan LIMIT ?"
         )
-        rows = sql.all(query, values)
+        rows = sql.all(query, [*values, size + 1])
     token = None
-    if size is not None and len(rows) > size:
+    if len(rows) > size:
         rows = rows[:size]
         token = write_token(rows[-1])
     return [Metric(key, _value(value, nan), timestamp, step) for timestamp, step, value, nan in rows], token
