@@ -7,7 +7,7 @@ from tidemill.ledger import Ledger
 from tidemill.registry.of_loop import looped
 from tidemill.registry.values import check_alias, check_name, number_of
 from tidemill.store import Driver
-from tidemill.tracking import Imported, Source
+from tidemill.tracking import Imported, Source, freeze
 
 GONE = "Deleted_Internal"  # the stage of versions that were deleted
 
@@ -60,10 +60,11 @@ def _version(sql: Driver, name: str, number: int, one: dict[str, Any], done: Imp
     if there is None and not done.dry:
         source = str(one.get("source") or "")
         location = _place(sql, str(one.get("location") or source), source, done)
+        kept = location if done.problems else freeze(sql, location)  # a file that is missing still may come with the next import
         shown = location if location and not source.startswith(("models:/", "runs:/")) else source
         texts = [str(one.get(key) or "") for key in ("description", "user_id")]
         run, link, model = (str(one.get(key) or "") for key in ("run_id", "run_link", "model_id"))
-        rest = (str(one.get("current_stage") or "None"), shown, location or source, run, link, model)
+        rest = (str(one.get("current_stage") or "None"), shown, kept or source, run, link, model)
         state = (str(one.get("status") or "READY"), str(one.get("status_message") or ""))
         sql.run(
             "INSERT INTO registered_version (name, number, description, who, stage, source, location, run, run_link, model, status, "

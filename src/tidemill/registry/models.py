@@ -12,7 +12,7 @@ from tidemill.registry.of_loop import Found, all_models, looped, owner_of, refus
 from tidemill.registry.registered import change_label, latest
 from tidemill.registry.values import PROMPT, Alias, RegisteredModel, check_name, check_tag
 from tidemill.store import Driver
-from tidemill.tracking import REGISTERED, Pair, all_of, page_size, parse, parse_order, rows_before, write_token
+from tidemill.tracking import REGISTERED, Pair, all_of, page_size, parse, parse_order, rows_before, thaw, write_token
 
 
 def create_model(ledger: Ledger, name: str, *, tags: Sequence[Pair] = (), description: str = "", job: str = "") -> RegisteredModel:
@@ -100,6 +100,8 @@ def delete_model(ledger: Ledger, name: str) -> None:
         refuse(found, name, "it is kept with its verdicts and its lineage")
         for alias in ledger.aliases(sql, "", name):
             ledger.move_alias(sql, "", name, alias, "", at=ledger.wall(), who="", why="the model was deleted")
+        for (location,) in sql.all("SELECT location FROM registered_version WHERE name = ?", (name,)):
+            thaw(sql, location)
         for table in ("registered_version_tag", "registered_version", "registered_model_tag", "registered_model"):
             sql.run(f"DELETE FROM {table} WHERE name = ?", (name,))
 

@@ -10,7 +10,20 @@ from tidemill.registry.names import aliases_of, condition, must_exist, sort, tou
 from tidemill.registry.of_loop import COLUMNS, Found, Looped, all_versions, known_of, looped, owner_of, refuse
 from tidemill.registry.values import PROMPT, SOURCE, STAGES, ModelVersion, check_name, check_tag, number_of, stage_of
 from tidemill.store import Driver, Row
-from tidemill.tracking import VERSIONS, Pair, all_of, below, note_version, page_size, parse, parse_order, rows_before, write_token
+from tidemill.tracking import (
+    VERSIONS,
+    Pair,
+    all_of,
+    below,
+    freeze,
+    note_version,
+    page_size,
+    parse,
+    parse_order,
+    rows_before,
+    thaw,
+    write_token,
+)
 
 
 def create_version(
@@ -34,6 +47,7 @@ def create_version(
         prompt = (PROMPT, "true") in pairs  # a text has no files
         location = source if prompt else _checked_source(sql, found, source, run_id)
         run_id, model_id = _made_by(sql, source, run_id, model_id)
+        location = location if prompt else freeze(sql, location)
         sql.run("UPDATE registered_model SET newest = newest + 1, updated_at = ? WHERE name = ?", (now, name))
         row = sql.one("SELECT newest FROM registered_model WHERE name = ?", (name,))
         assert row is not None
@@ -231,6 +245,7 @@ def delete_version(ledger: Ledger, name: str, version: str) -> None:
         for alias, target in ledger.aliases(sql, "", name).items():
             if target == str(number):
                 ledger.move_alias(sql, "", name, alias, "", at=ledger.wall(), who="", why="the version was deleted")
+        thaw(sql, str((_location(sql, found, name, number) or ("",))[0]))
         for table in ("registered_version_tag", "registered_version"):
             sql.run(f"DELETE FROM {table} WHERE name = ? AND number = ?", (name, number))
         touch(ledger, sql, name)

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from tidemill.tracking.artifacts import files_of_model as files_of_model
     from tidemill.tracking.artifacts import files_of_run as files_of_run
     from tidemill.tracking.artifacts import find_file as find_file
+    from tidemill.tracking.artifacts import freeze as freeze
     from tidemill.tracking.artifacts import list_files as list_files
     from tidemill.tracking.artifacts import place_of as place_of
     from tidemill.tracking.artifacts import put_file as put_file
+    from tidemill.tracking.artifacts import thaw as thaw
     from tidemill.tracking.client import ActiveRun as ActiveRun
     from tidemill.tracking.client import note_input as note_input
     from tidemill.tracking.client import run as run
@@ -122,7 +124,9 @@ _OFFERED = {
     "parse_yaml": "sources.folder",
     "place_of": "artifacts",
     "prepare": "step",
+    "freeze": "artifacts",
     "put_file": "artifacts",
+    "thaw": "artifacts",
     "read_head": "segment",
     "rows_before": "metrics",
     "run": "client",

@@ -1,13 +1,16 @@
 """Files of runs and logged models, as MLflow's artifact proxy serves them: a path names a blob, and equal files are stored once."""
 
-from tidemill.core import DataError, UnknownName
+import uuid
+
+from tidemill.core import DataError, Refused, UnknownName
 from tidemill.ledger import Ledger
-from tidemill.store import Part
+from tidemill.store import Driver, Part
 from tidemill.tracking.experiments import ROOT
 from tidemill.tracking.limits import check_path
 from tidemill.tracking.models import get_model
 from tidemill.tracking.values import FileInfo
 
+FROZEN = "registered/"  # where the files of registered versions lie
 FEW, MANY = 16, 4_096  # rows that are read at once: of a folder that may end with the next one, and of one that goes on
 
 
@@ -16,6 +19,7 @@ def put_file(ledger: Ledger, path: str, part: Part) -> None:
     path = check_path(path)
     if not path:
         raise DataError("Invalid path: ''", hint="name the file")
+    _refuse_frozen(path)
     above = [path[:at] for at, sign in enumerate(path) if sign == "/"]
     digest, size = part.keep()
     with ledger.records.transaction(synced=False) as sql:  # as lasting as the file itself, which is not synced either
@@ -30,6 +34,30 @@ def put_file(ledger: Ledger, path: str, part: Part) -> None:
             "ON CONFLICT (path) DO UPDATE SET digest = excluded.digest, size = excluded.size",
             (path, digest, size),
         )
+
+
+def freeze(sql: Driver, location: str) -> str:
+    """A place of their own, which nobody writes to, for the files of a location as they are now: a row for each, since equal bytes are
+    stored once. The location itself where it has no files here."""
+    if not location.startswith(ROOT):
+        return location
+    place, own = place_of(location), f"{FROZEN}{uuid.uuid4().hex}"
+    rows = sql.all("SELECT path, digest, size FROM artifact_file WHERE path >= ? AND path < ?", (f"{place}/", f"{place}0"))
+    copies = [(f"{own}{path[len(place) :]}", digest, size) for path, digest, size in rows]
+    sql.many("INSERT INTO artifact_file (path, digest, size) VALUES (?, ?, ?)", copies)
+    return f"{ROOT}{own}" if rows else location
+
+
+def thaw(sql: Driver, location: str) -> None:
+    """Take the files of a place away that `freeze` made; what lies elsewhere stays."""
+    place = location.removeprefix(ROOT).lstrip("/")
+    if location.startswith(ROOT) and place.startswith(FROZEN):
+        sql.run("DELETE FROM artifact_file WHERE path >= ? AND path < ?", (f"{place}/", f"{place}0"))
+
+
+def _refuse_frozen(path: str) -> None:
+    if f"{path}/".startswith(FROZEN):
+        raise Refused(f"'{path}' is of a registered version, whose files do not change", hint="register a new version")
 
 
 def find_file(ledger: Ledger, path: str) -> tuple[str, int]:
@@ -68,6 +96,7 @@ def delete_files(ledger: Ledger, path: str) -> int:
     path = check_path(path)
     if not path:
         raise DataError("Invalid path: ''", hint="name a file or a folder")
+    _refuse_frozen(path)
     with ledger.records.transaction() as sql:
         there = sql.run("DELETE FROM artifact_file WHERE path = ? OR (path >= ? AND path < ?)", (path, f"{path}/", f"{path}/\U0010ffff"))
     if not there:
