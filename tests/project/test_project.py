@@ -69,7 +69,7 @@ def test_a_file_that_opens_its_own_project_is_told_where_to_go(tmp_path: Path) -
 
 def test_a_script_that_ends_itself_does_not_end_the_command(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=r"job\.py cannot be imported: SystemExit: 0") as error:
-        project(tmp_path / "p", flights=FLIGHTS, job="import sys\n\nimport tidemill as tm\n\nsys.exit(0)\n")
+        project(tmp_path / "p", flights=FLIGHTS, job="import sys\n\nfrom tidemill import fresh\n\nsys.exit(0)\n")
     assert error.value.where == f"{tmp_path / 'p' / 'job.py'}:5"
     assert "subfolder" in error.value.hint
 
@@ -77,7 +77,13 @@ def test_a_script_that_ends_itself_does_not_end_the_command(tmp_path: Path) -> N
 def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
     train = "import tidemill as tm\nfrom flights import flights\n\nwith tm.run('fares'):\n    raise ValueError\n"
     look = "from tidemill import open, run\n\nopen('.').status()\n"
-    assert len(project(tmp_path / "p", flights=FLIGHTS, train=train, look=look).all(Dataset)) == 1
+    peer = "import mlflow  # of the peer's\n\nmlflow.set_tracking_uri('tidemill:.')\nraise ValueError\n"
+    uses = "from helper import f  # nothing of tidemill\n\nraise ValueError\n"
+    files = {"train": train, "look": look, "peer": peer, "uses": uses, "helper": "def f(): ...\n"}
+    assert len(project(tmp_path / "p", flights=FLIGHTS, **files).all(Dataset)) == 1
+    derived = "from flights import flights\n\nagain = flights\nraise ValueError\n"
+    with pytest.raises(DefinitionError, match=r"derived\.py cannot be imported"):
+        project(tmp_path / "q", flights=FLIGHTS, derived=derived)
     both = "import tidemill as tm\n\nday = tm.fresh('1d')\nwith tm.run('fares'):\n    raise ValueError\n"
     with pytest.raises(DefinitionError, match=r"both\.py begins a run while the project's files are imported") as error:
         project(tmp_path / "p", flights=FLIGHTS, both=both)
@@ -107,8 +113,8 @@ def test_an_edit_is_seen_at_once(tmp_path: Path) -> None:
     ("text", "what", "line"),
     [
         ("x = 1\ny = = 2  # tidemill\n", "SyntaxError", 2),
-        ("x = 1\n\nimport no_such_library  # tidemill\n", "No module named 'no_such_library'", 3),
-        ("def f():\n    return 1 / 0\n\nf()  # tidemill\n", "ZeroDivisionError", 2),
+        ("import tidemill as tm\ntm.fresh('1d')\nimport no_such_library\n", "No module named 'no_such_library'", 3),
+        ("def f():\n    return 1 / 0\n\nf()\nfrom tidemill import fresh\n", "ZeroDivisionError", 2),
         ('import tidemill as tm\ntm.Source("x", format="xls")\n', "source format 'xls' is not known", 2),
         ('import tidemill as tm\ntm.fresh("soon")\n', "'soon' is not a duration", 2),
         ("import tidemill as tm\ntm.Datset\n", "has no attribute 'Datset'", 2),
@@ -122,13 +128,13 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(tmp_path: Path, text: str
 
 def test_what_is_wrong_in_an_imported_file_is_said_with_that_files_line(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match="ZeroDivisionError") as error:
-        project(tmp_path / "p", flights="import zelper\n", zelper="x = 1\ny = 1 / 0\n")
+        project(tmp_path / "p", flights="import zelper\n", zelper="from tidemill import fresh\ny = 1 / 0\n")
     assert error.value.where == f"{tmp_path / 'p' / 'zelper.py'}:2"
 
 
 def test_a_file_that_fails_can_be_mended(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError):
-        project(tmp_path / "p", flights="import helper\n", helper="1 / 0\n")
+        project(tmp_path / "p", flights="import helper\n", helper="from tidemill import fresh\n1 / 0\n")
     assert project(tmp_path / "p", flights=FLIGHTS, helper="x = 1\n").all(Dataset)
 
 

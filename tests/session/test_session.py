@@ -234,6 +234,8 @@ def test_what_the_gateway_answered_has_a_lineage_too(copied: Path) -> None:
     asked = {"parcel": "new", "depot": "N", "courier": "a", "grade": "x", "weight": 2.0, "sent": "2024-04-20T05:00:00Z"}
     asked["booked"] = "2024-04-19T05:00:00Z"
     answer = handle.endpoint().answer([asked], [instant("2024-04-20T04:00:00Z")])
+    with pytest.raises(DataError, match="a key of the request has 2,000 bytes"):
+        handle.predict({**asked, "parcel": "x" * 2_000}, at="2024-04-20T04:00:00Z")
     with pytest.raises(UnknownName, match="made no prediction"):
         session.lineage("prediction:new")
     AnswerLog(log_of(session.project, "late")).append(answer, 7, session.branch.id)

@@ -251,6 +251,7 @@ def test_a_page_of_another_site_changes_nothing(ask: Ask) -> None:
 
     assert [post(one) for one in ("http://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1:5000")] == [403, 403, 403, 200]
     assert ask("POST", "/mlflow/upload-artifact", query="run_uuid=x&path=a", headers={"origin": "http://evil.example"}).status == 403
+    assert ask("POST", f"{API}/experiments/delete", {"experiment_id": "0"}, headers={"sec-fetch-site": "cross-site"}).status == 403
 
 
 def test_a_token_of_nobody_is_refused_by_every_search(ask: Ask, run_id: str) -> None:
@@ -326,6 +327,13 @@ def test_every_text_of_a_request_has_a_limit(ask: Ask, run_id: str) -> None:
     found = ask("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": kept}}).json["trace"]["trace_info"]
     assert [len(found["request_preview"]), len(found["tags"]["a"]), len(found["trace_metadata"]["b"])] == [10_000, 8_000, 8_000]
     assert ask("POST", f"{API}/runs/log-parameter", {"run_id": run_id, "key": "p", "value": long}).status == 200, "it is cut"
+
+
+def test_what_no_database_holds_is_told_in_words(ask: Ask, run_id: str) -> None:
+    late = ask("POST", f"{API}/runs/create", {"start_time": 10**30})
+    assert (late.status, "2⁶³" in late.json["message"]) == (400, True)
+    long = ask("POST", f"{API}/runs/outputs", {"run_id": run_id, "models": [{"model_id": "m" * 20_000}]})
+    assert (long.status, "'model_id' exceeds the maximum length" in long.json["message"]) == (400, True)
 
 
 def test_an_order_has_a_limit(ask: Ask) -> None:

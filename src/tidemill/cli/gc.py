@@ -13,7 +13,6 @@ from tidemill.registry import Action, DeleteExperiment, DeleteModel, DeleteRun, 
 from tidemill.tracking import drop_uploads
 
 GRACE = duration("1d")  # bytes that came later may belong to what is being written
-KEPT = "those of the last day stay for now: they may belong to what is being written"
 
 
 def gc(folder: str, *, yes: bool, as_json: bool) -> None:
@@ -40,7 +39,7 @@ def gc(folder: str, *, yes: bool, as_json: bool) -> None:
         print_json({"plan": [_plain(action) for action in actions], "blobs": count, "bytes": size, "done": True})
     else:
         out.print(f"deleted  {sum(not isinstance(one, Stays) for one in actions)} things, {count} blobs, {size / 1e6:,.1f} MB")
-        out.print(f"[dim]{KEPT}[/]")
+        out.print("[dim]blobs of the last day stay for now: they may belong to what is being written[/]")
 
 
 def _tell(found: project.Project, rule: Rule, now: int, *, as_json: bool) -> None:
@@ -55,8 +54,9 @@ def _tell(found: project.Project, rule: Rule, now: int, *, as_json: bool) -> Non
         print_json({"plan": [_plain(action) for action in actions], "loose_blobs": loose, "done": False})
         return
     _print(actions, rule)
-    out.print(f"blobs    {loose} are named by nothing and go too, with those of what is above; {KEPT}")
-    out.print("[dim]nothing was deleted: `tidemill gc --yes` does it[/]")
+    doomed = any(not isinstance(one, Stays) for one in actions)
+    out.print(f"blobs    {loose} are named by nothing; they go when they are a day old: they may belong to what is being written")
+    out.print("[dim]nothing was deleted: `tidemill gc --yes` does it[/]" if doomed or loose else "[dim]there is nothing to delete[/]")
 
 
 def _words(action: Action) -> tuple[str, str, str]:

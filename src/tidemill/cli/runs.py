@@ -17,7 +17,7 @@ FILES = 20  # of a run that are shown
 COLUMNS = 8  # of metrics and of parameters that a list shows
 
 
-NAME, LONG = 60, 240  # characters of a name in a list, and of a value
+NAME, LONG = 28, 240  # characters of a name in a list, and of a value
 
 
 def _table(*names: str, folds: bool = True) -> Table:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SEPARATOR = "\x1f"  # between the parts of a composite key
+LONGEST = 1_000  # bytes of a key that is asked for
 LOCAL = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE", "TIME")  # the engine would drop a zone
 
 
@@ -234,5 +235,9 @@ def _of_raw(raw: Mapping[str, Any]) -> Requests:
     vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
     numbers = [np.where(c.codes >= 0, c.codes, np.nan) if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
-    keys = np.array([(text or "").encode() for text in raw["__key"].texts()], dtype=bytes)
+    own = [(text or "").encode() for text in raw["__key"].texts()]
+    longest = max(map(len, own), default=0)
+    if longest > LONGEST:  # an array of keys has the width of the longest
+        raise DataError(f"a key of the request has {longest:,} bytes", hint=f"a key has at most {LONGEST:,}")
+    keys = np.array(own, dtype=bytes)
     return Requests(keys, raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)

@@ -1,12 +1,11 @@
 """A user's folder → its declarations, each with file and line.
 
-The `*.py` files of the folder that speak of `tidemill`, or import another file of it, are imported; what they declare is
+The `*.py` files of the folder that use names of `tidemill`, or import a file of it that does, are imported; what they declare is
 collected by the generic type in `core`, named by kind and name.
 """
 
 import ast
 import importlib.util
-import re
 import sys
 import time
 import traceback
@@ -164,29 +163,36 @@ def _check_there(place: Path) -> None:
 
 
 def _declaring(paths: Sequence[Path]) -> list[Path]:
-    """Files that may declare something: they speak of Tidemill, or import another file. What else lies there is a script of its own, and
-    so is what has nothing of Tidemill but what scripts use: who asks for the status of a project wants nothing trained."""
-    files = "|".join(re.escape(path.stem) for path in paths)
-    says = re.compile(rf"\b(?:tidemill|(?:import|from)\s+(?:{files}))\b")
+    """Files that may declare something: they use a name of Tidemill that is not one of scripts, or import a file that does. What else lies
+    there is a script of its own: who asks for the status of a project wants nothing trained."""
     texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in paths}
-    return [path for path, text in texts.items() if says.search(text) and not _is_script(text)]
+    read = {path: _reads(text) for path, text in texts.items()}
+    chosen = {path.stem for path, (used, _) in read.items() if used - OF_SCRIPTS}
+    more = True
+    while more:
+        found = {path.stem for path, (used, modules) in read.items() if not used and modules & chosen} - chosen
+        more, chosen = bool(found), chosen | found
+    return [path for path in paths if path.stem in chosen]
 
 
-def _is_script(text: str) -> bool:
+def _reads(text: str) -> tuple[set[str], set[str]]:
+    """The names of Tidemill that a file uses, and the modules that it imports."""
     try:
         nodes = list(ast.walk(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False  # its import says what is wrong
-    called, used = set[str](), set[str]()
+        return ({"?"} if "tidemill" in text else set()), set()  # its import says what is wrong
+    called, used, modules = set[str](), set[str](), set[str]()
     for node in nodes:
         if isinstance(node, ast.Import):
-            called |= {one.asname or one.name for one in node.names if one.name == "tidemill"}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tidemill":
-            used |= {one.name for one in node.names}
-    used |= {
-        node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in called
-    }
-    return bool(used) and used <= OF_SCRIPTS
+            called |= {one.asname or "tidemill" for one in node.names if one.name == "tidemill"}
+            used |= {one.name.partition(".")[2] for one in node.names if one.name.startswith("tidemill.")}
+            modules |= {one.name.partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            top = node.module.partition(".")[0]
+            used |= {one.name for one in node.names} if top == "tidemill" else set()
+            modules.add(top)
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    return used | {node.attr for node in attributes if node.value.id in called}, modules  # type: ignore[attr-defined]
 
 
 def importing(folder: Path | None = None) -> Path | None:

@@ -80,6 +80,7 @@ def store_error(error: OSError, where: str, what: str = "") -> StoreError:
         28: "free some space; nothing acknowledged was lost",
         30: "the disk is read-only: mount it for writing",
         13: "give this user the right to write",
+        2: "the folder above it is not there, or cannot be made",
         17: "something else is in its place: name another folder",
         20: "a part of the path is a file: name a folder",
     }

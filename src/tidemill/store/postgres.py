@@ -398,6 +398,8 @@ def explain(error: BaseException, where: str) -> TidemillError | None:
     """An error of psycopg in our words."""
     said = " ".join(str(error).split())
     state = getattr(error, "sqlstate", None) or ""
+    if state == "22003" or "out of range" in said:
+        said = "a number of 2⁶³ or more"
     if isinstance(error, UnicodeEncodeError) or state.startswith("22") or (not state and isinstance(error, psycopg.DataError)):
         return DataError(f"the records cannot hold this: {said}", hint="whole numbers below 2⁶³, and texts of Unicode without NUL")
     if not isinstance(error, psycopg.Error):

@@ -27,8 +27,6 @@ WAIT = 30  # seconds that a writer waits for another
 def _explain(said: str, where: str) -> TidemillError:
     if "malformed" in said or "not a database" in said or "corrupt" in said:
         return Damaged(f"the ledger file is damaged: {said}", where=where, hint=LOST)
-    if "too large to convert" in said:
-        return DataError("the records cannot hold a number of 2⁶³ or more", hint="whole numbers below 2⁶³")
     if "locked" in said:
         hint = "wait until it is done; `tidemill doctor` names the writer"
         return Busy(f"another process is writing to the records: {said}", where=where, hint=hint)
@@ -145,7 +143,9 @@ class Sqlite:
     def explain(self, error: BaseException) -> TidemillError | None:
         """An error of SQLite in our words; None for one that is not of SQLite."""
         said = str(error)
-        if isinstance(error, UnicodeEncodeError) or (isinstance(error, OverflowError) and "SQLite" in said):
+        if isinstance(error, OverflowError) and "too large" in said:
+            said = "a number of 2⁶³ or more"
+        if isinstance(error, UnicodeEncodeError) or (isinstance(error, OverflowError) and "2⁶³" in said):
             return DataError(f"the records cannot hold this: {said}", hint="whole numbers below 2⁶³, and texts that are Unicode")
         return None if isinstance(error, OverflowError) else _explain(said, self.where)
 

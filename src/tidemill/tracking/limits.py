@@ -134,6 +134,11 @@ def check_run_id(text: str) -> str:
     return text
 
 
+def check_model_id(text: str) -> str:
+    """The id of a logged model."""
+    return short(text, "model_id", KEY)
+
+
 def check_experiment_id(text: str) -> str:
     """The id of an experiment."""
     if not _EXPERIMENT.fullmatch(text):

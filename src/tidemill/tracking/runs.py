@@ -11,7 +11,7 @@ from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
 from tidemill.tracking.experiments import below, number_of
-from tidemill.tracking.limits import LIST, check_batch, check_dataset, check_metric, check_param, check_run_id, check_tag
+from tidemill.tracking.limits import LIST, check_batch, check_dataset, check_metric, check_model_id, check_param, check_run_id, check_tag
 from tidemill.tracking.metrics import put_metrics, remember
 from tidemill.tracking.values import Dataset, DatasetInput, Inputs, Metric, ModelRef, Outputs, Pair, Run, RunData, RunInfo
 
@@ -343,5 +343,5 @@ def log_outputs(ledger: Ledger, run_id: str, models: Sequence[ModelRef]) -> None
 
 def put_model_refs(sql: Driver, run: int, role: str, models: Sequence[ModelRef]) -> None:
     """Write down which logged models a run read (`role` is input) or made (output)."""
-    rows = [(run, one.model_id, role, one.step or 0) for one in models]
+    rows = [(run, check_model_id(one.model_id), role, one.step or 0) for one in models]
     sql.many("INSERT INTO run_model (run, model, role, step) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)

@@ -70,7 +70,8 @@ def only_local(app: App) -> App:
             host, origin = _header(scope, b"host"), _header(scope, b"origin")
             if re.sub(r":\d+$", "", host) not in ("127.0.0.1", "localhost", "[::1]"):
                 return await respond(send, 400, b'{"error_code":"BAD_REQUEST","message":"this server answers to this machine only"}')
-            if origin and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
+            strange = (origin and origin.partition("://")[2] != host) or _header(scope, b"sec-fetch-site") == "cross-site"
+            if strange and scope["method"] not in ("GET", "HEAD"):
                 return await respond(
                     send, 403, b'{"error_code":"PERMISSION_DENIED","message":"a page of another site may change nothing here"}'
                 )
