@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import tidemill
 from processes import other, run_python, served
 from tidemill import project, tracking
-from tidemill.core import Damaged, DataError, MissingFile, Ref, Refused, StoreError
+from tidemill.core import Busy, Damaged, DataError, MissingFile, Ref, Refused, StoreError, TidemillError
 from tidemill.ledger import Ledger
 from tidemill.tracking import companion, intake, shipping
 from tidemill.tracking.artifacts import find_file, list_files, place_of
@@ -25,8 +26,9 @@ from tidemill.tracking.experiments import create_experiment, get_experiment
 from tidemill.tracking.hardware import Hardware, gpu_metrics
 from tidemill.tracking.metrics import history
 from tidemill.tracking.runs import get_run
-from tidemill.tracking.segment import EVENT, METRIC, NAME, File, Head, Params, Segment, frame, is_written, pack_metric, read_head, scan
+from tidemill.tracking.segment import EVENT, METRIC, NAME, End, File, Head, Params, Segment, frame, is_written, pack_metric, read_head, scan
 from tidemill.tracking.shipping import Shipper
+from tidemill.tracking.spool import attach, files_of
 
 MANY = ["tags", "metrics", "params"]
 COMMAND = [sys.executable, "-c", "from tidemill.cli import main; main()"]
@@ -104,7 +106,13 @@ def test_a_run_goes_to_a_server(home: Path, tmp_path: Path) -> None:
     with served("server", "--home", str(home), "--port", "0", "--json") as (_, url):
         with tidemill.run("flowers", to=url, captured=False, system_metrics=0, wait=60) as run:
             log_all(run, tmp_path)
+        with tidemill.run(id=run.id, to=url, captured=False, wait=60) as again:  # it does not know what the first one logged
+            again.log_text("x", "model")
+            again.log_metric("after", 1.0)
         check_all(opened(home), run.id)
+        found = told(opened(home), run.id)
+        assert "after" in found["metrics"], "a file that is refused holds up nothing"
+        assert re.match("model: the server refuses .*is a folder", found["tags"]["tidemill.refused.file"])
 
 
 def test_without_a_word_it_goes_to_the_project_around(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,13 +143,17 @@ def test_runs_within_a_run_are_its_children_and_each_ends_as_its_block(home: Pat
 def test_a_run_is_taken_up_again_and_its_first_parameter_stays(home: Path) -> None:
     with tidemill.run("a", to=home, captured=False, system_metrics=0, wait=60, params={"depth": 3}) as run:
         run.log_metric("m", 1.0, 1)
+        run.log_text("x", "notes.md")
     with tidemill.run(id=run.id, to=home, captured=False, wait=60) as again:
         again.log_metric("m", 2.0, 2)
+        again.log_text("x", "notes.md/below")
         again.log_param("depth", 4)
     found = told(opened(home), run.id)
     assert values(opened(home), run.id, "m") == [(1, 1.0), (2, 2.0)]
     assert found["params"] == {"depth": "3"}
     assert found["tags"]["tidemill.refused.depth"] == "4"
+    assert re.match(r"notes.md/below: .*/notes.md' is a file, and no folder", found["tags"]["tidemill.refused.file"])
+    assert not list((home / ".tidemill" / "spool").glob("*.seg"))
 
 
 def test_threads_lose_nothing_of_each_other(home: Path) -> None:
@@ -193,6 +205,15 @@ def test_names_and_files_that_cannot_be_are_refused(home: Path, tmp_path: Path) 
             run.log_artifact(tmp_path / "nothing")
         with pytest.raises(DataError, match="is no figure"):
             run.log_figure(3, "a.png")
+        run.log_text("x", "folder/file")
+        for path, why in (("folder", "'folder' is a folder"), ("folder/file/below", "'folder/file' is a file"), ("", "'.' is a folder")):
+            with pytest.raises(DataError, match=f"Invalid path: {why} of this run"):
+                run.log_text("y", path)
+        run.log_text("z", "folder/file")
+    ledger = opened(home)
+    place = place_of(get_run(ledger, run.id).info.artifact_uri)
+    assert bytes(ledger.blobs.get(find_file(ledger, f"{place}/folder/file")[0])) == b"z"
+    assert "tidemill.refused.file" not in told(ledger, run.id)["tags"]
 
 
 # ── what is captured ────────────────────────────────────────────────────────────────────────────────────────────
@@ -577,6 +598,46 @@ def test_a_segment_without_its_files_says_so(tmp_path: Path) -> None:
     shipper = Shipper()
     assert shipper.ship(tmp_path / "r1-0.seg")
     assert shipper.missing == ["model/weights.bin"]
+
+
+@pytest.mark.parametrize(("refuses", "taken"), [(DataError, True), (Refused, True), (StoreError, False), (Busy, False)])
+def test_a_file_that_is_refused_for_good_is_passed_over_and_one_that_is_not_taken_now_waits(
+    tmp_path: Path, refuses: type[TidemillError], *, taken: bool
+) -> None:
+    path = tmp_path / "r1-0.seg"
+    segment = Segment(path, head(to=str(tmp_path / "home")))
+    segment.append(
+        frame(EVENT, File("odd\0.txt", attach(path, b"odd"))) + frame(NAME, [0, "after"]) + pack_metric(METRIC, 0, 1_000_000, 0, 1.0)
+    )
+    segment.append(frame(EVENT, File("good.txt", attach(path, b"good"))) + frame(EVENT, Params({"p": "1"})))
+    segment.append(frame(EVENT, End(2_000_000, "FINISHED", "")))
+    segment.close()
+    refusing = True
+
+    class Choosing(shipping.Embedded):
+        def upload(self, path: str, file: Path) -> None:
+            if refusing and "odd" in path:
+                raise refuses("not this one")
+            super().upload(path.replace("\0", ""), file)
+
+    shipper = Shipper(opens=Choosing)
+    if taken:
+        assert shipper.ship(path)
+        assert shipper.refused == ["odd.txt: not this one"]
+    else:
+        with pytest.raises(refuses, match="not this one"):
+            shipper.ship(path)
+        refusing = False
+        assert shipper.ship(path)
+        assert not shipper.refused
+    assert not files_of(path).exists()
+    ledger = opened(tmp_path / "home")
+    found, whole = told(ledger, "r1"), get_run(ledger, "r1")
+    assert (found["metrics"], found["params"], whole.info.status) == ({"after": 1.0}, {"p": "1"}, "FINISHED")
+    assert found["tags"].get("tidemill.refused.file") == ("odd.txt: not this one" if taken else None)
+    there = [one.path for one in list_files(ledger, place_of(whole.info.artifact_uri))]
+    assert there == (["good.txt"] if taken else ["good.txt", "odd.txt"])
+    shipper.close()
 
 
 def test_what_a_driver_says_in_words_is_no_value() -> None:

@@ -32,11 +32,13 @@ def sync(folder: str, spools: tuple[Path, ...], to: str, *, again: bool, as_json
         rows = _ship(found, shipper)
     rows += [_row(path, why=f"it lies aside as .{path.suffix[1:]}: --again tries again") for path in aside if path.exists()]
     if as_json:
-        print_json({"segments": rows, "missing": shipper.missing})
+        print_json({"segments": rows, "missing": shipper.missing, "refused": shipper.refused})
     else:
         _print(rows)
         for name in shipper.missing:
             out.print(f"[red]missing[/]  {escape(name)}: neither the spool nor the destination has it")
+        for why in shipper.refused:
+            out.print(f"[red]refused[/]  {escape(why)}")
     return all(row["sent"] or row["why"] == _WRITTEN for row in rows)
 
 

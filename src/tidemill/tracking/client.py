@@ -111,6 +111,7 @@ class ActiveRun:
         self.id, self.head, self._wait = head.run, head, wait
         self._params: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
+        self._files, self._folders = set[str](), set[str]()  # paths of the artifacts that were logged here
         self._naming = RLock()
         self._sources: Sources | None = None
         self._unkept = ""
@@ -237,7 +238,10 @@ class ActiveRun:
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def log_artifact(self, file: str | Path, folder: str = "") -> None:
-        """Keep a copy of a file as it is now, in a folder of the run's artifacts. Raises MissingFile and StoreError."""
+        """Keep a copy of a file as it is now, in a folder of the run's artifacts, in place of what was logged there before.
+
+        Raises MissingFile, StoreError, and DataError for a path that cannot be: one where this run has a folder, or below a file of it.
+        """
         file = Path(file)
         if not file.is_file():
             hint = "`log_artifacts` keeps a whole folder" if file.is_dir() else ""
@@ -271,7 +275,14 @@ class ActiveRun:
 
     def _attach(self, content: Path | bytes, folder: str, path: str) -> None:
         path = posixpath.normpath("/".join(part for part in (clean(folder).strip("/"), clean(path).strip("/")) if part))
-        self._log(File(check_path(path), attach(self._segment.path, content)))
+        path = check_path(path)
+        folders = {path[:at] for at, sign in enumerate(path) if sign == "/"}
+        if not path or path in self._folders or folders & self._files:
+            what = next((f"'{one}' is a file of this run" for one in folders & self._files), f"'{path or '.'}' is a folder of this run")
+            raise DataError(f"Invalid path: {what}", where=path, hint="give the file another name")
+        self._log(File(path, attach(self._segment.path, content)))
+        self._files.add(path)
+        self._folders |= folders
 
     def keep(self, found: Captured | None, sources: Sources) -> None:
         """Keep what was captured, and from now on the source files that are loaded."""

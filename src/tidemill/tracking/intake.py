@@ -20,13 +20,14 @@ LOST = "the process ended without closing the run"
 
 class Shipment(msgspec.Struct):
     """A stretch of a segment: where it begins, and what must be known of what stands before it. `lost`: the process that wrote it is gone,
-    and this is its end."""
+    and this is its end. `refused`: why the file that the stretch ends with, which went ahead of it, was not taken."""
 
     segment: str
     head: Head
     offset: int
     names: dict[int, str] = {}
     lost: bool = False
+    refused: str = ""
 
 
 class Receipt(msgspec.Struct):
@@ -50,6 +51,8 @@ def ingest(ledger: Ledger, shipment: Shipment, data: bytes | memoryview) -> Rece
         if shipment.offset == offset and (data or shipment.lost):
             names = _put(ledger, sql, shipment, batch, (run, experiment))
             offset += len(data)
+            if shipment.refused:
+                put_tags(sql, run, [check_tag(Pair("tidemill.refused.file", shipment.refused))])
             sql.run(
                 "INSERT INTO segment (id, run, shipped) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET shipped = excluded.shipped",
                 (shipment.segment, run, offset),

@@ -11,9 +11,10 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from tidemill.core import Damaged, Refused, StoreError, TidemillError, UnknownName
+from tidemill.core import Damaged, DataError, Refused, StoreError, TidemillError, UnknownName
 from tidemill.store import store_error
 from tidemill.tracking.intake import Receipt, Shipment, ingest
+from tidemill.tracking.limits import clean
 from tidemill.tracking.segment import MAGIC, NAME, File, Head, is_written, read_head, scan
 from tidemill.tracking.spool import discard, files_of, is_server
 
@@ -31,7 +32,7 @@ class Destination(Protocol):
         """Hand a stretch over; says where the next one begins. Raises StoreError while the destination is away, Refused for good."""
 
     def upload(self, path: str, file: Path) -> None:
-        """Hand a file over, in place of what was there."""
+        """Hand a file over, in place of what was there. Raises StoreError while the destination is away, Refused or DataError for good."""
 
     def has(self, path: str) -> bool:
         """Whether a file is there."""
@@ -162,6 +163,7 @@ class Shipper:
     ) -> None:
         self._to, self._told, self._opens, self._stretch = to, told, opens, stretch
         self.missing: list[str] = []  # files that neither the spool nor the destination has
+        self.refused: list[str] = []  # files that the destination never takes, each with its reason
         self._known: dict[Path, Progress] = {}
         self._open: dict[str, Destination] = {}
 
@@ -210,27 +212,33 @@ class Shipper:
     def _ship_all(self, one: Progress, destination: Destination) -> bool:
         """Ship all that is there now; False when the destination stands elsewhere than we knew."""
         for data, names, file in self._stretches(one):
+            refused = ""
             if file and one.root:
-                self._hand_over(one, file, destination)
+                refused = self._hand_over(one, file, destination)
             elif file:
                 self.missing.append(file.path)  # the experiment keeps its files where only its own clients can write
-            receipt = destination.ship(Shipment(one.path.stem, one.head, one.at, dict(one.names)), data)
+            receipt = destination.ship(Shipment(one.path.stem, one.head, one.at, dict(one.names), refused=refused), data)
             if receipt.offset != one.at + len(data):
                 return False
             one.at = receipt.offset
             one.names.update(names)
+            self.refused += [refused] if refused else []
             if file:
                 (files_of(one.path) / file.kept).unlink(missing_ok=True)
             self._told(one.path, one.at)
         return True
 
-    def _hand_over(self, one: Progress, file: File, destination: Destination) -> None:
+    def _hand_over(self, one: Progress, file: File, destination: Destination) -> str:
+        """Hand a file over; returns why the destination never takes it, which holds up nothing that comes behind it."""
         path = f"{one.root}/{file.path}"
         try:
             destination.upload(path, files_of(one.path) / file.kept)
+        except (DataError, Refused) as error:
+            return clean(f"{file.path}: {error.what}")
         except FileNotFoundError:  # it was handed over before a crash, or the segment came without its files
             if not destination.has(path):
                 self.missing.append(file.path)
+        return ""
 
     def _skip(self, one: Progress, offset: int) -> None:
         """Go on from where the destination stands, with the names that were given before."""
