@@ -39,6 +39,7 @@ def test_features_are_added_removed_and_changed() -> None:
     found = registry.diff(one, two)
     assert found["features"] == {"added": ["d"], "removed": ["a"], "changed": [{"name": "c", "one": 3, "two": 4}]}
     assert (found["one"], found["two"], found["predictions"]) == ("m/1", "m/2", [])
+    assert found["unknown"] == ["params", "metrics", "data", "code", "environment", "signature"]
 
 
 def test_two_versions_of_the_loop(kept: Path) -> None:

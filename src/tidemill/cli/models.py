@@ -123,7 +123,10 @@ def diff(folder: str, one: str, two: str, *, as_json: bool) -> None:
     out.print(table)
     same = [section for section in SECTIONS if not found[section]]
     same += [] if any(found["features"].values()) else ["features"]
-    out.print(f"[dim]equal: {', '.join(same)}[/]" if same else "")
+    same = [section for section in same if section not in found["unknown"]]
+    for word, sections in (("equal", same), ("unknown of both", found["unknown"])):
+        if sections:
+            out.print(f"[dim]{word}: {', '.join(sections)}[/]")
     _predictions(found["predictions"])
 
 

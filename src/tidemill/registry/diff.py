@@ -30,10 +30,13 @@ class Facts:
 
 
 def diff(one: Facts, two: Facts) -> dict[str, Any]:
-    """What differs from `one` to `two`. A list that is empty says that nothing does."""
+    """What differs from `one` to `two`. A list that is empty says that nothing does, or that nothing is known of either: `unknown` names
+    the sections of which that holds."""
+    names = ("params", "metrics", "data", "code", "environment", "signature")
     found: dict[str, Any] = {"one": one.label, "two": two.label}
-    for name in ("params", "metrics", "data", "code", "environment", "signature"):
+    for name in names:
         found[name] = changes(getattr(one, name), getattr(two, name))
+    found["unknown"] = [name for name in (*names, "features") if not getattr(one, name) and not getattr(two, name)]
     return found | {"features": _features(one.features, two.features), "predictions": predictions(one, two)}
 
 
