@@ -15,6 +15,8 @@ from tidemill.data import Prediction, find_predictions, logged, segments
 from tidemill.ledger import Ledger
 from tidemill.loop import Passed, State
 from tidemill.loop.former import former_task
+from tidemill.loop.origin import own_definition
+from tidemill.registry import version
 from toy import DECLARATIONS, ZONE, Toy, make_rows, open_toy, write_project, write_rows
 
 Told = Callable[[str], Sequence[Prediction]]
@@ -286,6 +288,35 @@ def test_where_no_rollout_is_declared_an_edit_of_the_model_alone_keeps_the_versi
     assert (taken.decisions[-1].kind, taken.decisions[-1].why) == ("promoted", "its gates passed; no rollout is declared")
     assert taken.state.previous is not None
     assert taken.state.previous.label == "trees/1"
+
+
+def test_after_a_rollback_an_edit_is_judged_against_what_serves_now(one_gate: Toy, tmp_path: Path) -> None:
+    """By its words too; what people rolled back is no edit, also after another one was declared. Each is judged once."""
+    at_once = ("rollout=tm.Canary(steps=[0.1, 0.5, 1.0]", "rollout=tm.Canary(steps=[1.0]")
+
+    def rate(value: float) -> Toy:
+        return edited(tmp_path, one_gate.ledger, (SLOW[0], f'"learning_rate": {value}'), *ONE_GATE, at_once)
+
+    def told(day: str, value: float, **changes: Any) -> tuple[str, str, list[str]]:
+        passed = live_pass(rate(value), day, **changes)
+        decided = [one.kind for one in passed.decisions if one.kind != "watched"]
+        return passed.state.champion.label, passed.changed.removeprefix("model.params.learning_rate: "), decided
+
+    refused = ["retrained", "gate refused"]
+    assert told("2024-03-10", 0.15)[0] == "trees/2"
+    assert told("2024-03-11", 0.004) == ("trees/2", "0.15 → 0.004", refused)
+    assert told("2024-03-11T12:00", 0.004) == ("trees/2", "0.15 → 0.004 (refused before)", [])
+    loop.roll_back(one_gate.ledger, "late", who="ann", user="root", why="w", at=one_gate.at("2024-03-11T18:00"))
+    aside = "0.005 → 0.15 (what came of it was rolled back; the next retraining takes it up)"
+    assert told("2024-03-12", 0.15) == ("trees/1", aside, [])
+    assert told("2024-03-12T06:00", 0.004) == ("trees/1", "0.005 → 0.004", refused)
+    assert told("2024-03-12T12:00", 0.15) == ("trees/1", aside, [])
+    every: dict[str, Any] = {"on": (loop.Every("1d"),), "cooldown": "1d", "min_new_labels": 1}
+    assert told("2024-03-12T18:00", 0.004, **every) == ("trees/1", "0.005 → 0.004 (refused before)", refused)
+    retrained = one_gate.ledger.artifact_of("model", version(one_gate.ledger, "live-late", "trees/5").digest)
+    assert own_definition(one_gate.ledger, retrained)["params"]["learning_rate"] == 0.005, "by the parameters of what serves"
+    assert told("2024-03-13", 0.1)[0] == "trees/6", "another one is taken"
+    assert told("2024-03-13T06:00", 0.15)[:2] == ("trees/7", "0.1 → 0.15"), "and what was rolled back for the one before is an edit again"
 
 
 def test_a_source_that_the_definitions_of_before_need_may_be_gone(toy: Toy, tmp_path: Path) -> None:

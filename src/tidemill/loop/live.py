@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tidemill import registry
 from tidemill.core import HOUR, DataError, DefinitionError, Event, TidemillError, differences, digest_value, duration, show
 from tidemill.data import Prediction, Segment, broken
 from tidemill.ledger import Branch, Decision, Ledger, told
@@ -82,13 +83,14 @@ class _Pass:
             return loop.begin(self.now), "there was no champion"
         state, changed = read_state(self.ledger, self.branch), _changed(self.branch.parts, parts)
         alike = not differences(_read(self.branch.parts), _read(parts))
-        if not changed or (alike and not self._otherwise(state, parts)):
+        if not changed or (alike and (not self._otherwise(state, parts) or self._put_aside(parts))):
             state = self._tick(loop, self._without_edit(loop, state, changed))
             found = [] if state.candidate else self._otherwise(state, parts)
             return state, f"{told(found)} (what came of it was rolled back; the next retraining takes it up)" if found else ""
-        edit = digest_value([_definitions(parts), parts["deployment"]])
+        served = self.branch.parts | {"model": self._served(state)}
+        changed, edit = _changed(served, parts), digest_value([_definitions(parts), parts["deployment"]])
         due = self._due(loop, state, edit)
-        standing, said = self._former(rest=due)
+        standing, said = self._former(self.branch.parts if state.candidate else served, rest=due)
         state = self._tick(standing, state)  # first what was asked since the last pass, by what has served it
         loop.world.former = standing.world.examples
         if due:
@@ -109,8 +111,23 @@ class _Pass:
 
     def _otherwise(self, state: State, parts: Parts) -> list[tuple[str, Any, Any]]:
         """Where the model is defined otherwise than the champion was when it was trained; nowhere once an edit of it was taken back."""
-        served = own_definition(self.ledger, self.ledger.artifact_of("model", state.champion.digest))
-        return differences(served, parts["model"], "model.")
+        return differences(self._served(state), parts["model"], "model.")
+
+    def _served(self, state: State) -> dict[str, Any]:
+        """The definition that the champion was trained by: after a rollback not what the branch took last."""
+        return own_definition(self.ledger, self.ledger.artifact_of("model", state.champion.digest))
+
+    def _put_aside(self, parts: Parts) -> bool:
+        """Whether people rolled back a version of this very model since the loop last promoted one: it is no edit to be judged."""
+        for one in reversed(self.ledger.decisions(self.branch.id)):
+            by_people = "user" in one.evidence
+            if one.kind == Event.PROMOTED and not by_people:
+                break
+            if one.kind == Event.ROLLED_BACK and by_people:
+                digest = registry.version(self.ledger, self.branch.id, one.subject).digest
+                if not differences(own_definition(self.ledger, self.ledger.artifact_of("model", digest)), parts["model"]):
+                    return True
+        return False
 
     def _without_edit(self, loop: Loop, state: State, changed: str) -> State:
         """The state without what came of an edit that was taken back: its version on the rollout, or the one that waits for people."""
@@ -147,17 +164,17 @@ class _Pass:
                 self.ledger.decide(connection, self.branch.id, at=self.now, who="loop", **decision)
 
     def _due(self, loop: Loop, state: State, edit: str) -> bool:
-        """Whether the gates shall judge an edit: a new one at once, one that they refused when a policy would train again."""
-        if state.tried != edit:
+        """Whether the gates shall judge an edit: a new one at once, and one that they refused once another champion serves than it was
+        compared with, or when a policy would train again."""
+        if state.tried != edit or (state.waiting is None and state.tried_at < state.champion.since):
             return True
         enough = loop.world.new_labels(state.tried_at, self.now) >= self.policy.min_new_labels
         return state.waiting is None and enough and self.now - state.tried_at >= duration(self.policy.cooldown) - HOUR
 
-    def _former(self, *, rest: bool) -> tuple[Loop, str]:
-        """The loop over the definitions that serve, and what is wrong with them: of those that can no longer be built over the files of
-        today, what was built last is watched."""
-        kept, said = self.branch.parts, ""
-        task = former_task(self.built.task, kept["recipe"])
+    def _former(self, kept: Parts, *, rest: bool) -> tuple[Loop, str]:
+        """The loop over definitions that serve or are on their way, and what is wrong with them: of those that can no longer be built
+        over the files of today, what was built last is watched."""
+        said, task = "", former_task(self.built.task, kept["recipe"])
         policy = former_policy(self.policy, task, kept["model"])
         try:
             built = build(self.ledger, task)
