@@ -81,6 +81,16 @@ def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
     uses = "from helper import f  # nothing of tidemill\n\nraise ValueError\n"
     files = {"train": train, "look": look, "peer": peer, "uses": uses, "helper": "def f(): ...\n"}
     assert len(project(tmp_path / "p", flights=FLIGHTS, **files).all(Dataset)) == 1
+    ways = {
+        "alias": "import tidemill\n\ntm = tidemill\na = tm.Entity('a', key='a')\n",
+        "named": "import importlib\n\ntm = importlib.import_module('tidemill')\nb = tm.Entity('b', key='b')\n",
+        "common": "import tidemill as tm\n",
+        "again": "from common import tm\n\nc = tm.Entity('c', key='c')\n",
+        "top": "from defs.core import d\n",
+    }
+    (tmp_path / "r" / "defs").mkdir(parents=True)
+    (tmp_path / "r" / "defs" / "core.py").write_text("import tidemill as tm\n\nd = tm.Entity('d', key='d')\n")
+    assert {one.name for one in project(tmp_path / "r", **ways).all(Entity)} == set("abcd")
     derived = "from flights import flights\n\nagain = flights\nraise ValueError\n"
     with pytest.raises(DefinitionError, match=r"derived\.py cannot be imported"):
         project(tmp_path / "q", flights=FLIGHTS, derived=derived)

@@ -473,6 +473,14 @@ def test_the_files_of_a_registered_version_do_not_change(ask: Ask, run_id: str, 
     assert [ask("GET", f"{one}/MLmodel").body for one in own] == [b"as it was registered"] * 2
     for method, place in (("PUT", f"{own[0]}/MLmodel"), ("PUT", f"{own[0]}/more"), ("DELETE", own[0]), ("DELETE", f"{FILES}/registered")):
         assert ask(method, place, pieces=[b"x"]).status == 403, place
+    prompt = {"name": "text", "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}]}
+    ask("POST", f"{API}/registered-models/create", prompt)
+    assert ask("POST", f"{API}/model-versions/create", {**prompt, "source": places[0]}).status == 200
+    assert ask("DELETE", f"{API}/registered-models/delete", {"name": "text"}).status == 200
+    assert ask("GET", f"{own[0]}/MLmodel").status == 200, "a prompt that names the place of a version does not take it along"
+    for wide in ("mlflow-artifacts:/registered", "mlflow-artifacts:/"):
+        assert ask("POST", f"{API}/model-versions/create", {"name": "kept", "source": wide}).status == 400, wide
+    assert ask("POST", f"{API}/experiments/create", {"name": "x", "artifact_location": "mlflow-artifacts:/registered/x"}).status == 400
     assert ask("DELETE", f"{API}/model-versions/delete", {"name": "kept", "version": "1"}).status == 200
     assert [ask("GET", f"{one}/MLmodel").status for one in own] == [404, 200]
     assert ask("DELETE", f"{API}/registered-models/delete", {"name": "kept"}).status == 200

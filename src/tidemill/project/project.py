@@ -6,9 +6,11 @@ collected by the generic type in `core`, named by kind and name.
 
 import ast
 import importlib.util
+import re
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,25 +165,40 @@ def _check_there(place: Path) -> None:
 
 
 def _declaring(paths: Sequence[Path]) -> list[Path]:
-    """Files that may declare something: they use a name of Tidemill that is not one of scripts, or import a file that does. What else lies
-    there is a script of its own: who asks for the status of a project wants nothing trained."""
-    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in paths}
-    read = {path: _reads(text) for path, text in texts.items()}
-    chosen = {path.stem for path, (used, _) in read.items() if used - OF_SCRIPTS}
+    """Files that may declare something: they import Tidemill, and not only for what scripts use, or they import a file or a package of the
+    folder that does. What else lies there is a script of its own: who asks for the status of a project wants nothing trained."""
+    read = {path.stem: _reads(path) for path in paths}
+    chosen = {stem for stem, (imports, used, _) in read.items() if imports and not (used and used <= OF_SCRIPTS)}
+    chosen |= {folder.name for folder in (paths[0].parent.iterdir() if paths else ()) if folder.is_dir() and _is_package(folder)}
     more = True
     while more:
-        found = {path.stem for path, (used, modules) in read.items() if not used and modules & chosen} - chosen
+        found = {stem for stem, (imports, _, modules) in read.items() if not imports and modules & chosen} - chosen
         more, chosen = bool(found), chosen | found
     return [path for path in paths if path.stem in chosen]
 
 
-def _reads(text: str) -> tuple[set[str], set[str]]:
-    """The names of Tidemill that a file uses, and the modules that it imports."""
+def _is_package(folder: Path) -> bool:
+    """Whether a folder holds files that import Tidemill; an environment that lies there is none."""
+    if folder.name.startswith(".") or not _of_project(str(folder), folder.parent) or (folder / "pyvenv.cfg").exists():
+        return False
+    return any(re.search(r"^\s*(?:import|from)\s+tidemill\b", _text(one), re.MULTILINE) for one in folder.rglob("*.py"))
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _reads(path: Path) -> tuple[bool, set[str], set[str]]:
+    """Whether a file imports Tidemill, the names of it that it uses, and the modules that it imports."""
+    text = _text(path)
     try:
-        nodes = list(ast.walk(ast.parse(text)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a script that nobody imports
+            nodes = list(ast.walk(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ({"?"} if "tidemill" in text else set()), set()  # its import says what is wrong
+        return "tidemill" in text, set(), set()  # its import says what is wrong
     called, used, modules = set[str](), set[str](), set[str]()
+    imports = any(isinstance(node, ast.Constant) and node.value == "tidemill" for node in nodes)
     for node in nodes:
         if isinstance(node, ast.Import):
             called |= {one.asname or "tidemill" for one in node.names if one.name == "tidemill"}
@@ -192,7 +209,8 @@ def _reads(text: str) -> tuple[set[str], set[str]]:
             used |= {one.name for one in node.names} if top == "tidemill" else set()
             modules.add(top)
     attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
-    return used | {node.attr for node in attributes if node.value.id in called}, modules  # type: ignore[attr-defined]
+    used |= {node.attr for node in attributes if node.value.id in called}  # type: ignore[attr-defined]
+    return imports or "tidemill" in modules, used, modules
 
 
 def importing(folder: Path | None = None) -> Path | None:

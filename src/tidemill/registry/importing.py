@@ -60,7 +60,7 @@ def _version(sql: Driver, name: str, number: int, one: dict[str, Any], done: Imp
     if there is None and not done.dry:
         source = str(one.get("source") or "")
         location = _place(sql, str(one.get("location") or source), source, done)
-        kept = location if done.problems else freeze(sql, location)  # a file that is missing still may come with the next import
+        kept = freeze(sql, location)
         shown = location if location and not source.startswith(("models:/", "runs:/")) else source
         texts = [str(one.get(key) or "") for key in ("description", "user_id")]
         run, link, model = (str(one.get(key) or "") for key in ("run_id", "run_link", "model_id"))
@@ -82,6 +82,10 @@ def _place(sql: Driver, location: str, source: str, done: Imported) -> str:
     for uri in (location, source):
         if uri.startswith("models:/"):
             row = sql.one("SELECT location FROM logged_model WHERE id = ?", (uri.removeprefix("models:/"),))
+            version = uri.removeprefix("models:/").rpartition("/")
+            if row is None and version[2].isdecimal() and len(version[2]) < 10:
+                query = "SELECT location FROM registered_version WHERE name = ? AND number = ?"
+                row = sql.one(query, (version[0], int(version[2])))
             if row:
                 return str(row[0])
         if uri.startswith("runs:/"):

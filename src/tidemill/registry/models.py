@@ -9,10 +9,10 @@ from tidemill.core import Taken, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.names import aliases_of, condition, exists, must_exist, sort, touch
 from tidemill.registry.of_loop import Found, all_models, looped, owner_of, refuse
-from tidemill.registry.registered import change_label, latest
+from tidemill.registry.registered import change_label, latest, thaw_unnamed
 from tidemill.registry.values import PROMPT, Alias, RegisteredModel, check_name, check_tag
 from tidemill.store import Driver
-from tidemill.tracking import REGISTERED, Pair, all_of, page_size, parse, parse_order, rows_before, thaw, write_token
+from tidemill.tracking import REGISTERED, Pair, all_of, page_size, parse, parse_order, rows_before, write_token
 
 
 def create_model(ledger: Ledger, name: str, *, tags: Sequence[Pair] = (), description: str = "", job: str = "") -> RegisteredModel:
@@ -100,10 +100,10 @@ def delete_model(ledger: Ledger, name: str) -> None:
         refuse(found, name, "it is kept with its verdicts and its lineage")
         for alias in ledger.aliases(sql, "", name):
             ledger.move_alias(sql, "", name, alias, "", at=ledger.wall(), who="", why="the model was deleted")
-        for (location,) in sql.all("SELECT location FROM registered_version WHERE name = ?", (name,)):
-            thaw(sql, location)
+        locations = [str(row[0]) for row in sql.all("SELECT location FROM registered_version WHERE name = ?", (name,))]
         for table in ("registered_version_tag", "registered_version", "registered_model_tag", "registered_model"):
             sql.run(f"DELETE FROM {table} WHERE name = ?", (name,))
+        thaw_unnamed(sql, locations)
 
 
 def set_model_tag(ledger: Ledger, name: str, one: Pair) -> None:

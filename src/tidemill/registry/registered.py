@@ -1,7 +1,7 @@
 """Versions of registered models, by the number that they were given: what they are does not change, what is said of them does."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote_plus
 
 from tidemill.core import DataError, UnknownName
@@ -59,6 +59,13 @@ def create_version(
         _put_version_tags(sql, name, number, pairs)
         note_version(sql, model_id, name, number)
         return one_version(ledger, sql, found, name, number)
+
+
+def thaw_unnamed(sql: Driver, locations: Iterable[str]) -> None:
+    """Take the files of versions away that are gone, where no other version names the same place: a prompt's source is any text."""
+    for location in locations:
+        if not sql.one("SELECT 1 FROM registered_version WHERE location = ? OR source = ?", (location, location)):
+            thaw(sql, location)
 
 
 def _made_by(sql: Driver, source: str, run_id: str, model_id: str) -> tuple[str, str]:
@@ -245,9 +252,10 @@ def delete_version(ledger: Ledger, name: str, version: str) -> None:
         for alias, target in ledger.aliases(sql, "", name).items():
             if target == str(number):
                 ledger.move_alias(sql, "", name, alias, "", at=ledger.wall(), who="", why="the version was deleted")
-        thaw(sql, str((_location(sql, found, name, number) or ("",))[0]))
+        location = str((_location(sql, found, name, number) or ("",))[0])
         for table in ("registered_version_tag", "registered_version"):
             sql.run(f"DELETE FROM {table} WHERE name = ? AND number = ?", (name, number))
+        thaw_unnamed(sql, [location])
         touch(ledger, sql, name)
 
 

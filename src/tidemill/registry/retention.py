@@ -176,13 +176,13 @@ class _Versions:
     @classmethod
     def of(cls, sql: Driver) -> "_Versions":
         found = cls({}, {}, {})
-        for name, number, run, model, location in sql.all("SELECT name, number, run, model, location FROM registered_version"):
+        for name, number, run, model, *where in sql.all("SELECT name, number, run, model, location, source FROM registered_version"):
             label = f"{name}/{number}"
             found.runs[run] = found.models[model] = label
-            place = location.rstrip("/")
-            while place:
-                found.places[place] = label
-                place = place.rpartition("/")[0]
+            for place in {one.rstrip("/") for one in where}:  # its own files, and those that it was made from
+                while place:
+                    found.places[place] = label
+                    place = place.rpartition("/")[0]
         return found
 
 
@@ -213,8 +213,10 @@ def _within(location: str) -> tuple[str, str, str]:
 
 def _version(sql: Driver, column: str, value: str, location: str) -> str:
     """A registered version made of a run or logged model, or of files at its place."""
-    query = f"SELECT name, number FROM registered_version WHERE {column} = ? OR location = ? OR location >= ? AND location < ?"
-    row = sql.one(query, (value, *_within(location)))
+    there = " OR ".join(f"{place} = ? OR {place} >= ? AND {place} < ?" for place in ("location", "source"))
+    row = sql.one(
+        f"SELECT name, number FROM registered_version WHERE {column} = ? OR {there}", (value, *_within(location), *_within(location))
+    )
     return f"{row[0]}/{row[1]}" if row else ""
 
 

@@ -1,5 +1,6 @@
 """Files of runs and logged models, as MLflow's artifact proxy serves them: a path names a blob, and equal files are stored once."""
 
+import re
 import uuid
 
 from tidemill.core import DataError, Refused, UnknownName
@@ -11,6 +12,7 @@ from tidemill.tracking.models import get_model
 from tidemill.tracking.values import FileInfo
 
 FROZEN = "registered/"  # where the files of registered versions lie
+MOST_FROZEN = 10_000  # files of one version
 FEW, MANY = 16, 4_096  # rows that are read at once: of a folder that may end with the next one, and of one that goes on
 
 
@@ -38,20 +40,34 @@ def put_file(ledger: Ledger, path: str, part: Part) -> None:
 
 def freeze(sql: Driver, location: str) -> str:
     """A place of their own, which nobody writes to, for the files of a location as they are now: a row for each, since equal bytes are
-    stored once. The location itself where it has no files here."""
-    if not location.startswith(ROOT):
+    stored once. The location itself where it has no files here. Raises DataError for one that holds more than a model does."""
+    try:
+        place = place_of(location)
+    except DataError:  # elsewhere, or nowhere that files can lie
         return location
-    place, own = place_of(location), f"{FROZEN}{uuid.uuid4().hex}"
-    rows = sql.all("SELECT path, digest, size FROM artifact_file WHERE path >= ? AND path < ?", (f"{place}/", f"{place}0"))
+    if not place or f"{place}/" == FROZEN:
+        raise DataError(f"Invalid model version source: '{location}' is no folder of a model")
+    own = f"{FROZEN}{uuid.uuid4().hex}"
+    query = "SELECT path, digest, size FROM artifact_file WHERE path >= ? AND path < ? LIMIT ?"
+    rows = sql.all(query, (f"{place}/", f"{place}0", MOST_FROZEN + 1))
+    if len(rows) > MOST_FROZEN:
+        raise DataError(
+            f"Invalid model version source: '{location}' holds more than {MOST_FROZEN:,} files", hint="name the folder of one model"
+        )
     copies = [(f"{own}{path[len(place) :]}", digest, size) for path, digest, size in rows]
     sql.many("INSERT INTO artifact_file (path, digest, size) VALUES (?, ?, ?)", copies)
     return f"{ROOT}{own}" if rows else location
 
 
+def is_frozen(location: str) -> bool:
+    """Whether `freeze` made a place."""
+    return re.fullmatch(rf"{ROOT}{FROZEN}[0-9a-f]{{32}}", location) is not None
+
+
 def thaw(sql: Driver, location: str) -> None:
     """Take the files of a place away that `freeze` made; what lies elsewhere stays."""
-    place = location.removeprefix(ROOT).lstrip("/")
-    if location.startswith(ROOT) and place.startswith(FROZEN):
+    if is_frozen(location):
+        place = location.removeprefix(ROOT)
         sql.run("DELETE FROM artifact_file WHERE path >= ? AND path < ?", (f"{place}/", f"{place}0"))
 
 

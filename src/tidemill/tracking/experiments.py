@@ -25,6 +25,8 @@ def create_experiment(ledger: Ledger, name: str, location: str = "", tags: Seque
     check_experiment_name(name)
     pairs = [check_experiment_tag(one) for one in tags]
     with ledger.records.transaction() as sql:
+        if location.removeprefix(ROOT).lstrip("/").startswith("registered"):
+            raise DataError(f"Invalid artifact location: '{location}'", hint="the files of registered versions lie there")
         if sql.one("SELECT 1 FROM experiment WHERE name = ?", (name,)):
             raise Taken(f"Experiment(name={name}) already exists.", hint="choose another name; a deleted experiment keeps its own")
         return str(insert_experiment(ledger, sql, name, location, pairs))

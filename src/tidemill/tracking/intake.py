@@ -52,7 +52,9 @@ def ingest(ledger: Ledger, shipment: Shipment, data: bytes | memoryview) -> Rece
             names = _put(ledger, sql, shipment, batch, (run, experiment))
             offset += len(data)
             if shipment.refused:
-                put_tags(sql, run, [check_tag(Pair("tidemill.refused.file", shipment.refused))])
+                row = sql.one("SELECT value FROM tag WHERE run = ? AND key = ?", (run, "tidemill.refused.file"))
+                told = f"{row[0]}\n{shipment.refused}" if row and shipment.refused not in row[0] else shipment.refused
+                put_tags(sql, run, [check_tag(Pair("tidemill.refused.file", told))])
             sql.run(
                 "INSERT INTO segment (id, run, shipped) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET shipped = excluded.shipped",
                 (shipment.segment, run, offset),
