@@ -27,7 +27,9 @@ def project(folder: Path, **files: str) -> Project:
     folder.mkdir(exist_ok=True)
     (folder / FILE).write_text('[project]\nname = "toy"\n')
     for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
+        file = folder / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
     return load(folder)
 
 
@@ -57,6 +59,13 @@ def test_two_projects_in_one_process_keep_their_own_files(tmp_path: Path) -> Non
     assert [one.all(Source)[0].path, two.all(Source)[0].path] == ["one.csv", "two.csv"]
 
 
+def test_a_folder_that_becomes_a_package_is_read_anew(tmp_path: Path) -> None:
+    files = {"use": "import tidemill as tm\nfrom parts import one\ns = tm.Source(one.PATH)\n", "parts/one": 'PATH = "one.csv"'}
+    assert project(tmp_path / "p", **files).all(Source)[0].path == "one.csv"
+    files = {"use": "import tidemill as tm\nfrom parts import PATH\ns = tm.Source(PATH)\n", "parts/__init__": 'PATH = "two.csv"'}
+    assert project(tmp_path / "p", **files).all(Source)[0].path == "two.csv"
+
+
 def test_a_file_that_opens_its_own_project_is_told_where_to_go(tmp_path: Path) -> None:
     script = "import tidemill as tm\n\np = tm.open({!r})\ntm.fresh('1d')".format(str(tmp_path / "p"))
     with pytest.raises(DefinitionError, match=r"nb\.py opens the project that it is a part of") as error:
@@ -81,16 +90,6 @@ def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
     uses = "from helper import f  # nothing of tidemill\n\nraise ValueError\n"
     files = {"train": train, "look": look, "peer": peer, "uses": uses, "helper": "def f(): ...\n"}
     assert len(project(tmp_path / "p", flights=FLIGHTS, **files).all(Dataset)) == 1
-    ways = {
-        "alias": "import tidemill\n\ntm = tidemill\na = tm.Entity('a', key='a')\n",
-        "named": "import importlib\n\ntm = importlib.import_module('tidemill')\nb = tm.Entity('b', key='b')\n",
-        "common": "import tidemill as tm\n",
-        "again": "from common import tm\n\nc = tm.Entity('c', key='c')\n",
-        "top": "from defs.core import d\n",
-    }
-    (tmp_path / "r" / "defs").mkdir(parents=True)
-    (tmp_path / "r" / "defs" / "core.py").write_text("import tidemill as tm\n\nd = tm.Entity('d', key='d')\n")
-    assert {one.name for one in project(tmp_path / "r", **ways).all(Entity)} == set("abcd")
     derived = "from flights import flights\n\nagain = flights\nraise ValueError\n"
     with pytest.raises(DefinitionError, match=r"derived\.py cannot be imported"):
         project(tmp_path / "q", flights=FLIGHTS, derived=derived)
@@ -99,6 +98,88 @@ def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
         project(tmp_path / "p", flights=FLIGHTS, both=both)
     assert error.value.where == f"{tmp_path / 'p' / 'both.py'}:4"
     assert "subfolder" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("script", "beside"),
+    [
+        ("from setuptools import setup\nsetup(install_requires=['tidemill'])\n", {}),
+        ("import mlflow\nmlflow.set_experiment('tidemill')\n", {}),
+        ("\ufeffimport tidemill as tm\nwith tm.run('x'): ...\n", {}),
+        ("import tidemill as tm\nfrom tidemill.core import MissingFile\ntm.open('.')\n", {}),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from flights import flights\n    from tidemill import Dataset\n", {}),
+        ("import nothing\n", {"script/job": FLIGHTS}),
+        ("from source.clean import f\n", {"source/clean": "def f(): ...\n", "source/trips": FLIGHTS}),
+        ("from source.work import f\n", {"source/work": "import tidemill as tm\ndef f(): return tm.run('x')\n"}),
+    ],
+    ids=["setup", "word", "mark", "error", "types", "folder", "sibling", "helper"],
+)
+def test_a_script_is_known_by_what_it_imports(tmp_path: Path, script: str, beside: dict[str, str]) -> None:
+    files = {"flights": FLIGHTS, "script": f"{script}raise ValueError\n", **beside}
+    assert len(project(tmp_path / "p", **files).all(Dataset)) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": "import tidemill\n\ntm = tidemill\na = tm.Entity('a', key='a')\n"},
+        {"a": "import importlib\n\ntm = importlib.import_module('tidemill')\na = tm.Entity('a', key='a')\n"},
+        {"a": "from tidemill import *\n\na = Entity('a', key='a')\n"},
+        {"a": "try:\n    import json, tidemill.features as f\nfinally: ...\na = f.Entity('a', key='a')\n"},
+        {"a": "from common import tm\n\na = tm.Entity('a', key='a')\n", "common": "import tidemill as tm\n"},
+        {"top": "from defs.core import a\n", "defs/core": "import json, tidemill as tm\n\na = tm.Entity('a', key='a')\n"},
+        {
+            "top": "import defs\nfrom defs import *\n",
+            "defs/__init__": "from . import core\nfrom .core import *\n",
+            "defs/core": "from common import tm\n\na = tm.Entity('a', key='a')\n",
+            "common": "import tidemill as tm\n",
+        },
+    ],
+    ids=["alias", "named", "star", "inner", "common", "package", "through"],
+)
+def test_a_file_that_imports_tidemill_in_any_way_is_read(tmp_path: Path, files: dict[str, str]) -> None:
+    assert [one.name for one in project(tmp_path / "p", **files).all(Entity)] == ["a"]
+
+
+def test_what_is_no_file_of_python_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    (folder / "archive.py").mkdir(parents=True)
+    (folder / ".#flights.py").symlink_to("me@host.1")  # an editor's lock
+    (folder / "._flights.py").write_bytes(b"\0tidemill")  # what a Mac leaves on a foreign disk
+    assert len(project(folder, flights=FLIGHTS).all(Dataset)) == 1
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    project(folder, flights=FLIGHTS)
+    (folder / "away.py").symlink_to("nowhere.py")
+    with pytest.raises(DefinitionError, match=r"away\.py cannot be imported: FileNotFoundError") as error:
+        load(folder)
+    assert error.value.where == str(folder / "away.py")
+    (folder / "away.py").unlink()
+    for encoding in ("utf-16", "cp1252"):
+        (folder / "wide.py").write_text(f"{FLIGHTS}name = 'é'\n", encoding=encoding)
+        with pytest.raises(DefinitionError, match=r"wide\.py cannot be imported") as error:
+            load(folder)
+        assert "UTF-8" in error.value.hint
+
+
+def test_a_file_may_change_where_python_looks(tmp_path: Path) -> None:
+    assert project(tmp_path / "p", flights=f"import sys\nsys.path.pop(0)\n{FLIGHTS}").all(Dataset)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("from tidemill import Entty\n", "correct the file"),
+        ("import tidemill\nfrom .y import z\n", "correct the file"),
+        ("import tidemill, no_such_library\n", "install what it needs"),
+    ],
+)
+def test_what_to_do_about_an_import_is_said(tmp_path: Path, text: str, hint: str) -> None:
+    with pytest.raises(DefinitionError, match=r"x\.py cannot be imported") as error:
+        project(tmp_path / "p", x=text)
+    assert error.value.hint.startswith(hint)
 
 
 def test_a_file_that_no_compiler_reads_is_named(tmp_path: Path) -> None:

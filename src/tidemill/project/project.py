@@ -1,7 +1,7 @@
 """A user's folder → its declarations, each with file and line.
 
-The `*.py` files of the folder that use names of `tidemill`, or import a file of it that does, are imported; what they declare is
-collected by the generic type in `core`, named by kind and name.
+The `*.py` files of the folder that use names of `tidemill`, or import a file of it or of its packages that does, are imported; what they
+declare is collected by the generic type in `core`, named by kind and name.
 """
 
 import ast
@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.abc import MetaPathFinder
@@ -27,7 +27,7 @@ from tidemill.project.settings import FILE, Settings, read_settings
 from tidemill.store import FolderBlobs, Records, holder, store_error, writer
 
 D = TypeVar("D", bound=Declaration)
-OF_SCRIPTS = {"open", "run", "__version__"}  # names of Tidemill that declare nothing
+OF_SCRIPTS = {"open", "run", "core", "__version__"}  # names of Tidemill that declare nothing
 SCRIPT = 'put scripts into a subfolder, or begin what one runs with: if __name__ == "__main__":'
 
 
@@ -51,7 +51,7 @@ class Project:
             raise DefinitionError(what, hint=SCRIPT)
         _forget()
         found: dict[tuple[str, ...], Declaration] = {}
-        for path in _declaring(sorted(self.folder.glob("*.py"))):
+        for path in _declaring(self.folder):
             module = _import(path)
             for value in list(vars(module).values()):
                 for declaration in walk(value):
@@ -164,53 +164,68 @@ def _check_there(place: Path) -> None:
     raise Damaged(f"the ledger file {what}", where=str(place), hint=hint if place.exists() else hint.replace("it and the", "the"))
 
 
-def _declaring(paths: Sequence[Path]) -> list[Path]:
-    """Files that may declare something: they import Tidemill, and not only for what scripts use, or they import a file or a package of the
-    folder that does. What else lies there is a script of its own: who asks for the status of a project wants nothing trained."""
-    read = {path.stem: _reads(path) for path in paths}
-    chosen = {stem for stem, (imports, used, _) in read.items() if imports and not (used and used <= OF_SCRIPTS)}
-    chosen |= {folder.name for folder in (paths[0].parent.iterdir() if paths else ()) if folder.is_dir() and _is_package(folder)}
-    more = True
+def _declaring(folder: Path) -> list[Path]:
+    """Files that may declare something: they import Tidemill, and not only for what scripts use, or they import a file of the folder, or of
+    a package in it, that does. What else lies there is a script of its own: who asks for the status of a project wants nothing trained."""
+    paths = sorted(path for path in folder.glob("*.py") if not path.name.startswith(".") and not path.is_dir())
+    read: dict[Path, tuple[set[str], set[Path]]] = {}
+    more = set(paths)
     while more:
-        found = {stem for stem, (imports, _, modules) in read.items() if not imports and modules & chosen} - chosen
-        more, chosen = bool(found), chosen | found
-    return [path for path in paths if path.stem in chosen]
+        read |= {path: _reads(path, folder) for path in more}
+        more = {file for path in more for file in read[path][1]} - read.keys()
+    chosen = {path for path, (used, _) in read.items() if used - OF_SCRIPTS}
+    while found := {path for path, (used, files) in read.items() if not used and files & chosen} - chosen:
+        chosen |= found
+    return [path for path in paths if path in chosen]
 
 
-def _is_package(folder: Path) -> bool:
-    """Whether a folder holds files that import Tidemill; an environment that lies there is none."""
-    if folder.name.startswith(".") or not _of_project(str(folder), folder.parent) or (folder / "pyvenv.cfg").exists():
-        return False
-    return any(re.search(r"^\s*(?:import|from)\s+tidemill\b", _text(one), re.MULTILINE) for one in folder.rglob("*.py"))
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _reads(path: Path) -> tuple[bool, set[str], set[str]]:
-    """Whether a file imports Tidemill, the names of it that it uses, and the modules that it imports."""
-    text = _text(path)
+def _reads(path: Path, folder: Path) -> tuple[set[str], set[Path]]:
+    """The names of Tidemill that a file uses, `*` where they cannot be told, and the files of the folder that it imports."""
+    text = b"tidemill"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a script that nobody imports
-            nodes = list(ast.walk(ast.parse(text)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "tidemill" in text, set(), set()  # its import says what is wrong
-    called, used, modules = set[str](), set[str](), set[str]()
-    imports = any(isinstance(node, ast.Constant) and node.value == "tidemill" for node in nodes)
+        text = path.read_bytes()
+        nodes = _nodes(text)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return ({"*"} if b"tidemill" in text.replace(b"\0", b"") else set()), set()  # its import says what is wrong
+    called, used, attributes, files = set[str](), set[str](), set[tuple[str, str]](), set[Path]()
     for node in nodes:
-        if isinstance(node, ast.Import):
-            called |= {one.asname or "tidemill" for one in node.names if one.name == "tidemill"}
-            used |= {one.name.partition(".")[2] for one in node.names if one.name.startswith("tidemill.")}
-            modules |= {one.name.partition(".")[0] for one in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            top = node.module.partition(".")[0]
-            used |= {one.name for one in node.names} if top == "tidemill" else set()
-            modules.add(top)
-    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
-    used |= {node.attr for node in attributes if node.value.id in called}  # type: ignore[attr-defined]
-    return imports or "tidemill" in modules, used, modules
+        match node:
+            case ast.Import(names):
+                called |= {one.asname or one.name for one in names if one.name == "tidemill"}
+                used |= {one.name.split(".")[1] for one in names if one.name.startswith("tidemill.")}
+                files |= {file for one in names for file in _files(folder, one.name)}
+            case ast.ImportFrom(module, names, level):
+                if not level and module and module.split(".")[0] == "tidemill":
+                    used |= {"core"} if module.startswith("tidemill.core") else {one.name for one in names}
+                base = path.parents[:level][-1] if level else folder
+                files |= {file for one in names for file in _files(base, f"{module or ''}.{one.name}".removeprefix("."))}
+            case ast.Attribute(ast.Name(name), attribute):
+                attributes.add((name, attribute))
+            case ast.Call(ast.Name("import_module" | "__import__") | ast.Attribute(attr="import_module"), [ast.Constant("tidemill"), *_]):
+                used.add("*")
+    used |= {attribute for name, attribute in attributes if name in called}
+    return used or ({"*"} if called else set()), files
+
+
+def _nodes(text: bytes) -> list[ast.AST]:
+    """The parts of a source, without what only a type checker reads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a script that nobody imports
+        nodes: list[ast.AST] = [ast.parse(text)]
+    for node in nodes:  # it grows as it is walked
+        match node:
+            case ast.If(ast.Name("TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"), _, otherwise):
+                nodes += otherwise
+            case _:
+                nodes += ast.iter_child_nodes(node)
+    return nodes
+
+
+def _files(folder: Path, module: str) -> list[Path]:
+    """The files that are read when a module is imported from a folder: its own, and those of the packages that it lies in."""
+    parts = module.split(".")
+    places = [folder.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]
+    return [file for place in places for file in (place.with_name(f"{place.name}.py"), place / "__init__.py") if file.is_file()]
 
 
 def importing(folder: Path | None = None) -> Path | None:
@@ -277,18 +292,19 @@ def _import(path: Path) -> ModuleType:
             error.where = error.where or _place(error, path)
             raise
         except (Exception, SystemExit) as error:  # a script that ends must not end the command
-            hint = (
-                "install what it needs"
-                if isinstance(error, ImportError)
-                else SCRIPT
-                if isinstance(error, SystemExit)
-                else "correct the file"
-            )
             what = f"{path.name} cannot be imported: {type(error).__name__}: {error}"
-            raise DefinitionError(what, where=_place(error, path), hint=hint) from error
+            raise DefinitionError(what, where=_place(error, path), hint=_hint(error)) from error
         finally:
             del _loading[path.parent]
     return module
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ImportError) and not str(error).startswith(("cannot import name", "attempted relative import")):
+        return "install what it needs; or, where it declares nothing, put it into a subfolder"
+    if isinstance(error, SyntaxError) and re.search("null bytes|codec can't decode", str(error)):
+        return "save the file as UTF-8"
+    return SCRIPT if isinstance(error, SystemExit) else "correct the file"
 
 
 @contextmanager
@@ -301,9 +317,15 @@ def _importing(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        sys.path.remove(str(folder))
-        new = {name: getattr(sys.modules.get(name), "__file__", None) for name in set(sys.modules) - before}
-        _imported.update(name for name, file in new.items() if _of_project(file, folder))
+        with suppress(ValueError):  # the file may have taken it off
+            sys.path.remove(str(folder))
+        new = {name: module for name, module in list(sys.modules.items()) if name not in before}
+        _imported.update(name for name, module in new.items() if _of_project(_file(module), folder))
+
+
+def _file(module: ModuleType) -> str | None:
+    """Where a module lies; one without a file of its own is a folder."""
+    return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
 
 
 def _of_project(file: str | None, folder: Path) -> bool:
