@@ -526,6 +526,28 @@ def registered_models_have_versions_aliases_and_tags() -> None:
     _refused("RESOURCE_DOES_NOT_EXIST", client.get_registered_model, f"{name}-2")
 
 
+def the_files_of_a_version_do_not_change() -> None:
+    client, run_id = _run()
+    name = _new("kept").replace(" ", "-")
+    client.create_registered_model(name)
+    client.log_text(run_id, "as it was", "one.onnx")
+    client.log_text(run_id, "beside it", "one.onnx.txt")
+    client.create_model_version(name, f"runs:/{run_id}/one.onnx", run_id)
+    early = client.create_model_version(name, f"runs:/{run_id}/model", run_id)
+    client.log_text(run_id, "as it was", "model/deep/weights")
+    assert Path(mlflow.artifacts.download_artifacts(f"models:/{name}/2"), "deep", "weights").read_text() == "as it was"
+    client.set_terminated(run_id)
+    client.set_registered_model_alias(name, "best", early.version)
+    client.copy_model_version(f"models:/{name}/1", f"{name}-copied")
+    for path in ("one.onnx", "model/deep/weights"):
+        client.log_text(run_id, "changed", path)
+    for one in (name, f"{name}-copied"):
+        uri = client.get_model_version_download_uri(one, "1")  # of `models:/` the client downloads folders only
+        assert Path(mlflow.artifacts.download_artifacts(artifact_uri=uri)).read_text() == "as it was"
+    found = Path(mlflow.artifacts.download_artifacts(f"models:/{name}@best"))
+    assert (found / "deep" / "weights").read_text() == "as it was"
+
+
 def stages_still_work() -> None:
     client, run_id = _run()
     name = _new("staged").replace(" ", "-")

@@ -487,6 +487,27 @@ def test_the_files_of_a_registered_version_do_not_change(ask: Ask, run_id: str, 
     assert ask("GET", f"{own[1]}/MLmodel").status == 404
 
 
+def test_a_version_that_is_registered_before_its_files_is_frozen_when_it_is_read_after_its_run(ask: Ask, run_id: str) -> None:
+    root = f"{FILES}/0/{run_id}/artifacts"
+    ask("POST", f"{API}/registered-models/create", {"name": "early"})
+    for source in (f"runs:/{run_id}/model", f"runs:/{run_id}/model.onnx"):
+        assert ask("POST", f"{API}/model-versions/create", {"name": "early", "source": source, "run_id": run_id}).status == 200
+    for name in ("model/MLmodel", "model.onnx"):
+        assert ask("PUT", f"{root}/{name}", pieces=[b"written after"]).status == 200
+    asked = ("name=early&version=1&path=MLmodel", "name=early&version=2&path=")
+    assert [ask("GET", "/model-versions/get-artifact", query=query).body for query in asked] == [b"written after"] * 2
+    assert ask("PUT", f"{root}/model/MLmodel", pieces=[b"as the run left it"]).status == 200
+    assert ask("POST", f"{API}/runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": 5}).status == 200
+    told = [b"as the run left it", b"written after"]
+    assert [ask("GET", "/model-versions/get-artifact", query=query).body for query in asked] == told
+    for name in ("model/MLmodel", "model.onnx"):
+        assert ask("PUT", f"{root}/{name}", pieces=[b"changed"]).status == 200
+    assert [ask("GET", "/model-versions/get-artifact", query=query).body for query in asked] == told
+    place = ask("GET", f"{API}/model-versions/get-download-uri", query="name=early&version=2").json["artifact_uri"]
+    assert re.fullmatch("mlflow-artifacts:/registered/[0-9a-f]{32}/model.onnx", place)
+    assert ask("GET", f"{API}/model-versions/get", query="name=early&version=2").json["model_version"]["source"] == source
+
+
 def test_a_file_is_no_folder_and_a_folder_no_file(ask: Ask, run_id: str) -> None:
     root = f"{FILES}/0/{run_id}/artifacts"
     assert ask("PUT", f"{root}/d/e/f", pieces=[b"kept"]).status == 200

@@ -4,7 +4,7 @@ from tidemill.core import DataError
 from tidemill.ledger import Ledger, user
 from tidemill.registry.names import aliases_of, must_exist, touch
 from tidemill.registry.of_loop import Found, all_versions, looped, owner_of, refuse_followed
-from tidemill.registry.registered import get_version, one_version
+from tidemill.registry.registered import get_version, one_version, settle
 from tidemill.registry.values import ModelVersion, check_alias, check_name, number_of
 from tidemill.store import Driver
 
@@ -20,6 +20,7 @@ def set_alias(ledger: Ledger, name: str, alias: str, version: str, *, who: str =
         told = next((tag.value for tag in there.tags or () if tag.key == "mlflow.user"), None)
         given = {"who": who or told or user(), "why": why or there.description or "set by a client"}
         ledger.move_alias(sql, "", owner_of(found, name), alias, str(number_of(version)), at=ledger.wall(), **given)
+        settle(sql, name, number_of(version))
         touch(ledger, sql, name)
 
 

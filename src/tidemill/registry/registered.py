@@ -16,6 +16,8 @@ from tidemill.tracking import (
     all_of,
     below,
     freeze,
+    frozen_place,
+    is_whole,
     note_version,
     page_size,
     parse,
@@ -63,9 +65,30 @@ def create_version(
 
 def thaw_unnamed(sql: Driver, locations: Iterable[str]) -> None:
     """Take the files of versions away that are gone, where no other version names the same place: a prompt's source is any text."""
-    for location in locations:
-        if not sql.one("SELECT 1 FROM registered_version WHERE location = ? OR source = ?", (location, location)):
-            thaw(sql, location)
+    places = {frozen_place(one) for one in locations} - {""}
+    left = {frozen_place(one) for (one,) in sql.all("SELECT location FROM registered_version")} if places else set()
+    for place in places - left:
+        thaw(sql, place)
+
+
+def settle(sql: Driver, name: str, number: int) -> str:
+    """Where the files of a client's version lie. A version may be registered before they are there: they become its own with its first use
+    after that, once the run that puts them there is over."""
+    row = sql.one("SELECT location FROM registered_version WHERE name = ? AND number = ?", (name, number))
+    location = str(row[0]) if row else ""
+    if is_due(sql, name, number, location):
+        location = freeze(sql, location)
+        sql.run("UPDATE registered_version SET location = ? WHERE name = ? AND number = ?", (location, name, number))
+    return location
+
+
+def is_due(sql: Driver, name: str, number: int, location: str) -> bool:
+    """Whether the files of a client's version at its location are still to become its own, and can by now."""
+    if frozen_place(location):
+        return False
+    row = sql.one("SELECT run, model FROM registered_version WHERE name = ? AND number = ?", (name, number))
+    prompt = "SELECT 1 FROM registered_version_tag WHERE name = ? AND number = ? AND key = ? AND value = 'true'"  # a text has no files
+    return row is not None and not sql.one(prompt, (name, number, PROMPT)) and is_whole(sql, location, *map(str, row))
 
 
 def _made_by(sql: Driver, source: str, run_id: str, model_id: str) -> tuple[str, str]:
@@ -87,6 +110,7 @@ def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:
         if row is None and "/" in wanted:
             name, _, version = wanted.partition("/")
             number = int(version) if version.isdecimal() else -1
+            settle(sql, name, number)
             row = _location(sql, found, name, number)
         if row is None:
             raise DataError(f"Unable to fetch model from model URI source artifact location '{source}'.")

@@ -14,7 +14,7 @@ from sqlalchemy import Text, inspect, text
 from tidemill.core import digest_bytes
 from tidemill.ledger import Ledger
 from tidemill.store import Driver
-from tidemill.tracking import place_of
+from tidemill.tracking import FROZEN, place_of
 
 KEEP, PARENT = "tidemill.keep", "mlflow.parentRunId"
 CHANGED = "it changed after the plan was made"
@@ -179,6 +179,7 @@ class _Versions:
         for name, number, run, model, *where in sql.all("SELECT name, number, run, model, location, source FROM registered_version"):
             label = f"{name}/{number}"
             found.runs[run] = found.models[model] = label
+            found.runs.update({one.removeprefix("runs:/").partition("/")[0]: label for one in where if one.startswith("runs:/")})
             for place in {one.rstrip("/") for one in where}:  # its own files, and those that it was made from
                 while place:
                     found.places[place] = label
@@ -214,9 +215,9 @@ def _within(location: str) -> tuple[str, str, str]:
 def _version(sql: Driver, column: str, value: str, location: str) -> str:
     """A registered version made of a run or logged model, or of files at its place."""
     there = " OR ".join(f"{place} = ? OR {place} >= ? AND {place} < ?" for place in ("location", "source"))
-    row = sql.one(
-        f"SELECT name, number FROM registered_version WHERE {column} = ? OR {there}", (value, *_within(location), *_within(location))
-    )
+    said = "source = ? OR source >= ? AND source < ?"
+    values = (value, *_within(location), *_within(location), *_within(f"runs:/{value}"))
+    row = sql.one(f"SELECT name, number FROM registered_version WHERE {column} = ? OR {there} OR {said}", values)
     return f"{row[0]}/{row[1]}" if row else ""
 
 
@@ -335,8 +336,8 @@ def _delete_experiment(sql: Driver, one: OtherFact) -> str:
 
 def _delete_files(sql: Driver, location: str) -> None:
     """The names of the files below a location of this server; their bytes go with the sweep when no other name has them."""
-    if location.startswith("mlflow-artifacts:/"):
-        place = place_of(location)
+    place = place_of(location) if location.startswith("mlflow-artifacts:/") else ""
+    if place and not f"{place}/".startswith(FROZEN):  # whatever lies there goes with its version alone
         sql.run("DELETE FROM artifact_file WHERE path >= ? AND path < ?", (f"{place}/", f"{place}/\U0010ffff"))
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tidemill.tracking.artifacts import files_of_run as files_of_run
     from tidemill.tracking.artifacts import find_file as find_file
     from tidemill.tracking.artifacts import freeze as freeze
+    from tidemill.tracking.artifacts import frozen_place as frozen_place
+    from tidemill.tracking.artifacts import is_whole as is_whole
+    from tidemill.tracking.artifacts import keep_frozen as keep_frozen
     from tidemill.tracking.artifacts import list_files as list_files
     from tidemill.tracking.artifacts import place_of as place_of
     from tidemill.tracking.artifacts import put_file as put_file
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.client import run as run
     from tidemill.tracking.comparison import changes as changes
     from tidemill.tracking.comparison import comparison_rows as comparison_rows
+    from tidemill.tracking.experiments import FROZEN as FROZEN
     from tidemill.tracking.experiments import below as below
     from tidemill.tracking.filters import REGISTERED as REGISTERED
     from tidemill.tracking.filters import VERSIONS as VERSIONS
@@ -76,6 +80,7 @@ if TYPE_CHECKING:
 _OFFERED = {
     "ActiveRun": "client",
     "Comparison": "filters",
+    "FROZEN": "experiments",
     "Imported": "importing",
     "Order": "filters",
     "Pair": "values",
@@ -125,6 +130,9 @@ _OFFERED = {
     "place_of": "artifacts",
     "prepare": "step",
     "freeze": "artifacts",
+    "frozen_place": "artifacts",
+    "is_whole": "artifacts",
+    "keep_frozen": "artifacts",
     "put_file": "artifacts",
     "thaw": "artifacts",
     "read_head": "segment",

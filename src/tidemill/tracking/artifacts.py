@@ -2,16 +2,16 @@
 
 import re
 import uuid
+from collections.abc import Sequence
 
 from tidemill.core import DataError, Refused, UnknownName
 from tidemill.ledger import Ledger
-from tidemill.store import Driver, Part
-from tidemill.tracking.experiments import ROOT
+from tidemill.store import Driver, Part, Row
+from tidemill.tracking.experiments import FROZEN, ROOT
 from tidemill.tracking.limits import check_path
-from tidemill.tracking.models import get_model
+from tidemill.tracking.models import STATUSES, get_model
 from tidemill.tracking.values import FileInfo
 
-FROZEN = "registered/"  # where the files of registered versions lie
 MOST_FROZEN = 10_000  # files of one version
 FEW, MANY = 16, 4_096  # rows that are read at once: of a folder that may end with the next one, and of one that goes on
 
@@ -39,35 +39,71 @@ def put_file(ledger: Ledger, path: str, part: Part) -> None:
 
 
 def freeze(sql: Driver, location: str) -> str:
-    """A place of their own, which nobody writes to, for the files of a location as they are now: a row for each, since equal bytes are
-    stored once. The location itself where it has no files here. Raises DataError for one that holds more than a model does."""
+    """A place of their own, which nobody writes to, for the files of a location as they are now, a folder or one file: a row for each,
+    since equal bytes are stored once. The location itself where it has no files here. Raises DataError for one that holds more than a
+    model does."""
     try:
         place = place_of(location)
     except DataError:  # elsewhere, or nowhere that files can lie
         return location
     if not place or f"{place}/" == FROZEN:
         raise DataError(f"Invalid model version source: '{location}' is no folder of a model")
-    own = f"{FROZEN}{uuid.uuid4().hex}"
-    query = "SELECT path, digest, size FROM artifact_file WHERE path >= ? AND path < ? LIMIT ?"
-    rows = sql.all(query, (f"{place}/", f"{place}0", MOST_FROZEN + 1))
+    rows = _rows(sql, place)
     if len(rows) > MOST_FROZEN:
         raise DataError(
             f"Invalid model version source: '{location}' holds more than {MOST_FROZEN:,} files", hint="name the folder of one model"
         )
-    copies = [(f"{own}{path[len(place) :]}", digest, size) for path, digest, size in rows]
+    alone = any(path == place for path, *_ in rows)
+    folder = place.rpartition("/")[0] if alone else place
+    return keep_frozen(sql, [(path.removeprefix(f"{folder}/"), *kept) for path, *kept in rows], alone=alone) if rows else location
+
+
+def keep_frozen(sql: Driver, files: Sequence[Row], *, alone: bool = False) -> str:
+    """A new place for files, each its path, digest and size, that nobody writes to. `alone`: the place is the one file."""
+    own = f"{FROZEN}{uuid.uuid4().hex}"
+    copies = [(f"{own}/{path}", digest, size) for path, digest, size in files]
     sql.many("INSERT INTO artifact_file (path, digest, size) VALUES (?, ?, ?)", copies)
-    return f"{ROOT}{own}" if rows else location
+    return ROOT + (copies[0][0] if alone else own)
 
 
-def is_frozen(location: str) -> bool:
-    """Whether `freeze` made a place."""
-    return re.fullmatch(rf"{ROOT}{FROZEN}[0-9a-f]{{32}}", location) is not None
+def is_whole(sql: Driver, location: str, *makers: str) -> bool:
+    """Whether a location has files here, as many as a model has, and nothing that puts them there goes on: none of the runs and logged
+    models that are named, or that the location is of. What is unknown is over."""
+    try:
+        place = place_of(location)
+    except DataError:
+        return False
+    if not place or f"{place}/" == FROZEN:
+        return False
+    ids = list({*makers, *place.split("/")} - {""})
+    marks = ", ".join("?" * len(ids))
+    going = (
+        "SELECT 1 FROM run AS r JOIN execution AS e ON e.id = r.execution WHERE e.status IN ('running', 'scheduled') "
+        f"AND r.stage = 'active' AND (r.uid IN ({marks}) OR r.uid IN (SELECT run FROM logged_model WHERE id IN ({marks})))"
+    )
+    if sql.one(f"{going} LIMIT 1", (*ids, *ids)):
+        return False
+    if sql.one(f"SELECT 1 FROM logged_model WHERE status = ? AND stage = 'active' AND id IN ({marks})", (STATUSES[0], *ids)):
+        return False
+    return 0 < len(_rows(sql, place)) <= MOST_FROZEN
+
+
+def _rows(sql: Driver, place: str) -> list[Row]:
+    """The files of a place, a folder or one file; of more than a model has, not all."""
+    query = "SELECT path, digest, size FROM artifact_file WHERE path = ? OR (path >= ? AND path < ?) LIMIT ?"
+    return sql.all(query, (place, f"{place}/", f"{place}0", MOST_FROZEN + 1))
+
+
+def frozen_place(location: str) -> str:
+    """The folder that `freeze` made, where a location is that folder or the one file in it; else an empty text."""
+    found = re.fullmatch(rf"({ROOT}{FROZEN}[0-9a-f]{{32}})(/[^/]+)?", location)
+    return found[1] if found else ""
 
 
 def thaw(sql: Driver, location: str) -> None:
     """Take the files of a place away that `freeze` made; what lies elsewhere stays."""
-    if is_frozen(location):
-        place = location.removeprefix(ROOT)
+    place = frozen_place(location).removeprefix(ROOT)
+    if place:
         sql.run("DELETE FROM artifact_file WHERE path >= ? AND path < ?", (f"{place}/", f"{place}0"))
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from tidemill.core import DataError, Taken, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
-from tidemill.tracking.limits import check_experiment_id, check_experiment_name, check_experiment_tag, missing
+from tidemill.tracking.limits import check_experiment_id, check_experiment_name, check_experiment_tag, check_path, missing
 from tidemill.tracking.values import Experiment, Pair
 
 ROOT = "mlflow-artifacts:/"
+FROZEN = "registered/"  # below it: where the files of registered versions lie
 COLUMNS = "id, name, location, stage, created_at, updated_at"
 
 
@@ -25,7 +26,7 @@ def create_experiment(ledger: Ledger, name: str, location: str = "", tags: Seque
     check_experiment_name(name)
     pairs = [check_experiment_tag(one) for one in tags]
     with ledger.records.transaction() as sql:
-        if location.removeprefix(ROOT).lstrip("/").startswith("registered"):
+        if location.startswith(ROOT) and f"{check_path(location.removeprefix(ROOT).lstrip('/'))}/".startswith(FROZEN):
             raise DataError(f"Invalid artifact location: '{location}'", hint="the files of registered versions lie there")
         if sql.one("SELECT 1 FROM experiment WHERE name = ?", (name,)):
             raise Taken(f"Experiment(name={name}) already exists.", hint="choose another name; a deleted experiment keeps its own")

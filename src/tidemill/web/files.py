@@ -196,7 +196,8 @@ class Files:
         await self._send_file(posixpath.join(root, check_path(_query(scope, "artifact_file_path"))), scope, receive, send)
 
     async def _of_version(self, scope: Scope, receive: Receive, send: Send) -> None:
-        root = place_of(download_uri(self.ledger, _query(scope, "name"), _query(scope, "version")))
+        asked = (self.ledger, _query(scope, "name"), _query(scope, "version"))
+        root = place_of(await promptly(self.ledger.records, download_uri, *asked))
         await self._send_file(posixpath.join(root, check_path(_query(scope, "path"))), scope, receive, send)
 
     async def _upload_to_run(self, scope: Scope, receive: Receive, send: Send) -> None:
