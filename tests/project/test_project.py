@@ -47,6 +47,23 @@ def test_declarations_inside_others_and_in_containers_are_found(tmp_path: Path) 
     assert {d.kind for d in project(tmp_path / "p", x=text).declarations} == {"source", "dataset"}
 
 
+def test_a_container_may_hold_itself_and_a_value_lack_a_field(tmp_path: Path) -> None:
+    odd = """import dataclasses
+import tidemill as tm
+@dataclasses.dataclass
+class Odd:
+    later: object = dataclasses.field(init=False)
+odd, loop = Odd(), {"e": tm.Entity("e", key="e")}
+loop["self"] = [loop]
+"""
+    assert [one.name for one in project(tmp_path / "p", odd=odd).all(Entity)] == ["e"]
+
+
+def test_what_a_file_prints_is_no_answer_of_a_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    project(tmp_path / "p", flights=f"print('read')\n{FLIGHTS}")
+    assert capfd.readouterr() == ("", "read\n")
+
+
 def test_files_of_a_project_import_each_other(tmp_path: Path) -> None:
     found = project(tmp_path / "p", trips=FLIGHTS, more="from trips import flights\nsame = flights\n")
     assert len(found.all(Dataset)) == 1

@@ -122,6 +122,18 @@ def test_a_function_that_fails_is_named_with_its_place_and_leaves_a_failed_run(t
     assert "KeyError" in run.error
 
 
+def imports_late(train: TrainingSet, params: Params) -> Pipeline:
+    import helper_of_the_project  # type: ignore[import-not-found]  # as it lies beside a project's file
+
+    return helper_of_the_project.fit(train)  # type: ignore[no-any-return]
+
+
+def test_a_function_that_imports_late_is_told_where_to(toy: Toy) -> None:
+    with pytest.raises(DefinitionError, match="No module named 'helper_of_the_project'") as error:
+        training.train(toy.ledger, model(toy.built.task)(imports_late), chosen(toy))
+    assert "at the top of its file" in error.value.hint
+
+
 def leaves(train: TrainingSet, params: Params) -> Pipeline:
     raise SystemExit(0)
 

@@ -72,17 +72,20 @@ def version_of(value: Any) -> str:
     return digest_value(definition(value))
 
 
-def walk(value: Any) -> Iterator[Declaration]:
-    """The declarations that a value is made of, innermost first, then the value itself."""
+def walk(value: Any, above: frozenset[int] = frozenset()) -> Iterator[Declaration]:
+    """The declarations that a value is made of, innermost first, then the value itself; `above` are the ids of what it lies in."""
+    if id(value) in above:
+        return
     if isinstance(value, Mapping):
         value_parts = list(value.values())
     elif isinstance(value, (list, tuple)):
         value_parts = list(value)
     elif is_dataclass(value) and not isinstance(value, type):
-        value_parts = [getattr(value, f.name) for f in fields(value) if f.name != "where"]
+        value_parts = [getattr(value, f.name, None) for f in fields(value) if f.name != "where"]
     else:
         return
+    above |= {id(value)}
     for part in value_parts:
-        yield from walk(part)
+        yield from walk(part, above)
     if isinstance(value, Declaration):
         yield value

@@ -90,7 +90,9 @@ def _fit(model: Model, train_set: TrainingSet) -> Any:
         raise
     except (Exception, SystemExit) as error:  # a function that leaves the process has not given a model
         what = f"model {model.name!r} cannot be trained: {type(error).__name__}: {error}"
-        raise DefinitionError(what, where=str(model.where), hint="correct the function or its parameters") from error
+        late = "install it; what lies in the project is imported at the top of its file, not in the function"
+        hint = late if isinstance(error, ModuleNotFoundError) else "correct the function or its parameters"
+        raise DefinitionError(what, where=str(model.where), hint=hint) from error
 
 
 def _profile(train_set: TrainingSet) -> dict[str, Any]:
