@@ -153,6 +153,16 @@ def test_run_makes_a_champion_then_says_that_nothing_is_to_be_done_then_what_cha
     assert status["deployments"][0]["branch"]["kind"] == "live"
 
 
+def test_what_files_and_models_print_is_no_part_of_the_json(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_live(
+        tmp_path / "live", f"{LOOSE}\nprint('read')\n".replace("    from lightgbm", "    print('fitted')\n    from lightgbm")
+    )
+    found = tidemill("run", "--json", folder=folder)
+    assert json.loads(found.stdout)["deployments"][0]["champion"] == "trees/1"
+    assert set(found.stderr.split()) == {"read", "fitted"}
+    assert tidemill("run", folder=folder).stdout.startswith("read\n")
+
+
 SECOND = """
 serve_too = tm.Deployment("again", trees, gates=[tm.gates.calibration(max_ece=0.5, bins=5)])
 keep_too = tm.RetrainPolicy(tm.Monitor(serve_too, every="4d"), on=[tm.Never()])

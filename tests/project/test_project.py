@@ -59,11 +59,6 @@ loop["self"] = [loop]
     assert [one.name for one in project(tmp_path / "p", odd=odd).all(Entity)] == ["e"]
 
 
-def test_what_a_file_prints_is_no_answer_of_a_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    project(tmp_path / "p", flights=f"print('read')\n{FLIGHTS}")
-    assert capfd.readouterr() == ("", "read\n")
-
-
 def test_files_of_a_project_import_each_other(tmp_path: Path) -> None:
     found = project(tmp_path / "p", trips=FLIGHTS, more="from trips import flights\nsame = flights\n")
     assert len(found.all(Dataset)) == 1

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext, redirect_stdout
 
 import click
 
@@ -15,7 +16,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait starve whoever shares the cores
     verbose, as_json = "-v" in sys.argv or "--verbose" in sys.argv, "--json" in sys.argv
     try:
-        tidemill(standalone_mode=False)
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what a project's file or a model prints is no part of the object
+            tidemill(standalone_mode=False)
     except TidemillError as error:
         if verbose:
             raise

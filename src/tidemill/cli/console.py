@@ -1,5 +1,6 @@
 """What the commands share: the console, a live table of steps, figures and trees as text."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,8 +47,9 @@ def link(text: str, url: str) -> Text:
 
 
 def print_json(value: Any) -> None:
-    """One object on standard output."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """One object on standard output, also while all else that is printed goes to standard error."""
+    stdout = sys.__stdout__ if sys.stdout is sys.stderr else None
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), file=stdout)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

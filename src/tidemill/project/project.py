@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.abc import MetaPathFinder
@@ -287,8 +287,7 @@ def _import(path: Path) -> ModuleType:
         sys.modules[name] = module
         _loading[path.parent] = path
         try:
-            with redirect_stdout(sys.stderr):  # what a command prints is its answer
-                spec.loader.exec_module(module)
+            spec.loader.exec_module(module)
         except TidemillError as error:
             error.where = error.where or _place(error, path)
             raise
