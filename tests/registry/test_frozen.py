@@ -11,6 +11,7 @@ from tidemill.ledger import Ledger
 from tidemill.registry.aliases import set_alias
 from tidemill.registry.models import create_model, delete_model
 from tidemill.registry.registered import create_version, delete_version, get_version
+from tidemill.store import Records
 from tidemill.tracking import Pair, find_file
 from tidemill.tracking.experiments import create_experiment, delete_experiment, get_experiment
 from tidemill.tracking.models import create_model as create_logged_model
@@ -189,6 +190,18 @@ def test_what_is_frozen_or_still_to_come_is_read_without_a_writing_transaction(f
         done.set()
         writer.join()
     assert [bool(tracking.frozen_place(one)) for one in found] == [True, False]
+
+
+def test_what_is_told_of_a_version_is_read_from_a_ledger_that_nobody_writes_to(folder_ledger: Ledger, tmp_path: Path) -> None:
+    ready = loop.prepare(folder_ledger)
+    create_model(ready, "m")
+    run, source = early(ready)
+    put(ready, f"{source}/requirements.txt", "numpy==2.0")
+    ended(ready, run)
+    records = Records(tmp_path / "state" / "records.db", read_only=True)
+    facts = registry.facts_of(Ledger(records, ready.blobs, ready.wall, read_only=True), "m/1")
+    records.close()
+    assert facts.environment == {"numpy": "2.0"}
 
 
 def test_a_prompt_and_a_place_that_is_too_wide_stay_as_they_were_said(ready: Ledger) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.request import Request, urlopen
 
 import pytest
 
+from processes import served
 from tidemill import loop, registry, tracking
 from tidemill.core import DataError, MissingFile, StoreError, UnknownName
 from tidemill.ledger import Ledger
@@ -40,7 +42,7 @@ def ready(ledger: Ledger) -> Ledger:
     return loop.prepare(ledger)
 
 
-def take(ledger: Ledger, source: Path, *, dry: bool = False) -> Imported:
+def take(ledger: Ledger, source: Path | str, *, dry: bool = False) -> Imported:
     opened = tracking.open_source(str(source))
     done = Imported(opened.where, dry)
     tracking.import_tracking(ledger, opened, done)
@@ -206,8 +208,10 @@ def test_files_outside_the_store_are_not_read(ready: Ledger, stores: Path, uri: 
         sql.execute("UPDATE runs SET artifact_uri = ? WHERE name = 'whole'", (uri.format(stores=stores),))
     sql.close()
     done = take(ready, stores / "db" / "mlflow.db")
-    assert done.new["files"] == 2, "those of the logged model"
+    assert done.new["files"] == 4, "those of the logged model, and those of the version, which lie in the store"
     assert "passwd" not in str(rows(ready, "SELECT path FROM artifact_file"))
+    assert tracking.frozen_place(registry.download_uri(ready, "parcels", "3"))
+    assert take(ready, stores / "db" / "mlflow.db").new == {}
 
 
 def test_files_that_lie_elsewhere_stay_there(ready: Ledger, stores: Path) -> None:
@@ -303,6 +307,102 @@ def test_a_hostile_server_harms_nothing(ready: Ledger) -> None:
     assert rows(ready, "SELECT uid FROM run") == [("sound",)]
     assert rows(ready, "SELECT path, size FROM artifact_file") == [(f"{done.mapped.get('7', '7')}/sound/artifacts/fine.txt", "4")]
     assert [one.step for one in history(ready, "sound", "fine")[0]] == [2]
+
+
+class Broken(Hostile):
+    """A server whose frozen files end before their end."""
+
+    cut: ClassVar[int]
+    answers: ClassVar[dict[str, Any]] = {
+        "experiments/search": {"experiments": []},
+        "registered-models/search": {"registered_models": [{"name": "m"}]},
+        "model-versions/search": {"model_versions": [{"version": "1", "source": "s3://a/b", "creation_timestamp": 5}]},
+        "get-download-uri": {"artifact_uri": f"mlflow-artifacts:/registered/{'0' * 32}"},
+        "mlflow-artifacts/artifacts": {"files": [{"path": "MLmodel", "is_dir": False, "file_size": 4}] * 2},
+    }
+
+    def do_GET(self) -> None:
+        if not self.path.endswith("/MLmodel"):
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("content-length", "4")
+        self.end_headers()
+        self.wfile.write(b"data"[: self.cut])
+        return None
+
+
+def test_a_version_whose_files_break_off_is_taken_by_the_next_import(ready: Ledger) -> None:
+    Broken.cut = 2
+    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = take(ready, url)
+        assert ["m/1" in problem and "2 bytes are missing" in problem for problem in done.problems] == [True]
+        assert rows(ready, "SELECT name, number FROM registered_version") == []
+        Broken.cut = 4
+        assert take(ready, url).problems == []
+        server.shutdown()
+    assert registry.download_uri(ready, "m", "1") != Broken.answers["get-download-uri"]["artifact_uri"], "no name of theirs is one here"
+    assert [size for _, size in rows(ready, "SELECT path, size FROM artifact_file")] == ["4"]
+
+
+# ── another Tidemill ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def asked(url: str, method: str, call: str, body: Any = None) -> Any:
+    """The answer of a server; bytes are sent as they are, as a file."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    path = f"/api/2.0/mlflow{'-artifacts/artifacts' if isinstance(body, bytes) else ''}/{call}"
+    with urlopen(Request(f"{url}{path}", data, {"content-type": "application/json"}, method=method)) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[str]:
+    """A server whose run was written again after versions were made of it: a folder, one file, and one that its run still writes."""
+    with served("server", "--home", str(tmp_path / "other"), "--port", "0", "--json") as (_, url):
+        run = asked(url, "POST", "runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
+        going = asked(url, "POST", "runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
+        asked(url, "POST", "registered-models/create", {"name": "m"})
+        sources = (f"runs:/{run}/model", f"mlflow-artifacts:/0/{run}/artifacts/one.onnx", f"runs:/{going}/model")
+        for text in (b"as it was", b"changed"):
+            for path in (f"{run}/artifacts/model/deep/MLmodel", f"{run}/artifacts/model/b", f"{run}/artifacts/one.onnx"):
+                asked(url, "PUT", f"0/{path}", text)
+            for source in sources if text == b"as it was" else ():
+                asked(url, "POST", "model-versions/create", {"name": "m", "source": source, "run_id": source.split("/")[1]})
+        asked(url, "POST", "registered-models/alias", {"name": "m", "alias": "best", "version": "2"})
+        asked(url, "PUT", f"0/{going}/artifacts/model/MLmodel", b"so far")
+        asked(url, "POST", "runs/update", {"run_id": run, "status": "FINISHED", "end_time": 5})
+        yield url
+
+
+def test_the_frozen_files_of_another_tidemill_come_as_they_were_registered(ready: Ledger, other: str, tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    planned = take(ready, other, dry=True)
+    opened, seen = tracking.open_source(other), list[str]()
+
+    def listen(imported: Imported) -> None:
+        if imported.new.get("versions", 0) == 2 and imported.new.get("files", 0) == 6:
+            raise Enough
+
+    done = Imported(opened.where, listen=listen)
+    tracking.import_tracking(ready, opened, done)
+    with pytest.raises(Enough):
+        registry.import_registry(ready, opened, done)
+    assert sorted(rows(ready, "SELECT number FROM registered_version")) == [("2",), ("3",)]
+    again = take(ready, other)
+    assert (again.problems, again.new["versions"], again.new["files"], again.new["aliases"]) == ([], 1, 2, 1)
+    assert (planned.problems, planned.new["files"]) == ([], 7)
+    for number in "123":
+        registry.export(ready, "m", number, tmp_path / number)
+        seen += [f"{number}/{path.relative_to(tmp_path / number)}" for path in (tmp_path / number).rglob("*") if path.is_file()]
+    assert sorted(seen) == ["1/b", "1/deep/MLmodel", "2/one.onnx", "3/MLmodel"]
+    assert {path: (tmp_path / path).read_bytes() for path in seen} == {path: b"so far" if path[0] == "3" else b"as it was" for path in seen}
+    before = rows(ready, "SELECT path, digest FROM artifact_file")
+    assert len([path for path, _ in before if path.startswith("registered/")]) == 3
+    assert (take(ready, other).new, rows(ready, "SELECT path, digest FROM artifact_file")) == ({}, before)
 
 
 # ── pickles ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,10 +9,10 @@ from tidemill.core import StoreError, TidemillError, UnknownName, show
 from tidemill.ledger import Artifact, Ledger, Node, lineage
 from tidemill.models import golden_of, load_model, signature_of
 from tidemill.registry.diff import Facts
-from tidemill.registry.files import download_uri
 from tidemill.registry.history import named_version
 from tidemill.registry.mlflow_model import environment_of
 from tidemill.registry.of_loop import digest_of, looped
+from tidemill.registry.registered import location_of
 from tidemill.registry.values import ModelVersion
 from tidemill.tracking import Run, find_file, get_run, parse_yaml, place_of
 
@@ -112,8 +112,10 @@ def _of_client(ledger: Ledger, version: ModelVersion, label: str) -> Facts:
 
 def _text(ledger: Ledger, version: ModelVersion, name: str) -> bytes:
     """A small file of a version; empty where there is none, or it lies elsewhere."""
+    with ledger.records.snapshot() as sql:
+        row = location_of(sql, looped(sql), version.name, int(version.version))
     try:
-        digest, size = find_file(ledger, f"{place_of(download_uri(ledger, version.name, version.version))}/{name}")
+        digest, size = find_file(ledger, f"{place_of(str(row[0]) if row else '')}/{name}")
         return bytes(ledger.blobs.get(digest)) if size < 1 << 20 else b""
     except TidemillError:
         return b""

@@ -6,8 +6,8 @@ from pathlib import Path
 from tidemill.core import Refused, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.registry.mlflow_model import mlflow_model
-from tidemill.registry.of_loop import Looped, all_versions, digest_of, known_of, loop_versions, looped
-from tidemill.registry.registered import is_due, one_version, settle
+from tidemill.registry.of_loop import Looped, digest_of, known_of, loop_versions, looped
+from tidemill.registry.registered import is_due, location_of, one_version, settle
 from tidemill.registry.values import check_name, number_of
 from tidemill.store import store_error
 from tidemill.tracking import check_path, find_file, list_files, place_of
@@ -18,9 +18,8 @@ def download_uri(ledger: Ledger, name: str, version: str) -> str:
     number = number_of(version)
     with ledger.records.snapshot() as sql:
         found = looped(sql)
-        there = all_versions(found)
         one_version(ledger, sql, found, check_name(name), number)
-        row = sql.one(f"SELECT location FROM {there.text} WHERE name = ? AND number = ?", (*there.values, name, number))
+        row = location_of(sql, found, name, number)
         assert row is not None
         own = loop_versions(found)  # a version that a client copied has the files of one of the loop
         same = sql.all(f"SELECT name, number FROM {own.text} WHERE location = ?", (*own.values, row[0])) if own else []

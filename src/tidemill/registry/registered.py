@@ -111,7 +111,7 @@ def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:
             name, _, version = wanted.partition("/")
             number = int(version) if version.isdecimal() else -1
             settle(sql, name, number)
-            row = _location(sql, found, name, number)
+            row = location_of(sql, found, name, number)
         if row is None:
             raise DataError(f"Unable to fetch model from model URI source artifact location '{source}'.")
         return str(row[0])
@@ -155,7 +155,8 @@ def _put_version_tags(sql: Driver, name: str, number: int, pairs: Sequence[tuple
     sql.many(put, [(name, number, key, value) for key, value in pairs])
 
 
-def _location(sql: Driver, found: Found, name: str, number: int) -> Row | None:
+def location_of(sql: Driver, found: Found, name: str, number: int) -> Row | None:
+    """Where the files of a version lie as yet, in a row."""
     there = all_versions(found)
     return sql.one(f"SELECT location FROM {there.text} WHERE name = ? AND number = ?", (*there.values, name, number))
 
@@ -276,7 +277,7 @@ def delete_version(ledger: Ledger, name: str, version: str) -> None:
         for alias, target in ledger.aliases(sql, "", name).items():
             if target == str(number):
                 ledger.move_alias(sql, "", name, alias, "", at=ledger.wall(), who="", why="the version was deleted")
-        location = str((_location(sql, found, name, number) or ("",))[0])
+        location = str((location_of(sql, found, name, number) or ("",))[0])
         for table in ("registered_version_tag", "registered_version"):
             sql.run(f"DELETE FROM {table} WHERE name = ? AND number = ?", (name, number))
         thaw_unnamed(sql, [location])

@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tidemill.tracking.artifacts import MOST_FROZEN as MOST_FROZEN
     from tidemill.tracking.artifacts import delete_files as delete_files
     from tidemill.tracking.artifacts import files_of_model as files_of_model
     from tidemill.tracking.artifacts import files_of_run as files_of_run
     from tidemill.tracking.artifacts import find_file as find_file
     from tidemill.tracking.artifacts import freeze as freeze
     from tidemill.tracking.artifacts import frozen_place as frozen_place
+    from tidemill.tracking.artifacts import has_files as has_files
     from tidemill.tracking.artifacts import is_whole as is_whole
     from tidemill.tracking.artifacts import keep_frozen as keep_frozen
     from tidemill.tracking.artifacts import list_files as list_files
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.comparison import changes as changes
     from tidemill.tracking.comparison import comparison_rows as comparison_rows
     from tidemill.tracking.experiments import FROZEN as FROZEN
+    from tidemill.tracking.experiments import ROOT as ROOT
     from tidemill.tracking.experiments import below as below
     from tidemill.tracking.filters import REGISTERED as REGISTERED
     from tidemill.tracking.filters import VERSIONS as VERSIONS
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.filters import parse_order as parse_order
     from tidemill.tracking.importing import Imported as Imported
     from tidemill.tracking.importing import import_tracking as import_tracking
+    from tidemill.tracking.importing import keep_pieces as keep_pieces
     from tidemill.tracking.intake import Shipment as Shipment
     from tidemill.tracking.intake import ingest as ingest
     from tidemill.tracking.limits import check_path as check_path
@@ -81,6 +85,10 @@ _OFFERED = {
     "ActiveRun": "client",
     "Comparison": "filters",
     "FROZEN": "experiments",
+    "ROOT": "experiments",
+    "keep_pieces": "importing",
+    "has_files": "artifacts",
+    "MOST_FROZEN": "artifacts",
     "Imported": "importing",
     "Order": "filters",
     "Pair": "values",

@@ -88,10 +88,15 @@ def is_whole(sql: Driver, location: str, *makers: str) -> bool:
     return 0 < len(_rows(sql, place)) <= MOST_FROZEN
 
 
-def _rows(sql: Driver, place: str) -> list[Row]:
+def has_files(sql: Driver, location: str) -> bool:
+    """Whether a location of this server has files; raises DataError for one that lies elsewhere."""
+    return bool(_rows(sql, place_of(location), most=1))
+
+
+def _rows(sql: Driver, place: str, most: int = MOST_FROZEN + 1) -> list[Row]:
     """The files of a place, a folder or one file; of more than a model has, not all."""
     query = "SELECT path, digest, size FROM artifact_file WHERE path = ? OR (path >= ? AND path < ?) LIMIT ?"
-    return sql.all(query, (place, f"{place}/", f"{place}0", MOST_FROZEN + 1))
+    return sql.all(query, (place, f"{place}/", f"{place}0", most))
 
 
 def frozen_place(location: str) -> str:

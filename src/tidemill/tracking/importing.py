@@ -12,7 +12,7 @@ from itertools import islice
 
 from tidemill.core import DataError, StoreError, TidemillError, UnknownName
 from tidemill.ledger import Ledger
-from tidemill.store import Driver
+from tidemill.store import Driver, Part
 from tidemill.tracking.artifacts import place_of, put_file
 from tidemill.tracking.experiments import ROOT, insert_experiment
 from tidemill.tracking.limits import LONG, check_experiment_name, check_metric, check_param, check_path, check_run_id, check_tag
@@ -242,10 +242,22 @@ def _files(ledger: Ledger, source: Source, of: tuple[str, str, str], place: str,
 
 
 def _stream(ledger: Ledger, path: str, pieces: Iterator[bytes]) -> None:
+    with _part(ledger, pieces) as part:
+        put_file(ledger, path, part)
+
+
+def keep_pieces(ledger: Ledger, pieces: Iterator[bytes]) -> tuple[str, int]:
+    """Keep bytes as they stream by, of which no file speaks yet: their digest and size."""
+    with _part(ledger, pieces) as part:
+        return part.keep()
+
+
+@contextmanager
+def _part(ledger: Ledger, pieces: Iterator[bytes]) -> Iterator[Part]:
     part = ledger.blobs.part()
     try:
         for piece in pieces:
             part.write(piece)
-        put_file(ledger, path, part)
+        yield part
     finally:
         part.discard()

@@ -31,8 +31,8 @@ class Source(Protocol):
         """Logged models that are not deleted."""
 
     def files(self, kind: str, owner: str, uri: str) -> Iterator[tuple[str, int]]:
-        """Path and size of every file of a `run` or a `model` (by its id) whose files lie at a URI. Raises UnknownName where they lie
-        out of reach."""
+        """Path and size of every file of a `run` or a `model` (by its id), or a `version` of a registered model (by NAME/NUMBER), whose
+        files lie at a URI. Raises UnknownName where they lie out of reach."""
 
     def read(self, kind: str, owner: str, uri: str, path: str) -> Iterator[bytes]:
         """The bytes of such a file in pieces."""

@@ -14,10 +14,11 @@ from urllib.request import Request, urlopen
 import msgspec
 
 from tidemill.core import DataError, StoreError, UnknownName
+from tidemill.tracking.experiments import ROOT
 from tidemill.tracking.models import LoggedModel
 from tidemill.tracking.values import Experiment, Metric, Run
 
-API = "/api/2.0/mlflow"
+API, PROXY = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts"
 CHUNK = 1 << 20
 WAIT = 120  # seconds, as MLflow's client
 Answer = dict[str, Any]
@@ -34,7 +35,7 @@ class Server:
 
     def _open(self, method: str, call: str, /, body: Answer | None = None, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value not in (None, "")}
-        url = f"{self.where}{call}" + (f"?{urlencode(given)}" if given else "")
+        url = f"{self.where}{call}" + (f"?{urlencode(given, errors='replace')}" if given else "")
         headers = {"content-type": "application/json", **_identity()}
         request = Request(url, None if body is None else json.dumps(body).encode(), headers, method=method)  # noqa: S310 – http only
         try:
@@ -139,15 +140,20 @@ class Server:
     def files(self, kind: str, owner: str, uri: str) -> Iterator[tuple[str, int]]:
         waiting, seen = [""], {""}
         while waiting:
-            for one in self._list(kind, owner, waiting.pop()):
+            folder = waiting.pop()
+            for one in self._list(kind, owner, uri, folder):
                 path = str(one.get("path", ""))
+                path = f"{folder}/{path}" if folder and kind == "version" else path  # the proxy tells names in the folder
                 if not one.get("is_dir"):
                     yield path, int(one.get("file_size") or 0)
                 elif path not in seen:  # a server that leads in circles
                     seen.add(path)
                     waiting.append(path)
 
-    def _list(self, kind: str, owner: str, path: str) -> list[Answer]:
+    def _list(self, kind: str, owner: str, uri: str, path: str) -> list[Answer]:
+        if kind == "version":
+            found = self._ask("GET", PROXY, path="/".join(filter(None, [_proxied(uri), path])))
+            return list(found.get("files") or [])
         if kind == "run":
             return list(self._got("artifacts/list", "files", run_id=owner, path=path))
         return list(self._got(f"logged-models/{quote(owner, safe='')}/artifacts/directories", "files", artifact_directory_path=path))
@@ -155,6 +161,8 @@ class Server:
     def read(self, kind: str, owner: str, uri: str, path: str) -> Iterator[bytes]:
         if kind == "run":
             opened = self._open("GET", "/get-artifact", run_uuid=owner, run_id=owner, path=path)
+        elif kind == "version":
+            opened = self._open("GET", f"{PROXY}/{quote(f'{_proxied(uri)}/{path}', errors='replace')}")
         else:
             place = f"/ajax-api/2.0/mlflow/logged-models/{quote(owner, safe='')}/artifacts/files"
             opened = self._open("GET", place, artifact_file_path=path)
@@ -162,6 +170,8 @@ class Server:
             try:
                 while piece := answer.read(CHUNK):
                     yield piece
+                if answer.length:  # the end of a stream is no error of its own
+                    raise HTTPException(f"{answer.length} bytes are missing")
             except (OSError, HTTPException) as error:
                 raise StoreError(f"{path} of {kind} {owner} broke off: {error}", where=self.where) from error
 
@@ -193,6 +203,13 @@ class Server:
         except (StoreError, UnknownName):
             return None
         return str(found.get("artifact_uri") or "") or None
+
+
+def _proxied(uri: str) -> str:
+    """The path of a URI below the root of the server's artifact proxy. Raises UnknownName for one of another place."""
+    if not uri.startswith(ROOT):
+        raise UnknownName(f"{uri[:300]} is not read through the server", hint="its files stay there")
+    return uri.removeprefix(ROOT).strip("/")
 
 
 def _tags(plain: Answer) -> dict[str, str]:
