@@ -521,6 +521,16 @@ def test_a_source_that_may_not_be_read_is_said(tidemill: Command, tmp_path: Path
     assert f"{folder / 'parcels.py'}:5" in found.stderr
 
 
+def test_a_folder_that_may_not_be_read_is_no_module(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "p", declarations=f"import secrets\n{DECLARATIONS}")
+    (folder / "secrets").mkdir(mode=0)
+    found = tidemill("doctor", folder=folder, heeds_modes=True)
+    assert re.search(r"ok +declarations", found.stdout), found.stdout + found.stderr
+    (folder / "parcels.py").chmod(0)
+    found = tidemill("doctor", folder=folder, heeds_modes=True)
+    assert "parcels.py cannot be imported: PermissionError" in found.stdout
+
+
 def test_errors_for_programs_are_objects(tidemill: Command, tmp_path: Path) -> None:
     found = tidemill("replay", "--json", folder=tmp_path)
     error = json.loads(found.stdout)

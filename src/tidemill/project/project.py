@@ -6,6 +6,7 @@ declare is collected by the generic type in `core`, named by kind and name.
 
 import ast
 import importlib.util
+import os
 import re
 import sys
 import time
@@ -225,7 +226,7 @@ def _files(folder: Path, module: str) -> list[Path]:
     """The files that are read when a module is imported from a folder: its own, and those of the packages that it lies in."""
     parts = module.split(".")
     places = [folder.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]
-    return [file for place in places for file in (place.with_name(f"{place.name}.py"), place / "__init__.py") if file.is_file()]
+    return [file for place in places for file in (place.with_name(f"{place.name}.py"), place / "__init__.py") if os.access(file, os.R_OK)]
 
 
 def importing(folder: Path | None = None) -> Path | None:
