@@ -186,6 +186,7 @@ def test_a_file_may_change_where_python_looks(tmp_path: Path) -> None:
         ("from tidemill import Entty\n", "correct the file"),
         ("import tidemill\nfrom .y import z\n", "correct the file"),
         ("import tidemill, no_such_library\n", "install what it needs"),
+        ("import tidemill\n%matplotlib inline\n", "correct the file; or, where it declares nothing, put it into a subfolder"),
     ],
 )
 def test_what_to_do_about_an_import_is_said(tmp_path: Path, text: str, hint: str) -> None:

@@ -301,11 +301,12 @@ def _import(path: Path) -> ModuleType:
 
 
 def _hint(error: BaseException) -> str:
-    if isinstance(error, ImportError) and not str(error).startswith(("cannot import name", "attempted relative import")):
-        return "install what it needs; or, where it declares nothing, put it into a subfolder"
+    if isinstance(error, SystemExit):
+        return SCRIPT
     if isinstance(error, SyntaxError) and re.search("null bytes|codec can't decode", str(error)):
         return "save the file as UTF-8"
-    return SCRIPT if isinstance(error, SystemExit) else "correct the file"
+    own = not isinstance(error, ImportError) or str(error).startswith(("cannot import name", "attempted relative import"))
+    return f"{'correct the file' if own else 'install what it needs'}; or, where it declares nothing, put it into a subfolder"
 
 
 @contextmanager
