@@ -6,7 +6,10 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from requests import HTTPError
 from scenarios import _refused
 
 
@@ -55,6 +58,18 @@ def what_the_loop_made_is_not_changed_by_clients() -> None:
     _refused("PERMISSION_DENIED", client.create_model_version, "trees", "s3://elsewhere/model")
     _refused("RESOURCE_ALREADY_EXISTS", client.create_registered_model, "trees")
     before = client.get_model_version("trees", "1")
+    kept = mlflow.artifacts.load_text("models:/trees/1/MLmodel")
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "MLmodel"
+        file.write_text("changed")
+        get_artifact_repository(before.source).log_artifact(str(file))
+        said = ""
+        try:
+            get_artifact_repository(client.get_model_version_download_uri("trees", "1")).log_artifact(str(file))
+        except (HTTPError, MlflowException) as error:
+            said = str(error)
+    assert "403" in said
+    assert mlflow.artifacts.load_text("models:/trees/1/MLmodel") == kept, "what a client adds to the run is not the version's"
     assert client.get_model_version("trees", "1").source == before.source
     assert client.get_model_version_by_alias("trees", "champion").version == "4"
 

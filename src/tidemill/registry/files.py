@@ -22,7 +22,7 @@ def download_uri(ledger: Ledger, name: str, version: str) -> str:
         row = location_of(sql, found, name, number)
         assert row is not None
         own = loop_versions(found)  # a version that a client copied has the files of one of the loop
-        same = sql.all(f"SELECT name, number FROM {own.text} WHERE location = ?", (*own.values, row[0])) if own else []
+        same = sql.all(f"SELECT name, number FROM {own.text} WHERE ? IN (location, source)", (*own.values, row[0])) if own else []
         location = str(row[0])
         due = name not in found and (bool(same) or is_due(sql, name, number, location))
     for model, made in same[:1]:

@@ -12,7 +12,7 @@ import msgspec
 
 from tidemill.core import Refused, UnknownName
 from tidemill.store import Driver
-from tidemill.tracking import Sql
+from tidemill.tracking import FROZEN, ROOT, Sql
 
 COLUMNS = "name, number, created_at, updated_at, who, stage, description, source, run, status, message, run_link, model"
 FOLLOWED = ("champion", "challenger")  # the aliases that a deployment follows
@@ -20,16 +20,18 @@ _SERVING = (
     "SELECT id, kind, name, created_at FROM branch WHERE (kind = 'live' AND state != '{}') OR (kind = 'replay' AND status = 'finished') "
     "ORDER BY kind, coalesce(finished_at, 0) DESC, created_at DESC"
 )
-# The run that made a version, and where its files lie: with those of that run, as clients of MLflow put them.
+# The run that made a version; its source, which is told as if a client of MLflow had put it there; and where its files lie, which no
+# client writes.
 _RUN = (
     "SELECT {what} FROM edge AS e JOIN run AS r ON r.execution = e.execution "
     "WHERE e.child = 'model:' || m.name || '@' || substr(m.digest, 1, 12) ORDER BY e.execution DESC LIMIT 1"
 )
-_PLACE = f"coalesce(({_RUN.format(what='r.location')}) || '/model', 'mlflow-artifacts:/models/' || m.digest)"
+_SOURCE = f"coalesce(({_RUN.format(what='r.location')}) || '/model', 'mlflow-artifacts:/models/' || m.digest)"
+_PLACE = f"'{ROOT}{FROZEN}loop/' || coalesce(({_RUN.format(what='r.uid')}), m.digest)"
 _VERSIONS = (
     "SELECT CAST(? AS TEXT) AS name, m.number, m.at / 1000 AS created_at, coalesce(l.updated_at, m.at / 1000) AS updated_at, "
     "'loop' AS who, coalesce(l.stage, 'None') AS stage, coalesce(l.description, '') AS description, "
-    f"{_PLACE} AS source, coalesce(({_RUN.format(what='r.uid')}), '') AS run, 'READY' AS status, '' AS message, '' AS run_link, "
+    f"{_SOURCE} AS source, coalesce(({_RUN.format(what='r.uid')}), '') AS run, 'READY' AS status, '' AS message, '' AS run_link, "
     f"'' AS model, CAST(? AS TEXT) AS owner, {_PLACE} AS location "
     "FROM model_version AS m LEFT JOIN version_label AS l ON l.branch = m.branch AND l.name = m.name AND l.number = m.number "
     "WHERE m.branch = ? AND m.name = ?"
