@@ -45,6 +45,19 @@ def test_a_committed_row_is_read(records: Records) -> None:
         assert connection.execute(select(event.c.text).order_by(event.c.id)).scalars().all() == ["a", "b"]
 
 
+def test_the_first_row_of_a_query_is_the_one_of_now(records: Records) -> None:
+    records.ensure(tables)
+    third = "SELECT text FROM event WHERE id = ?"
+    assert records.row(third, (3,)) is None
+    add(records, "a", "b", "c")
+    assert records.row(third, (3,)) == ("c",)
+    assert records.row("SELECT text FROM event ORDER BY id DESC") == ("c",)
+    with pytest.raises(StoreError):
+        records.row("SELECT text FROM nothing")
+    add(records, "d")  # nothing is left open
+    assert count(records) == 4
+
+
 def test_a_block_that_raises_leaves_nothing(records: Records) -> None:
     records.ensure(tables)
     add(records, "before")

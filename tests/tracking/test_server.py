@@ -131,6 +131,15 @@ def test_a_request_that_ends_before_its_end_does_nothing(tmp_path: Path) -> None
         assert "runs" not in Client(url).ask("POST", f"{API}/runs/search", {"experiment_ids": ["0"]})
 
 
+def test_how_a_request_came_is_not_for_the_client_to_say(tmp_path: Path) -> None:
+    with serve(tmp_path / "home") as (_, url):
+        client = Client(url)
+        asked = json.dumps({"run_id": client.run(), "path": "model.onnx"})
+        said = {"content-type": "application/json", "x-forwarded-proto": "https", "x-forwarded-for": "10.0.0.1"}
+        client.connection.request("POST", f"{API}/artifacts/presigned-upload-url", asked, said)
+        assert json.loads(client.connection.getresponse().read())["presigned_url"].startswith(f"{url}/api/2.0/")
+
+
 def test_a_folder_that_is_not_there_becomes_a_project_and_one_that_is_stays(tmp_path: Path) -> None:
     with serve(tmp_path / "new") as (_, url):
         Client(url).run()

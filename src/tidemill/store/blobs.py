@@ -17,6 +17,7 @@ from tidemill.core import Damaged, MissingFile, StoreError, digest_bytes
 DAMAGED = "restore it from a backup; without one, delete it and run again: what data and code of now give again is made"
 
 _HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
+_DIGEST = re.compile("[0-9a-f]{8,64}")
 _ABANDONED = 86_400.0  # seconds after which nobody on another machine is still at it
 
 
@@ -306,7 +307,7 @@ class FolderBlobs:
         return Path(self._place(digest))
 
     def _place(self, digest: str) -> str:
-        if not re.fullmatch("[0-9a-f]{8,64}", digest):  # a digest may come from outside: it must not lead out of the folder
+        if not _DIGEST.fullmatch(digest):  # a digest may come from outside: it must not lead out of the folder
             raise _missing(digest)
         return f"{self.folder}/{digest[:2]}/{digest[2:]}"
 

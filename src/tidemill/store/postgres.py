@@ -278,6 +278,11 @@ class Postgres:
         finally:
             self._give_back(raw)
 
+    def row(self, sql: str, values: Sequence[Any]) -> Row | None:
+        """The first row of a query by itself."""
+        with self.drive(reading=True, synced=True, waits=True) as driver:
+            return driver.one(sql, values)
+
     def _take(self) -> "psycopg.Connection[Any]":
         try:
             return self._idle.pop()

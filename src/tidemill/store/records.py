@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from tidemill.core import Damaged, StoreError, TidemillError
 from tidemill.store import formats
 from tidemill.store.blobs import store_error
-from tidemill.store.driver import Driver, Occupied
+from tidemill.store.driver import Driver, Occupied, Row
 from tidemill.store.sqlite import Sqlite
 
 
@@ -33,6 +33,7 @@ class _Database(Protocol):
     def explain(self, error: BaseException) -> TidemillError | None: ...
     def connection(self, *, reading: bool, waits: bool) -> Connection: ...
     def drive(self, *, reading: bool, synced: bool, waits: bool) -> AbstractContextManager[Driver]: ...
+    def row(self, sql: str, values: Sequence[Any]) -> Row | None: ...
     def format(self, connection: Connection) -> int: ...
     def set_format(self, connection: Connection, number: int) -> None: ...
     def check(self, connection: Connection) -> list[str]: ...
@@ -172,6 +173,14 @@ class Records:
         try:
             with self._reading, self._database.drive(reading=True, synced=True, waits=True) as driver:
                 yield driver
+        except self._errors as error:
+            self._raise(error)
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """The first row of a query by itself, or None: a snapshot that costs no transaction."""
+        try:
+            with self._reading:
+                return self._database.row(sql, values)
         except self._errors as error:
             self._raise(error)
 

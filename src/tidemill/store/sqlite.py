@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from tidemill.core import Busy, Damaged, DataError, MissingFile, StoreError, TidemillError
 from tidemill.store.blobs import disk_is_full
-from tidemill.store.driver import Driver, Occupied
+from tidemill.store.driver import Driver, Occupied, Row
 
 _REFUSED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)  # by the disk
 LOST = (
@@ -174,6 +174,10 @@ class Sqlite:
             if connection.in_transaction:
                 connection.execute("rollback")
             raise
+
+    def row(self, sql: str, values: Sequence[Any]) -> Row | None:
+        """The first row of a query by itself."""
+        return Driver(self._own_connection("synced")).one(sql, values)
 
     def _own_connection(self, kind: str) -> sqlite3.Connection:
         found = getattr(self._local, kind, None)

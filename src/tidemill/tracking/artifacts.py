@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Sequence
+from itertools import accumulate
 
 from tidemill.core import DataError, Refused, UnknownName
 from tidemill.ledger import Ledger
@@ -22,7 +23,7 @@ def put_file(ledger: Ledger, path: str, part: Part) -> None:
     if not path:
         raise DataError("Invalid path: ''", hint="name the file")
     _refuse_frozen(path)
-    above = [path[:at] for at, sign in enumerate(path) if sign == "/"]
+    above = list(accumulate(path.split("/")[:-1], "{}/{}".format))
     digest, size = part.keep()
     with ledger.records.transaction(synced=False) as sql:  # as lasting as the file itself, which is not synced either
         marks = "".join("?, " * len(above))
@@ -119,8 +120,7 @@ def _refuse_frozen(path: str) -> None:
 
 def find_file(ledger: Ledger, path: str) -> tuple[str, int]:
     """(digest, size) of the file of a path; raises UnknownName."""
-    with ledger.records.snapshot() as sql:
-        row = sql.one("SELECT digest, size FROM artifact_file WHERE path = ?", (check_path(path),))
+    row = ledger.records.row("SELECT digest, size FROM artifact_file WHERE path = ?", (check_path(path),))
     if row is None:
         raise UnknownName(f"No such artifact: '{path}'")
     return row[0], row[1]
@@ -175,8 +175,7 @@ def files_of_model(ledger: Ledger, model_id: str) -> str:
 
 def files_of_run(ledger: Ledger, run_id: str) -> str:
     """Where the files of a run lie; raises UnknownName."""
-    with ledger.records.snapshot() as sql:
-        row = sql.one("SELECT location FROM run WHERE uid = ?", (run_id,))
+    row = ledger.records.row("SELECT location FROM run WHERE uid = ?", (run_id,))
     if row is None:
         raise UnknownName(f"Run with id={run_id} not found")
     return str(row[0])

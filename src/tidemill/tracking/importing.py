@@ -189,8 +189,7 @@ def _model(ledger: Ledger, source: Source, experiment: int, model: LoggedModel, 
     info = model.info
     if not MODEL_ID.fullmatch(info.model_id):
         raise DataError(f"Invalid model ID: '{info.model_id[:300]}'")
-    with ledger.records.snapshot() as sql:
-        row = sql.one("SELECT location FROM logged_model WHERE id = ?", (info.model_id,))
+    row = ledger.records.row("SELECT location FROM logged_model WHERE id = ?", (info.model_id,))
     files = _listed(source, "model", info.model_id, info.artifact_uri, done)
     place = str(row[0]) if row else info.artifact_uri if files is None else f"{ROOT}{experiment}/models/{info.model_id}/artifacts"
     done.moved[info.artifact_uri.rstrip("/")] = place

@@ -71,8 +71,8 @@ class Recorded:
     @cached_property
     def environment(self) -> dict[str, str]:
         """Python, the machine, and the version of every installed distribution."""
-        with self.ledger.records.snapshot() as sql:
-            row = sql.one("SELECT e.environment FROM execution AS e JOIN run AS r ON r.execution = e.id WHERE r.uid = ?", (self.id,))
+        query = "SELECT e.environment FROM execution AS e JOIN run AS r ON r.execution = e.id WHERE r.uid = ?"
+        row = self.ledger.records.row(query, (self.id,))
         try:
             found = msgspec.json.decode(self.ledger.blobs.get(row[0])) if row and row[0] else {}
         except StoreError:  # of a step that never finished only the digest is known
@@ -250,8 +250,7 @@ def find_run(ledger: Ledger, text: str) -> Recorded:
         if len(found) > 1:
             raise DataError(f"{text!r} may be one of several runs", available=[row[0] for row in found], hint="name it by its id")
     run = get_run(ledger, found[0][0])
-    with ledger.records.snapshot() as sql:
-        row = sql.one("SELECT name FROM experiment WHERE id = ?", (int(run.info.experiment_id),))
+    row = ledger.records.row("SELECT name FROM experiment WHERE id = ?", (int(run.info.experiment_id),))
     return _recorded(ledger, run, row[0] if row else "")
 
 

@@ -90,8 +90,7 @@ def drop_uploads(sql: Driver, before: int) -> int:
 
 
 def _find(ledger: Ledger, upload: str) -> tuple[str, int]:
-    with ledger.records.snapshot() as sql:
-        row = sql.one("SELECT path, parts FROM upload WHERE id = ?", (upload,))
+    row = ledger.records.row("SELECT path, parts FROM upload WHERE id = ?", (upload,))
     if row is None:
         raise UnknownName(f"No such upload: '{upload[:100]}'", hint="it was aborted, forgotten, or never begun")
     return row[0], row[1]

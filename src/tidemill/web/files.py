@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -30,9 +30,10 @@ from tidemill.tracking import (
     place_of,
     put_file,
 )
-from tidemill.web.protocol import App, Receive, Scope, Send, error_of, promptly, query_of, read_body, refuse_form, respond
+from tidemill.web.protocol import App, Receive, Scope, Send, error_of, headers_of, promptly, query_of, read_body, refuse_form, respond
 
 PROXY = "/mlflow-artifacts/artifacts"
+_PREFIX = re.compile("^/(ajax-)?api/2[.]0(?=/)")
 CHUNK = 1 << 20
 MOST_ASKED = 4 << 20  # bytes of a request that is no file
 SAFE = [
@@ -60,8 +61,7 @@ class Files:
     def _find(self, scope: Scope) -> Callable[..., Any] | None:
         raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0] or scope["path"]
         method = scope["method"]
-        found = re.match(r"/(?:ajax-)?api/2\.0(/.*)", raw)
-        own = found[1] if found else raw
+        own = _PREFIX.sub("", raw)
         if own == PROXY and method == "GET":
             return self._list
         if own.startswith(f"{PROXY}/"):
@@ -218,7 +218,7 @@ class Files:
         held = blobs.get(digest) if size <= CHUNK else await asyncio.to_thread(blobs.path, digest)
         quoted = re.sub(r"[^ -~]", "?", name).replace('"', "'")
         headers = [
-            (b"content-type", (mimetypes.guess_type(name)[0] or "application/octet-stream").encode()),
+            (b"content-type", _kind(posixpath.splitext(name)[1])),
             (b"content-length", str(end - start).encode()),
             (b"content-disposition", f'attachment; filename="{quoted}"'.encode()),
             *SAFE,
@@ -237,6 +237,12 @@ class Files:
             await _send_pieces(handle, start, end, receive, send)
         finally:
             os.close(handle)
+
+
+@lru_cache(1_000)
+def _kind(ending: str) -> bytes:
+    """The content type of a file, by the ending of its name."""
+    return (mimetypes.guess_type(f"a{ending}")[0] or "application/octet-stream").encode()
 
 
 async def _send_pieces(handle: int, start: int, end: int, receive: Receive, send: Send) -> None:
@@ -294,7 +300,7 @@ async def _asked(scope: Scope, receive: Receive) -> _Ask:
 
 def _address(scope: Scope) -> str:
     """How the client called this server, which is where it can come back to."""
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    host = headers_of(scope).get(b"host", b"").decode("latin-1")
     return f"{scope.get('scheme', 'http')}://{host}"
 
 
@@ -305,8 +311,7 @@ def _query(scope: Scope, name: str) -> str:
 
 def _range(scope: Scope, size: int) -> tuple[int, int, int]:
     """(start, end, status) of what is asked for; what is no range of one piece is the whole file (RFC 9110, 14.2)."""
-    text = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"range"), "")
-    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", text.strip())
+    match = re.fullmatch(rb"bytes=([0-9]{0,18})-([0-9]{0,18})", headers_of(scope).get(b"range", b"").strip())
     if match is None or not (match[1] or match[2]) or not size:
         return 0, size, 200
     if not match[1]:

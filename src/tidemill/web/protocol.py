@@ -210,9 +210,14 @@ async def promptly(records: Records, act: Callable[..., T], *given: Any) -> T:
 
 def refuse_form(scope: Scope) -> None:
     """Raise DataError for a body that is not said to be JSON: a form of another site could send it unasked."""
-    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    kind = headers_of(scope).get(b"content-type", b"")
     if kind and kind.split(b";")[0].strip().lower() != b"application/json":
         raise DataError(f"Bad Request. Content-Type should be application/json, not {kind.decode(errors='replace')[:100]}")
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers of a request; of one that is there more than once, the first."""
+    return dict(reversed(scope["headers"]))
 
 
 def query_of(scope: Scope) -> str:

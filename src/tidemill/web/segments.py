@@ -8,7 +8,7 @@ import msgspec
 from tidemill.core import Damaged, DataError, TidemillError
 from tidemill.ledger import Ledger
 from tidemill.tracking import SEGMENTS, SEGMENTS_KIND, Shipment, ingest, unpack
-from tidemill.web.protocol import App, Receive, Scope, Send, error_of, read_body, respond
+from tidemill.web.protocol import App, Receive, Scope, Send, error_of, headers_of, read_body, respond
 
 MOST = 64 << 20  # bytes of a stretch; clients send 2 MiB at once where no frame is longer
 
@@ -23,7 +23,7 @@ class Segments:
         if scope["type"] != "http" or scope["path"] != SEGMENTS or scope["method"] != "POST":
             return await self.otherwise(scope, receive, send)
         try:
-            kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"").decode("latin-1")
+            kind = headers_of(scope).get(b"content-type", b"").decode("latin-1")
             if kind != SEGMENTS_KIND:  # a page of another site cannot say this unasked
                 raise DataError(f"Content-Type should be {SEGMENTS_KIND}, not {kind[:100]!r}")
             shipment, data = _unpack(await read_body(receive, MOST))

@@ -41,6 +41,7 @@ class Gathered:
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop, self._pieces = transport, loop, list[bytes]()
+        self.is_closing = transport.is_closing  # asked for each answer
 
     def write(self, data: bytes) -> None:
         """Send, with what else this turn of the loop has to say."""
@@ -96,7 +97,15 @@ def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable
     with bound(host, port) as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
-            make(url), http=Gathering, ws="none", log_level="warning", access_log=False, lifespan="off", interface="asgi3"
+            make(url),
+            http=Gathering,
+            ws="none",
+            interface="asgi3",
+            lifespan="off",
+            proxy_headers=False,  # how a request came is not for the client to say
+            server_header=False,
+            log_level="warning",
+            access_log=False,
         )
         server = uvicorn.Server(config)
         ready(url)

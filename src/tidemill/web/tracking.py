@@ -8,11 +8,12 @@ from tidemill.ledger import Ledger
 from tidemill.registry import web as registry_web
 from tidemill.tracking import web as tracking_web
 from tidemill.web.files import Files
-from tidemill.web.protocol import App, Protocol, Receive, Scope, Send, respond
+from tidemill.web.protocol import App, Protocol, Receive, Scope, Send, headers_of, respond
 from tidemill.web.segments import Segments
 from tidemill.web.server import run_server
 
 MLFLOW = "3.3.2"  # what /version tells: from 3.4 on, clients would send spans by OTLP, which is not served
+_LOCAL = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?")
 _ROOT = b"""A tracking server of Tidemill. It has no pages yet. In the project's folder:
   tidemill runs list        what was logged
   tidemill runs show ID     one run
@@ -67,10 +68,11 @@ def only_local(app: App) -> App:
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            host, origin = _header(scope, b"host"), _header(scope, b"origin")
-            if re.sub(r":\d+$", "", host) not in ("127.0.0.1", "localhost", "[::1]"):
+            given = headers_of(scope)
+            host, origin = given.get(b"host", b""), given.get(b"origin", b"")
+            if not _LOCAL.fullmatch(host):
                 return await respond(send, 400, b'{"error_code":"BAD_REQUEST","message":"this server answers to this machine only"}')
-            strange = (origin and origin.partition("://")[2] != host) or _header(scope, b"sec-fetch-site") == "cross-site"
+            strange = (origin and origin.partition(b"://")[2] != host) or given.get(b"sec-fetch-site") == b"cross-site"
             if strange and scope["method"] not in ("GET", "HEAD"):
                 return await respond(
                     send, 403, b'{"error_code":"PERMISSION_DENIED","message":"a page of another site may change nothing here"}'
@@ -78,8 +80,3 @@ def only_local(app: App) -> App:
         return await app(scope, receive, send)
 
     return guarded
-
-
-def _header(scope: Scope, wanted: bytes) -> str:
-    """A header of a request; "" where it is not there."""
-    return next((value for name, value in scope["headers"] if name == wanted), b"").decode("latin-1")
