@@ -233,6 +233,8 @@ def test_what_pages_ask_wrongly_is_refused_in_mlflows_words(ask: Ask, method: st
         "s3://bucket/a\\..\\b",
         "dbfs:/1/artifacts/a%3f/../../../",
         f"s3://bucket/%{'25' * 100_000}",
+        "runs:/{run}/../../another/artifacts/model",
+        "runs:/{run}/%2e%2e/x",
         "file:///etc",
         "/tmp",
         "models",
@@ -240,7 +242,8 @@ def test_what_pages_ask_wrongly_is_refused_in_mlflows_words(ask: Ask, method: st
 )
 def test_a_version_whose_source_leads_out_is_refused(ask: Ask, run_id: str, source: str) -> None:
     ask("POST", f"{API}/registered-models/create", {"name": "m"})
-    answer = ask("POST", f"{API}/model-versions/create", {"name": "m", "source": source, "run_id": run_id})
+    body = {"name": "m", "source": source.replace("{run}", run_id), "run_id": run_id}
+    answer = ask("POST", f"{API}/model-versions/create", body)
     assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     assert re.search("Invalid model version source|'source' supplied: it has 200013 characters", answer.json["message"])
 

@@ -115,13 +115,13 @@ def _checked_source(sql: Driver, found: Found, source: str, run_id: str) -> str:
         if row is None:
             raise DataError(f"Unable to fetch model from model URI source artifact location '{source}'.")
         return str(row[0])
+    _check_place(sql, source, run_id)
     if source.startswith("runs:/"):
         run, _, path = source.removeprefix("runs:/").partition("/")
         row = sql.one("SELECT location FROM run WHERE uid = ?", (run,))
         if row is None:
             raise DataError(f"Unable to find the run of '{source}': Run with id={run} not found")
         return below(str(row[0]), *filter(None, [path]))
-    _check_place(sql, source, run_id)
     return source
 
 
