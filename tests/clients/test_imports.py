@@ -1,6 +1,7 @@
 """What MLflow's own client reads of a store, it reads of a project after an import: from a folder, a SQLite file, another server."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 from clients.conftest import At
 from postgres import new_schema
 from processes import served
+from tidemill import project, registry
 
 HERE = Path(__file__).parent
 MODULE = "import_scenarios"
@@ -54,3 +56,14 @@ def _takes_twice(client_at: At, stores: Path, tmp_path: Path, store: str) -> Non
         assert again["new"]["values"] == first["new"]["values"]
     with served("server", "--home", str(tmp_path / "two"), "--port", "0", "--json") as (_, url):
         client_at(MODULE, SCENARIOS[store], url)
+
+
+def test_the_loops_versions_on_another_server_come_with_their_files(kept: Path, tmp_path: Path) -> None:
+    home = shutil.copytree(kept, tmp_path / "parcels")
+    with served("server", "--home", str(home), "--port", "0", "--json") as (_, url):
+        assert take(tmp_path / "two", url)["new"]["versions"] == 5
+        assert take(tmp_path / "two", url)["new"] == {}
+    ledger = project.find(tmp_path / "two").ledger()
+    names = [set(registry.export(ledger, "trees", str(number), tmp_path / str(number))) for number in range(1, 6)]
+    ledger.records.close()
+    assert all({"MLmodel", "model.onnx"} <= one for one in names)
