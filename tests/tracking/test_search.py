@@ -15,12 +15,14 @@ from tidemill import tracking
 from tidemill.core import DataError
 from tidemill.ledger import Ledger
 from tidemill.store import MemoryBlobs, Records
+from tidemill.tracking import conditions
 from tidemill.tracking.experiments import create_experiment
 from tidemill.tracking.filters import RUNS, parse, parse_order
 from tidemill.tracking.runs import create_run, delete_run, log_batch, update_run
 from tidemill.tracking.search import search_experiments, search_runs
 from tidemill.tracking.values import Metric, Pair, Run
 
+LONG = "long " * 13
 STATUSES = ["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
@@ -42,7 +44,9 @@ def fill(ledger: Ledger) -> tuple[Ledger, list[str]]:
         uid = run.info.run_id
         values = {"loss": chance.choice([0.1, 0.2, 0.3, math.nan, math.inf, None]), "acc": chance.choice([1.0, 2.0, None])}
         metrics = [Metric(key, value, 1, 1) for key, value in values.items() if value is not None]
-        params = [Pair("kind", chance.choice(["Tree", "tree", "linear", "li%near"]))] if chance.random() < 0.8 else []
+        params = (
+            [Pair("kind", chance.choice(["Tree", "tree", "linear", "li%near", LONG + "b", LONG + "a"]))] if chance.random() < 0.8 else []
+        )
         tags = [Pair("my tag", chance.choice("xyz"))] if chance.random() < 0.7 else []
         log_batch(ledger, uid, metrics, params, tags)
         if chance.random() < 0.8:
@@ -118,7 +122,10 @@ FILTERS = [
 ]
 ORDERS = [
     [], ["metrics.loss"], ["metrics.loss DESC"], ["metrics.never"], ["start_time"], ["attributes.start_time DESC"], ["params.kind"],
-    ["tags.`my tag` DESC", "metrics.loss"], ["end_time DESC"], ["metrics.acc DESC", "params.kind ASC"], ["run_name"],
+    ["tags.`my tag` DESC", "metrics.loss"], ["end_time DESC"], ["metrics.acc DESC", "params.kind ASC"], ["run_name"], ["run_id DESC"],
+    ["params.kind DESC", "metrics.loss DESC", "tags.`my tag`"], ["tags.`my tag`", "params.kind", "start_time"],
+    ["end_time", "metrics.loss"], ["metrics.loss", "metrics.acc", "run_name DESC"], ["status", "params.kind DESC"],
+    ["start_time", "metrics.acc DESC"],
 ]  # fmt: skip
 
 
@@ -137,8 +144,16 @@ def in_order(runs: list[Run], orders: list[str]) -> list[str]:
     return [run.info.run_id for run in found]
 
 
+WAYS = {"few are looked up": (20_000, 10_000), "an index is walked": (0, 8)}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("order", ORDERS, ids=" then ".join)
-def test_every_filter_in_every_order_is_what_brute_force_finds(filled: tuple[Ledger, list[str]], order: list[str]) -> None:
+def test_every_filter_in_every_order_is_what_brute_force_finds(
+    filled: tuple[Ledger, list[str]], order: list[str], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, limit in zip(("FEW", "MANY"), WAYS[way], strict=True):  # by which a search of a hundred thousand runs chooses its way
+        monkeypatch.setattr(conditions, name, limit)
     ledger, experiments = filled
     everything, _ = search_runs(ledger, experiments, view="ALL")
     assert len(everything) == 60
@@ -206,6 +221,14 @@ def test_a_wrong_token_is_refused(filled: tuple[Ledger, list[str]], token: str) 
     ledger, experiments = filled
     with pytest.raises(DataError, match="Invalid page token"):
         search_runs(ledger, experiments, page_token=token)
+
+
+@pytest.mark.parametrize("order", [[], ["params.kind"], ["metrics.loss", "metrics.acc"], ["start_time"]], ids=" then ".join)
+def test_a_token_of_another_order_is_refused(filled: tuple[Ledger, list[str]], order: list[str]) -> None:
+    ledger, experiments = filled
+    _, token = search_runs(ledger, experiments, order_by=["metrics.loss"], max_results=1)
+    with pytest.raises(DataError, match="of a search in another order"):
+        search_runs(ledger, experiments, order_by=order, page_token=token or "")
 
 
 def test_experiments_are_searched_by_name_tag_and_time(ledger: Ledger) -> None:

@@ -38,6 +38,7 @@ execution = Table(
 )
 Index("execution_by_key", execution.c.key, execution.c.status)
 Index("execution_by_name", execution.c.kind, execution.c.name, execution.c.id)
+Index("execution_by_end", execution.c.ended_at // 1000)  # milliseconds, as runs are listed
 
 edge = Table(
     "edge",

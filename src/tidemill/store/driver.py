@@ -31,6 +31,10 @@ class Driver:
         escaped = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", pattern)
         return make(f"{expression} GLOB ?", (escaped.replace("%", "*").replace("_", "?"),))
 
+    def unindexed(self, column: str) -> str:
+        """A column of numbers, where an index of it is of no help: SQLite takes one that there is."""
+        return f"+{column}"
+
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Every row of a query."""
         found: list[Row] = self._connection.execute(sql, values).fetchall()

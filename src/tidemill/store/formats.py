@@ -20,7 +20,10 @@ class Step:
     changes: tuple[tuple[str, str], ...]
 
 
-STEPS = (Step(2, "what was made from a thing is found at once", (("edge", "CREATE INDEX edge_by_parent ON edge (parent)"),)),)
+STEPS = (
+    Step(2, "what was made from a thing is found at once", (("edge", "CREATE INDEX edge_by_parent ON edge (parent)"),)),
+    Step(3, "runs are listed by their end", (("execution", "CREATE INDEX execution_by_end ON execution ((ended_at / 1000))"),)),
+)
 
 
 def newest(steps: Sequence[Step] = STEPS) -> int:

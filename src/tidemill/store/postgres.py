@@ -124,6 +124,9 @@ class _Driver(Driver):
     def like(self, expression: str, pattern: str, *, any_case: bool, make: Callable[[str, tuple[Any, ...]], T]) -> T:
         return make(f"{expression} {'ILIKE' if any_case else 'LIKE'} ? ESCAPE ''", (pattern,))
 
+    def unindexed(self, column: str) -> str:
+        return column  # the planner knows, by its statistics
+
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         return super().all(_marked(sql), values)
 

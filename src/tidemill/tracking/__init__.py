@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tidemill.tracking.client import run as run
     from tidemill.tracking.comparison import changes as changes
     from tidemill.tracking.comparison import comparison_rows as comparison_rows
+    from tidemill.tracking.conditions import Sql as Sql
+    from tidemill.tracking.conditions import all_of as all_of
+    from tidemill.tracking.conditions import compare as compare
     from tidemill.tracking.experiments import FROZEN as FROZEN
     from tidemill.tracking.experiments import ROOT as ROOT
     from tidemill.tracking.experiments import below as below
@@ -53,9 +56,6 @@ if TYPE_CHECKING:
     from tidemill.tracking.recorded import find_runs as find_runs
     from tidemill.tracking.runs import get_run as get_run
     from tidemill.tracking.schema import tables as tables
-    from tidemill.tracking.search import Sql as Sql
-    from tidemill.tracking.search import all_of as all_of
-    from tidemill.tracking.search import compare as compare
     from tidemill.tracking.segment import is_written as is_written
     from tidemill.tracking.segment import read_head as read_head
     from tidemill.tracking.shipping import SEGMENTS as SEGMENTS
@@ -102,16 +102,16 @@ _OFFERED = {
     "Shipment": "intake",
     "Shipper": "shipping",
     "Source": "sources",
-    "Sql": "search",
+    "Sql": "conditions",
     "VERSIONS": "filters",
     "Value": "values",
     "abort_upload": "uploads",
-    "all_of": "search",
+    "all_of": "conditions",
     "begin_upload": "uploads",
     "below": "experiments",
     "changes": "comparison",
     "check_path": "limits",
-    "compare": "search",
+    "compare": "conditions",
     "comparison_rows": "comparison",
     "complete_upload": "uploads",
     "delete_files": "artifacts",

@@ -1,7 +1,6 @@
 """Metrics of runs: every value is kept, the newest of each name stands ready for search, and long curves are read down-sampled."""
 
 import base64
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -218,13 +217,13 @@ def _extremes_of(sql: Driver, which: str, values: list[int], within: str, edges:
 
 def write_token(values: Sequence[object]) -> str:
     """Where a page ended, as text."""
-    return base64.urlsafe_b64encode(json.dumps(list(values)).encode()).decode()
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(values)).decode()
 
 
 def read_token(text: str, kind: type[T]) -> T:
     """What `write_token` wrote, as a tuple of this type; raises DataError for anything else."""
     try:
-        return msgspec.convert(json.loads(base64.urlsafe_b64decode(text.encode())), kind)
+        return msgspec.msgpack.decode(base64.urlsafe_b64decode(text.encode()), type=kind)
     except (ValueError, RecursionError) as error:  # also msgspec's and base64's own errors
         raise DataError(f"Invalid page token, could not decode it: {text[:100]!r}", hint="send the token as it was received") from error
 

@@ -10,11 +10,11 @@ import msgspec
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
+from tidemill.tracking.conditions import Sql, all_of, compare
 from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import MODELS, Comparison, identify, parse
 from tidemill.tracking.limits import LIST, PARAM_VALUE, check_key, experiment_numbers, page_size, short
 from tidemill.tracking.metrics import rows_before, write_token
-from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Metric, Pair, Value
 
 STATUSES = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")

@@ -10,11 +10,11 @@ import msgspec
 from tidemill.core import DataError, UnknownName
 from tidemill.ledger import Ledger
 from tidemill.store import Driver, Row
+from tidemill.tracking.conditions import Sql, all_of, compare
 from tidemill.tracking.experiments import below, number_of, one_of
 from tidemill.tracking.filters import TRACES, Comparison, Order, parse, parse_order
 from tidemill.tracking.limits import KEY, LIST, TAG_VALUE, experiment_numbers, page_size, short
 from tidemill.tracking.metrics import rows_before, write_token
-from tidemill.tracking.search import Sql, all_of, compare
 from tidemill.tracking.values import Value
 
 LOCATION, NAME, RUN = "mlflow.artifactLocation", "mlflow.traceName", "mlflow.sourceRun"
