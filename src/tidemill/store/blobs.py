@@ -3,7 +3,6 @@
 import mmap
 import os
 import re
-import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -231,19 +230,19 @@ class _FilePart:
                 return
             data = bytes(self._head)
         try:
-            self._put(data)
+            self._put(data, self._folder)
         except OSError as error:
             self.discard()
             raise store_error(error, self._folder) from error
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes, folder: str) -> None:
         if self._file < 0:
-            self._aside = f"{self._folder}/{_part_name()}{secrets.token_hex(8)}"
+            self._aside = f"{folder}/{_part_name()}{os.urandom(8).hex()}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
                 self._file = os.open(self._aside, flags, 0o644)
             except FileNotFoundError:
-                os.makedirs(self._folder, exist_ok=True)
+                os.makedirs(folder, exist_ok=True)
                 self._file = os.open(self._aside, flags, 0o644)
         view = memoryview(data)
         while view:
@@ -267,7 +266,7 @@ class _FilePart:
             place = self._place(digest)
             if _touched(place) and _holds(place, head):
                 return digest
-            self._put(head)
+            self._put(head, os.path.dirname(place))  # where it stays: ext4 crowds the new files of one folder
         else:
             with mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as view:
                 digest = digest_bytes(memoryview(view))
@@ -397,7 +396,7 @@ class FolderBlobs:
 
     def discard(self, digest: str, before: int) -> int | None:
         path = self._path(digest)
-        aside = path.with_name(f"{_part_name()}{secrets.token_hex(8)}")
+        aside = path.with_name(f"{_part_name()}{os.urandom(8).hex()}")
         try:
             if path.stat().st_mtime_ns // 1000 >= before:
                 return None

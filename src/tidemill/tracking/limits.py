@@ -173,17 +173,18 @@ def page_size(asked: int | None, default: int, most: int) -> int:
     return size
 
 
-_ODD = re.compile(r"[\0\\]|^/|(?:^|/)\.\.(?:/|\Z)|^[A-Za-z]:/|^file:")
+_ROOTED = re.compile("/|[A-Za-z]:/|file:")
 LONGEST, PART = 1_000, 255  # characters of a path, and bytes of each part of it, as file systems have it
 
 
 def check_path(path: str) -> str:
     """A path below the root, without a way out, and without parts that are a dot alone; raises DataError."""
-    path = "/".join([part for part in path.split("/") if part != "."])
+    if "/./" in f"/{path}/":
+        path = "/".join(part for part in path.split("/") if part != ".")
     plain = path
     for _ in range(3 if "%" in plain else 0):  # a client may have encoded it more than once
         plain = unquote(plain)
-    odd = _ODD.search(plain) or "//" in path.rstrip("/")
+    odd = "\0" in plain or "\\" in plain or "/../" in f"/{plain}/" or _ROOTED.match(plain) or "//" in path.rstrip("/")
     long = len(path) > PART // 4 and (len(path) > LONGEST or any(len(part.encode(errors="replace")) > PART for part in path.split("/")))
     if odd or long:
         raise DataError(
