@@ -9,6 +9,8 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from postgres import new_schema
 from tidemill import tracking
@@ -42,10 +44,15 @@ def fill(ledger: Ledger) -> tuple[Ledger, list[str]]:
     for i in range(60):
         run = create_run(ledger, chance.choice(experiments), name=f"run {i % 7}", who=chance.choice("ab"), started_at=chance.randrange(8))
         uid = run.info.run_id
-        values = {"loss": chance.choice([0.1, 0.2, 0.3, math.nan, math.inf, None]), "acc": chance.choice([1.0, 2.0, None])}
+        values = {
+            "loss": chance.choice([0.1, 0.2, 0.3, math.nan, math.inf, -math.inf, None]),
+            "acc": chance.choice([1.0, 2.0, 0.0, -0.0, None]),
+        }
         metrics = [Metric(key, value, 1, 1) for key, value in values.items() if value is not None]
         params = (
-            [Pair("kind", chance.choice(["Tree", "tree", "linear", "li%near", LONG + "b", LONG + "a"]))] if chance.random() < 0.8 else []
+            [Pair("kind", chance.choice(["Tree", "tree", "linear", "li%near", LONG + "b", LONG + "a", "", "ä", "💥"]))]
+            if chance.random() < 0.8
+            else []
         )
         tags = [Pair("my tag", chance.choice("xyz"))] if chance.random() < 0.7 else []
         log_batch(ledger, uid, metrics, params, tags)
@@ -164,6 +171,71 @@ def test_every_filter_in_every_order_is_what_brute_force_finds(
             assert [run.info.run_id for run in pages(ledger, experiments, text, size, order_by=order)] == expected, (text, size)
 
 
+FIELDS = [
+    "metrics.loss", "metrics.acc", "metrics.never", "params.kind", "tags.`my tag`", "start_time", "end_time", "run_id", "run_name",
+    "user_id", "status", "artifact_uri", "experiment_id",
+]  # fmt: skip
+KEYS = st.builds("{} {}".format, st.sampled_from(FIELDS), st.sampled_from(["ASC", "DESC"]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    filters=st.lists(st.sampled_from([one for one in FILTERS if one]), max_size=3),
+    orders=st.lists(KEYS, max_size=10),
+    size=st.sampled_from([1, 3, 17, 60]),
+    few=st.sampled_from([0, 5, 20_000]),
+    many=st.sampled_from([0, 3, 10_000]),
+)
+def test_any_keys_and_filters_are_what_brute_force_finds(
+    filled: tuple[Ledger, list[str]], filters: list[str], orders: list[str], size: int, few: int, many: int
+) -> None:
+    ledger, experiments = filled
+    text = " AND ".join(filters)
+    active, _ = search_runs(ledger, experiments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditions, "FEW", few)
+        patch.setattr(conditions, "MANY", many)
+        found = pages(ledger, experiments, text, size, order_by=orders)
+    assert [run.info.run_id for run in found] == in_order([run for run in active if fits(run, text)], orders)
+
+
+@pytest.mark.parametrize("text", ["run_id = 'x'", "run_id IN ('x', 'y')", "start_time > 9", "end_time < 0", "metrics.never > 0"])
+def test_runs_that_an_index_knows_are_looked_up(filled: tuple[Ledger, list[str]], text: str) -> None:
+    ledger, experiments = filled
+    with ledger.records.snapshot() as sql:
+        asked = conditions.Conditions(sql, list(map(int, experiments)), ["active"])
+        assert asked.few(parse(text, RUNS), [], 100) is not None
+
+
+def test_many_experiments_cost_a_few_statements_each() -> None:
+    records = Records(None)
+    ledger = Ledger(records, MemoryBlobs(), count().__next__)
+    tracking.prepare(ledger)
+    experiments = [create_experiment(ledger, f"e{i}") for i in range(40)]
+    for i, experiment in enumerate(experiments):
+        run = create_run(ledger, experiment, started_at=1)
+        log_batch(ledger, run.info.run_id, [Metric("loss", float(i), 1, 1)], [], [])
+    said = list[str]()
+    with records.snapshot() as sql:
+        connection = sql._connection
+    connection.set_trace_callback(said.append)
+    found, _ = search_runs(ledger, experiments, order_by=["metrics.loss"], max_results=5)
+    connection.set_trace_callback(None)
+    assert [run.info.experiment_id for run in found] == experiments[:5]
+    assert len(said) < 2 * len(experiments) + 60
+    records.close()
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0"])
+def test_values_hold_no_zeros_which_end_a_text_for_sqlite(ledger: Ledger, text: str) -> None:
+    tracking.prepare(ledger)
+    for i in range(3):
+        log_batch(ledger, create_run(ledger, "0", started_at=i).info.run_id, [], [Pair("p", text)], [Pair("t", text)])
+    kept = text.replace("\0", "")
+    for order in ("params.p", "tags.t DESC"):
+        assert len(pages(ledger, ["0"], f"params.p = '{kept}' AND tags.t = '{kept}'", 1, order_by=[order])) == 3
+
+
 def test_deleted_runs_are_found_when_asked_for(filled: tuple[Ledger, list[str]]) -> None:
     ledger, experiments = filled
     counts = {view: len(pages(ledger, experiments, "", 9, view=view)) for view in ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")}
@@ -197,6 +269,7 @@ def test_one_experiment_has_its_own_runs_only(filled: tuple[Ledger, list[str]]) 
         ("params.a IN ('x')", "IN does not work"),
         ("start_time IS NULL", "works on params and tags only"),
         ("x" * 20_001, "longer than"),
+        (f"params.a LIKE '{'[' * 19_900}'", "longer than 16000 bytes"),
         (" AND ".join(["metrics.a > 1"] * 101), "more than 100"),
     ],
 )
@@ -221,6 +294,12 @@ def test_a_wrong_token_is_refused(filled: tuple[Ledger, list[str]], token: str) 
     ledger, experiments = filled
     with pytest.raises(DataError, match="Invalid page token"):
         search_runs(ledger, experiments, page_token=token)
+
+
+@pytest.mark.parametrize("text", [f"params.kind LIKE '{'[' * 16_000}'", f"params.kind ILIKE '{'💥' * 3_999}%'"], ids=["signs", "letters"])
+def test_the_longest_pattern_is_read(filled: tuple[Ledger, list[str]], text: str) -> None:
+    ledger, experiments = filled
+    assert search_runs(ledger, experiments, text) == ([], None)
 
 
 @pytest.mark.parametrize("order", [[], ["params.kind"], ["metrics.loss", "metrics.acc"], ["start_time"]], ids=" then ".join)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidemill.store import Driver
-from tidemill.tracking.filters import LIST_OPS, Comparison
+from tidemill.tracking.filters import LIST_OPS, NUMBER_OPS, Comparison
 from tidemill.tracking.runs import STATUS
 
 IS_NAN, IS_NULL = "IS NAN", "IS NULL"  # the first is of the search itself, and no filter's
@@ -19,6 +19,8 @@ RUN = {
     "start_time": "r.started_at",
     "end_time": "(e.ended_at / 1000)",
 }
+_BY = {"run_id": ("SELECT execution FROM run", "uid"), "end_time": ("SELECT id FROM execution", "(ended_at / 1000)")}  # and the start
+_NARROW = {*NUMBER_OPS, "IN"} - {"!="}
 FEW = 20_000  # only a filter that leaves no more runs than this is looked up first
 MANY = 10_000  # more runs than this that are alike in the first key of an order are a search of their own
 PREFIX = 64  # so many signs of a value are in the index
@@ -96,6 +98,13 @@ class Conditions:
         if one.kind == "metric" and one.op not in ("!=", IS_NULL):
             inner = Sql("SELECT run FROM metric_latest WHERE experiment ") + self.among + Sql(" AND name = ?", (self.metric(one.key),))
             return inner + (Sql(" AND nan = 1") if one.op == IS_NAN else Sql(" AND nan = 0 AND ") + compare(self._sql, "value", one))
+        if one.kind == "attribute" and one.op in _NARROW:
+            if one.key == "start_time":
+                return (
+                    Sql("SELECT execution FROM run WHERE experiment ") + self.among + Sql(" AND ") + compare(self._sql, "started_at", one)
+                )
+            query, own = _BY.get(one.key, ("", ""))
+            return Sql(f"{query} WHERE ") + compare(self._sql, own, one) if query else None
         if one.kind in ("param", "tag") and one.op == "=":
             # written plainly, `value = ?` would be put into substr(value, …) by SQLite, which then no longer knows its index
             query = f"SELECT run FROM {one.kind} WHERE key = ? AND substr(value, 1, {PREFIX}) = ? AND value || '' = ?"
@@ -116,14 +125,13 @@ class Conditions:
         count, found = min(narrow, key=lambda pair: pair[0])
         return found if not share or count <= most / share else None
 
-    def many(self, one: Comparison) -> bool:
-        """Whether more than MANY runs fulfil a comparison, as an index knows."""
-        found = self.indexed(one)
-        return found is not None and self.count(found) > MANY
+    def many(self, found: Sql) -> bool:
+        """Whether a query finds more than MANY rows."""
+        return self._sql.one(f"{found.text} LIMIT 1 OFFSET {MANY}", found.values) is not None
 
     def count(self, found: Sql) -> int:
         """How many runs a query finds, counted no further than it matters."""
         if found not in self._counts:
-            row = self._sql.one(f"SELECT count(*) FROM (SELECT 1 FROM ({found.text}) AS a LIMIT {max(FEW, MANY) + 1}) AS b", found.values)
+            row = self._sql.one(f"SELECT count(*) FROM (SELECT 1 FROM ({found.text}) AS a LIMIT {FEW + 1}) AS b", found.values)
             self._counts[found] = int(row[0]) if row else 0
         return self._counts[found]

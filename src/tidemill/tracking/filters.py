@@ -12,6 +12,7 @@ from typing import Any
 from tidemill.core import DataError
 
 LONGEST = 20_000  # characters of a filter
+PATTERN = 16_000  # bytes of a text with % and _: SQLite reads 50,000, where some signs are written as three
 MOST = 100  # comparisons in one
 MOST_ORDERS = 10  # keys of an order: each is one more table in the query
 NUMBER_OPS = ("<=", ">=", "!=", "=", "<", ">")
@@ -208,6 +209,8 @@ def _check(of: str, key: str, op: str, value: Any, numeric: bool, text: str | No
         raise _wrong(text, f"{key!r} is a text: {op} does not work on it, but {', '.join(TEXT_OPS)} do")
     if isinstance(value, float):
         raise _wrong(text, f"{key!r} is a text: put its value in quotes")
+    if op in ("LIKE", "ILIKE") and len(value.encode(errors="replace")) > PATTERN:
+        raise _wrong(text, f"the text that {key!r} is to be {op} is longer than {PATTERN} bytes")
 
 
 def identify(word: str, grammar: Grammar) -> tuple[str, str]:

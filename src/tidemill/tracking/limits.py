@@ -61,13 +61,13 @@ def short(text: str, parameter: str, longest: int) -> str:
 
 
 def check_param(one: Pair, parameter: str = "") -> tuple[str, str]:
-    """A parameter; a value that is too long is cut."""
-    return check_key(one.key, f"{parameter}key" if not parameter else f"{parameter}.key"), (one.value or "")[:PARAM_VALUE]
+    """A parameter; a value that is too long is cut, and zeros are left out, which not every store holds."""
+    return check_key(one.key, f"{parameter}key" if not parameter else f"{parameter}.key"), (one.value or "").replace("\0", "")[:PARAM_VALUE]
 
 
 def check_tag(one: Pair, parameter: str = "") -> tuple[str, str]:
-    """A tag of a run; a value that is too long is cut."""
-    return check_key(one.key, "key" if not parameter else f"{parameter}.key"), (one.value or "")[:TAG_VALUE]
+    """A tag of a run; a value that is too long is cut, and zeros are left out, which not every store holds."""
+    return check_key(one.key, "key" if not parameter else f"{parameter}.key"), (one.value or "").replace("\0", "")[:TAG_VALUE]
 
 
 def check_experiment_tag(one: Pair) -> tuple[str, str]:

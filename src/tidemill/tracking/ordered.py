@@ -110,19 +110,20 @@ class Search:
         return found + self._walk(index, wanted, orders, after, size - len(found), floor)
 
     def _heavy(self, index: Index, order: Order, floor: list[Sql], size: int) -> Value:
-        """The first value that very many runs have, where the next `size` entries of an index come to it."""
+        """The first value that very many runs have, of those to which the next `size` entries of an index come, in one of its parts."""
         if order.kind == "attribute":
             return None
-        values = set()
+        heavy = list[float | str]()
         for part in self._parts(index):
-            chosen = all_of([index.where, part, *floor])
+            whole = all_of([index.where, part])
+            chosen = all_of([whole, *floor])
             query = f"SELECT {index.entry} FROM {index.table} WHERE {chosen.text} ORDER BY 1 {_to(order.descending)} LIMIT 1 OFFSET ?"
-            values |= {row[0] for at in (0, size) for row in self._sql.all(query, (*chosen.values, at))}
-        for value in sorted(values, reverse=order.descending):
-            short = not isinstance(value, str) or len(value) < PREFIX  # a longer one may be the start of several
-            if short and self._conditions.many(Comparison(order.kind, order.key, "=", value)):
-                return value  # type: ignore[no-any-return]
-        return None
+            for (value,) in self._sql.all(query, (*chosen.values, size)):
+                short = not isinstance(value, str) or len(value) < PREFIX  # a longer one may be the start of several
+                alike = Sql(f"SELECT 1 FROM {index.table} WHERE ") + whole + Sql(f" AND {index.entry} = ?", (value,))
+                if short and self._conditions.many(alike):
+                    heavy.append(value)
+        return (max if order.descending else min)(heavy, default=None)
 
     def _alike(
         self, wanted: Sequence[Comparison], orders: Sequence[Order], key: Key, op: str, after: Place | None, size: int
@@ -197,15 +198,19 @@ def _to(descending: bool) -> str:
 
 
 def _beyond(after: Place, keys: Sequence[tuple[str, str]], orders: Sequence[Order]) -> Sql:
-    """The condition that a row stands after a place."""
-    found = Sql("(r.started_at < ? OR (r.started_at = ? AND r.uid > ?))", (after.start, after.start, after.uid))
-    for (rank, value), order, (number, there) in reversed(list(zip(keys, orders, after.keys, strict=True))):
+    """The condition that a row stands after a place: alike in the first keys, and beyond it in the next one. Written flat, since SQLite
+    does not read ten keys one within the other."""
+    alike, ways = list[Sql](), list[Sql]()
+    for (rank, value), order, (number, there) in zip(keys, orders, after.keys, strict=True):
         if number == 2:  # nothing stands after what is missing
-            found = Sql(f"({rank} = 2 AND ") + found + Sql(")")
+            alike.append(Sql(f"{rank} = 2"))
             continue
-        then = Sql(f"({rank} > ? OR ({rank} = ? AND ({value} {'<' if order.descending else '>'} ? OR ({value} = ? AND ")
-        found = Sql(then.text, (number, number, there, there)) + found + Sql("))))")
-    return found
+        then = f"({rank} > ? OR ({rank} = ? AND {value} {'<' if order.descending else '>'} ?))"
+        ways.append(all_of([*alike, Sql(then, (number, number, there))]))
+        alike.append(Sql(f"{rank} = ? AND {value} = ?", (number, there)))
+    last = Sql("(r.started_at < ? OR (r.started_at = ? AND r.uid > ?))", (after.start, after.start, after.uid))
+    ways.append(all_of([*alike, last]))
+    return Sql(f"({' OR '.join(way.text for way in ways)})", tuple(value for way in ways for value in way.values))
 
 
 def in_order(rows: list[Found], orders: Sequence[Order]) -> list[Found]:
