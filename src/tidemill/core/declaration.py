@@ -54,11 +54,12 @@ class Declaration:
 
 
 def definition(value: Any) -> Any:
-    """A declaration, and all that it is made of, as plain data."""
+    """A declaration, and all that it is made of, as plain data. Fields that do not compare, as where it was written and words for
+    people, are no part of it."""
     if isinstance(value, type) or callable(getattr(value, "definition", None)):
         return value.definition() if not isinstance(value, type) else value.__name__
     if is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: definition(getattr(value, f.name)) for f in fields(value) if f.name != "where"}
+        plain = {f.name: definition(getattr(value, f.name)) for f in fields(value) if f.compare}
         return {"type": type(value).__name__, **plain}
     if isinstance(value, Mapping):
         return {str(key): definition(item) for key, item in value.items()}
@@ -81,7 +82,7 @@ def walk(value: Any, above: frozenset[int] = frozenset()) -> Iterator[Declaratio
     elif isinstance(value, (list, tuple)):
         value_parts = list(value)
     elif is_dataclass(value) and not isinstance(value, type):
-        value_parts = [getattr(value, f.name, None) for f in fields(value) if f.name != "where"]
+        value_parts = [getattr(value, f.name, None) for f in fields(value) if f.compare]
     else:
         return
     above |= {id(value)}

@@ -1,7 +1,7 @@
 """Entities, views and features, as a project's files declare them. Expressions are SQL over the columns of the dataset."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from tidemill.core import (
@@ -29,6 +29,11 @@ class Feature:
     function: str
     expression: str
     category: bool = False
+    description: str = field(default="", compare=False, kw_only=True)
+
+    def described(self, text: str) -> "Feature":
+        """The same feature with a description for people."""
+        return replace(self, description=text)
 
 
 def mean(expression: str) -> Feature:
@@ -66,26 +71,57 @@ def category(expression: str) -> Feature:
     return Feature("last", expression, category=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described(Declaration):
+    """A declaration with words for people. They are no part of the definition: who mends a sentence makes no new version."""
+
+    description: str = field(default="", compare=False, repr=False)
+    owner: str = field(default="", compare=False, repr=False)
+    tags: Sequence[str] = field(default=(), compare=False, repr=False)
+
+    def about(self) -> dict[str, Any]:
+        """What is said of it for people, as plain data."""
+        return {"description": self.description, "owner": self.owner, "tags": list(self.tags)}
+
+    def _odd_words(self, name: str) -> Problems:
+        for what, value in (("description", self.description), ("owner", self.owner)):
+            yield from odd_type(f"the {what} of {self.kind} {name!r}", value, str, f'for example {what}="…"')
+        yield from odd_list("tags", self.tags, str, 'tags=["weather", "hourly"]')
+
+
 @dataclass(frozen=True)
-class Entity(Declaration):
-    """What features describe, and the column that names it. A null key matches nothing."""
+class Entity(Described):
+    """What features describe, and the column that names it, or several columns. A key of which a part is null matches nothing."""
 
     kind: ClassVar[str] = "entity"
     name: str
-    key: str
+    key: str | Sequence[str]
 
     def problems(self) -> Problems:
-        yield from odd_name(self.kind, str(self.name).removesuffix(f".{self.key}"))  # as `on` names it
-        hint = 'name one column, for example key="origin"; of several make one in the query'
-        yield from odd_text(f"the key of entity {self.name!r}", self.key, hint)
+        hint = 'name a column, for example key="origin", or several: key=["driver_id", "shop_id"]'
+        if isinstance(self.key, (list, tuple)):
+            yield from odd_list(f"the key of entity {self.name!r}: key", self.key, str, 'key=["driver_id", "shop_id"]', some=True)
+        else:
+            yield from odd_text(f"the key of entity {self.name!r}", self.key, hint)
+        yield from odd_name(self.kind, str(self.name).removesuffix(f".{'.'.join(self.keys)}"))  # as `on` names it
+        yield from self._odd_words(self.name)
 
-    def on(self, column: str) -> "Entity":
-        """The same entity, found in the request under another column."""
-        return Entity(f"{self.name}.{column}", column, where=self.where)
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of the key, in their order."""
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+    def on(self, *columns: str) -> "Entity":
+        """The same entity, found in the request under other columns: one for each of its key, in the order of the key."""
+        if len(columns) != len(self.keys):
+            what = f"entity {self.name!r} has the key {list(self.keys)}, and {len(columns)} columns are named for it"
+            raise DefinitionError(what, where=str(self.where), hint="name one column for each, in the same order")
+        key = columns[0] if isinstance(self.key, str) else columns
+        return replace(self, name=f"{self.name}.{'.'.join(columns)}", key=key)
 
 
 @dataclass(frozen=True)
-class FeatureView(Declaration):
+class FeatureView(Described):
     """Features of an entity over the rows of a dataset.
 
     With `windows`, each feature folds the events in [floor(at − window, hop), at]; the hop is 5 minutes for windows up to 12
@@ -106,6 +142,7 @@ class FeatureView(Declaration):
         yield from odd_name(self.kind, self.name)
         yield from odd_type(f"the dataset of view {self.name!r}", self.dataset, Dataset, "give the tm.Dataset itself")
         yield from odd_type(f"the entity of view {self.name!r}", self.entity, Entity, "give the tm.Entity itself")
+        yield from self._odd_words(self.name)
         yield from _odd_features(self.name, self.features)
         yield from odd_list("windows", self.windows, str, 'windows=["1h", "24h"]')
         if self.windows and self.ttl:
@@ -131,6 +168,10 @@ class FeatureView(Declaration):
             return dict(self.features)
         return {name: last(name) for name in self.features}
 
+    def about(self) -> dict[str, Any]:
+        """What is said of the view and of its features for people, as plain data."""
+        return {**super().about(), "features": {name: feature.description for name, feature in self.columns.items()}}
+
     @property
     def names(self) -> list[str]:
         """Names of the numbers that the view gives, in their order: `view__feature_window`."""
@@ -140,12 +181,13 @@ class FeatureView(Declaration):
     def definition(self) -> dict[str, Any]:
         """Plain data; the dataset by name, since its version is an input of its own."""
         features = {name: definition(feature) for name, feature in self.columns.items()}
-        plain: dict[str, Any] = {"name": self.name, "entity": self.entity.key, "windows": list(self.windows), "ttl": self.ttl}
+        key = self.entity.keys if len(self.entity.keys) > 1 else self.entity.keys[0]
+        plain: dict[str, Any] = {"name": self.name, "entity": definition(key), "windows": list(self.windows), "ttl": self.ttl}
         return {"type": "FeatureView", **plain, "dataset": self.dataset.name, "features": features, "order": list(features)}
 
 
 @dataclass(frozen=True)
-class RequestView(Declaration):
+class RequestView(Described):
     """Features computed from the request itself, for a million rows or for one."""
 
     kind: ClassVar[str] = "request view"
@@ -156,6 +198,7 @@ class RequestView(Declaration):
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
         yield from odd_type(f"the dataset of view {self.name!r}", self.dataset, Dataset, "give the tm.Dataset of the request itself")
+        yield from self._odd_words(self.name)
         yield from odd_type(f"features of view {self.name!r}", self.features, Mapping, 'for example features={"hour": "hour(sched_dep)"}')
         yield from _odd_features(self.name, self.columns)
         for name, feature in self.columns.items():
@@ -167,6 +210,10 @@ class RequestView(Declaration):
     def columns(self) -> dict[str, Feature]:
         """Features by name; a bare text is an expression that gives a number."""
         return {name: last(f) if isinstance(f, str) else f for name, f in self.features.items()}
+
+    def about(self) -> dict[str, Any]:
+        """What is said of the view and of its features for people, as plain data."""
+        return {**super().about(), "features": {name: feature.description for name, feature in self.columns.items()}}
 
     @property
     def names(self) -> list[str]:

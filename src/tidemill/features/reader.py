@@ -8,6 +8,7 @@ import numpy as np
 
 from tidemill.core import Bools, Coded, Damaged, DefinitionError, Floats, Instants, StoreError
 from tidemill.features.declarations import FeatureView, RequestView
+from tidemill.features.keys import joined
 from tidemill.features.online import OnlineStore, materialise, read_online
 from tidemill.features.requests import Requests
 from tidemill.features.views import Block, ViewLog
@@ -100,13 +101,11 @@ class Reader:
         return history.read(keys, at)
 
     def _keys(self, view: FeatureView, requests: Requests) -> Coded:
-        if view.entity.key not in requests.texts:
-            raise DefinitionError(
-                f"view {view.name!r} is looked up by {view.entity.key!r}, which the request dataset lacks",
-                where=str(view.where),
-                available=sorted(requests.texts),
-            )
-        return requests.texts[view.entity.key]
+        missing = next((column for column in view.entity.keys if column not in requests.texts), None)
+        if missing is not None:
+            what = f"view {view.name!r} is looked up by {missing!r}, which the request dataset lacks"
+            raise DefinitionError(what, where=str(view.where), available=sorted(requests.texts))
+        return joined([requests.texts[column] for column in view.entity.keys])
 
     @property
     def newest(self) -> int:

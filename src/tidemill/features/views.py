@@ -12,6 +12,7 @@ from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, diges
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import quote, scan
 from tidemill.features.declarations import FeatureView, hop
+from tidemill.features.keys import entity_sql
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, fold, newest, window
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
@@ -81,9 +82,9 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     kinds = {name: "text" if f.category else "number" for name, f in view.columns.items()}
     columns = {name: (feature.expression, kinds[name]) for name, feature in view.columns.items()}
-    key = quote(view.entity.key)
-    needed = {"__entity": (key, "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    raw = scan(ledger, view.dataset, dataset, {**needed, **columns}, f"{key} IS NOT NULL", source=str(view.where))
+    some = " AND ".join(f"{quote(column)} IS NOT NULL" for column in view.entity.keys)
+    needed = {"__entity": (entity_sql(view.entity), "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
+    raw = scan(ledger, view.dataset, dataset, {**needed, **columns}, some, source=str(view.where))
     entity, event, known = raw["__entity"], raw["__event"], raw["__known"]
     assert isinstance(entity, Coded)
     assert isinstance(event, np.ndarray)

@@ -87,7 +87,7 @@ def _requests(ledger: Ledger, task: Task, answers: Answers) -> Any:
 
 def _lookups(task: Task) -> list[str]:
     """The columns by which views are looked up."""
-    return sorted({view.entity.key for view in task.feature_views})
+    return sorted({column for view in task.feature_views for column in view.entity.keys})
 
 
 def _examples(ledger: Ledger, task: Task, answers: Answers) -> Any:

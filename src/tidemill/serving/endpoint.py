@@ -170,7 +170,7 @@ class Endpoint:
         if places[0] >= 0:
             return self.requests.take(places)
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
-        lookups = [view.entity.key for view in self.reader.views if isinstance(view, FeatureView)]
+        lookups = [column for view in self.reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
         return evaluate(self.dataset, self.types, views, self.predict_at, rows, lookups=lookups)
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
