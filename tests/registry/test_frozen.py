@@ -234,7 +234,12 @@ def test_no_experiment_lies_where_the_files_of_versions_do(ready: Ledger) -> Non
     info = create_run(ready, "0").info
     put(ready, f"{info.artifact_uri}/model/MLmodel", "x")
     create_version(ready, "m", f"{info.artifact_uri}/model")
-    for around in ("mlflow-artifacts:/registered", "mlflow-artifacts:/./registered", "mlflow-artifacts:///registered/x"):
+    for around in (
+        "mlflow-artifacts:/registered",
+        "mlflow-artifacts:/./registered",
+        "mlflow-artifacts:///registered/x",
+        "mlflow-artifacts:/registered?x",
+    ):
         with pytest.raises(DataError):
             create_experiment(ready, around, around)
     experiment = create_experiment(ready, "e", "mlflow-artifacts:/registered-by-us")

@@ -23,6 +23,7 @@ _BY = {"run_id": ("SELECT execution FROM run", "uid"), "end_time": ("SELECT id F
 _NARROW = {*NUMBER_OPS, "IN"} - {"!="}
 FEW = 20_000  # only a filter that leaves no more runs than this is looked up first
 MANY = 10_000  # more runs than this that are alike in the first key of an order are a search of their own
+SMALL = 20  # to read so many runs of an experiment costs what it costs to ask for them
 PREFIX = 64  # so many signs of a value are in the index
 
 
@@ -124,6 +125,10 @@ class Conditions:
             share *= count / total
         count, found = min(narrow, key=lambda pair: pair[0])
         return found if not share or count <= most / share else None
+
+    def small(self, found: Sql, experiments: int) -> bool:
+        """Whether the runs of so many experiments are as soon looked up as each experiment is asked."""
+        return self.count(found) <= min(FEW, SMALL * experiments)
 
     def many(self, found: Sql) -> bool:
         """Whether a query finds more than MANY rows."""

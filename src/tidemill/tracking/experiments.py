@@ -26,7 +26,7 @@ def create_experiment(ledger: Ledger, name: str, location: str = "", tags: Seque
     check_experiment_name(name)
     pairs = [check_experiment_tag(one) for one in tags]
     with ledger.records.transaction() as sql:
-        if location.startswith(ROOT) and f"{check_path(location.removeprefix(ROOT).lstrip('/'))}/".startswith(FROZEN):
+        if location.startswith(ROOT) and check_path(below(location, "x").removeprefix(ROOT).lstrip("/")).startswith(FROZEN):
             raise DataError(f"Invalid artifact location: '{location}'", hint="the files of registered versions lie there")
         if sql.one("SELECT 1 FROM experiment WHERE name = ?", (name,)):
             raise Taken(f"Experiment(name={name}) already exists.", hint="choose another name; a deleted experiment keeps its own")

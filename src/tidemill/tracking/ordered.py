@@ -69,8 +69,13 @@ class Search:
     def rows(self, wanted: Sequence[Comparison], orders: Sequence[Order], after: Place | None, size: int) -> list[Found]:
         """The first `size` runs that fulfil all that is wanted, after a place: by their keys, then the newest first, then by id."""
         index, own = self._index(orders[0]) if orders else BY_START, self._conditions.among
-        among = [] if index and index.experiment else [Sql("SELECT execution FROM run WHERE experiment ") + own]
-        few = self._conditions.few(wanted, among, size if index else inf)
+        whole = Sql("SELECT execution FROM run WHERE experiment ") + own
+        if index is None or not index.experiment:
+            few = self._conditions.few(wanted, [whole], size if index else inf)
+        elif len(self._experiments) > 1 and self._conditions.small(whole, len(self._experiments)):
+            few = whole
+        else:
+            few = self._conditions.few(wanted, [], size)
         where = [Sql(f"{self._sql.unindexed('r.experiment')} ") + own, *self._conditions.of(wanted)]
         if few is not None:
             return self._read(RUNS, [Sql("r.execution IN (") + few + Sql(")"), *where], orders, after, size)
