@@ -23,12 +23,16 @@ _PUBLIC = {
     "Entity": "features",
     "FeatureView": "features",
     "RequestView": "features",
+    "approx_quantile": "features",
     "category": "features",
     "count": "features",
+    "count_distinct": "features",
+    "first": "features",
     "last": "features",
     "max": "features",
     "mean": "features",
     "min": "features",
+    "std": "features",
     "sum": "features",
     "Label": "training",
     "Params": "training",
@@ -66,12 +70,16 @@ if TYPE_CHECKING:
     from tidemill.features import Entity as Entity
     from tidemill.features import FeatureView as FeatureView
     from tidemill.features import RequestView as RequestView
+    from tidemill.features import approx_quantile as approx_quantile
     from tidemill.features import category as category
     from tidemill.features import count as count
+    from tidemill.features import count_distinct as count_distinct
+    from tidemill.features import first as first
     from tidemill.features import last as last
     from tidemill.features import max as max
     from tidemill.features import mean as mean
     from tidemill.features import min as min
+    from tidemill.features import std as std
     from tidemill.features import sum as sum
     from tidemill.loop import Age as Age
     from tidemill.loop import DriftFound as DriftFound

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from tidemill.core import DAY, HOUR, MINUTE
 
@@ -48,29 +49,64 @@ def newest(rows: Sequence[Row], entity: str | None, at: int, ttl: int | None) ->
     return row, "null" if row.number is None and row.word is None else "present"
 
 
-FOLDS: dict[str, Callable[[list[float]], float]] = {
+def spread(values: list[float]) -> Value:
+    """The standard deviation of a sample, by fractions: rounded but once, and in the root."""
+    if len(values) < 2:
+        return None
+    exact = [Fraction(value) for value in values]
+    middle = sum(exact) / len(exact)
+    return math.sqrt(sum((value - middle) ** 2 for value in exact) / (len(exact) - 1))
+
+
+FOLDS: dict[str, Callable[[list[float]], Value]] = {
     "sum": math.fsum,
     "mean": lambda values: math.fsum(values) / len(values),
     "min": min,
     "max": max,
+    "std": spread,
 }
 
 
-def folded(function: str, rows: list[Row]) -> Value:
-    """One function over the rows of a window, nulls left out."""
+def folded(function: str, rows: list[Row], n: int = 0) -> list[Value]:
+    """One function over the rows of a window, nulls left out; of the newest `n` that many values."""
     if function == "last":
-        return rows[-1].number if rows else None
+        newest_first = [row.number for row in reversed(rows)][: n or 1]
+        return [*newest_first, *[None] * ((n or 1) - len(newest_first))]
+    if function == "first":
+        return [rows[0].number if rows else None]
     values = [row.number for row in rows if row.number is not None]
     if function == "count":
-        return float(len(values))
-    return FOLDS[function](values) if values else None
+        return [float(len(values))]
+    if function == "count_distinct":
+        return [float(len(set(values)))]
+    return [FOLDS[function](values) if values else None]
 
 
-def windowed(rows: Sequence[Row], entity: str | None, at: int, windows: Sequence[int], functions: Sequence[str]) -> tuple[list[Value], str]:
-    """Functions over [floor(at − window, hop), at] of the visible rows, window by window, and the status of the view."""
+def quantile(rows: list[Row], q: float) -> Value:
+    """The value of a rank, which an approximate quantile must come near."""
+    values = sorted(row.number for row in rows if row.number is not None)
+    return values[math.floor(q * (len(values) - 1))] if values else None
+
+
+Asked = tuple[str, int, str | None]  # function, how many of the newest, and the word that counts, if not each
+
+
+def windowed(
+    rows: Sequence[Row], entity: str | None, at: int, windows: Sequence[int | None], asked: Sequence[Asked]
+) -> tuple[list[Value], str]:
+    """Functions over [floor(at − window, hop), at] of the visible rows, or over all of them, window by window, and the view's status."""
     found = visible(rows, entity, at)
     if not found:
-        return [None] * (len(windows) * len(functions)), "unknown"
-    inside = [[row for row in found if row.event >= floor_to(at - window, hop_of(window))] for window in windows]
-    values = [folded(function, chosen) for chosen in inside for function in functions]
+        return [None for _ in windows for _, n, _ in asked for _ in range(n or 1)], "unknown"
+    inside = [in_window(found, at, window) for window in windows]
+    values = [
+        value
+        for chosen in inside
+        for function, n, word in asked
+        for value in folded(function, [row for row in chosen if word is None or row.word == word], n)
+    ]
     return values, "present" if any(inside) else "expired"
+
+
+def in_window(rows: Sequence[Row], at: int, window: int | None) -> list[Row]:
+    return [row for row in rows if window is None or row.event >= floor_to(at - window, hop_of(window))]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from features.oracle import Row, Value, hop_of, newest, windowed
+from features.oracle import Row, Value, hop_of, in_window, newest, quantile, visible, windowed
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, Where, show
 from tidemill.data import Dataset, Source, ingest
 from tidemill.features import (
@@ -23,13 +24,17 @@ from tidemill.features import (
     Reader,
     Requests,
     ViewLog,
+    approx_quantile,
     build,
     category,
     count,
+    count_distinct,
+    first,
     last,
     load,
     materialise,
     mean,
+    std,
 )
 from tidemill.features import max as largest
 from tidemill.features import min as smallest
@@ -51,15 +56,24 @@ FUNCTIONS: dict[str, Feature] = {
     "max": largest("number"),
     "count": count("number"),
     "last": last("number"),
+    "std": std("number"),
+    "first": first("number"),
+    "newest": last("number", n=3),
+    "different": count_distinct("number"),
+    "sum_x": total("number", filter="word = 'x'"),
+    "first_x": first("number", filter="word = 'x'"),
+    "newest_x": last("number", n=2, filter="word = 'x'"),
 }
+ASKED = [(one.function, one.n, "x" if one.filter else None) for one in FUNCTIONS.values()]
 NEWEST = FeatureView(
     "newest", EVENTS, entity=ENTITY, ttl="1h", features={"number": last("number"), "word": category("word")}, where=NOWHERE
 )
 FOREVER = FeatureView("forever", EVENTS, entity=ENTITY, features={"number": last("number"), "word": category("word")}, where=NOWHERE)
 WINDOWS = FeatureView("windows", EVENTS, entity=ENTITY, windows=["10min", "1h"], features=FUNCTIONS, where=NOWHERE)
 WIDE = FeatureView("wide", EVENTS, entity=ENTITY, windows=["13h", "13d"], features=FUNCTIONS, where=NOWHERE)
-WIDTHS = {"windows": [10 * MINUTE, HOUR], "wide": [13 * HOUR, 13 * DAY]}
-VIEWS = {view.name: view for view in (NEWEST, FOREVER, WINDOWS, WIDE)}
+LIFE = FeatureView("life", EVENTS, entity=ENTITY, windows=["1h", "lifetime"], features=FUNCTIONS, where=NOWHERE)
+WIDTHS: dict[str, list[int | None]] = {"windows": [10 * MINUTE, HOUR], "wide": [13 * HOUR, 13 * DAY], "life": [HOUR, None]}
+VIEWS = {view.name: view for view in (NEWEST, FOREVER, WINDOWS, WIDE, LIFE)}
 
 # Times on the edges of windows and hops and a microsecond beside them, ties included; numbers that add up to the same in any order.
 beside = st.sampled_from([0, 0, 0, 1, -1, 2 * MINUTE])
@@ -114,7 +128,11 @@ def log_of(view: FeatureView, rows: Sequence[Row]) -> ViewLog:
     event, known = (np.array([getattr(row, name) for row in ordered], dtype=np.int64) for name in ("event", "known"))
     number = np.array([np.nan if row.number is None else row.number for row in ordered], dtype=np.float64)
     order = np.lexsort((np.arange(len(ordered)), known, event, entity.codes))
-    columns = {f"x:{name}": np.where(word.codes >= 0, word.codes, np.nan) if name == "word" else number for name in view.columns}
+    words = np.where(word.codes >= 0, word.codes, np.nan)
+    is_x = np.array([row.word == "x" for row in ordered], dtype=bool)
+    columns = {name: words if name == "x:word" else is_x.astype(float) if name[:2] == "w:" else number for name in view.kept}
+    columns["x:sum_x"] = np.where(is_x, number, np.nan)
+    columns["x:different"] = np.where(np.isnan(number), np.nan, np.unique(number, return_inverse=True)[1])
     arrays = {name: array[order] for name, array in {"entity": entity.codes, "event": event, "known": known, **columns}.items()}
     return of_arrays(view, entity.vocabulary, arrays, {"word": word.vocabulary} if "word" in view.columns else {})
 
@@ -122,18 +140,31 @@ def log_of(view: FeatureView, rows: Sequence[Row]) -> ViewLog:
 def expected(view: FeatureView, rows: Sequence[Row], entity: str | None, at: int) -> tuple[list[Value | str], str]:
     ordered = in_file_order(rows)
     if view.windows:
-        values, status = windowed(ordered, entity, at, WIDTHS[view.name], list(FUNCTIONS))
+        values, status = windowed(ordered, entity, at, WIDTHS[view.name], ASKED)
         return list(values), status
     row, status = newest(ordered, entity, at, HOUR if view.ttl else None)
     return [row.number if row else None, row.word if row else None], status
 
 
+class Near(float):
+    """A standard deviation, whose last bit depends on how it is divided and rooted."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and math.isclose(self, other, rel_tol=1e-15)
+
+    __hash__ = float.__hash__
+
+
 def shown(block: Block) -> list[tuple[list[Value | str], str]]:
     """A block as the oracle writes it."""
+    kinds = [Near if "__std" in name else float for name in block.names]
     words = [block.vocabularies.get(name) for name in block.names]
     return [
         (
-            [None if np.isnan(v) else vocabulary[int(v)] if vocabulary else float(v) for v, vocabulary in zip(row, words, strict=True)],
+            [
+                None if np.isnan(v) else vocabulary[int(v)] if vocabulary else kind(v)
+                for v, vocabulary, kind in zip(row, words, kinds, strict=True)
+            ],
             STATUS[status],
         )
         for row, status in zip(block.values, block.status, strict=True)
@@ -253,7 +284,36 @@ def _known_by(log: ViewLog, at: int) -> dict[str, np.ndarray]:
     use = log.events.known <= at
     event = log.events.event[use]
     entity, known = np.zeros(len(event), np.int32), np.minimum(log.events.known[use], event)
-    return {"entity": entity, "event": event, "known": known, **{f"x:{name}": column[use] for name, column in log.columns.items()}}
+    return {"entity": entity, "event": event, "known": known, **{name: column[use] for name, column in log.columns.items()}}
+
+
+@pytest.mark.parametrize("delays", ["late by an hour or so", "late by days", "some much later or sooner"])
+def test_thousands_of_late_rows_are_seen_as_the_oracle_sees_them(delays: str) -> None:
+    random = np.random.default_rng(7)
+    n = 4_000
+    event = START + random.integers(0, 20 * DAY // MINUTE, n) * MINUTE
+    late = random.integers(0, 90, n) * MINUTE + (3 * DAY if "days" in delays else 0)
+    if "much" in delays:
+        odd = random.choice(n, 12, replace=False)
+        late[odd] = random.choice([-5 * DAY, 9 * DAY, 30 * DAY], 12)
+    numbers = np.round(random.lognormal(0, 8, n), 2)
+    rows = [
+        Row("abc"[e], int(t), int(t + d), float(v), "xy"[w])
+        for e, t, d, v, w in zip(random.zipf(2, n) % 3, event, late, numbers, random.integers(0, 2, n), strict=True)
+    ]
+    asked = [("abc"[i % 3], int(t)) for i, t in enumerate(START + random.integers(-1, 40 * DAY // MINUTE, 90) * MINUTE)]
+    for name in ("windows", "wide", "life"):
+        block = read(log_of(VIEWS[name], rows), asked)
+        assert shown(block) == [expected(VIEWS[name], rows, entity, at) for entity, at in asked]
+
+
+@thorough
+@given(rows=st.lists(late_rows, max_size=60), at=times, q=st.sampled_from([0.01, 0.25, 0.5, 0.9, 0.999]))
+def test_an_approximate_quantile_is_near_the_value_of_its_rank(rows: list[Row], at: int, q: float) -> None:
+    view = FeatureView("v", EVENTS, entity=ENTITY, windows=["13d"], features={"q": approx_quantile("number", q)}, where=NOWHERE)
+    found = read(log_of(view, rows), [("a", at)]).values[0, 0]
+    wanted = quantile(in_window(visible(in_file_order(rows), "a", at), at, 13 * DAY), q)
+    assert np.isnan(found) if wanted is None else abs(found - wanted) <= abs(wanted) / 128
 
 
 @pytest.mark.parametrize("name", VIEWS)

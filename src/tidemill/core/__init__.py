@@ -44,11 +44,13 @@ if TYPE_CHECKING:
     from tidemill.core.drift import Profile as Profile
     from tidemill.core.drift import build_profile as build_profile
     from tidemill.core.drift import profile_like as profile_like
+    from tidemill.core.exact import Sums as Sums
     from tidemill.core.metrics import METRICS as METRICS
     from tidemill.core.metrics import calibration_curve as calibration_curve
     from tidemill.core.metrics import calibration_error as calibration_error
     from tidemill.core.metrics import roc_auc as roc_auc
     from tidemill.core.metrics import row_log_loss as row_log_loss
+    from tidemill.core.ranges import Ranges as Ranges
     from tidemill.core.statistics import Interval as Interval
     from tidemill.core.statistics import bonferroni as bonferroni
     from tidemill.core.statistics import cluster_bootstrap_mean as cluster_bootstrap_mean
@@ -83,6 +85,8 @@ _WITH_NUMPY = {
     "Floats": "arrays",
     "Instants": "arrays",
     "Ints": "arrays",
+    "Ranges": "ranges",
+    "Sums": "exact",
     "pack": "arrays",
     "unpack": "arrays",
 }
@@ -116,9 +120,11 @@ __all__ = [
     "NoExactForm",
     "Problems",
     "Profile",
+    "Ranges",
     "Ref",
     "Refused",
     "StoreError",
+    "Sums",
     "Taken",
     "TidemillError",
     "UnknownName",

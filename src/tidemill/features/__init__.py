@@ -4,17 +4,22 @@ Comes in: dataset versions and declarations. Goes out: view versions, and matric
 """
 
 from tidemill.features.declarations import (
+    LIFETIME,
     Entity,
     Feature,
     FeatureView,
     RequestView,
+    approx_quantile,
     category,
     count,
+    count_distinct,
+    first,
     from_definition,
     last,
     max,
     mean,
     min,
+    std,
     sum,
 )
 from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, is_whole, materialise, open_online
@@ -26,6 +31,7 @@ from tidemill.features.windows import STATUS, Events
 
 __all__ = [
     "CODE",
+    "LIFETIME",
     "SEPARATOR",
     "STATUS",
     "Block",
@@ -41,12 +47,15 @@ __all__ = [
     "RequestView",
     "Requests",
     "ViewLog",
+    "approx_quantile",
     "build",
     "build_requests",
     "category",
     "check_values",
     "count",
+    "count_distinct",
     "evaluate",
+    "first",
     "from_definition",
     "is_whole",
     "key_sql",
@@ -59,5 +68,6 @@ __all__ = [
     "mean",
     "min",
     "open_online",
+    "std",
     "sum",
 ]

@@ -21,49 +21,83 @@ from tidemill.core import (
 )
 from tidemill.data import Dataset
 
+LIFETIME = "lifetime"  # a window without a begin
+MOST = 1_000  # of the newest events
+
 
 @dataclass(frozen=True)
 class Feature:
-    """One number (or category) for each row or window: an SQL expression, and the function that folds a window."""
+    """One number (or category) for each row or window: an SQL expression, and the function that folds a window. `filter`: which events
+    count; `n`: of the newest n; `q`: of a quantile."""
 
     function: str
     expression: str
     category: bool = False
+    filter: str = ""
+    n: int = 0
+    q: float = 0.0
+
     description: str = field(default="", compare=False, kw_only=True)
 
     def described(self, text: str) -> "Feature":
         """The same feature with a description for people."""
         return replace(self, description=text)
 
+    def definition(self) -> dict[str, Any]:
+        """Plain data: what is not said is not in it."""
+        plain: dict[str, Any] = {"type": "Feature", "function": self.function, "expression": self.expression, "category": self.category}
+        return plain | {name: value for name, value in (("filter", self.filter), ("n", self.n), ("q", self.q)) if value}
 
-def mean(expression: str) -> Feature:
+
+def mean(expression: str, *, filter: str = "") -> Feature:
     """Mean over a window's events, nulls left out; null for no value."""
-    return Feature("mean", expression)
+    return Feature("mean", expression, filter=filter)
 
 
-def sum(expression: str) -> Feature:
-    """Sum over a window's events, nulls left out; null for no value."""
-    return Feature("sum", expression)
+def sum(expression: str, *, filter: str = "") -> Feature:
+    """Sum over a window's events, nulls left out, exactly rounded; null for no value."""
+    return Feature("sum", expression, filter=filter)
 
 
-def min(expression: str) -> Feature:
+def min(expression: str, *, filter: str = "") -> Feature:
     """Smallest value of a window's events."""
-    return Feature("min", expression)
+    return Feature("min", expression, filter=filter)
 
 
-def max(expression: str) -> Feature:
+def max(expression: str, *, filter: str = "") -> Feature:
     """Largest value of a window's events."""
-    return Feature("max", expression)
+    return Feature("max", expression, filter=filter)
 
 
-def count(expression: str = "TRUE") -> Feature:
+def std(expression: str, *, filter: str = "") -> Feature:
+    """Standard deviation of a sample (divided by n − 1) over a window's events, nulls left out; null for fewer than two values."""
+    return Feature("std", expression, filter=filter)
+
+
+def count(expression: str = "TRUE", *, filter: str = "") -> Feature:
     """Number of a window's events for which the expression is not null; 0 for none."""
-    return Feature("count", expression)
+    return Feature("count", expression, filter=filter)
 
 
-def last(expression: str) -> Feature:
-    """Value of the newest event."""
-    return Feature("last", expression)
+def count_distinct(expression: str, *, filter: str = "") -> Feature:
+    """Number of different values in a window, nulls left out; 0 for none. Values are told apart by their text, as SQL spells it."""
+    return Feature("count_distinct", expression, filter=filter)
+
+
+def approx_quantile(expression: str, q: float, *, filter: str = "") -> Feature:
+    """The value of rank ⌊q · (n − 1)⌋ of a window, within 1/128 of its size: values are counted in buckets (64 between a number and its
+    double, as in HdrHistogram), so that windows can be merged."""
+    return Feature("approx_quantile", expression, filter=filter, q=q)
+
+
+def first(expression: str, *, filter: str = "") -> Feature:
+    """Value of a window's oldest event."""
+    return Feature("first", expression, filter=filter)
+
+
+def last(expression: str, *, n: int = 0, filter: str = "") -> Feature:
+    """Value of the newest event; with `n`, those of the newest n of a window, each a feature of its own: `…_1` is the newest."""
+    return Feature("last", expression, filter=filter, n=n)
 
 
 def category(expression: str) -> Feature:
@@ -137,6 +171,7 @@ class FeatureView(Described):
     features: Mapping[str, Feature] | Sequence[str]
     windows: Sequence[str] = ()
     ttl: str = ""
+    filter: str = ""
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -148,18 +183,17 @@ class FeatureView(Described):
         if self.windows and self.ttl:
             yield DefinitionError(f"view {self.name!r} has windows and a ttl", hint="a window is its own limit: drop the ttl")
         for window in self.windows:
-            yield from odd_duration(f"a window of view {self.name!r}", window, '"24h"')
-        lengths = {duration(window): window for window in reversed(self.windows)}
-        same = next((window for window in self.windows if lengths[duration(window)] != window), None)
+            if window != LIFETIME:
+                yield from odd_duration(f"a window of view {self.name!r}", window, f'"24h", or "{LIFETIME}"')
+        lengths = {width(window): window for window in reversed(self.windows)}
+        same = next((window for window in self.windows if lengths[width(window)] != window), None)
         if same:
-            what = f"the windows {lengths[duration(same)]!r} and {same!r} of view {self.name!r} are as long"
+            what = f"the windows {lengths[width(same)]!r} and {same!r} of view {self.name!r} are as long"
             yield DefinitionError(what, hint="leave one out")
         if self.ttl:
             yield from odd_duration(f"the ttl of view {self.name!r}", self.ttl, 'ttl="2d"')
         for name, feature in self.columns.items():
-            if not self.windows and feature.function != "last":
-                hint = 'give the view windows, for example windows=["24h"]'
-                yield DefinitionError(f"{feature.function} of {name!r} in view {self.name!r} needs windows", hint=hint)
+            yield from _odd_fold(f"{feature.function} of {name!r} in view {self.name!r}", feature, windows=bool(self.windows))
 
     @property
     def columns(self) -> dict[str, Feature]:
@@ -175,14 +209,34 @@ class FeatureView(Described):
     @property
     def names(self) -> list[str]:
         """Names of the numbers that the view gives, in their order: `view__feature_window`."""
-        windows = [f"_{window}" for window in self.windows] or [""]
-        return [f"{self.name}__{name}{window}" for window in windows for name in self.columns]
+        return [name for window in self.windows or [""] for feature in self.columns for name in self._names(feature, window)]
+
+    def names_of(self, feature: str) -> list[str]:
+        """The same of one feature."""
+        return [name for window in self.windows or [""] for name in self._names(feature, window)]
+
+    def _names(self, feature: str, window: str) -> list[str]:
+        name = f"{self.name}__{feature}_{window}" if window else f"{self.name}__{feature}"
+        return [f"{name}_{i + 1}" for i in range(self.columns[feature].n)] or [name]
+
+    @property
+    def kept(self) -> dict[str, tuple[str, str]]:
+        """What is kept of each event: array → (SQL, kind). `x:` a feature's value, `w:` whether the event counts for it."""
+        found = {}
+        for name, one in self.columns.items():
+            folded, kind = one.function not in ("first", "last"), "text" if one.category or one.function == "count_distinct" else "number"
+            sql = f"CASE WHEN ({one.filter}) THEN ({one.expression}) END" if one.filter and folded else one.expression
+            found[f"x:{name}"] = (sql, kind)
+            if one.filter and not folded:
+                found[f"w:{name}"] = (f"CASE WHEN ({one.filter}) THEN 1 ELSE 0 END", "number")
+        return found
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the dataset by name, since its version is an input of its own."""
         features = {name: definition(feature) for name, feature in self.columns.items()}
         key = self.entity.keys if len(self.entity.keys) > 1 else self.entity.keys[0]
         plain: dict[str, Any] = {"name": self.name, "entity": definition(key), "windows": list(self.windows), "ttl": self.ttl}
+        plain |= {"filter": self.filter} if self.filter else {}
         return {"type": "FeatureView", **plain, "dataset": self.dataset.name, "features": features, "order": list(features)}
 
 
@@ -240,7 +294,7 @@ def _odd_features(view: str, features: object) -> Problems:
         yield DefinitionError(f"view {view!r} has no features", hint='for example features={"mean": tm.mean("temp")}')
     for name, feature in features.items():
         yield from odd_name("feature", name)
-        hint = f'say how it is made: "{name}": tm.last("{name}"), or tm.mean, sum, min, max, count, category'
+        hint = f'say how it is made: "{name}": tm.last("{name}"), or tm.mean, sum, count, category, …'
         yield from odd_type(f"the feature {name!r} of view {view!r}", feature, Feature, hint)
         yield from odd_text(f"the expression of {name!r} in view {view!r}", feature.expression, "write SQL over the columns of the dataset")
 
@@ -252,7 +306,24 @@ def from_definition(plain: Mapping[str, Any]) -> FeatureView | RequestView:
     if plain["type"] == "RequestView":
         return RequestView(plain["name"], dataset, features)
     entity = Entity("entity", plain["entity"])
-    return FeatureView(plain["name"], dataset, entity, features, tuple(plain["windows"]), plain["ttl"])
+    return FeatureView(plain["name"], dataset, entity, features, tuple(plain["windows"]), plain["ttl"], plain.get("filter", ""))
+
+
+def _odd_fold(what: str, feature: Feature, *, windows: bool) -> Problems:
+    """A function without the windows that it needs, or with a number that cannot be."""
+    if not windows and (feature.function != "last" or feature.n or feature.filter):
+        yield DefinitionError(f"{what} needs windows", hint='give the view windows, for example windows=["24h"]')
+    if feature.filter:
+        yield from odd_text(f"the filter of {what}", feature.filter, "write an SQL condition over the columns of the dataset")
+    if feature.n not in range(MOST + 1):
+        yield DefinitionError(f"{what} has n={feature.n!r}", hint=f"of the newest 1 to {MOST:,} events")
+    if feature.function == "approx_quantile" and not 0 < feature.q < 1:
+        yield DefinitionError(f"{what} has q={feature.q!r}", hint="give a number between 0 and 1; the ends are tm.min and tm.max")
+
+
+def width(window: str) -> int | None:
+    """A window's length in microseconds; None for a lifetime."""
+    return None if window == LIFETIME else duration(window)
 
 
 def hop(window: int) -> int:

@@ -17,8 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tidemill.core import Coded, Damaged, Instants, StoreError, digest_bytes, duration, pack, unpack
-from tidemill.features.declarations import FeatureView, hop
+from tidemill.core import Coded, Damaged, Instants, StoreError, digest_bytes, pack, unpack
+from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.views import Block, ViewLog, of_arrays
 from tidemill.store import store_error
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DAMAGED = ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError", "VersionMismatchError", "BadTxnError", "BadValsizeError")
 DELETE = "start `tidemill up`, which makes it anew, or delete the folder: it is a cache"
 CHECKSUM = 4  # bytes
+NEVER = -(2**62)  # before all times
 SUM = "data.sum"  # the digest of LMDB's file
 LOCK_SIZE = 8192  # of LMDB's lock file, with its default of 126 readers
 
@@ -235,13 +236,14 @@ def _entity_of(log: ViewLog, rows: Instants) -> Instants:
 
 
 def _rows(log: ViewLog, entities: Sequence[int], until: int) -> Iterator[tuple[str, bytes]]:
-    cut = min([(until - duration(w)) // hop(duration(w)) * hop(duration(w)) for w in log.view.windows], default=until)
+    widths = [width(window) for window in log.view.windows]
+    cut = min([NEVER if w is None else (until - w) // hop(w) * hop(w) for w in widths], default=until)
     for entity in entities:
         rows = np.arange(log.events.starts[entity], log.events.starts[entity + 1])
         rows = rows[log.events.known[rows] <= until]
         first = int(np.searchsorted(log.events.event[rows], cut, side="right" if not log.view.windows else "left"))
         rows = rows[max(first - 1, 0) :]  # one more: it tells an entity that is known from one that is not
-        columns = {f"x:{name}": column[rows] for name, column in log.columns.items()}
+        columns = {name: column[rows] for name, column in log.columns.items()}
         yield log.entities[entity], pack({"event": log.events.event[rows], "known": log.events.known[rows], **columns})
 
 
@@ -251,9 +253,9 @@ def read_online(
     """The values of a view from the online store. `at` must not be older than its watermark."""
     used = sorted({text for text in keys.texts() if text is not None})
     found = [(entity, unpack(data)[0]) for entity, data in zip(used, store.get(version, used), strict=True) if data is not None]
-    names = ["event", "known", *(f"x:{name}" for name in view.columns)]
+    names = ["event", "known", *view.kept]
     empty = {name: np.empty(0, np.int64 if name in ("event", "known") else np.float64) for name in names}
     arrays = {name: np.concatenate([arrays[name] for _, arrays in found] or [empty[name]]) for name in names}
     arrays["entity"] = np.repeat(np.arange(len(found), dtype=np.int32), [len(arrays["event"]) for _, arrays in found])
-    short = {name.removeprefix(f"{view.name}__"): words for name, words in vocabularies.items()}
+    short = {name: vocabularies[view.names_of(name)[0]] for name, feature in view.columns.items() if feature.category}
     return of_arrays(view, tuple(entity for entity, _ in found), arrays, short).read(keys, at)

@@ -5,17 +5,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import quote, scan
-from tidemill.features.declarations import FeatureView, hop
+from tidemill.features.declarations import FeatureView, hop, width
+from tidemill.features.folds import Column, fold
 from tidemill.features.keys import entity_sql
-from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, fold, newest, window
+from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, newest, visible
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
+MANY = 4_096  # rows from which on it pays to sort them
+AT_ONCE = 2**16  # rows whose late events are looked at together
 CODE = (*DATA_CODE, "features")
 
 
@@ -42,8 +46,29 @@ class ViewLog:
     def read(self, keys: Coded, at: Instants) -> Block:
         """Values as known at each row's own time. `keys` and `at` (n,)."""
         entity = keys.to(self.entities).astype(np.int64)
-        values, status = self._windows(entity, at) if self.view.windows else self._newest(entity, at)
+        if self.view.windows and len(at) > MANY:  # what lies together in the events is asked for together
+            order = np.lexsort((at, entity))
+            values, status = np.empty((len(at), len(self.view.names))), np.empty(len(at), np.uint8)
+            size = AT_ONCE if self.events.late else len(at)
+            for part in (order[i : i + size] for i in range(0, len(at), size)):
+                values[part], status[part] = self._windows(entity[part], at[part])
+        else:
+            values, status = self._windows(entity, at) if self.view.windows else self._newest(entity, at)
         return Block(self.view.names, values, status, self.vocabularies)
+
+    @cached_property
+    def folds(self) -> dict[str, Column]:
+        """The values of each feature that count."""
+        found, same = dict[str, Column](), dict[tuple[str, ...], Column]()
+        for name, feature in self.view.columns.items():
+            whole = feature.function in ("first", "last")
+            key = (*self.view.kept[f"x:{name}"], feature.filter if whole else "", str(whole))
+            if key not in same:
+                values = self.columns[f"x:{name}"]
+                all_ = self.columns[f"w:{name}"] == 1 if whole and feature.filter else np.ones(len(values), dtype=bool)
+                same[key] = Column.of(values, all_ if whole else ~np.isnan(values))
+            found[name] = same[key]
+        return found
 
     def _newest(self, entity: Instants, at: Instants) -> tuple[Floats, Status]:
         row = newest(self.events, entity, at)
@@ -58,19 +83,19 @@ class ViewLog:
         return values, np.select([expired, row < 0, null], [EXPIRED, UNKNOWN, NULL], PRESENT).astype(np.uint8)
 
     def _windows(self, entity: Instants, at: Instants) -> tuple[Floats, Status]:
-        seen = newest(self.events, entity, at) >= 0
-        parts, filled = [], np.zeros(len(at), dtype=bool)
+        all_ = visible(self.events, entity, at)
+        seen = all_.count > 0
+        values, filled, k = np.empty((len(self.view.names), len(at))), np.zeros(len(at), dtype=bool), 0
         for text in self.view.windows:
-            rows = window(self.events, entity, at, duration(text), hop(duration(text)))
-            some = rows.high > rows.low
-            if rows.hidden.any():  # what is not known yet does not fill a window
-                some = fold(self.events, "count", np.zeros(len(self.events.event)), rows) > 0
-            filled |= some
+            length = width(text)
+            rows = all_ if length is None else all_.since(begin(self.events, entity, at, length, hop(length)))
+            filled |= rows.count > 0
             for name, feature in self.view.columns.items():
-                value = fold(self.events, feature.function, self.columns[name], rows)
-                parts.append(np.where(seen, value, np.nan))
-        status = np.select([~seen, ~filled], [UNKNOWN, EXPIRED], PRESENT).astype(np.uint8)
-        return np.stack(parts, axis=1), status
+                many = feature.n or 1
+                values[k : k + many] = fold(feature.function, self.folds[name], rows, n=feature.n, q=feature.q).T
+                k += many
+        values[:, ~seen] = np.nan
+        return np.ascontiguousarray(values.T), np.select([~seen, ~filled], [UNKNOWN, EXPIRED], PRESENT).astype(np.uint8)
 
 
 def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str = "") -> Once:
@@ -80,11 +105,9 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
 
 
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
-    kinds = {name: "text" if f.category else "number" for name, f in view.columns.items()}
-    columns = {name: (feature.expression, kinds[name]) for name, feature in view.columns.items()}
-    some = " AND ".join(f"{quote(column)} IS NOT NULL" for column in view.entity.keys)
+    some = " AND ".join([*(f"{quote(column)} IS NOT NULL" for column in view.entity.keys), *([f"({view.filter})"] if view.filter else [])])
     needed = {"__entity": (entity_sql(view.entity), "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    raw = scan(ledger, view.dataset, dataset, {**needed, **columns}, some, source=str(view.where))
+    raw = scan(ledger, view.dataset, dataset, {**needed, **view.kept}, some, source=str(view.where))
     entity, event, known = raw["__entity"], raw["__event"], raw["__known"]
     assert isinstance(entity, Coded)
     assert isinstance(event, np.ndarray)
@@ -92,12 +115,13 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     order = np.lexsort((np.arange(len(entity)), known, event, entity.codes))
     arrays: dict[str, Array] = {"entity": entity.codes[order], "event": event[order], "known": known[order]}
     vocabularies = {}
-    for name in columns:
+    for name in view.kept:
         column = raw[name]
         if isinstance(column, Coded):
-            vocabularies[name] = list(column.vocabulary)
+            if view.columns[name[2:]].category:
+                vocabularies[name[2:]] = list(column.vocabulary)
             column = np.where(column.codes >= 0, column.codes, np.nan)
-        arrays[f"x:{name}"] = column[order]
+        arrays[name] = column[order] + 0.0  # zero has one sign
     blob = ledger.blobs.put(pack(arrays, {"entities": list(entity.vocabulary), "vocabularies": vocabularies}))
     digest = digest_value([definition(view), blob])  # the same events read through another window are another version
     meta = {"blobs": {"events": blob}, "rows": len(order), "entities": len(entity.vocabulary), "features": view.names}
@@ -113,6 +137,6 @@ def load(ledger: Ledger, view: FeatureView, version: Artifact) -> ViewLog:
 def of_arrays(view: FeatureView, entities: tuple[str, ...], arrays: dict[str, Array], vocabularies: dict[str, tuple[str, ...]]) -> ViewLog:
     """A view log over arrays that are sorted by (entity, event, known)."""
     events = Events.of(arrays["entity"], arrays["event"], arrays["known"], len(entities))
-    columns = {name: arrays[f"x:{name}"] for name in view.columns}
-    named = {f"{view.name}__{name}": vocabulary for name, vocabulary in vocabularies.items()}
+    columns = {name: arrays[name] for name in view.kept}
+    named = {full: words for name, words in vocabularies.items() for full in view.names_of(name)}
     return ViewLog(view, entities, events, columns, named)

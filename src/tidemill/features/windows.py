@@ -1,46 +1,72 @@
-"""Point-in-time reading: which events a row may see, and what they fold to. Pure: arrays in, arrays out.
+"""Point-in-time reading: which events a row may see. Pure: arrays in, arrays out."""
 
-Every value depends on nothing but the events in its window, in their order, so one row and a million give the same bits.
-"""
-
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from tidemill.core import Bools, Floats, Instants, Ints
+from tidemill.core import Instants, Ints
 
+T = TypeVar("T")
 Status = np.ndarray[Any, np.dtype[np.uint8]]
 
 PRESENT, NULL, UNKNOWN, EXPIRED = 0, 1, 2, 3
 STATUS = ("present", "null", "unknown", "expired")
-LEAST, MOST = np.int64(-(2**62)), np.int64(2**62)  # before and after all times
-AT_ONCE = 2**15  # events that are copied together
+MOST = np.int64(2**62)  # after all times
 
 
 @dataclass(frozen=True)
 class Events:
     """Events sorted by (entity, event time, knowledge time, row).
 
-    `place` (n,) is entity · (times + 1) + rank of the event time, ascending, so that one binary search finds an entity and a
-    time; `times` are the distinct event times; `starts` (entities + 1,) where each entity begins.
+    `place` (n,) is entity · `span` + the rank of the event time, ascending, so that one binary search finds an entity and a time; the rank
+    is the time since the first event, or where that is too much for 64 bits, its number among the distinct `times`. `starts`
+    (entities + 1,): where each entity begins.
     """
 
     event: Instants
     known: Instants
-    times: Instants
     place: Ints
+    span: int
     starts: Ints
+    times: Instants | None
     late: bool = field(default=True)
 
     @classmethod
     def of(cls, entity: Ints, event: Instants, known: Instants, entities: int) -> "Events":
         """Index events that are sorted already."""
-        times = np.unique(event)
-        place = entity.astype(np.int64) * (len(times) + 1) + np.searchsorted(times, event)
-        starts = np.searchsorted(entity, np.arange(entities + 1))
-        return cls(event, known, times, place, starts, bool(np.any(known > event)))
+        span = int(event.max()) - int(event.min()) + 2 if len(event) else 2
+        times = np.unique(event) if span * (entities + 1) >= 2**62 else None
+        span, rank = (span, event - event.min(initial=MOST) + 1) if times is None else (len(times) + 1, np.searchsorted(times, event) + 1)
+        place = entity.astype(np.int64) * span + rank
+        return cls(event, known, place, span, np.searchsorted(entity, np.arange(entities + 1)), times, bool(np.any(known > event)))
+
+    @cached_property
+    def first(self) -> int:
+        """The first event time."""
+        return int(self.event.min(initial=MOST))
+
+    @cached_property
+    def usual(self) -> tuple[int, int]:
+        """The least and greatest delay between an event and its becoming known, but for one in a thousand at either end."""
+        if len(self.event) < 1_000:
+            return 0, 0
+        low, high = np.quantile(self.known - self.event, [0.001, 0.999], method="nearest")
+        return int(low), int(high)
+
+    @cached_property
+    def longest(self) -> int:
+        """The greatest delay."""
+        return int((self.known - self.event).max(initial=0))
+
+    @cached_property
+    def odd(self) -> Ints:
+        """The events with another delay."""
+        low, high = self.usual
+        delay = self.known - self.event
+        return np.flatnonzero((delay < low) | (delay > high))
 
     @cached_property
     def news(self) -> Instants:
@@ -49,8 +75,11 @@ class Events:
 
     def before(self, entity: Ints, at: Instants, *, inclusive: bool) -> Ints:
         """How many events, counted over all entities in order, precede (entity, at)."""
-        rank = np.searchsorted(self.times, at, side="right" if inclusive else "left")
-        return np.searchsorted(self.place, entity * (len(self.times) + 1) + rank)
+        if self.times is None:
+            rank = np.clip(at - (self.first - 1), 0, self.span) if inclusive else np.clip(at - self.first, 0, self.span)
+        else:
+            rank = np.searchsorted(self.times, at, side="right" if inclusive else "left")
+        return np.searchsorted(self.place, entity * self.span + rank, side="right")
 
 
 def newest(events: Events, entity: Ints, at: Instants) -> Ints:
@@ -69,89 +98,111 @@ def newest(events: Events, entity: Ints, at: Instants) -> Ints:
 
 @dataclass(frozen=True)
 class Window:
-    """Events [low, high) of each row; `hidden` marks the rows of which some event there was not known yet, and a later one was."""
+    """The events of each row that it may see, as stretches [low, high) (s,) of their order; those of a row are `starts` (rows,) and what
+    follows until the next row's. No stretch is empty but the only one of a row without events."""
 
     low: Ints
     high: Ints
-    hidden: Bools
-    at: Instants
+    starts: Ints
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False)
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What several features need, made for the first of them."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        found: T = self.memo[key]
+        return found
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.starts)
+
+    @property
+    def several(self) -> Ints | None:
+        """Where each row begins; None where each has one stretch."""
+        return self.starts if len(self.low) > len(self.starts) else None
+
+    @cached_property
+    def count(self) -> Ints:
+        """How many events each row sees."""
+        size = self.high - self.low
+        return size if self.several is None or not len(size) else np.add.reduceat(size, self.starts)
+
+    def some(self, rows: Ints) -> Iterator[list[slice]]:
+        """The stretches of some rows."""
+        ends = np.append(self.starts[1:], len(self.low))
+        for start, end in zip(self.starts[rows].tolist(), ends[rows].tolist(), strict=True):
+            yield [slice(low, high) for low, high in zip(self.low[start:end].tolist(), self.high[start:end].tolist(), strict=True)]
+
+    def each(self) -> Iterator[Ints]:
+        """The events of each row."""
+        for parts in self.some(np.arange(self.rows)):
+            yield np.concatenate([np.arange(part.start, part.stop) for part in parts])
+
+    def since(self, first: Ints) -> "Window":
+        """What of each row is not before an event (rows,)."""
+        first = first if self.several is None else np.repeat(first, np.diff(self.starts, append=len(self.low)))
+        low = np.maximum(self.low, first)
+        return _whole(low, np.maximum(self.high, low), self.starts)
+
+    def narrowed(self, rank: Ints) -> "Window":
+        """The same among some events only, of which `rank` (events + 1,) come before each."""
+        return _whole(rank[self.low], rank[self.high], self.starts)
 
 
-def window(events: Events, entity: Ints, at: Instants, width: int, step: int) -> Window:
-    """The events of [floor(at − width, step), at] of each row's entity."""
-    begin = (at - width) // step * step
+def _whole(low: Ints, high: Ints, starts: Ints) -> Window:
+    """Stretches without those that are empty."""
+    if len(low) == len(starts):
+        return Window(low, high, starts)
+    some = high > low
+    any_ = np.add.reduceat(some, starts, dtype=np.int64) > 0
+    keep = some.copy()
+    keep[starts[~any_]] = True
+    return Window(low[keep], high[keep], np.concatenate([[0], np.cumsum(keep)])[starts])
+
+
+def visible(events: Events, entity: Ints, at: Instants) -> Window:
+    """The events of each row's entity that had happened and were known at `at`; `entity` -1 has none."""
     some = np.maximum(entity, 0)
-    low, high = events.before(some, begin, inclusive=False), events.before(some, at, inclusive=True)
-    high = np.where(entity >= 0, high, low)
-    until, hidden = high.copy(), np.zeros(len(at), dtype=bool)
-    if events.late and len(at):
-        some = np.flatnonzero(_fold(np.maximum, events.known, low, high, LEAST) > at)
-        until[some] = _first_hidden(events.known, low[some], high[some], at[some])
-        hidden[some] = _fold(np.minimum, events.known, until[some], high[some], MOST) <= at[some]
-    return Window(low, np.where(hidden, high, until), hidden, at)  # what is hidden at the end is left out
+    low = events.starts[some]
+    high = np.where(entity >= 0, events.before(some, at, inclusive=True), low)
+    if not events.late or not len(at):
+        return Window(low, high, np.arange(len(at)))
+    least, most = events.usual
+    edges = [np.clip(events.before(some, at - delay, inclusive=True), low, high) for delay in (events.longest, most, least)]
+    return _known(events, low, edges[0], edges[1], np.maximum(edges[2], edges[1]), high, at)
 
 
-def _first_hidden(known: Instants, low: Ints, high: Ints, at: Instants) -> Ints:
-    """The first event of [low, high) that was not known at `at`, by bisection; `high` where all were."""
-    low, high = low.copy(), high.copy()
-    while True:
-        rows = np.flatnonzero(low < high)
-        if not len(rows):
-            return low
-        middle = (low[rows] + high[rows]) // 2
-        some = _fold(np.maximum, known, low[rows], middle + 1, LEAST) > at[rows]
-        low[rows], high[rows] = np.where(some, low[rows], middle + 1), np.where(some, middle, high[rows])
+def begin(events: Events, entity: Ints, at: Instants, width: int, step: int) -> Ints:
+    """The first event from floor(at - width, step) on of each row's entity."""
+    return events.before(np.maximum(entity, 0), (at - width) // step * step, inclusive=False)
 
 
-def _fold(ufunc: np.ufunc, values: Any, low: Ints, high: Ints, empty: Any) -> Any:
-    """ufunc over values[low:high] of each row, `empty` where that is nothing. Each segment is folded by itself."""
-    if not len(low):
-        return np.empty(0, dtype=values.dtype)
-    first = int(low.min())
-    padded, low, high = np.append(values[first : int(high.max())], empty), low - first, high - first
-    order = np.argsort(low, kind="stable")
-    bounds = np.empty(2 * len(low), dtype=np.int64)
-    bounds[::2], bounds[1::2] = low[order], high[order]
-    result = np.empty(len(low), dtype=padded.dtype)
-    result[order] = ufunc.reduceat(padded, bounds)[::2]
-    result[low == high] = empty
-    return result
+def _known(events: Events, low: Ints, old: Ints, sure: Ints, never: Ints, high: Ints, at: Instants) -> Window:
+    """What of [low, high) was known at `at`: all before `old`; but for the odd events all before `sure`, and none from `never` on. What is
+    sure is cut where an odd event was not known yet; of the rest each event that was known is a stretch of its own."""
+    rows, odd = np.arange(len(at)), events.odd
+    row, event = _each(np.searchsorted(odd, old), np.searchsorted(odd, sure))
+    hidden = events.known[odd[event]] > at[row]
+    cut_row, cut = row[hidden], odd[event[hidden]]
+    row, event = _each(np.searchsorted(odd, never), np.searchsorted(odd, high))
+    some_row, some = _each(sure, never)
+    some_row, some = np.concatenate([some_row, row]), np.concatenate([some, odd[event]])
+    shown = events.known[some] <= at[some_row]
+    some_row, some = some_row[shown], some[shown]
+    row = np.concatenate([rows, cut_row, some_row])
+    begin, end = np.concatenate([low, cut + 1, some]), np.concatenate([sure, sure[cut_row], some + 1])
+    order = np.lexsort((begin, row))
+    cuts = np.flatnonzero((order >= len(rows)) & (order < len(rows) + len(cut)))
+    row, begin, end = row[order], begin[order], end[order]
+    end[cuts - 1] = begin[cuts] - 1
+    return _whole(begin, end, np.searchsorted(row, rows))
 
 
-def fold(events: Events, function: str, values: Floats, rows: Window) -> Floats:
-    """One feature over each row's window. Of rows with hidden events, what was known is copied together and folded there."""
-    if not len(rows.low):
-        return np.empty(0)
-    first, end = int(rows.low.min()), int(rows.high.max())
-    result = _fold_known(function, values[first:end], rows.low - first, rows.high - first)
-    hidden = np.flatnonzero(rows.hidden)
-    size = np.cumsum(rows.high[hidden] - rows.low[hidden])
-    for part in np.split(hidden, np.searchsorted(size, np.arange(AT_ONCE, size[-1], AT_ONCE))) if len(hidden) else []:
-        result[part] = _fold_some(events, function, values, rows.low[part], rows.high[part], rows.at[part])
-    return result
-
-
-def _fold_some(events: Events, function: str, values: Floats, low: Ints, high: Ints, at: Instants) -> Floats:
-    """One feature over those events of [low, high) of each row that were known at `at`."""
-    size = high - low
+def _each(low: Ints, high: Ints) -> tuple[Ints, Ints]:
+    """The row and the number of each event of [low, high)."""
+    size = np.maximum(high - low, 0)
     ends = np.cumsum(size)
-    event = np.arange(ends[-1]) + np.repeat(high - ends, size)
-    visible = events.known[event] <= np.repeat(at, size)
-    until = np.append(0, np.cumsum(visible))
-    return _fold_known(function, values[event[visible]], until[ends - size], until[ends])
-
-
-def _fold_known(function: str, values: Floats, low: Ints, high: Ints) -> Floats:
-    if function == "last":
-        return np.where(high > low, np.append(values, np.nan)[high - 1], np.nan)
-    missing = np.isnan(values)
-    count = _fold(np.add, (~missing).astype(np.float64), low, high, 0.0)
-    if function == "count":
-        return np.asarray(count)
-    if function in ("sum", "mean"):
-        total = _fold(np.add, np.where(missing, 0.0, values), low, high, 0.0)
-        with np.errstate(invalid="ignore"):
-            return np.where(count > 0, total / count if function == "mean" else total, np.nan)
-    ufunc, empty = (np.minimum, np.inf) if function == "min" else (np.maximum, -np.inf)
-    best = _fold(ufunc, np.where(missing, empty, values), low, high, empty)
-    return np.where(count > 0, best, np.nan)
+    row = np.repeat(np.arange(len(low)), size)
+    return row, np.arange(len(row)) + np.repeat(low - (ends - size), size)

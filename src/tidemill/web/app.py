@@ -56,14 +56,15 @@ class Pages:
         """A request that can be answered: the key of the newest one, at a time that the online store knows; where everything that is
         looked up has expired by then, at its own."""
         from tidemill.core import duration, show
-        from tidemill.features import SEPARATOR, FeatureView
+        from tidemill.features import LIFETIME, SEPARATOR, FeatureView
 
         endpoint = self.gateway.endpoints[name]
         row = len(endpoint.requests) - 1
         parts = endpoint.requests.keys[row].decode().split(SEPARATOR)
         own, now = int(endpoint.requests.at[row]), int(self.session.serving[name].branch.state["now"])
         views = [view for view in endpoint.reader.views if isinstance(view, FeatureView)]
-        kept = max((duration(length) for view in views for length in (*view.windows, *([view.ttl] if view.ttl else []))), default=0)
+        lengths = [length for view in views for length in (*view.windows, view.ttl) if length not in ("", LIFETIME)]
+        kept = max(map(duration, lengths), default=0)
         at = show(own if now - own > kept > 0 else max(own, now)) if self.gateway.client_time else ""
         return dict(zip(endpoint.dataset.keys, parts, strict=True)), at
 

@@ -1,0 +1,114 @@
+"""Sums of any stretch of a column, each exactly rounded: equal whatever the order of adding, and whatever stands before the stretch.
+
+A number is cut into whole digits of a fixed place, whose running sums are exact in 64 bits; a stretch is the difference of two of them,
+and is rounded once, by "rounding to odd" (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, IEEE Trans. Comp. 57, 2008).
+`math.fsum` gives the same bits.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidemill.core.arrays import Bools, Floats, Ints
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Running sums of a column (n,): `digits` from the highest place on, each (n + 1,), of `width` bits; the first stands for
+    2**(`top` - `width`). `infinite`: how many are +inf and -inf by then, where any is."""
+
+    digits: tuple[Ints, ...]
+    top: int
+    width: int
+    infinite: tuple[Ints, Ints] | None = None
+
+    @classmethod
+    def of(cls, *columns: Floats) -> "Sums":
+        """Of the sum of columns as long as each other, without NaN.
+
+        >>> Sums.of(np.array([1e100, 1.0, -1e100, 0.1])).between(np.array([0, 1]), np.array([3, 4])).tolist()
+        [1.0, -1e+100]
+        """
+        infinite = np.isinf(columns[0])
+        rest = [np.where(np.isinf(column), 0.0, column) for column in columns]
+        most = max((float(np.abs(column).max(initial=0.0)) for column in rest), default=0.0)
+        top, width = math.frexp(most)[1], 60 - (len(columns) * len(columns[0])).bit_length()
+        width, digits, place = min(width, 52), list[Ints](), top
+        while any(column.any() for column in rest):
+            place -= width
+            whole = [np.trunc(np.ldexp(column, -place)) for column in rest]
+            rest = [column - np.ldexp(part, place) for column, part in zip(rest, whole, strict=True)]
+            digits.append(_running(np.sum([part.astype(np.int64) for part in whole], axis=0)))
+        signs = (_running(columns[0] == np.inf), _running(columns[0] == -np.inf)) if infinite.any() else None
+        return cls(tuple(digits), top, width, signs)
+
+    def between(self, low: Ints, high: Ints, starts: Ints | None = None) -> Floats:
+        """The sum of [low, high), (m,), to the nearest number; with `starts`, of all stretches from each start to the next: (rows,)."""
+        found = _rounded(self._digits(low, high, starts), self.top, self.width, len(low if starts is None else starts))
+        if self.infinite is not None:
+            up, down = (_of_rows(counts[high] - counts[low], starts) > 0 for counts in self.infinite)
+            found = np.where(up | down, np.where(up & down, np.nan, np.where(up, np.inf, -np.inf)), found)
+        return found
+
+    def pair(self, low: Ints, high: Ints, starts: Ints | None = None) -> tuple[Floats, Floats]:
+        """The same as two numbers: the nearest one, and the nearest one to what is left. Of finite numbers."""
+        digits, rows = self._digits(low, high, starts), len(low if starts is None else starts)
+        near = _rounded(digits, self.top, self.width, rows)
+        left, rest, place = [], near, self.top
+        for digit in digits:
+            place -= self.width
+            whole = np.trunc(np.ldexp(rest, -place))
+            rest = rest - np.ldexp(whole, place)
+            left.append(digit - whole.astype(np.int64))
+        return near, _rounded(left, self.top, self.width, rows)
+
+    def _digits(self, low: Ints, high: Ints, starts: Ints | None) -> list[Ints]:
+        return [_of_rows(digit[high] - digit[low], starts) for digit in self.digits]
+
+
+def _of_rows(values: Ints, starts: Ints | None) -> Ints:
+    return values if starts is None else np.add.reduceat(values, starts)
+
+
+def _running(values: Ints | Bools) -> Ints:
+    return np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+
+
+def _carried(digits: list[Ints], width: int) -> list[Ints]:
+    """The same number with every digit from 0 to 2**width - 1 but the first, which is new and may be below zero."""
+    found, carry = list[Ints](), np.zeros_like(digits[0])
+    for digit in reversed(digits):
+        whole = digit + carry
+        carry = whole >> width
+        found.append(whole - (carry << width))
+    return [carry, *reversed(found)]
+
+
+def _rounded(digits: list[Ints], top: int, width: int, rows: int) -> Floats:
+    """The nearest number to sums of digits."""
+    if not digits:
+        return np.zeros(rows)
+    negative = _carried(digits, width)[0] < 0
+    parts = _carried([np.where(negative, -digit, digit) for digit in digits], width)
+    numbers = [np.ldexp(part.astype(np.float64), top - i * width) for i, part in enumerate(parts)]
+    zero = np.zeros(rows)
+    found, below, lowest = zero, zero, zero  # `below`: all from two places down, rounded to odd; `lowest`: one place down
+    with np.errstate(over="ignore", invalid="ignore"):  # of sums beyond all numbers
+        for number in reversed(numbers):
+            high = number + lowest
+            low = lowest - (high - number)
+            found = np.where(np.isinf(number), number, np.where(number != 0, high + _odd(low, below), found))
+            below, lowest = _odd(lowest, below), number
+    return np.where(negative, -found, found)
+
+
+def _odd(one: Floats, two: Floats) -> Floats:
+    """one + two rounded to odd: where it is not exact, to the neighbour whose last bit is set."""
+    total = one + two
+    back = total - one
+    error = (one - (total - back)) + (two - back)
+    bits = total.view(np.int64)
+    even = (np.abs(error) > 0) & (bits & 1 == 0)
+    step: Ints = np.where((error > 0) == (total > 0), 1, -1) * even
+    return (bits + step).view(np.float64)
