@@ -91,10 +91,10 @@ def _rounded(digits: list[Ints], top: int, width: int, rows: int) -> Floats:
         return np.zeros(rows)
     negative = _carried(digits, width)[0] < 0
     parts = _carried([np.where(negative, -digit, digit) for digit in digits], width)
-    numbers = [np.ldexp(part.astype(np.float64), top - i * width) for i, part in enumerate(parts)]
     zero = np.zeros(rows)
     found, below, lowest = zero, zero, zero  # `below`: all from two places down, rounded to odd; `lowest`: one place down
     with np.errstate(over="ignore", invalid="ignore"):  # of sums beyond all numbers
+        numbers = [np.ldexp(part.astype(np.float64), top - i * width) for i, part in enumerate(parts)]
         for number in reversed(numbers):
             high = number + lowest
             low = lowest - (high - number)

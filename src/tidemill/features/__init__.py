@@ -26,7 +26,7 @@ from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, is_w
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
 from tidemill.features.values import check_values
-from tidemill.features.views import CODE, Block, ViewLog, build, load
+from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
 from tidemill.features.windows import STATUS, Events
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "of_arrays",
     "open_online",
     "std",
     "sum",
