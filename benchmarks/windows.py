@@ -117,9 +117,8 @@ def main() -> None:
     one, at = Coded(np.array([7], np.int32), log.entities), np.array([START + 90 * DAY])
     log.read(one, at)
     print(f"{'24 features of one row, CPU':<38} {shown([t / 1_000 for t in cpu(lambda: [log.read(one, at) for _ in range(1_000)])]):>24}")
-    print(
-        f"\n{ROWS:,} events and moments, {RUNS} runs: median (lowest–highest); peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10:,} MiB"
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"\n{ROWS:,} events and moments, {RUNS} runs: median (lowest–highest); peak {peak:,} MiB")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tidemill.core import Bools, Floats, Ints, Ranges, Sums
 from tidemill.features.windows import Window
 
 FEW = 2_048  # numbers that are added one by one faster than by running sums
+AT_ONCE = 16  # stretches that are looked through one by one faster
 KEPT = 46  # bits that a bucket of quantiles leaves out: six of the mantissa stay, so a bucket is 1/64 of its value wide
 
 
@@ -173,6 +174,11 @@ def _squared(high: Floats, low: Floats) -> tuple[Floats, Floats]:
 
 def _extreme(ufunc: np.ufunc, column: Column, rows: Window) -> Floats:
     """The least or greatest of each row: of two overlapping stretches whose length is a power of two."""
+    if len(rows.low) <= AT_ONCE:
+        found = np.array(
+            [ufunc.reduce(column.values[i:j], initial=np.nan) for i, j in zip(rows.low.tolist(), rows.high.tolist(), strict=True)]
+        )
+        return found if rows.several is None else np.asarray(ufunc.reduceat(found, rows.several))
     first, end = int(rows.low.min()), int(rows.high.max())
     table, low, size = column.values[first:end], rows.low - first, rows.high - rows.low
     found, level = np.full(len(low), np.nan), np.frexp(size.astype(np.float64))[1] - 1
