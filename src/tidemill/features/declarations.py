@@ -36,7 +36,6 @@ class Feature:
     filter: str = ""
     n: int = 0
     q: float = 0.0
-
     description: str = field(default="", compare=False, kw_only=True)
 
     def described(self, text: str) -> "Feature":
