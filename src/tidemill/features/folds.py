@@ -75,7 +75,7 @@ def bucket_of(values: Floats) -> Ints:
 
 
 def middle_of(bucket: Ints) -> Floats:
-    """The middle of a bucket, which is within 1/128 of all that is in it."""
+    """The middle of a bucket, which is within 1/128 of all that is in it; of what is nearer to zero than 1e-300, within that."""
     size = np.abs(bucket) - 1
     value = ((size << KEPT) + (1 << (KEPT - 1))).view(np.float64)
     value = np.where(size >= 2047 << (52 - KEPT), np.inf, value)
