@@ -264,6 +264,28 @@ def diff_models(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
     models.diff(obj["folder"], one, two, as_json=as_json)
 
 
+@tidemill.group(short_help="`features get`: features for the rows of a file, each as known at its time.")
+def features() -> None:
+    """Features: of rows that you bring."""
+
+
+@features.command("get")
+@click.argument("rows", type=click.Path(path_type=Path))
+@click.option("--views", required=True, help="Views, or VIEW:FEATURE, with commas between: weather,delays:mean.")
+@click.option("--at", default="event_timestamp", show_default=True, help="The column with the time of each row.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="The Parquet file to write.")
+@click.option("--timezone", default="", help="The zone of times that state none; without it they are refused.")
+@click.option("--status", is_flag=True, help="Add a column with the status of each view.")
+@click.option("--plain", "plainly", is_flag=True, help="Read by event time alone: use also what was not known yet.")
+@with_json
+@click.pass_obj
+def get_features(obj: dict[str, Any], /, rows: Path, views: str, to: Path, plainly: bool, as_json: bool, **given: Any) -> None:
+    """Features for ROWS (a .parquet or .csv file), one row out for each row in; tells how many would have used what was not known yet."""
+    from tidemill.cli.features import get
+
+    get(obj["folder"], rows, views, to, as_known=not plainly, as_json=as_json, **given)
+
+
 @tidemill.command("import", short_help="Take over experiments, runs and models of MLflow, with their ids.")
 @click.argument("source")
 @click.option(

@@ -31,6 +31,8 @@ class Coded:
 
     def to(self, vocabulary: Sequence[str]) -> Codes:
         """The same column in codes of another (sorted) vocabulary; −1 for what that one lacks."""
+        if vocabulary is self.vocabulary:
+            return self.codes
         if len(self.codes) * 8 < len(self.vocabulary):
             return np.array([_bisect(vocabulary, text) for text in self.texts()], dtype=np.int32)
         table = np.append(find(vocabulary, self.vocabulary), np.int32(-1))

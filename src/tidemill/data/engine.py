@@ -21,11 +21,11 @@ NO_ZONE = "a time has no time zone: give its dataset one, or convert it in the q
 
 
 @contextmanager
-def engine() -> Iterator["DuckDBPyConnection"]:
-    """A fresh connection in memory, in UTC, without access to the network."""
+def engine(file: str = ":memory:") -> Iterator["DuckDBPyConnection"]:
+    """A fresh connection in memory, or in a new file, in UTC, without access to the network."""
     import duckdb  # 175 ms to import: only where a query runs
 
-    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    connection = duckdb.connect(file, config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     try:
         connection.execute("SET TimeZone = 'UTC'; SET python_enable_replacements = false")  # a name means a table, no variable of ours
         yield connection

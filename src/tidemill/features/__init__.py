@@ -22,6 +22,7 @@ from tidemill.features.declarations import (
     std,
     sum,
 )
+from tidemill.features.historical import Historical, Opened, Question, choose, historical
 from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, is_whole, materialise, open_online
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
@@ -39,10 +40,13 @@ __all__ = [
     "Events",
     "Feature",
     "FeatureView",
+    "Historical",
     "LmdbOnline",
     "Matrix",
     "MemoryOnline",
     "OnlineStore",
+    "Opened",
+    "Question",
     "Reader",
     "RequestView",
     "Requests",
@@ -52,11 +56,13 @@ __all__ = [
     "build_requests",
     "category",
     "check_values",
+    "choose",
     "count",
     "count_distinct",
     "evaluate",
     "first",
     "from_definition",
+    "historical",
     "is_whole",
     "key_sql",
     "key_text",

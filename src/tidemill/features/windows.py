@@ -73,6 +73,20 @@ class Events:
         """All knowledge times, ascending."""
         return np.sort(self.known)
 
+    @cached_property
+    def _soonest(self) -> tuple[Instants, Ints]:
+        """The least knowledge time of each block of 1, 2, 4, … events, behind each other, and where the blocks of a size begin."""
+        sizes = [self.known]
+        while len(sizes[-1]) > 1:
+            even = np.append(sizes[-1], MOST) if len(sizes[-1]) % 2 else sizes[-1]
+            sizes.append(np.minimum(even[::2], even[1::2]))
+        return np.concatenate(sizes), np.cumsum([0, *(len(size) for size in sizes)])
+
+    def soonest(self, event: Ints, level: Ints) -> Instants:
+        """The least knowledge time of the block of 2 ** level events in which an event lies."""
+        known, starts = self._soonest
+        return known[starts[level] + (event >> level)]
+
     def before(self, entity: Ints, at: Instants, *, inclusive: bool) -> Ints:
         """How many events, counted over all entities in order, precede (entity, at)."""
         if self.times is None:
@@ -84,15 +98,31 @@ class Events:
 
 def newest(events: Events, entity: Ints, at: Instants) -> Ints:
     """For each row the newest event at or before `at` that was known by then; −1 for none. `entity` −1 matches nothing."""
+    row = reached(events, entity, at)
+    return known_by(events, row, entity, at) if events.late else row
+
+
+def reached(events: Events, entity: Ints, at: Instants) -> Ints:
+    """For each row the newest event at or before `at`, known or not; −1 for none."""
     row = events.before(np.maximum(entity, 0), at, inclusive=True) - 1
-    start = events.starts[np.maximum(entity, 0)]
-    found = np.where((entity >= 0) & (row >= start), row, -1)
-    while events.late:
-        early = np.flatnonzero((found >= 0) & (events.known[found] > at))
-        if not len(early):
-            break
-        found[early] -= 1
-        found[early[found[early] < start[early]]] = -1
+    return np.where((entity >= 0) & (row >= events.starts[np.maximum(entity, 0)]), row, -1)
+
+
+def known_by(events: Events, row: Ints, entity: Ints, at: Instants) -> Ints:
+    """For each row its event, or the nearest one before that was known at `at`; −1 for none. Where many were not, whole blocks of them
+    are passed over by the least knowledge time of each."""
+    found, level = row.copy(), np.zeros(len(row), dtype=np.int64)
+    early = np.flatnonzero((row >= 0) & (events.known[row] > at)) if len(events.known) else np.empty(0, np.int64)
+    start = events.starts[entity[early]]
+    while len(early):
+        place, step = found[early], level[early]
+        hidden = (place + 1) & ((1 << step) - 1) == 0  # a block of this size ends here
+        hidden[hidden] = events.soonest(place[hidden], step[hidden]) > at[early[hidden]]
+        found[early] = np.where(hidden, place - (1 << step), place)
+        level[early] = np.where(hidden, step + 1, step - 1)
+        found[early[found[early] < start]] = -1
+        more = (level[early] >= 0) & (found[early] >= 0)
+        early, start = early[more], start[more]
     return found
 
 

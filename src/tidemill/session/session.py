@@ -10,9 +10,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tidemill import loop, project, registry, serving, tracking, training
+from tidemill import data, features, loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
-from tidemill.features import LmdbOnline, OnlineStore, open_online
+from tidemill.features import FeatureView, Historical, LmdbOnline, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
@@ -103,6 +103,34 @@ class Session:
         found = self._cached_or_made("training_set", give)
         tracking.note_input(found)
         return found
+
+    def historical_features(
+        self,
+        rows: Any,
+        views: Sequence[str | FeatureView],
+        *,
+        at: str = "event_timestamp",
+        as_known: bool = True,
+        timezone: str = "",
+        status: bool = False,
+        to: str | Path | None = None,
+    ) -> Historical:
+        """Features of any rows, each as known at its own time: one row out for each row in, in their order, all columns kept.
+
+        `rows` is a frame of pandas or polars, what else speaks Arrow, a dict of arrays, or the path of a Parquet or CSV file; `at` names
+        the column of times, which have their zone unless `timezone` declares one, and entity keys stand under their own names. `views`
+        are declared views, their names, or `view:feature`; their versions are built over the newest data or found in the cache.
+        `status` adds a column with the status of each view; `to` writes a Parquet file, a part at a time, and gives no frame.
+        With `as_known=False` a row counts from its event time on, also before it was known. Raises UnknownName, DefinitionError and
+        DataError."""
+        chosen = features.choose(views, {view.name: view for view in self.project.all(FeatureView)})
+
+        def give(ledger: Ledger) -> dict[str, features.Opened]:
+            return {one.view.name: _opened(ledger, one.view) for one in chosen}
+
+        opened = self._cached_or_made("historical_features", give)
+        question = features.Question(chosen, opened, at, as_known=as_known, timezone=timezone, status=status)
+        return features.historical(rows, question, to)
 
     def train(self, model: str, *, until: Time) -> "Result":
         """Train a declared model on what was known at `until`, as for `training_set`: tracked, cached, compiled with parity."""
@@ -255,6 +283,11 @@ class Result:
 
     def __repr__(self) -> str:
         return f"Result(model={self.model}, cached={self.cached}, metrics={self.metrics})"
+
+
+def _opened(ledger: Ledger, view: FeatureView) -> features.Opened:
+    dataset = data.ingest(ledger, view.dataset).output
+    return features.Opened(features.load(ledger, view, features.build(ledger, view, dataset).output), dataset.meta["types"])
 
 
 def _nothing_yet() -> UnknownName:

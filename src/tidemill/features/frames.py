@@ -1,0 +1,198 @@
+"""Rows that a user brings, whatever holds them, as a table of the engine; and the same rows given back with more columns.
+
+A pandas or polars frame, a table of pyarrow and a dict of arrays come back as what they are. Of these libraries none is needed: what
+speaks Arrow is read through its stream. A file, and what else speaks Arrow, comes back as something that speaks Arrow.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tidemill.core import Array, DataError, MissingFile
+from tidemill.data import explained, literal, load_csv, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Columns = Mapping[str, Array]
+TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, or the path of a .parquet or .csv file"
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A query over the table `features` as an Arrow stream, as often as it is asked for: `polars.DataFrame(x)`, `pyarrow.table(x)` and
+    pandas' `DataFrame.from_arrow(x)` take it."""
+
+    connection: "DuckDBPyConnection"
+    sql: str
+    columns: Columns
+    kept: object = None  # what must stay open
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The rows as an `ArrowArrayStream`."""
+        cursor = self.connection.cursor()  # the engine reads the schema first, and then the rows by another stream
+        cursor.execute("SET TimeZone = 'UTC'")
+        _register(cursor, "features", self.columns)
+        return cursor.sql(self.sql).__arrow_c_stream__(requested_schema)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A frame through its Arrow stream alone: the engine would ask pyarrow to read some kinds."""
+
+    frame: Any
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.frame.__arrow_c_stream__(requested_schema)
+
+
+@dataclass(frozen=True)
+class Given:
+    """`what` it is, for errors; all column `names`; the `table` (SQL) with those that were to be opened; `give(columns)`: the same rows
+    with more columns behind their own."""
+
+    what: str
+    names: list[str]
+    table: str
+    give: Callable[[Columns], Any]
+
+
+def open_rows(connection: "DuckDBPyConnection", rows: object, needed: Sequence[str] | None = None) -> Given:
+    """Make rows a table of the engine, in their order: of a frame only the columns that are needed. Raises DataError, MissingFile."""
+    if isinstance(rows, (str, Path)):
+        return _of_file(connection, Path(rows))
+    library = type(rows).__module__.split(".")[0]
+    if isinstance(rows, Mapping):
+        return _of_dict(connection, rows, needed)
+    if library == "pandas" and hasattr(rows, "columns"):
+        return _of_pandas(connection, rows, needed)
+    if not hasattr(rows, "__arrow_c_stream__"):
+        hint = "call .collect() first" if hasattr(rows, "collect") else f"give {TAKEN}"
+        raise DataError(f"rows is a {type(rows).__qualname__}, which holds no table", hint=hint)
+    return _of_arrow(connection, rows, needed, library)
+
+
+def _checked(what: str, names: Sequence[Any], needed: Sequence[str] | None) -> list[str]:
+    """Names of which no two are one to the engine, those that are needed among them."""
+    found = [str(name) for name in names]
+    first: dict[str, str] = {}
+    for name in found:
+        other = first.setdefault(name.casefold(), name)
+        if found.count(name) > 1 or other != name:
+            both = f"two columns {name!r}" if other == name else f"the columns {other!r} and {name!r}, which differ by case alone"
+            raise DataError(f"{what} has {both}", available=found, hint="rename or drop one: a column is found by its name")
+    missing = next((name for name in needed or () if name not in names), None)
+    if missing is not None:
+        raise DataError(f"{what} has no column {missing!r}", available=found, hint="add it, or name the column that holds it")
+    return found
+
+
+def _of_dict(connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str] | None) -> Given:
+    names = _checked("the dict", list(rows), needed)
+    arrays = {name: column if isinstance(column, np.ndarray) else np.asarray(column) for name, column in rows.items()}
+    odd = next((name for name, array in arrays.items() if array.ndim != 1 or len(array) != len(next(iter(arrays.values())))), None)
+    if odd is not None:
+        shape = arrays[odd].shape
+        raise DataError(f"the column {odd!r} of the dict has the shape {shape}", hint="give each column one value for each row")
+    chosen = {name: arrays[name] for name in names if needed is None or name in needed}
+    _register(connection, "given", chosen)
+    return Given("the dict", names, "given", lambda columns: {**rows, **columns})
+
+
+def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str] | None) -> Given:
+    import pandas as pd
+
+    names = _checked("the frame", list(rows.columns), needed)
+    chosen = rows[list(needed)] if needed is not None else rows.set_axis(names, axis=1)
+    connection.register("given", chosen.reset_index(drop=True))
+
+    def give(columns: Columns) -> Any:
+        return pd.concat([rows, pd.DataFrame(dict(columns), index=rows.index)], axis=1)
+
+    return Given("the frame", names, "given", give)
+
+
+def _of_arrow(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str] | None, library: str) -> Given:
+    if library == "polars" or (library == "pyarrow" and hasattr(rows, "append_column")):
+        names = _checked("the frame", list(rows.columns if library == "polars" else rows.column_names), needed)
+        connection.register("given", _Stream(rows if needed is None else rows.select(list(needed))))
+        return Given("the frame", names, "given", lambda columns: _beside(rows, columns))
+    with explained("the rows cannot be read", type(rows).__qualname__):
+        connection.register("stream", _Stream(rows))
+        connection.execute("CREATE TABLE given AS SELECT * FROM stream")  # it may give its rows only once
+    return _of_table(connection, "the rows", "given", needed)
+
+
+def _beside(rows: Any, columns: Columns) -> Any:
+    """A frame of polars, or a table of pyarrow, with more columns."""
+    from tidemill.data import engine
+
+    with engine() as connection:
+        stream = Arrow(connection, "SELECT * FROM features", columns)
+        if type(rows).__module__.startswith("polars"):
+            import polars as pl
+
+            return rows.hstack(pl.DataFrame(stream))
+        import pyarrow as pa
+
+        more = pa.table(stream)
+        for name in more.column_names:
+            rows = rows.append_column(name, more[name].combine_chunks())
+        return rows
+
+
+def _of_file(connection: "DuckDBPyConnection", path: Path) -> Given:
+    if not path.is_file():
+        raise MissingFile(f"there is no file {path.name!r}", where=str(path), hint=f"give {TAKEN}")
+    if path.suffix == ".parquet":
+        with explained(f"{path.name} cannot be read", str(path)):
+            return _of_table(connection, path.name, f"read_parquet({literal(str(path))})", None)
+    if ".csv" not in path.suffixes:
+        raise DataError(f"{path.name} is neither Parquet nor CSV", where=str(path), hint=f"give {TAKEN}")
+    load_csv(connection, "given", path, ())
+    return _of_table(connection, path.name, "given", None)
+
+
+def _of_table(connection: "DuckDBPyConnection", what: str, table: str, needed: Sequence[str] | None) -> Given:
+    names = [column[0] for column in connection.execute(f"SELECT * FROM {table} LIMIT 0").description]
+
+    def give(columns: Columns) -> Arrow:
+        return Arrow(connection, f"SELECT * FROM {table} POSITIONAL JOIN features", columns)
+
+    return Given(what, _checked(what, names, needed), table, give)
+
+
+def _register(connection: "DuckDBPyConnection", name: str, columns: Columns) -> None:
+    """Make a table of arrays; NaN is null there. Days, hours and minutes become times, which are all that the engine knows."""
+    coarse = {key: array for key, array in columns.items() if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] in "YMWDhm"}
+    connection.register(name, {**columns, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}})
+
+
+def types_of(connection: "DuckDBPyConnection", given: Given) -> dict[str, str]:
+    """The engine's types of the columns that were opened."""
+    described = connection.execute(f"SELECT * FROM {given.table} LIMIT 0").description
+    return {column[0]: str(column[1]) for column in described}
+
+
+def write_rows(connection: "DuckDBPyConnection", given: Given, parts: Sequence[Path], file: Path) -> None:
+    """Write the rows, with the columns of these files behind their own, as Parquet: whole or not at all."""
+    found = ", ".join(literal(str(part)) for part in parts)
+    beside = file.with_name(f".{file.name}.part")
+    with explained(f"{file.name} cannot be written", str(file)):
+        try:
+            rows = f"SELECT * FROM {given.table} POSITIONAL JOIN read_parquet([{found}])"
+            connection.execute(f"COPY ({rows}) TO {literal(str(beside))} (FORMAT parquet)")
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def write_part(connection: "DuckDBPyConnection", columns: Columns, file: Path) -> None:
+    """Write some columns as Parquet."""
+    _register(connection, "features", columns)
+    names = ", ".join(quote(name) for name in columns)
+    connection.execute(f"COPY (SELECT {names} FROM features) TO {literal(str(file))} (FORMAT parquet, COMPRESSION uncompressed)")
+    connection.unregister("features")

@@ -1,0 +1,218 @@
+"""Features of any rows, each as known at its own time: one row out for each row in, in the order given.
+
+Comes in: rows with a time and entity keys, and view logs. Goes out: the same rows with a column for each feature, and a report.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tidemill.core import Array, DataError, DefinitionError, UnknownName
+from tidemill.data import engine, explained, quote
+from tidemill.features.declarations import FeatureView
+from tidemill.features.frames import Arrow, Given, open_rows, types_of, write_part, write_rows
+from tidemill.features.lookup import look_up
+from tidemill.features.matching import match_sql, time_sql
+from tidemill.features.views import ViewLog
+from tidemill.features.windows import STATUS, Status
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+CELLS = 2**23  # values that are held at once where a file is written
+MEMORY = "1GB"  # of the engine, there
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A view and those of its features that are asked for, by the names of their columns."""
+
+    view: FeatureView
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A view's log, and the types of its dataset's columns."""
+
+    log: ViewLog
+    types: Mapping[str, str]
+
+
+@dataclass
+class Report:
+    """What came of the rows: for each view how many have which status, and `leaks`: how many a row would have answered, or with
+    `as_known=False` has answered, that was not known yet at their time."""
+
+    rows: int
+    as_known: bool
+    statuses: dict[str, dict[str, int]] = field(default_factory=dict)
+    leaks: dict[str, int] = field(default_factory=dict)
+
+    def add(self, view: str, status: Status, leaks: int) -> None:
+        """Count the rows of a view."""
+        counts = np.bincount(status, minlength=len(STATUS)).tolist()
+        found = self.statuses.setdefault(view, dict.fromkeys(STATUS, 0))
+        self.statuses[view] = {name: found[name] + count for name, count in zip(STATUS, counts, strict=True)}
+        self.leaks[view] = self.leaks.get(view, 0) + leaks
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        views = {name: {**counts, "leaks": self.leaks[name]} for name, counts in self.statuses.items()}
+        return {"rows": self.rows, "as_known": self.as_known, "views": views}
+
+    def __repr__(self) -> str:
+        lines = [f"{self.rows:,} rows, {'as known at their time' if self.as_known else 'whenever it became known'}"]
+        for name, counts in self.statuses.items():
+            shown = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "nothing asked"
+            leaks = self.leaks[name]
+            verb = "would have been" if self.as_known else "are"
+            told = f"; {leaks:,} {verb} answered by what was not known yet" if leaks else ""
+            lines.append(f"{name}: {shown}{told}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, repr=False)
+class Historical:
+    """`frame`: the rows with their features, as the kind of frame that came in (for rows from a file an object that speaks Arrow; None
+    where a file was written), `columns`: the features alone, as arrays by name (not where a file was written), and the `report`."""
+
+    frame: Any
+    columns: dict[str, Array]
+    report: Report
+    file: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Historical({f'{self.file}: ' if self.file else ''}{self.report})"
+
+
+def choose(asked: Sequence[str | FeatureView], declared: Mapping[str, FeatureView]) -> list[Chosen]:
+    """What is asked for: views, their names, or `view:feature`, in this order. Raises UnknownName and DefinitionError."""
+    hint = 'for example views=["weather", "delays:mean"]'
+    if isinstance(asked, str) or not asked:
+        raise DefinitionError(f"views={asked!r} is no list of views", available=sorted(declared), hint=hint)
+    found = [_chosen(one, declared) for one in asked]
+    names = [name for one in found for name in one.names]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise DefinitionError(f"{twice!r} is asked for twice", hint="name a view, or some of its features, once")
+    return found
+
+
+def _chosen(one: object, declared: Mapping[str, FeatureView]) -> Chosen:
+    if isinstance(one, FeatureView):
+        return Chosen(one, tuple(one.names))
+    if not isinstance(one, str):
+        hint = "ask for feature views: what is computed from the request itself is no look-up"
+        raise DefinitionError(f"{one!r} is no feature view", available=sorted(declared), hint=hint)
+    name, colon, feature = one.partition(":")
+    if name not in declared:
+        raise UnknownName(f"no feature view {name!r} is declared", available=sorted(declared), hint="name one of these, or VIEW:FEATURE")
+    view = declared[name]
+    if not colon:
+        return Chosen(view, tuple(view.names))
+    names = view.names_of(feature) if feature in view.columns else [full for full in view.names if full == f"{name}__{feature}"]
+    if not names:
+        available = [*view.columns, *(full.removeprefix(f"{name}__") for full in view.names if view.windows)]
+        raise UnknownName(f"view {name!r} has no feature {feature!r}", available=available, hint=f"for example {name}:{available[0]}")
+    return Chosen(view, tuple(names))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of which views, how the rows tell their time, and what is to be told beside."""
+
+    chosen: Sequence[Chosen]
+    opened: Mapping[str, Opened]
+    at: str
+    as_known: bool = True
+    timezone: str = ""
+    status: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns that are given, in their order."""
+        views = list(self.opened) if self.status else []
+        return [*(name for one in self.chosen for name in one.names), *(f"{view}__status" for view in views)]
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns of the rows that are read."""
+        keys = [column for one in self.opened.values() for column in one.log.view.entity.keys]
+        return list(dict.fromkeys([self.at, *keys]))
+
+
+def historical(rows: object, question: Question, to: str | Path | None = None) -> Historical:
+    """Features of rows: each read at its own time. With `to` they are written to a Parquet file, a part at a time. Raises DataError for
+    rows that cannot be asked about: a missing column, a time that is null or has no zone, a name that is there already."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-"))) if to else None
+        connection = stack.enter_context(engine(str(scratch / "rows.db") if scratch else ":memory:"))
+        given = open_rows(connection, rows, None if to else question.needed)
+        count = _ask(connection, given, question)
+        report = Report(count, question.as_known)
+        if to is None or scratch is None:
+            columns = _read(connection, question, range(count), report)
+            frame = given.give(columns)
+            return Historical(replace(frame, kept=stack.pop_all()) if isinstance(frame, Arrow) else frame, columns, report)
+        connection.execute(f"SET memory_limit = '{MEMORY}'")
+        write_rows(connection, given, _write(connection, question, count, report, scratch), Path(to))
+        return Historical(None, {}, report, Path(to))
+
+
+def _write(connection: "DuckDBPyConnection", question: Question, count: int, report: Report, scratch: Path) -> list[Path]:
+    size, parts = max(2**16, CELLS // len(question.names)), []
+    for start in range(0, max(count, 1), size):
+        parts.append(scratch / f"{start}.parquet")
+        write_part(connection, _read(connection, question, range(start, min(start + size, count)), report), parts[-1])
+    return parts
+
+
+def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> int:
+    """Make the table `asked`: the time of each row, and its key for each view. Returns the number of rows."""
+    types, names = types_of(connection, given), {name.casefold() for name in given.names}
+    missing = next((name for name in question.needed if name not in types), None)
+    if missing is not None:
+        raise DataError(f"{given.what} has no column {missing!r}", available=given.names, hint="add it, or name the column that holds it")
+    clash = next((name for name in question.names if name.casefold() in names), None)
+    if clash:
+        raise DataError(f"{given.what} has a column {clash!r} already", hint="rename or drop it: the feature would have its name")
+    columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone)}
+    for name, one in question.opened.items():
+        columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)
+    shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in columns.items())
+    with explained(f"{given.what} cannot be read", question.at):
+        connection.execute(f"CREATE TABLE asked AS SELECT {shown} FROM {given.table}")
+    [(count, row)] = connection.execute('SELECT count(*), min(rowid) FILTER ("at" IS NULL) FROM asked').fetchall()
+    if row is not None:
+        raise DataError(f"row {row} of {given.what} has no time in {question.at!r}", hint="drop such rows: nothing is known at no time")
+    for name, one in question.opened.items():
+        words = {"text": np.array(one.log.entities, dtype=object), "code": np.arange(len(one.log.entities), dtype=np.int32)}
+        connection.register("words", words)
+        connection.execute(f"CREATE TABLE {quote(f'words {name}')} AS SELECT * FROM words")
+        connection.unregister("words")
+    return int(count)
+
+
+def _read(connection: "DuckDBPyConnection", question: Question, rows: range, report: Report) -> dict[str, Array]:
+    """The columns of some of the rows."""
+    some = f"rowid >= {rows.start} AND rowid < {rows.stop}"
+    at = np.asarray(connection.execute(f'SELECT "at" FROM asked WHERE {some} ORDER BY rowid').fetchnumpy()["at"], dtype=np.int64)
+    found: dict[str, Array] = {}
+    for name, one in question.opened.items():
+        join = f"SELECT a.rowid AS r, w.code FROM (SELECT rowid, {quote(f'key {name}')} AS k FROM asked WHERE {some}) a"
+        matched = connection.execute(f"{join} JOIN {quote(f'words {name}')} w ON a.k = w.text").fetchnumpy()
+        entity = np.full(len(at), -1, dtype=np.int64)
+        entity[np.asarray(matched["r"]) - rows.start] = matched["code"]
+        wanted = [full for chosen in question.chosen if chosen.view.name == name for full in chosen.names]
+        columns, status, leaks = look_up(one.log, wanted, entity, at, as_known=question.as_known)
+        report.add(name, status, leaks)
+        found |= columns
+        if question.status:
+            found[f"{name}__status"] = np.array(STATUS, dtype=object)[status]
+    return {name: found[name] for name in question.names}

@@ -1,0 +1,356 @@
+"""Features of any rows: whatever holds them, whatever is odd about them, in memory and in a file a part at a time."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tidemill as tm
+from features.oracle import Row
+from features.ours import write_table
+from features.test_point_in_time import VIEWS, asked, expected, log_of, rows_of
+from tidemill.cli import tidemill as tidemill_
+from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, UnknownName
+from tidemill.features import Historical, Opened, Question, choose, historical
+from tidemill.session import Session
+
+DECLARED = """import tidemill as tm
+
+sales = tm.Dataset("sales", {"s": tm.Source("sales.parquet", format="parquet")}, event_time="sold", known_at="told")
+shop = tm.Entity("shop", key="shop")
+newest = tm.FeatureView("newest", sales, shop, {"amount": tm.last("amount"), "kind": tm.category("kind")}, ttl="1d")
+counts = tm.FeatureView("counts", sales, shop, {"n": tm.count(), "sum": tm.sum("amount")}, windows=["1h", "2h"])
+asked = tm.Dataset("asked", {"s": tm.Source("sales.parquet", format="parquet")}, event_time="sold", key="shop")
+own = tm.RequestView("own", asked, {"hour": "hour(sold)"})
+"""
+SALES = [
+    (7, "2024-03-10T10:00Z", "2024-03-10T10:00Z", 1.0, "x"),
+    (7, "2024-03-10T10:30Z", "2024-03-10T12:00Z", 2.0, None),
+    (8, "2024-03-10T10:00Z", "2024-03-10T10:00Z", None, None),
+]
+TYPES = {"shop": "BIGINT", "sold": "TIMESTAMPTZ", "told": "TIMESTAMPTZ", "amount": "DOUBLE", "kind": "VARCHAR"}
+ELEVEN = datetime(2024, 3, 10, 11, tzinfo=UTC)
+ROWS: dict[str, Any] = {"label": [1, 0, 1, 1], "shop": [8, 7, 9, 7], "event_timestamp": [ELEVEN, ELEVEN, ELEVEN, ELEVEN]}
+AMOUNTS = [None, 1.0, None, 1.0]
+KINDS = [None, "x", None, "x"]
+
+
+@pytest.fixture
+def shops(tmp_path: Path) -> Session:
+    (tmp_path / "tidemill.toml").write_text('[project]\nname = "shops"\n')
+    (tmp_path / "views.py").write_text(DECLARED)
+    write_table(tmp_path / "sales.parquet", TYPES, SALES)
+    return tm.open(tmp_path)
+
+
+def plain(values: Any) -> list[Any]:
+    """A column as a list, missing as None."""
+    return [None if value is None or value != value else value for value in (values.tolist() if hasattr(values, "tolist") else values)]
+
+
+# ── frames ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_pandas_frame_comes_back_as_one_with_its_rows_and_columns(shops: Session) -> None:
+    frame = pd.DataFrame(ROWS, index=[5, 5, 3, 1])
+    found = shops.historical_features(frame, ["newest"])
+    assert isinstance(found.frame, pd.DataFrame)
+    assert list(found.frame.columns) == ["label", "shop", "event_timestamp", "newest__amount", "newest__kind"]
+    pd.testing.assert_frame_equal(found.frame[list(ROWS)], frame)
+    assert plain(found.frame["newest__amount"]) == AMOUNTS
+    assert plain(found.frame["newest__kind"]) == KINDS
+    assert list(frame.columns) == list(ROWS), "the frame that was given is as it was"
+
+
+def test_a_dict_of_arrays_comes_back_as_one(shops: Session) -> None:
+    rows = {name: np.array(column) for name, column in ROWS.items() if name != "event_timestamp"}
+    rows["event_timestamp"] = np.array(["2024-03-10T11:00"] * 4, dtype="datetime64[s]")
+    found = shops.historical_features(rows, ["newest"], timezone="UTC")
+    assert list(found.frame) == [*rows, "newest__amount", "newest__kind"]
+    assert found.frame["label"] is rows["label"]
+    assert plain(found.frame["newest__amount"]) == AMOUNTS
+    assert plain(found.columns["newest__kind"]) == KINDS
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_a_frame_of_another_library_comes_back_as_one(shops: Session, library: str) -> None:
+    module = pytest.importorskip(library)
+    frame = module.DataFrame(ROWS) if library == "polars" else module.table(ROWS)
+    found = shops.historical_features(frame, ["newest", "counts:n_1h"]).frame
+    assert type(found) is type(frame)
+    names = found.columns if library == "polars" else found.column_names
+    assert names == [*ROWS, "newest__amount", "newest__kind", "counts__n_1h"]
+    columns = {name: found[name].to_list() if library == "polars" else found[name].to_pylist() for name in names}
+    assert columns["newest__amount"] == AMOUNTS, "null, not NaN"
+    assert columns["newest__kind"] == KINDS
+
+
+class Streamed:
+    """Something that speaks Arrow and is no frame of a known library."""
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        self.connection = duckdb.connect()
+        return self.connection.sql(self.sql).__arrow_c_stream__(requested_schema)
+
+
+SQL = "SELECT 1 AS label, unnest([8, 7, 9, 7]) AS shop, TIMESTAMPTZ '2024-03-10 11:00:00+00' AS event_timestamp"
+
+
+def rows_of_stream(stream: Any) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        connection.register("stream", stream)
+        return connection.execute("SELECT * EXCLUDE (event_timestamp) FROM stream").fetchall()
+
+
+def test_what_else_speaks_arrow_comes_back_speaking_arrow(shops: Session) -> None:
+    found = shops.historical_features(Streamed(SQL), ["newest"]).frame
+    told = [(1, shop, amount, kind) for shop, amount, kind in zip(ROWS["shop"], AMOUNTS, KINDS, strict=True)]
+    assert rows_of_stream(found) == told
+    assert rows_of_stream(found) == told, "as often as it is asked"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "csv.gz"])
+def test_a_file_is_read_and_written(shops: Session, tmp_path: Path, suffix: str) -> None:
+    file, out = tmp_path / f"rows.{suffix}", tmp_path / "out.parquet"
+    duckdb.connect().execute(f"SET TimeZone = 'UTC'; COPY ({SQL}) TO '{file}'")
+    found = shops.historical_features(file, ["newest"])
+    told = [(1, shop, amount, kind) for shop, amount, kind in zip(ROWS["shop"], AMOUNTS, KINDS, strict=True)]
+    assert rows_of_stream(found.frame) == told
+    written = shops.historical_features(str(file), ["newest"], to=out)
+    assert written.frame is None
+    assert written.report == found.report
+    assert duckdb.connect().execute(f"SELECT * EXCLUDE (event_timestamp) FROM '{out}'").fetchall() == told
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_file_is_written_a_part_at_a_time(shops: Session, tmp_path: Path) -> None:
+    count = 150_000  # three parts: a part has at least 65,536 rows
+    random = np.random.default_rng(1)
+    times = np.datetime64("2024-03-10T09:00") + random.integers(0, 300, count).astype("timedelta64[m]")
+    rows = {"row": np.arange(count), "shop": random.choice([7, 8, 9], count), "event_timestamp": times}
+    whole = shops.historical_features(rows, ["newest", "counts"], timezone="UTC", status=True)
+    parts = shops.historical_features(rows, ["newest", "counts"], timezone="UTC", status=True, to=tmp_path / "out.parquet")
+    names = [*rows, *whole.columns]
+    read = duckdb.connect().execute(f"SELECT * FROM '{tmp_path / 'out.parquet'}'").fetchnumpy()
+    assert list(read) == names
+    assert parts.report == whole.report
+    assert (read["row"] == rows["row"]).all()
+    for name, column in whole.columns.items():
+        assert plain(read[name].tolist()) == plain(column), name
+
+
+# ── what is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_features_come_in_the_order_asked(shops: Session) -> None:
+    frame = pd.DataFrame(ROWS)
+    views = ["counts:sum", "newest:kind", "counts:n_2h", shops.project.get(tm.FeatureView, "newest")][:3]
+    found = shops.historical_features(frame, views)
+    assert list(found.columns) == ["counts__sum_1h", "counts__sum_2h", "newest__kind", "counts__n_2h"]
+    assert next(iter(shops.historical_features(frame, [shops.project.get(tm.FeatureView, "counts")]).columns)) == "counts__n_1h"
+    assert plain(found.columns["counts__n_2h"]) == [1, 1, None, 1]
+
+
+def test_statuses_and_leaks_are_told(shops: Session) -> None:
+    frame = pd.DataFrame({"shop": [7, 8, 9, 7], "at": [ELEVEN, ELEVEN, ELEVEN, datetime(2024, 3, 20, tzinfo=UTC)]})
+    found = shops.historical_features(frame, ["newest"], at="at", status=True)
+    assert found.columns["newest__status"].tolist() == ["present", "null", "unknown", "expired"]
+    plainly = {"present": 1, "null": 1, "unknown": 1, "expired": 1, "leaks": 1}
+    assert found.report.plain() == {"rows": 4, "as_known": True, "views": {"newest": plainly}}
+    assert "1 would have been answered by what was not known yet" in repr(found)
+    leaky = shops.historical_features(frame, ["newest", "counts"], at="at", as_known=False)
+    assert plain(leaky.columns["newest__amount"]) == [2.0, None, None, None]
+    assert plain(leaky.columns["counts__n_1h"]) == [2, 1, None, 0]
+    assert leaky.report.leaks == {"newest": 1, "counts": 1}
+    assert "1 are answered by what was not known yet" in repr(leaky)
+
+
+def test_no_rows_and_no_matches(shops: Session) -> None:
+    nothing = pd.DataFrame({"shop": pd.Series([], dtype="int64"), "event_timestamp": pd.Series([], dtype="datetime64[us, UTC]")})
+    found = shops.historical_features(nothing, ["newest", "counts"])
+    assert len(found.frame) == 0
+    assert list(found.frame.columns) == [
+        "shop",
+        "event_timestamp",
+        "newest__amount",
+        "newest__kind",
+        *(f"counts__{n}" for n in ("n_1h", "sum_1h", "n_2h", "sum_2h")),
+    ]
+    none = shops.historical_features(pd.DataFrame({"shop": [1], "event_timestamp": [ELEVEN]}), ["newest", "counts"])
+    assert plain(none.columns["newest__amount"]) == plain(none.columns["counts__n_1h"]) == [None]
+    assert none.report.statuses["counts"]["unknown"] == 1
+
+
+def test_versions_are_found_in_the_cache(shops: Session) -> None:
+    for _ in range(2):
+        shops.historical_features(pd.DataFrame(ROWS), ["newest"])
+    assert len(shops.ledger.executions(kind="feature view")) == 1
+
+
+@pytest.mark.parametrize(
+    ("shop", "matched"),
+    [
+        ([7, None], [True, False]),  # pandas holds it as 7.0 and NaN
+        (np.array([7.0, 7.5]), [True, False]),
+        (np.array([7, 9], dtype="uint8"), [True, False]),
+        (["7", "07"], [True, False]),
+        (pd.Categorical(["7", None]), [True, False]),
+        (pd.array([7, None], dtype="Int64"), [True, False]),
+    ],
+)
+def test_keys_are_matched_by_value(shops: Session, shop: Any, matched: list[bool]) -> None:
+    frame = pd.DataFrame({"shop": shop, "event_timestamp": [ELEVEN, ELEVEN]})
+    assert [value is not None for value in plain(shops.historical_features(frame, ["newest"]).columns["newest__amount"])] == matched
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "other"),
+    [
+        ("UUID", UUID(int=7), UUID(int=8)),
+        ("UUID", str(UUID(int=7)), "7"),
+        ("DATE", date(2024, 3, 9), date(2024, 3, 8)),
+        ("DATE", datetime(2024, 3, 9), datetime(2024, 3, 9, 1)),  # noqa: DTZ001 – a date, as pandas holds it
+        ("DATE", "2024-03-09", "09.03.2024"),
+        ("VARCHAR", 7, 70),
+    ],
+)
+def test_keys_of_every_type(shops: Session, tmp_path: Path, kind: str, key: Any, other: Any) -> None:
+    held = key.date() if isinstance(key, datetime) else str(key) if kind == "VARCHAR" else key
+    write_table(tmp_path / "sales.parquet", TYPES | {"shop": kind}, [(held, *SALES[0][1:])])
+    frame = pd.DataFrame({"shop": [key, other, None], "event_timestamp": [ELEVEN] * 3}, dtype=object if kind == "VARCHAR" else None)
+    assert plain(shops.historical_features(frame, ["newest"]).columns["newest__amount"]) == [1.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("at", "timezone", "amount"),
+    [
+        ("2024-03-10T11:00:00Z", "", 1.0),
+        ("2024-03-10T15:29:59+05:30", "", None),
+        ("2024-03-10 11:00:00", "Europe/Berlin", 1.0),
+        ("2024-03-10 10:59:59", "Europe/Berlin", None),
+        ("2024-03-11", "UTC", 2.0),
+    ],
+)
+def test_texts_are_times(shops: Session, at: str, timezone: str, amount: float | None) -> None:
+    found = shops.historical_features({"shop": np.array([7]), "at": np.array([at])}, ["newest:amount"], at="at", timezone=timezone)
+    expected_ = 1.0 if at == "2024-03-10 11:00:00" else amount
+    assert plain(found.columns["newest__amount"]) == [expected_]
+
+
+def ask(shops: Session, rows: object, views: Any = ("newest",), **more: Any) -> Historical:
+    return shops.historical_features(rows, views if isinstance(views, str) else list(views), **more)
+
+
+GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"], dtype="datetime64[us]")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "kind", "what"),
+    [
+        (GOOD, {}, DataError, "times of 'event_timestamp' in the dict have no time zone"),
+        (GOOD | {"event_timestamp": np.array(["2024-03-10 11:00"])}, {}, DataError, "have no time zone"),
+        (GOOD | {"event_timestamp": np.array([5])}, {}, DataError, "'event_timestamp' of the dict is whole number, not a time"),
+        (
+            GOOD | {"event_timestamp": np.array(["NaT"], dtype="datetime64[us]")},
+            {"timezone": "UTC"},
+            DataError,
+            "row 0 of the dict has no time",
+        ),
+        (GOOD, {"timezone": "Berlin"}, DefinitionError, "timezone='Berlin' is not a time zone"),
+        (GOOD, {"at": "when"}, DataError, "the dict has no column 'when'"),
+        ({"event_timestamp": GOOD["event_timestamp"]}, {}, DataError, "the dict has no column 'shop'"),
+        (GOOD | {"newest__amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
+        (GOOD | {"Newest__Amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
+        (GOOD | {"SHOP": np.array([1])}, {"timezone": "UTC"}, DataError, "the columns 'shop' and 'SHOP', which differ by case alone"),
+        (GOOD | {"x": np.array([1, 2])}, {"timezone": "UTC"}, DataError, "the column 'x' of the dict has the shape"),
+        (GOOD | {"shop": np.array(["2024-03-10"], dtype="datetime64[D]")}, {"timezone": "UTC"}, DataError, "no two of them are equal"),
+        (pd.DataFrame([[1, 2]], columns=["shop", "shop"]), {}, DataError, "the frame has two columns 'shop'"),
+        ([1, 2], {}, DataError, "rows is a list, which holds no table"),
+        ("nowhere.parquet", {}, MissingFile, "there is no file 'nowhere.parquet'"),
+        (GOOD, {"views": ["newst"]}, UnknownName, "no feature view 'newst' is declared"),
+        (GOOD, {"views": ["newest:amont"]}, UnknownName, "view 'newest' has no feature 'amont'"),
+        (GOOD, {"views": ["newest", "newest:kind"]}, DefinitionError, "'newest__kind' is asked for twice"),
+        (GOOD, {"views": []}, DefinitionError, "is no list of views"),
+        (GOOD, {"views": "newest"}, DefinitionError, "is no list of views"),
+        (GOOD, {"views": [7]}, DefinitionError, "7 is no feature view"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_what_to_do(
+    shops: Session, rows: Any, more: dict[str, Any], kind: type[Exception], what: str
+) -> None:
+    with pytest.raises(kind, match=what) as error:
+        ask(shops, rows, **more)
+    assert error.value.hint  # type: ignore[attr-defined]
+
+
+def test_a_float_is_no_text_key(shops: Session, tmp_path: Path) -> None:
+    write_table(tmp_path / "sales.parquet", TYPES | {"shop": "VARCHAR"}, [("7", *SALES[0][1:])])
+    with pytest.raises(DataError, match="the key 'shop' of the frame is number, the view's is text"):
+        ask(shops, pd.DataFrame({"shop": [7.0, None], "event_timestamp": [ELEVEN] * 2}))
+
+
+def test_a_failed_write_leaves_no_file(shops: Session, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"out\.parquet cannot be written"):
+        ask(shops, pd.DataFrame(ROWS), to=tmp_path / "nowhere" / "out.parquet")
+
+
+# ── by the oracle ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(rows_of, max_size=25), requests=asked, as_known=st.booleans())
+def test_rows_get_what_the_oracle_gives(name: str, rows: list[Row], requests: Sequence[tuple[str | None, int]], as_known: bool) -> None:
+    view = VIEWS[name]
+    log = log_of(view, rows)
+    chosen = choose([view], {})
+    question = Question(chosen, {name: Opened(log, {"entity": "VARCHAR"})}, "at", as_known=as_known, timezone="UTC", status=True)
+    given_ = {
+        "entity": np.array([entity for entity, _ in requests], dtype=object),
+        "at": np.array([at for _, at in requests], dtype="datetime64[us]"),
+    }
+    found = historical(given_, question)
+    seen = rows if as_known else sorted_plain(rows)
+    told = [expected(view, seen, entity, at) for entity, at in requests]
+    assert [list(row) for row in zip(*(plain(found.columns[full]) for full in view.names), strict=True)] == [values for values, _ in told]
+    assert found.columns[f"{name}__status"].tolist() == [status for _, status in told]
+    assert found.report.leaks[name] == sum(leaks(view, rows, *one) for one in requests)
+
+
+def leaks(view: tm.FeatureView, rows: Sequence[Row], entity: str | None, at: int) -> bool:
+    """Whether a row that was not known yet would have been used: as the answer, or, of windows, so that the answer is another one."""
+    if view.windows:
+        return expected(view, rows, entity, at) != expected(view, sorted_plain(rows), entity, at)
+    found = [row for row in rows if entity is not None and row.entity == entity and row.event <= at]
+    best = max(found, key=lambda row: (row.event, row.known), default=None)
+    return best is not None and best.known > at and not (view.ttl and at - best.event > HOUR)
+
+
+def sorted_plain(rows: Sequence[Row]) -> list[Row]:
+    """The same rows, each known when it happened: of one event time those known last still come last."""
+    ordered = sorted(rows, key=lambda row: (row.event, row.known))
+    return [Row(row.entity, row.event, row.event, row.number, row.word) for row in ordered]
+
+
+def test_the_command_writes_a_file_and_tells(shops: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    duckdb.connect().execute(f"SET TimeZone = 'UTC'; COPY ({SQL}) TO '{tmp_path / 'rows.csv'}'")
+    words = ["-C", str(tmp_path), "features", "get", str(tmp_path / "rows.csv"), "--views", "newest:amount, counts:n_1h", "--to"]
+    tidemill_(args=[*words, str(tmp_path / "out.parquet"), "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    assert told["views"]["newest"] == {"present": 2, "null": 1, "unknown": 1, "expired": 0, "leaks": 2}
+    read = duckdb.connect().execute(f"SELECT * FROM '{tmp_path / 'out.parquet'}'").fetchnumpy()
+    assert list(read) == ["label", "shop", "event_timestamp", "newest__amount", "counts__n_1h"]
+    tidemill_(args=[*words, str(tmp_path / "plain.parquet"), "--plain"], standalone_mode=False)
+    assert "2 are answered by what was not known yet" in " ".join(capsys.readouterr().out.split())
