@@ -2,7 +2,7 @@
 
 import re
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +18,16 @@ from tidemill.features import (
     Matrix,
     MemoryOnline,
     OnlineStore,
+    OwnColumns,
     Reader,
     Requests,
     build,
     build_requests,
     check_values,
-    evaluate,
     key_text,
     load,
     load_requests,
+    request_columns,
 )
 from tidemill.ledger import Artifact, Ledger
 
@@ -82,6 +83,18 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, ledger: Ledger) -> World:
     return World(tmp_path, ledger)
+
+
+def evaluate(
+    dataset: tm.Dataset,
+    types: dict[str, str],
+    views: Sequence[tm.RequestView],
+    predict_at: str,
+    rows: Sequence[Mapping[str, Any]],
+    lookups: Sequence[str] = (),
+) -> Requests:
+    """Requests that bring their own columns."""
+    return OwnColumns.of(dataset, types, request_columns(dataset, types, views, predict_at, lookups)).requests(rows)
 
 
 # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -348,6 +361,51 @@ def test_a_request_that_is_known_only_after_its_prediction_time_is_refused(tmp_p
 def test_a_wrong_prediction_time_is_refused(world: World, predict_at: str, what: str) -> None:
     with pytest.raises((DataError, DefinitionError), match=what):
         world.requests(predict_at)
+
+
+def test_a_feature_that_one_request_cannot_be_given_is_refused_with_its_place(world: World) -> None:
+    """Before anything is trained on it; what is not in the subset is a matter of the dataset's query."""
+    world.calendar = tm.RequestView("calendar", world.request, features={"id": "length(md5(part))"}, where=Where("calendar.py", 7))
+    with pytest.raises(DefinitionError, match=r"'md5\(part\)' in the expression 'length\(md5\(part\)\)'") as error:
+        world.requests()
+    assert error.value.where == "calendar.py:7"
+
+
+def test_what_one_request_gives_otherwise_than_all_is_seen(world: World) -> None:
+    columns = request_columns(world.request, world.types(), [world.calendar], PREDICT_AT)
+    own = OwnColumns.of(world.request, world.types(), columns)
+    rows = [dict.fromkeys(world.types()) | {"id": "1", "part": "a", "departs": f"2013-01-0{day} 10:00:00+00"} for day in (1, 2)]
+    rows = [row | {"published": row["departs"]} for row in rows]
+    whole = own.requests([row | {"departs": f"{row['departs']}:00", "published": f"{row['departs']}:00"} for row in rows])
+    assert whole.values[:, 1].tolist() == [10.0, 10.0]
+    computed = own.computed([[own.taken(name, row[name]) for name in own.types] for row in rows])
+    assert not list(own.differences(rows, computed))
+    other = replace(own, values={**own.values, "x:calendar__hour": lambda row: 10.000000000000002})
+    assert list(other.differences(rows, computed)) == [("x:calendar__hour", "10.000000000000002", "10.0")] * 2
+
+
+def test_a_value_that_cannot_be_computed_is_refused_with_the_feature(world: World) -> None:
+    view = tm.RequestView("v", world.request, features={"share": "7 // seat"})
+    row = {"id": 1, "part": "a", "origin": None, "seat": 0, "published": "2013-01-01T00:00:00Z", "departs": "2013-01-01T10:00:00Z"}
+    row |= {"delay": None, "carrier": None}
+    with pytest.raises(DataError, match="the request cannot be evaluated: v__share: division by zero"):
+        evaluate(world.request, world.types(), [view], PREDICT_AT, [row])
+    assert evaluate(world.request, world.types(), [view], PREDICT_AT, [row | {"seat": 2}]).values.tolist() == [[3.0]]
+
+
+def test_columns_of_types_that_expressions_do_not_know_are_read_as_text(tmp_path: Path, ledger: Ledger) -> None:
+    (tmp_path / "r.csv").write_text("id,t\n6ccd780c-baba-1026-9564-5b8c656024db,2013-01-01 10:00:00\n")
+    where = Where(str(tmp_path / "x.py"), 1)
+    sources = {"s": tm.Source("r.csv", where=where)}
+    query = "SELECT id::UUID AS id, [1, 2] AS list, t FROM s"
+    dataset = tm.Dataset("r", sources, key="id", event_time="t", timezone="UTC", query=query, where=where)
+    version = ingest(ledger, dataset).output
+    requests = load_requests(ledger, build_requests(ledger, dataset, version, [], "t").output)
+    sent = {"id": "6ccd780cbaba102695645b8c656024db", "list": [1, 2], "t": "2013-01-01 10:00:00"}
+    own = evaluate(dataset, version.meta["types"], [], "t", [sent])
+    assert own.keys.tolist() == requests.keys.tolist() == [b"6ccd780c-baba-1026-9564-5b8c656024db"]
+    with pytest.raises(DataError, match="the request's id = 'nobody' is no"):
+        evaluate(dataset, version.meta["types"], [], "t", [sent | {"id": "nobody"}])
 
 
 def test_requests_need_a_key(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_table, load_csv, odd_values, read_as_csv
-from tidemill.data.engine import Column, Columns, engine, explained, fetch, instant_of, literal, quote
+from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, instant_of, literal, quote
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -33,6 +33,7 @@ __all__ = [
     "append_predictions",
     "broken",
     "comma_numbers",
+    "confine",
     "csv_table",
     "engine",
     "explained",

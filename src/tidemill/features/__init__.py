@@ -24,8 +24,10 @@ from tidemill.features.declarations import (
 )
 from tidemill.features.historical import Historical, Opened, Question, choose, historical
 from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, is_whole, materialise, open_online
+from tidemill.features.own import OwnColumns
 from tidemill.features.reader import Matrix, Reader
-from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
+from tidemill.features.request_build import build_requests
+from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests, request_columns
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
 from tidemill.features.windows import STATUS, Events
@@ -46,6 +48,7 @@ __all__ = [
     "MemoryOnline",
     "OnlineStore",
     "Opened",
+    "OwnColumns",
     "Question",
     "Reader",
     "RequestView",
@@ -59,7 +62,6 @@ __all__ = [
     "choose",
     "count",
     "count_distinct",
-    "evaluate",
     "first",
     "from_definition",
     "historical",
@@ -75,6 +77,7 @@ __all__ = [
     "min",
     "of_arrays",
     "open_online",
+    "request_columns",
     "std",
     "sum",
 ]

@@ -23,6 +23,7 @@ from tidemill.data import Dataset
 
 LIFETIME = "lifetime"  # a window without a begin
 MOST = 1_000  # of the newest events
+LONGEST = 10_000  # characters of an expression
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,9 @@ def _odd_features(view: str, features: object) -> Problems:
         hint = f'say how it is made: "{name}": tm.last("{name}"), or tm.mean, sum, count, category, …'
         yield from odd_type(f"the feature {name!r} of view {view!r}", feature, Feature, hint)
         yield from odd_text(f"the expression of {name!r} in view {view!r}", feature.expression, "write SQL over the columns of the dataset")
+        if len(feature.expression) > LONGEST:
+            what = f"the expression of {name!r} in view {view!r} has {len(feature.expression):,} characters"
+            yield DefinitionError(what, hint=f"write at most {LONGEST:,}, or compute it in the query of the dataset")
 
 
 def from_definition(plain: Mapping[str, Any]) -> FeatureView | RequestView:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -20,15 +20,16 @@ from tidemill.features import (
     FeatureView,
     Matrix,
     OnlineStore,
+    OwnColumns,
     Reader,
     Requests,
     RequestView,
     check_values,
-    evaluate,
     from_definition,
     key_text,
     load,
     load_requests,
+    request_columns,
 )
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
@@ -169,9 +170,14 @@ class Endpoint:
     def _requests(self, rows: Sequence[Mapping[str, Any]], places: Ints) -> Requests:
         if places[0] >= 0:
             return self.requests.take(places)
+        return self._own.requests(rows)
+
+    @cached_property
+    def _own(self) -> OwnColumns:
+        """How requests that bring their own columns are computed: compiled for the first of them."""
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
         lookups = [column for view in self.reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
-        return evaluate(self.dataset, self.types, views, self.predict_at, rows, lookups=lookups)
+        return OwnColumns.of(self.dataset, self.types, request_columns(self.dataset, self.types, views, self.predict_at, lookups))
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:

@@ -1,0 +1,136 @@
+"""Requests that bring their own columns: the expressions of the whole dataset, compiled for a row (`expressions.py`).
+
+`build_requests` compares both on a part of the rows, so what is compiled never differs from the engine unseen.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import Coded, DataError
+from tidemill.data import Column, Columns, Dataset, instant_of, plain_type, quote
+from tidemill.features.casts import received
+from tidemill.features.expressions import Expression, Row, Value, compiled
+from tidemill.features.requests import Kinds, Requests
+from tidemill.features.values import check_values
+
+LONGEST = 1_000  # bytes of a key that is asked for
+LOCAL = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE", "TIME")  # the engine would drop a zone
+WRONG = "the request cannot be evaluated"
+TYPES = {"number": "DOUBLE", "instant": "BIGINT", "text": "VARCHAR"}
+
+
+@dataclass(frozen=True)
+class OwnColumns:
+    """What makes requests of rows that are sent: a taker for each column, and by name what is computed of them, with its kind."""
+
+    types: Mapping[str, str]
+    timezone: str
+    takers: Mapping[str, Callable[[Any], Any]]
+    values: Mapping[str, Value]
+    kinds: Mapping[str, str]
+
+    @classmethod
+    def of(cls, dataset: Dataset, types: Mapping[str, str], columns: Kinds, sources: Mapping[str, str] | None = None) -> "OwnColumns":
+        """Compile columns as `request_columns` gives them. Raises DefinitionError for what
+        cannot be computed for one request, with its file and line from `sources`."""
+        plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
+        known = {"__event": dataset.event_time, "__known": dataset.known_at or dataset.event_time}
+        columns = {**columns, **{name: (instant_of(quote(time), dataset.timezone), "instant") for name, time in known.items()}}
+        expressions = {name: Expression(sql, TYPES[kind], (sources or {}).get(name, "")) for name, (sql, kind) in columns.items()}
+        values = compiled(plain, expressions)
+        takers = {name: received(kind) for name, kind in plain.items()}
+        return cls(plain, dataset.timezone, takers, values, {name: kind for name, (_, kind) in columns.items()})
+
+    def requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
+        """The requests that rows ask. Raises DataError for a missing or mistyped column, and for a value that cannot be computed."""
+        return _requests(self.computed([self._taken(row) for row in rows]))
+
+    def computed(self, rows: Sequence[Row]) -> Columns:
+        """Each column of the requests, as the engine would give it for all rows."""
+        return {name: _column(self._values(name, value, rows), self.kinds[name]) for name, value in self.values.items()}
+
+    def differences(self, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[tuple[str, str, str]]:
+        """What is another value for one row than in the columns of all, to the last bit: its name and both values."""
+        for place, row in enumerate(rows):
+            try:
+                found = self.computed([[self.taken(name, row[name]) for name in self.types]])
+            except DataError:  # such a request is refused, not answered otherwise
+                continue
+            for name, column in found.items():
+                one, among = _shown(column, 0), _shown(columns[name], place)
+                if one != among:
+                    yield name, one, among
+
+    def _values(self, name: str, value: Value, rows: Sequence[Row]) -> list[Any]:
+        try:
+            return [value(row) for row in rows]
+        except DataError as error:
+            what = f"{WRONG}: {name.partition(':')[2] or name.strip('_')}: {error.what}"
+            raise DataError(what, hint=error.hint or "send other values, or have the expression take them") from None
+
+    def _taken(self, row: Mapping[str, Any]) -> Row:
+        for name in self.types:
+            if name not in row:
+                hint = f"send a known key alone, or all of: {', '.join(self.types)}"
+                raise DataError(f"the request lacks {name!r}", available=sorted(row), hint=hint)
+        for name, kind in self.types.items():
+            if kind.startswith(("TIME", "DATE")) and row[name] is not None:
+                _check_zone(name, kind, row[name], self.timezone)
+        check_values(self.types, row)
+        return [self.taken(name, row[name]) for name in self.types]
+
+    def taken(self, name: str, value: Any) -> Any:
+        """A value of a column as expressions take it."""
+        try:
+            return self.takers[name](value)
+        except DataError:
+            what = f"{WRONG}: the request's {name} = {value!r} is no {plain_type(self.types[name])}"
+            raise DataError(what, hint="send one, or null") from None
+
+
+def _check_zone(name: str, kind: str, value: Any, timezone: str) -> None:
+    zoned = _zoned(value)
+    if kind == "TIMESTAMP WITH TIME ZONE" and not zoned:
+        raise DataError(f"the request's {name} = {value} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+    if kind in LOCAL and zoned and not (timezone == "UTC" and str(value).endswith(("Z", "+00:00"))):
+        hint = "send the time of its place, without a zone, as the files spell it"
+        raise DataError(f"the request's {name} = {value} has a zone, which its column has not", hint=hint)
+
+
+def _zoned(value: Any) -> bool:
+    try:
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).tzinfo is not None
+    except (ValueError, AttributeError):
+        return False
+
+
+def _shown(column: Column, row: int) -> str:
+    return repr(column.take([row]).texts()[0] if isinstance(column, Coded) else column[row].item())
+
+
+def _column(values: list[Any], kind: str) -> Column:
+    if kind == "text":
+        return Coded.of(values)
+    if kind == "instant":
+        if None in values:
+            raise DataError("a time is null", hint="send it")
+        return np.array(values, dtype=np.int64)
+    return np.array(values, dtype=np.float64)  # null as NaN
+
+
+def _requests(raw: Mapping[str, Any]) -> Requests:
+    texts = {name[2:]: column for name, column in raw.items() if name.startswith("t:")}
+    names = [name for name in raw if name.startswith("x:")]
+    vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
+    numbers = [np.where(c.codes >= 0, c.codes, np.nan) if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
+    values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
+    own = [(text or "").encode() for text in raw["__key"].texts()]
+    longest = max(map(len, own), default=0)
+    if longest > LONGEST:  # an array of keys has the width of the longest
+        raise DataError(f"a key of the request has {longest:,} bytes", hint=f"a key has at most {LONGEST:,}")
+    keys = np.array(own, dtype=bytes)
+    return Requests(keys, raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)

@@ -1,0 +1,95 @@
+"""A version of the requests of a dataset: computed by the engine for all rows, and held against what is computed for a single one."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tidemill.core import Array, Coded, DataError, DefinitionError, Ref, definition, pack
+from tidemill.data import CODE as DATA_CODE
+from tidemill.data import Dataset, quote, scan
+from tidemill.features.declarations import RequestView
+from tidemill.features.own import OwnColumns
+from tidemill.features.requests import Kinds, key_sql, request_columns
+from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+
+COMPARED = 200  # rows, about
+
+
+def build_requests(
+    ledger: Ledger,
+    dataset: Dataset,
+    version: Artifact,
+    views: Sequence[RequestView],
+    predict_at: str,
+    *,
+    lookups: Sequence[str] = (),
+    branch: str = "",
+    source: str = "",
+) -> Once:
+    """All requests of a dataset version. Views are looked up by its columns of text, and by `lookups`: keys and numbers.
+
+    `source` is the file and line of `predict_at`, for errors.
+    """
+    if not dataset.keys:
+        raise DefinitionError(f"the request dataset {dataset.name!r} has no key", where=str(dataset.where), hint='give it one: key="…"')
+    inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at, "lookups": list(lookups)}
+    code = own_code(*DATA_CODE, "features")
+
+    def make() -> Made:
+        return _make(ledger, dataset, version, views, predict_at, lookups, source or str(dataset.where))
+
+    return ledger.once("requests", dataset.name, {**inputs, "timezone": dataset.timezone}, make, branch=branch, code=code)
+
+
+def _make(
+    ledger: Ledger,
+    dataset: Dataset,
+    version: Artifact,
+    views: Sequence[RequestView],
+    predict_at: str,
+    lookups: Sequence[str],
+    source: str,
+) -> Made:
+    columns = request_columns(dataset, version.meta["types"], views, predict_at, lookups)
+    sources = {f"x:{view.name}__{name}": str(view.where) for view in views for name in view.columns}
+    raw = scan(ledger, dataset, version, columns, "TRUE", source=source, sources=sources)
+    _check_compiled(ledger, dataset, version, columns, {name: sources.get(name, source) for name in columns})
+    late = int(np.sum(raw["__known"] > raw["__at"]))  # type: ignore[operator]
+    if late:
+        hint = "predict later, or move the columns that come late to a dataset of their own"
+        raise DataError(
+            f"{late} requests of {dataset.name!r} are known only after their prediction time", where=str(dataset.where), hint=hint
+        )
+    keys = raw["__key"]
+    assert isinstance(keys, Coded)
+    order = np.lexsort((keys.codes, raw["__at"]))  # type: ignore[arg-type]
+    encoded = np.array([text.encode() for text in keys.vocabulary] or [b""])[keys.codes[order]] if len(keys) else np.empty(0, "S1")
+    arrays: dict[str, Array] = {name[2:]: raw[name][order] for name in ("__at", "__event", "__known")}  # type: ignore[index]
+    arrays["keys"] = encoded.view(np.uint8).reshape(len(encoded), encoded.dtype.itemsize)
+    arrays["order"] = np.argsort(encoded, kind="stable").astype(np.int32)
+    vocabularies = {}
+    for name in columns:
+        column = raw[name]
+        if name[:2] in ("t:", "x:"):
+            if isinstance(column, Coded):
+                vocabularies[name] = list(column.vocabulary)
+                column = column.codes if name[0] == "t" else np.where(column.codes >= 0, column.codes, np.nan)
+            arrays[name] = column[order]
+    names = [name for name in columns if name.startswith("x:")]
+    digest = ledger.blobs.put(pack(arrays, {"vocabularies": vocabularies, "names": names}))
+    meta = {"blobs": {"requests": digest}, "rows": len(order)}
+    return Made({"version": Artifact(Ref.of("requests", dataset.name, digest), meta)}, metrics={"rows": len(order)})
+
+
+def _check_compiled(ledger: Ledger, dataset: Dataset, version: Artifact, columns: Kinds, sources: Mapping[str, str]) -> None:
+    """Raise DefinitionError for an expression that cannot be computed for one request, or is not the same there as for all rows."""
+    types = {name: kind for name, kind in version.meta["types"].items() if not name.startswith("__")}
+    own = OwnColumns.of(dataset, types, columns, sources)
+    some = f"hash({key_sql(dataset)}) % {version.meta['rows'] // COMPARED + 1} = 0"
+    sent = {f"c:{name}": (quote(name), "text") for name in types}
+    raw = scan(ledger, dataset, version, {**columns, **sent}, some)
+    texts = zip(*(raw[name].texts() for name in sent), strict=True)  # type: ignore[union-attr]
+    rows = [dict(zip(types, row, strict=True)) for row in texts]
+    for name, one, among in own.differences(rows, raw):
+        what = f"{columns[name][0]!r} gives {one} for one request, and {among} among all rows"
+        raise DefinitionError(what, where=sources[name], hint="leave it out, or compute it in the query of the dataset")
