@@ -12,7 +12,8 @@ import pytest
 
 import one_thread  # noqa: F401 – before numpy
 from postgres import new_schema
-from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore
+from redis_server import ADDRESS, new_prefix
+from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore, open_online
 from tidemill.ledger import Ledger
 from tidemill.store import Blobs, FolderBlobs, MemoryBlobs, Records
 
@@ -61,11 +62,16 @@ def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]
     made.close()
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+@pytest.fixture(params=["memory", "lmdb", "redis"])
 def online(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnlineStore]:
     """Every implementation of `OnlineStore`."""
     if request.param == "memory":
         yield MemoryOnline()
+    elif request.param == "redis":
+        with new_prefix() as prefix:
+            found = open_online(ADDRESS, prefix=prefix)
+            yield found
+            found.close()
     else:
         store = LmdbOnline(tmp_path / "online", gigabytes=0.25)
         yield store

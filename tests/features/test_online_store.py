@@ -1,12 +1,15 @@
 """Acceptance suite of `OnlineStore`: every implementation passes it (the fixture `online` makes them)."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis
 
 from processes import other, run_python
-from tidemill.core import Damaged, StoreError
+from redis_server import ADDRESS, names_of, new_prefix
+from tidemill.core import Damaged, DefinitionError, StoreError
 from tidemill.features import LmdbOnline, OnlineStore, is_whole, open_online
 
 V1, V2 = "a" * 40, "b" * 40
@@ -200,3 +203,76 @@ def test_a_store_whose_writer_was_killed_is_begun_anew(tmp_path: Path) -> None:
     store = open_online(tmp_path)
     assert store.watermark(V1) is None
     store.close()
+
+
+# ── Redis ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+WRITE_TO_REDIS = """
+import sys
+from tidemill.features import open_online
+store = open_online(sys.argv[1], prefix=sys.argv[2])
+for watermark in range(1_000_000):
+    store.write("a" * 40, [(f"e{i}", b"%d" % watermark) for i in range(50)], watermark)
+    if watermark == 3:
+        print("begun", flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_each_write_whole_and_its_watermark_with_it() -> None:
+    with new_prefix() as prefix:
+        with other(WRITE_TO_REDIS, ADDRESS, prefix) as process:
+            assert process.says() == "begun"
+            process.kill()
+        store = open_online(ADDRESS, prefix=prefix)
+        rows = store.get(V1, [f"e{i}" for i in range(50)])
+        assert rows == [b"%d" % store.watermark(V1)] * 50  # type: ignore[operator]
+        store.close()
+
+
+def test_many_writers_leave_the_newest_watermark_with_its_rows() -> None:
+    def work(first: int) -> None:
+        own = open_online(ADDRESS, prefix=prefix)
+        for watermark in range(first, 200, 4):
+            own.write(V1, [("x", b"%d" % watermark), ("y", b"%d" % watermark)], watermark)
+        own.close()
+
+    with new_prefix() as prefix, ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+        store = open_online(ADDRESS, prefix=prefix)
+        assert (store.watermark(V1), store.get(V1, ["x", "y"])) == (199, [b"199", b"199"])
+        store.close()
+
+
+def test_projects_share_a_server_and_drop_only_what_is_theirs() -> None:
+    with new_prefix() as prefix:
+        one, two = (open_online(ADDRESS, prefix=f"{prefix}{name}") for name in ("*", "*2"))
+        for store in (one, two):
+            store.write(V1, [(f"e{i}", b"1") for i in range(2_500)], 1)
+        one.keep([])
+        assert (one.watermark(V1), two.watermark(V1)) == (None, 1)
+        assert len(names_of(prefix)) == 2_501
+        one.close()
+        two.close()
+
+
+def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
+    with new_prefix() as prefix:
+        store = open_online(ADDRESS, prefix=prefix)
+        store.write(V1, [("x", b"written"), ("y", b"written")], 10)
+        db = redis.Redis.from_url(ADDRESS)
+        db.set(f"{prefix}:{V1[:16]}/x", db.get(f"{prefix}:{V1[:16]}/y"))  # whole, but another's
+        with pytest.raises(Damaged, match="a value is not what was written"):
+            store.get(V1, ["x"])
+        assert store.get(V1, ["y"]) == [b"written"]
+        store.close()
+
+
+def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
+    store = open_online("redis://ann:secret@127.0.0.1:1/0")
+    for call in (lambda: store.get(V1, ["x"]), lambda: store.watermark(V1), lambda: store.write(V1, [], 1), lambda: store.keep([])):
+        with pytest.raises(StoreError, match="the online store cannot be used") as error:
+            call()
+        assert (error.value.where, "secret" in str(error.value)) == ("redis://127.0.0.1:1/0", False)
+    for address in ("redis://host:port/0", "redis://127.0.0.1/0?nonsense=1"):
+        with pytest.raises(DefinitionError, match="no address of Redis"):
+            open_online(address).watermark(V1)

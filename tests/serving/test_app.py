@@ -8,8 +8,10 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import redis
 from starlette.testclient import TestClient
 
+from redis_server import ADDRESS, Way, names_of, new_prefix
 from tidemill import loop, project
 from tidemill.core import DAY, StoreError, show
 from tidemill.evaluation import gates
@@ -186,6 +188,43 @@ def test_where_no_route_leads_the_error_has_the_form_of_all(copied: Path, method
     assert available in answer.json()["detail"]["available"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert ("allow" in answer.headers) == (code == 405)
+
+
+def test_a_redis_for_the_online_store_is_a_setting_and_answers_go_on_offline_without_it(copied: Path) -> None:
+    newest = {"rows": ROW["rows"]}
+    first = client_of(copied).post("/predict/late", json=newest).json()["predictions"][0]
+    settings = copied / "tidemill.toml"
+    plain = settings.read_text()
+    with new_prefix() as prefix:
+        settings.write_text(f'{plain}\n[store]\nonline = "{ADDRESS}?prefix={prefix}"\n')
+        client = client_of(copied)
+        again = client.post("/predict/late", json=newest).json()["predictions"][0]
+        assert {**again, "at": ""} == {**first, "at": ""}
+        assert (again["features_from"], len(names_of(prefix)) > 10) == ("online", True)
+        redis.Redis.from_url(ADDRESS).set(names_of(prefix)[0], b"another's")
+        names = [name for name in names_of(prefix) if b"watermark" in name]
+        redis.Redis.from_url(ADDRESS).mset(dict.fromkeys(names, b"no longer what was written"))
+        last = client.post("/predict/late", json=newest).json()["predictions"][0]
+        assert (last["probability"], last["features_from"]) == (first["probability"], "offline")
+
+
+def test_a_redis_that_is_away_at_the_start_is_found_when_it_is_back(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A small server between stands for the way to Redis: it can be closed and opened."""
+    monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
+    newest = {"rows": ROW["rows"]}
+    with new_prefix() as prefix, Way(ADDRESS) as way:
+        settings = copied / "tidemill.toml"
+        settings.write_text(f'{settings.read_text()}\n[store]\nonline = "redis://127.0.0.1:{way.port}/9?prefix={prefix}"\n')
+        way.close()
+        client = client_of(copied)
+        found = [client.post("/predict/late", json=newest).json()["predictions"][0] for _ in range(2)]
+        assert [one["features_from"] for one in found] == ["offline"] * 2
+        assert "online_store=away" in caplog.text
+        way.open()
+        last = [client.post("/predict/late", json=newest).json()["predictions"][0] for _ in range(2)][-1]
+        assert (last["probability"], last["features_from"]) == (found[0]["probability"], "online")
 
 
 def test_a_damaged_online_store_is_made_anew_at_the_start_and_answers_go_on_before(copied: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from serving.conftest import TODAY, Serve, Served
 from tidemill.core import HOUR, DefinitionError, instant, show
 from tidemill.data import segments
-from tidemill.features import LmdbOnline, MemoryOnline, OnlineStore
+from tidemill.features import MemoryOnline, OnlineStore
 from tidemill.ledger import Branch
 from tidemill.serving import gateway
 from toy import Toy
@@ -51,11 +50,9 @@ def test_row_by_row_the_offline_path_answers_as_the_replay_did(replayed: Replaye
         assert "older than the newest stored value" in answer["note_features"]
 
 
-@pytest.mark.parametrize("kind", ["memory", "lmdb"])
-def test_row_by_row_the_online_store_answers_with_the_same_bits(replayed: Replayed, serve: Serve, tmp_path: Path, kind: str) -> None:
+def test_row_by_row_the_online_store_answers_with_the_same_bits(replayed: Replayed, serve: Serve, online: OnlineStore) -> None:
     """The store is brought up to each request's time, as a live one is brought up to now."""
-    store: OnlineStore = MemoryOnline() if kind == "memory" else LmdbOnline(tmp_path / "online", gigabytes=0.1)
-    served = serve(store)
+    served = serve(online)
     for key, at, probability, values, problems in batch_of(replayed, *LAST_DAYS):
         served.endpoint.reader.materialise(at)
         answer = served.one(rows=[{"parcel": key}], at=show(at), explain=True)

@@ -13,7 +13,7 @@ from tidemill import __version__, loop
 from tidemill.cli.console import Terminal, lines, out, print_json, tree_text
 from tidemill.cli.plain import plain
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
-from tidemill.features import is_whole
+from tidemill.features import is_whole, open_online
 from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
 from tidemill.store import LOST, held
@@ -258,7 +258,10 @@ def _answers(session: Session) -> str:
 
 def _online(session: Session) -> str:
     """Whether the file of the store is what was written."""
-    folder = session.project.state / "online"
+    folder = session.project.settings.online
+    if isinstance(folder, str):
+        open_online(folder).watermark("")  # which asks the server
+        return "answers"
     if not (folder / "data.mdb").exists():
         return "none yet: `tidemill up` makes it"
     return "read and compared" if is_whole(folder) else "its last write was cut short: `tidemill up` makes it anew"

@@ -46,6 +46,9 @@ class OnlineStore(Protocol):
     def keep(self, versions: Collection[str]) -> None:
         """Drop what is stored of all versions but these."""
 
+    def close(self) -> None:
+        """Nothing is read or written any more."""
+
 
 class MemoryOnline:
     """An online store that ends with the process."""
@@ -68,6 +71,9 @@ class MemoryOnline:
     def keep(self, versions: Collection[str]) -> None:
         self._rows = {key: data for key, data in self._rows.items() if key[0] in versions}
         self._marks = {version: mark for version, mark in self._marks.items() if version in versions}
+
+    def close(self) -> None:
+        """Nothing is to be done."""
 
 
 class LmdbOnline:
@@ -132,9 +138,9 @@ class LmdbOnline:
                 return
             for entity, data in rows:
                 key = self._key(version, entity)
-                transaction.put(key, data + _checksum(key, data))
+                transaction.put(key, data + checksum(key, data))
             data = watermark.to_bytes(8, "little", signed=True)
-            transaction.put(mark, data + _checksum(mark, data))
+            transaction.put(mark, data + checksum(mark, data))
 
     def keep(self, versions: Collection[str]) -> None:
         kept = {version[:16].encode() for version in versions}
@@ -153,7 +159,7 @@ class LmdbOnline:
         """A value as it was written; raises Damaged for another."""
         if stored is None:
             return None
-        if stored[-CHECKSUM:] != _checksum(key, stored[:-CHECKSUM]):
+        if stored[-CHECKSUM:] != checksum(key, stored[:-CHECKSUM]):
             raise Damaged("the online store is damaged: a value is not what was written", where=str(self._folder), hint=DELETE)
         return stored[:-CHECKSUM]
 
@@ -162,12 +168,22 @@ class LmdbOnline:
         self._db.close()
 
 
-def _checksum(key: bytes, data: bytes) -> bytes:
+def checksum(key: bytes, data: bytes) -> bytes:
+    """What stands behind a value: of it and its name."""
     return zlib.crc32(data, zlib.crc32(key)).to_bytes(CHECKSUM, "little")
 
 
-def open_online(folder: Path) -> LmdbOnline:
-    """The online store in a folder. One that is damaged, or whose last writer did not come to its end, is begun anew."""
+def open_online(place: Path | str, *, prefix: str = "tidemill") -> OnlineStore:
+    """The online store in a folder, or at the address of a Redis, whose names then begin with a prefix. A folder that is damaged, or whose
+    last writer did not come to its end, is begun anew. Raises MissingExtra, DefinitionError and StoreError."""
+    if isinstance(place, str):
+        from tidemill.features._redis import RedisOnline
+
+        return RedisOnline(place, prefix)
+    return _open_folder(place)
+
+
+def _open_folder(folder: Path) -> LmdbOnline:
     try:
         if not is_whole(folder):
             log.warning("online_store=%s begun_anew=true error=its last write was cut short", folder)

@@ -20,6 +20,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "project.timezone": (str, "UTC", "time zone of dates in this file, of months in reports, and of the loop's midnight"),
     "store.records": (str, ".tidemill/records.db", "the ledger: a SQLite file, or postgresql://user@host/database?schema=name"),
     "store.blobs": (str, ".tidemill/blobs", "the folder of blobs, of this project alone"),
+    "store.online": (str, ".tidemill/online", "the online store of features: a folder, or redis://host:6379/0"),
     "retention.deleted": (str, "30d", "for how long deleted runs, models and experiments can be restored; then `tidemill gc` deletes them"),
     "retention.unreferenced": (
         str,
@@ -53,6 +54,12 @@ class Settings:
         """Where the ledger lies: a file, or the address of a database."""
         place = str(self["store.records"])
         return place if is_address(place) else self.path("store.records")
+
+    @property
+    def online(self) -> Path | str:
+        """Where the online store lies: a folder, or the address of a Redis."""
+        place = str(self["store.online"])
+        return place if place.startswith(("redis:", "rediss:", "unix:")) else self.path("store.online")
 
     def instant(self, name: str) -> int:
         """A setting that is a time; raises DefinitionError when it is not set."""

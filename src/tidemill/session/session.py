@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tidemill import data, features, loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
-from tidemill.features import FeatureView, Historical, LmdbOnline, OnlineStore, open_online
+from tidemill.features import FeatureView, Historical, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
@@ -331,9 +331,9 @@ def log_of(declared: project.Project, deployment: str) -> Path:
     return declared.state / "log" / f"{deployment}.jsonl"
 
 
-def online_store(declared: project.Project) -> LmdbOnline:
-    """The project's online store; it is a cache below `.tidemill`, and one that is damaged is begun anew."""
-    return open_online(declared.state / "online")
+def online_store(declared: project.Project) -> OnlineStore:
+    """The project's online store; it is a cache, and a folder that is damaged is begun anew."""
+    return open_online(declared.settings.online, prefix=f"tidemill:{declared.settings['project.name']}")
 
 
 def policy_of(declared: project.Project, name: str = "") -> RetrainPolicy:

@@ -138,9 +138,10 @@ class Current:
             handles = self.session.deployments
             for name, handle in handles.items():
                 with self._kept(name, starting=starting):
-                    self._open(name, handle)
+                    self._open(name, handle, starting=starting)
             if starting or self._versions() != before:
-                self.store.keep(self._versions() | before)  # a request that is under way may still read those before
+                with self._away(starting=starting):
+                    self.store.keep(self._versions() | before)  # a request that is under way may still read those before
 
     @contextmanager
     def _kept(self, name: str, *, starting: bool) -> Iterator[None]:
@@ -152,17 +153,30 @@ class Current:
                 raise
             log.warning("deployment=%s kept error=%s", name, error.what)
 
-    def _open(self, name: str, handle: Handle) -> None:
+    @contextmanager
+    def _away(self, *, starting: bool) -> Iterator[None]:
+        """Start without a server of online features that is away: until it is back, features are read offline."""
+        try:
+            yield
+        except StoreError as error:
+            if not starting or not isinstance(self.session.project.settings.online, str):
+                raise
+            self._marks.clear()  # and look for it again
+            log.warning("online_store=away answered_from=offline error=%s", error.what)
+
+    def _open(self, name: str, handle: Handle, *, starting: bool) -> None:
         mark = (handle.branch.id, handle.branch.state, handle.branch.parts)
         if self._marks.get(name) == mark:
             return
         endpoint = handle.endpoint(self.store)
         # All that is known by now, where the data go on behind the end of a replay: today's requests are answered from the store.
-        endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
         endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
         if name not in self.logs:
             self.logs[name] = AnswerLog(log_of(self.session.project, name))
-        self.endpoints[name], self._marks[name] = endpoint, mark
+        with self._away(starting=starting):
+            endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
+            self._marks[name] = mark
+        self.endpoints[name] = endpoint
 
     def _versions(self) -> set[str]:
         """The view versions that serve."""
