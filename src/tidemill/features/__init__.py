@@ -3,6 +3,7 @@
 Comes in: dataset versions and declarations. Goes out: view versions, and matrices of values as known at each row's time.
 """
 
+from tidemill.features._lmdb import LmdbOnline, is_whole
 from tidemill.features.declarations import (
     LIFETIME,
     Entity,
@@ -23,11 +24,10 @@ from tidemill.features.declarations import (
     sum,
 )
 from tidemill.features.historical import Historical, Opened, Question, choose, historical
-from tidemill.features.online import LmdbOnline, MemoryOnline, OnlineStore, is_whole, materialise, open_online
-from tidemill.features.own import OwnColumns
+from tidemill.features.online import MemoryOnline, OnlineStore, materialise
 from tidemill.features.reader import Matrix, Reader
-from tidemill.features.request_build import build_requests
-from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests, request_columns
+from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
+from tidemill.features.stores import open_online
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
 from tidemill.features.windows import STATUS, Events
