@@ -4,7 +4,6 @@ It is a cache: `materialise` rebuilds it from the view log, and `open_online` be
 log of the entities asked for and reads that, so both paths are one piece of code.
 """
 
-import logging
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -15,7 +14,6 @@ from tidemill.core import Coded, Instants, pack, unpack
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.views import Block, ViewLog, of_arrays
 
-log = logging.getLogger(__name__)
 CHECKSUM = 4  # bytes
 NEVER = -(2**62)  # before all times
 
