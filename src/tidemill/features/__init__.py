@@ -25,8 +25,10 @@ from tidemill.features.declarations import (
 )
 from tidemill.features.historical import Historical, Opened, Question, choose, historical
 from tidemill.features.online import MemoryOnline, OnlineStore, materialise
+from tidemill.features.own import OwnColumns
 from tidemill.features.reader import Matrix, Reader
-from tidemill.features.requests import SEPARATOR, Requests, build_requests, evaluate, key_sql, key_text, load_requests
+from tidemill.features.request_build import build_requests
+from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests, request_columns
 from tidemill.features.stores import open_online
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
