@@ -16,7 +16,7 @@ import numpy as np
 from measure import compared, heading, say_where, seconds
 
 import tidemill as tm
-from tidemill.features import OwnColumns, request_columns
+from tidemill.features import OwnColumns
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 CALLS, RUNS = 2_000, 7
@@ -65,7 +65,7 @@ def own_columns() -> OwnColumns:
     """The features as a project declares them, compiled."""
     trips = tm.Dataset("trips", {"s": tm.Source("trips.csv")}, key="id", event_time="asked")
     view = tm.RequestView("trip", trips, features=TEN)
-    return OwnColumns.of(trips, TYPES, request_columns(trips, TYPES, [view], "asked"))
+    return OwnColumns.of(trips, TYPES, [view], "asked")
 
 
 def many() -> duckdb.DuckDBPyConnection:

@@ -32,6 +32,7 @@ _PUBLIC = {
     "max": "features",
     "mean": "features",
     "min": "features",
+    "request_view": "features",
     "std": "features",
     "sum": "features",
     "Label": "training",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from tidemill.features import max as max
     from tidemill.features import mean as mean
     from tidemill.features import min as min
+    from tidemill.features import request_view as request_view
     from tidemill.features import std as std
     from tidemill.features import sum as sum
     from tidemill.loop import Age as Age

@@ -27,7 +27,6 @@ from tidemill.features import (
     key_text,
     load,
     load_requests,
-    request_columns,
 )
 from tidemill.ledger import Artifact, Ledger
 
@@ -94,7 +93,7 @@ def evaluate(
     lookups: Sequence[str] = (),
 ) -> Requests:
     """Requests that bring their own columns."""
-    return OwnColumns.of(dataset, types, request_columns(dataset, types, views, predict_at, lookups)).requests(rows)
+    return OwnColumns.of(dataset, types, views, predict_at, lookups=lookups).requests(rows)
 
 
 # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -372,8 +371,7 @@ def test_a_feature_that_one_request_cannot_be_given_is_refused_with_its_place(wo
 
 
 def test_what_one_request_gives_otherwise_than_all_is_seen(world: World) -> None:
-    columns = request_columns(world.request, world.types(), [world.calendar], PREDICT_AT)
-    own = OwnColumns.of(world.request, world.types(), columns)
+    own = OwnColumns.of(world.request, world.types(), [world.calendar], PREDICT_AT)
     rows = [dict.fromkeys(world.types()) | {"id": "1", "part": "a", "departs": f"2013-01-0{day} 10:00:00+00"} for day in (1, 2)]
     rows = [row | {"published": row["departs"]} for row in rows]
     whole = own.requests([row | {"departs": f"{row['departs']}:00", "published": f"{row['departs']}:00"} for row in rows])

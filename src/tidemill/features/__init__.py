@@ -4,6 +4,7 @@ Comes in: dataset versions and declarations. Goes out: view versions, and matric
 """
 
 from tidemill.features._lmdb import LmdbOnline, is_whole
+from tidemill.features.arrays import Function
 from tidemill.features.declarations import (
     LIFETIME,
     Entity,
@@ -16,10 +17,12 @@ from tidemill.features.declarations import (
     count_distinct,
     first,
     from_definition,
+    functions_of,
     last,
     max,
     mean,
     min,
+    request_view,
     std,
     sum,
 )
@@ -28,7 +31,7 @@ from tidemill.features.online import MemoryOnline, OnlineStore, materialise
 from tidemill.features.own import OwnColumns
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
-from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests, request_columns
+from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests
 from tidemill.features.stores import open_online
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
@@ -44,6 +47,7 @@ __all__ = [
     "Events",
     "Feature",
     "FeatureView",
+    "Function",
     "Historical",
     "LmdbOnline",
     "Matrix",
@@ -66,6 +70,7 @@ __all__ = [
     "count_distinct",
     "first",
     "from_definition",
+    "functions_of",
     "historical",
     "is_whole",
     "key_sql",
@@ -79,7 +84,7 @@ __all__ = [
     "min",
     "of_arrays",
     "open_online",
-    "request_columns",
+    "request_view",
     "std",
     "sum",
 ]

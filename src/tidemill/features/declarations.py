@@ -1,6 +1,6 @@
 """Entities, views and features, as a project's files declare them. Expressions are SQL over the columns of the dataset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -20,6 +20,8 @@ from tidemill.core import (
     odd_type,
 )
 from tidemill.data import Dataset
+from tidemill.features.arrays import Function
+from tidemill.ledger import code_of
 
 LIFETIME = "lifetime"  # a window without a begin
 MOST = 1_000  # of the newest events
@@ -242,28 +244,34 @@ class FeatureView(Described):
 
 @dataclass(frozen=True)
 class RequestView(Described):
-    """Features computed from the request itself, for a million rows or for one."""
+    """Features computed from the request itself, for a million rows or for one: by expressions, or by one function on arrays."""
 
     kind: ClassVar[str] = "request view"
     name: str
     dataset: Dataset
-    features: Mapping[str, Feature | str]
+    features: Mapping[str, Feature | str] | Function
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
         yield from odd_type(f"the dataset of view {self.name!r}", self.dataset, Dataset, "give the tm.Dataset of the request itself")
         yield from self._odd_words(self.name)
+        if isinstance(self.features, Function):
+            yield from odd_list("columns", self.features.columns, str, 'columns=["lat", "lon"]', some=True)
+            yield from odd_list("returns", self.features.returns, str, 'returns=["km"]', some=True)
+            yield from (error for name in self.features.returns for error in odd_name("feature", name))
+            return
         yield from odd_type(f"features of view {self.name!r}", self.features, Mapping, 'for example features={"hour": "hour(sched_dep)"}')
         yield from _odd_features(self.name, self.columns)
         for name, feature in self.columns.items():
-            if feature.function != "last":
+            if feature.function != "last" or feature.filter or feature.n:
                 hint = f"write the expression alone, or fold rows of a dataset in a tm.FeatureView: {name!r}: {feature.expression!r}"
                 yield DefinitionError(f"{feature.function} of {name!r} in view {self.name!r}: a request is one row", hint=hint)
 
     @property
     def columns(self) -> dict[str, Feature]:
-        """Features by name; a bare text is an expression that gives a number."""
-        return {name: last(f) if isinstance(f, str) else f for name, f in self.features.items()}
+        """Features by name, where they are expressions; a bare text is one that gives a number."""
+        given = {} if isinstance(self.features, Function) else self.features
+        return {name: last(f) if isinstance(f, str) else f for name, f in given.items()}
 
     def about(self) -> dict[str, Any]:
         """What is said of the view and of its features for people, as plain data."""
@@ -271,12 +279,27 @@ class RequestView(Described):
 
     @property
     def names(self) -> list[str]:
-        return [f"{self.name}__{name}" for name in self.columns]
+        names = self.features.returns if isinstance(self.features, Function) else self.columns
+        return [f"{self.name}__{name}" for name in names]
 
     def definition(self) -> dict[str, Any]:
-        """Plain data; the dataset by name."""
+        """Plain data; the dataset by name, a function by the digest of its code."""
         features = {name: definition(feature) for name, feature in self.columns.items()}
-        return {"type": "RequestView", "name": self.name, "dataset": self.dataset.name, "features": features, "order": list(features)}
+        function = {"function": self.features.definition()} if isinstance(self.features, Function) else {}
+        plain = {"type": "RequestView", "name": self.name, "dataset": self.dataset.name, "features": features, "order": list(features)}
+        return {**plain, **function}
+
+
+def request_view(
+    dataset: Dataset, *, columns: Sequence[str], returns: Sequence[str], description: str = "", owner: str = "", tags: Sequence[str] = ()
+) -> Callable[[Callable[[Mapping[str, Any]], Any]], RequestView]:
+    """Declare a function `(arrays by column) -> arrays by feature` as a view of the request; its version is the digest of its code."""
+
+    def declare(call: Callable[[Mapping[str, Any]], Any]) -> RequestView:
+        function = Function(tuple(columns), tuple(returns), code_of(call).digest, call)
+        return RequestView(call.__name__, dataset, function, description=description, owner=owner, tags=tags)
+
+    return declare
 
 
 def _odd_features(view: str, features: object) -> Problems:
@@ -302,10 +325,21 @@ def _odd_features(view: str, features: object) -> Problems:
             yield DefinitionError(what, hint=f"write at most {LONGEST:,}, or compute it in the query of the dataset")
 
 
-def from_definition(plain: Mapping[str, Any]) -> FeatureView | RequestView:
-    """A view from its definition as plain data: what serves is read from the ledger, not from the user's files of today."""
+def functions_of(views: Iterable[Declaration]) -> list[Function]:
+    """The functions on arrays among views."""
+    return [view.features for view in views if isinstance(view, RequestView) and isinstance(view.features, Function)]
+
+
+def from_definition(plain: Mapping[str, Any], functions: Iterable[Function] = ()) -> FeatureView | RequestView:
+    """A view from its definition as plain data: what serves is read from the ledger, not from the user's files of today. Of code it has the
+    digest: `functions` are those that are here, of which it takes its own."""
     dataset = Dataset.recorded(plain["dataset"], "event")
     features = {name: Feature(**{k: v for k, v in plain["features"][name].items() if k != "type"}) for name in plain["order"]}
+    if "function" in plain:
+        names = plain["function"]
+        call = next((function.call for function in functions if function.code == names["code"]), None)
+        function = Function(tuple(names["columns"]), tuple(names["returns"]), names["code"], call)
+        return RequestView(plain["name"], dataset, function)
     if plain["type"] == "RequestView":
         return RequestView(plain["name"], dataset, features)
     entity = Entity("entity", plain["entity"])

@@ -13,8 +13,9 @@ import numpy as np
 from tidemill.core import Coded, DataError
 from tidemill.data import Column, Columns, Dataset, instant_of, plain_type, quote
 from tidemill.features.casts import received
+from tidemill.features.declarations import RequestView
 from tidemill.features.expressions import Expression, Row, Value, compiled
-from tidemill.features.requests import Kinds, Requests
+from tidemill.features.requests import Kinds, Requests, places_of, request_columns, with_functions
 from tidemill.features.values import check_values
 
 LONGEST = 1_000  # bytes of a key that is asked for
@@ -25,33 +26,44 @@ TYPES = {"number": "DOUBLE", "instant": "BIGINT", "text": "VARCHAR"}
 
 @dataclass(frozen=True)
 class OwnColumns:
-    """What makes requests of rows that are sent: a taker for each column, and by name what is computed of them, with its kind."""
+    """What makes requests of rows that are sent: a taker for each column, and what is computed of them by name."""
 
     types: Mapping[str, str]
     timezone: str
     takers: Mapping[str, Callable[[Any], Any]]
     values: Mapping[str, Value]
-    kinds: Mapping[str, str]
+    columns: Kinds
+    views: Sequence[RequestView]
 
     @classmethod
-    def of(cls, dataset: Dataset, types: Mapping[str, str], columns: Kinds, sources: Mapping[str, str] | None = None) -> "OwnColumns":
-        """Compile columns as `request_columns` gives them. Raises DefinitionError for what
-        cannot be computed for one request, with its file and line from `sources`."""
+    def of(
+        cls,
+        dataset: Dataset,
+        types: Mapping[str, str],
+        views: Sequence[RequestView],
+        predict_at: str,
+        *,
+        lookups: Sequence[str] = (),
+        source: str = "",
+    ) -> "OwnColumns":
+        """Compile what requests are; `source` is the place of `predict_at`. Raises DefinitionError, with the file and line of its view, for
+        what cannot be computed for one request."""
         plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
         known = {"__event": dataset.event_time, "__known": dataset.known_at or dataset.event_time}
-        columns = {**columns, **{name: (instant_of(quote(time), dataset.timezone), "instant") for name, time in known.items()}}
-        expressions = {name: Expression(sql, TYPES[kind], (sources or {}).get(name, "")) for name, (sql, kind) in columns.items()}
-        values = compiled(plain, expressions)
+        columns = request_columns(dataset, types, views, predict_at, lookups)
+        columns |= {name: (instant_of(quote(time), dataset.timezone), "instant") for name, time in known.items()}
+        places = places_of(views)
+        expressions = {name: Expression(sql, TYPES[kind], places.get(name, source)) for name, (sql, kind) in columns.items()}
         takers = {name: received(kind) for name, kind in plain.items()}
-        return cls(plain, dataset.timezone, takers, values, {name: kind for name, (_, kind) in columns.items()})
+        return cls(plain, dataset.timezone, takers, compiled(plain, expressions), columns, views)
 
     def requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
         """The requests that rows ask. Raises DataError for a missing or mistyped column, and for a value that cannot be computed."""
-        return _requests(self.computed([self._taken(row) for row in rows]))
+        return _requests(with_functions(self.views, self.computed([self._taken(row) for row in rows])))
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""
-        return {name: _column(self._values(name, value, rows), self.kinds[name]) for name, value in self.values.items()}
+        return {name: _column(self._values(name, value, rows), self.columns[name][1]) for name, value in self.values.items()}
 
     def differences(self, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[tuple[str, str, str]]:
         """What is another value for one row than in the columns of all, to the last bit: its name and both values."""

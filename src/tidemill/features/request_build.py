@@ -1,6 +1,6 @@
 """A version of the requests of a dataset: computed by the engine for all rows, and held against what is computed for a single one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Dataset, quote, scan
 from tidemill.features.declarations import RequestView
 from tidemill.features.own import OwnColumns
-from tidemill.features.requests import Kinds, key_sql, request_columns
+from tidemill.features.requests import Kinds, key_sql, named_functions, places_of, request_columns, with_functions
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
 COMPARED = 200  # rows, about
@@ -51,9 +51,10 @@ def _make(
     source: str,
 ) -> Made:
     columns = request_columns(dataset, version.meta["types"], views, predict_at, lookups)
-    sources = {f"x:{view.name}__{name}": str(view.where) for view in views for name in view.columns}
-    raw = scan(ledger, dataset, version, columns, "TRUE", source=source, sources=sources)
-    _check_compiled(ledger, dataset, version, columns, {name: sources.get(name, source) for name in columns})
+    raw = scan(ledger, dataset, version, columns, "TRUE", source=source, sources=places_of(views))
+    own = OwnColumns.of(dataset, version.meta["types"], views, predict_at, lookups=lookups, source=source)
+    _check_one(ledger, dataset, version, columns, own, source)
+    raw = with_functions(views, raw)
     late = int(np.sum(raw["__known"] > raw["__at"]))  # type: ignore[operator]
     if late:
         hint = "predict later, or move the columns that come late to a dataset of their own"
@@ -68,28 +69,30 @@ def _make(
     arrays["keys"] = encoded.view(np.uint8).reshape(len(encoded), encoded.dtype.itemsize)
     arrays["order"] = np.argsort(encoded, kind="stable").astype(np.int32)
     vocabularies = {}
-    for name in columns:
-        column = raw[name]
+    for name, column in raw.items():
         if name[:2] in ("t:", "x:"):
             if isinstance(column, Coded):
                 vocabularies[name] = list(column.vocabulary)
                 column = column.codes if name[0] == "t" else np.where(column.codes >= 0, column.codes, np.nan)
             arrays[name] = column[order]
-    names = [name for name in columns if name.startswith("x:")]
+    names = [name for name in raw if name.startswith("x:")]
     digest = ledger.blobs.put(pack(arrays, {"vocabularies": vocabularies, "names": names}))
     meta = {"blobs": {"requests": digest}, "rows": len(order)}
     return Made({"version": Artifact(Ref.of("requests", dataset.name, digest), meta)}, metrics={"rows": len(order)})
 
 
-def _check_compiled(ledger: Ledger, dataset: Dataset, version: Artifact, columns: Kinds, sources: Mapping[str, str]) -> None:
-    """Raise DefinitionError for an expression that cannot be computed for one request, or is not the same there as for all rows."""
-    types = {name: kind for name, kind in version.meta["types"].items() if not name.startswith("__")}
-    own = OwnColumns.of(dataset, types, columns, sources)
+def _check_one(ledger: Ledger, dataset: Dataset, version: Artifact, columns: Kinds, own: OwnColumns, source: str) -> None:
+    """Raise DefinitionError for what is not the same for one request as for all rows, in a part of them."""
     some = f"hash({key_sql(dataset)}) % {version.meta['rows'] // COMPARED + 1} = 0"
-    sent = {f"c:{name}": (quote(name), "text") for name in types}
+    sent = {f"c:{name}": (quote(name), "text") for name in own.types}
     raw = scan(ledger, dataset, version, {**columns, **sent}, some)
     texts = zip(*(raw[name].texts() for name in sent), strict=True)  # type: ignore[union-attr]
-    rows = [dict(zip(types, row, strict=True)) for row in texts]
+    rows = [dict(zip(own.types, row, strict=True)) for row in texts]
+    hint = "leave it out, or compute it in the query of the dataset"
     for name, one, among in own.differences(rows, raw):
         what = f"{columns[name][0]!r} gives {one} for one request, and {among} among all rows"
-        raise DefinitionError(what, where=sources[name], hint="leave it out, or compute it in the query of the dataset")
+        raise DefinitionError(what, where=places_of(own.views).get(name, source), hint=hint)
+    for view, function, where in named_functions(own.views):
+        odd = function.difference(raw, len(rows), view, where)
+        if odd:
+            raise DefinitionError(odd, where=where, hint="compute each row from itself alone, by functions that take numbers one by one")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Array, Coded, Floats, Instants, unpack
-from tidemill.data import Dataset, instant_of, literal, quote
+from tidemill.data import Columns, Dataset, instant_of, literal, quote
+from tidemill.features.arrays import Function
 from tidemill.features.declarations import RequestView
 from tidemill.ledger import Artifact, Ledger
 
@@ -78,7 +79,27 @@ def request_columns(
     for view in views:
         for name, feature in view.columns.items():
             columns[f"x:{view.name}__{name}"] = (feature.expression, "text" if feature.category else "number")
+        if isinstance(view.features, Function):
+            columns |= view.features.kinds(types, str(view.where))
     return columns
+
+
+def places_of(views: Sequence[RequestView]) -> dict[str, str]:
+    """The file and line of each expression of request views."""
+    return {f"x:{view.name}__{name}": str(view.where) for view in views for name in view.columns}
+
+
+def named_functions(views: Sequence[RequestView]) -> list[tuple[str, Function, str]]:
+    """The views that are a function on arrays: name, function and place."""
+    return [(view.name, view.features, str(view.where)) for view in views if isinstance(view.features, Function)]
+
+
+def with_functions(views: Sequence[RequestView], raw: Columns) -> Columns:
+    """The columns of requests with the features that functions compute from them. Raises DataError where one fails."""
+    found = {name: column for name, column in raw.items() if not name.startswith("f:")}
+    for name, function, where in named_functions(views):
+        found |= {f"x:{name}__{feature}": values for feature, values in function.features(raw, name, where).items()}
+    return found
 
 
 def load_requests(ledger: Ledger, version: Artifact) -> Requests:

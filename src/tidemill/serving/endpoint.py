@@ -18,6 +18,7 @@ from tidemill.core import DataError, Floats, Instants, Ints, Ref, Refused, Tidem
 from tidemill.data import Dataset
 from tidemill.features import (
     FeatureView,
+    Function,
     Matrix,
     OnlineStore,
     OwnColumns,
@@ -29,7 +30,6 @@ from tidemill.features import (
     key_text,
     load,
     load_requests,
-    request_columns,
 )
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
@@ -177,7 +177,7 @@ class Endpoint:
         """How requests that bring their own columns are computed: compiled for the first of them."""
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
         lookups = [column for view in self.reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
-        return OwnColumns.of(self.dataset, self.types, request_columns(self.dataset, self.types, views, self.predict_at, lookups))
+        return OwnColumns.of(self.dataset, self.types, views, self.predict_at, lookups=lookups)
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
@@ -269,10 +269,12 @@ def open_endpoint(
     fallback: Sequence[tuple[str, float]] = (),
     timeout: int = 1_000_000,
     online: OnlineStore | None = None,
+    functions: Sequence[Function] = (),
 ) -> Endpoint:
-    """An endpoint from the recipe of a branch. Golden cases are run first: raises Refused when the champion answers otherwise. A previous
-    version or a challenger that does, or whose bytes are lost, is left out: the champion answers in its place."""
-    views = [from_definition(view["definition"]) for view in recipe["views"]]
+    """An endpoint from the recipe of a branch; `functions` are those that are here, for the views that are one. Golden cases are run
+    first: raises Refused when the champion answers otherwise. A previous version or a challenger that does, or whose bytes are lost, is
+    left out: the champion answers in its place."""
+    views = [from_definition(view["definition"], functions) for view in recipe["views"]]
     logs, versions = {}, {}
     for view, plain in zip(views, recipe["views"], strict=True):
         if isinstance(view, FeatureView):

@@ -323,7 +323,9 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
     fallback = [("constant", step.value) if isinstance(step, Constant) else ("previous version", 0.0) for step in deployment.fallback]
     standing = standing_of(deployment, branch)
     timeout = duration(deployment.timeout)
-    return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, fallback=fallback, timeout=timeout, online=online)
+    more: dict[str, Any] = {"fallback": fallback, "timeout": timeout, "online": online}
+    functions = features.functions_of(declared.declarations)
+    return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, **more, functions=functions)
 
 
 def log_of(declared: project.Project, deployment: str) -> Path:
