@@ -434,15 +434,41 @@ def test_a_like_pattern_takes_no_longer_for_being_hostile(reference: Engine) -> 
     assert value(["a" * 5_000 + "b", "%a" * 500 + "%b"]) is True
 
 
+def test_texts_of_a_client_fill_no_memory() -> None:
+    value = compiled(TYPES, {"x": Expression("replace(s1, 'a', s2)", "VARCHAR")})["x"]
+    with pytest.raises(DataError, match="more than 10,000,000 characters"):
+        value([{"s1": "a" * 100_000, "s2": "b" * 100_000}.get(name) for name in TYPES])
+    casts.kept.cache_clear()
+    assert casts.by_engine("1" + "0" * 200, "VARCHAR", kind_of("DOUBLE")) == 1e200
+    assert casts.kept.cache_info().currsize == 0, "what is long is not kept"
+
+
+@pytest.mark.parametrize("kind", ["BIGINT", "DOUBLE", "DECIMAL(9,2)", "VARCHAR", "TIMESTAMP", "BOOLEAN"])
+@pytest.mark.parametrize("value", [10**400, -(10**40), "soon", 1e300, object()])
+def test_a_value_that_is_none_of_its_type_is_no_error_of_ours(kind: str, value: Any) -> None:
+    try:
+        casts.received(kind)(value)
+    except DataError:
+        return
+    assert (kind, type(value)) in {
+        ("DOUBLE", float),
+        ("DOUBLE", int),
+        ("VARCHAR", str),
+        ("VARCHAR", float),
+        ("BOOLEAN", float),
+        ("BOOLEAN", int),
+    }
+
+
 def test_nothing_of_a_row_calls_the_engine() -> None:
     """The engine may not be asked for usual values: it would cost more than all else."""
     values = compiled(TYPES, {case: Expression(case, "VARCHAR") for case in COMPOUND})
-    casts.by_engine.cache_clear()
+    casts.kept.cache_clear()
     row = {"i1": 1, "i2": 2, "i3": 3, "i5": 5, "d1": 0.5, "d2": 2.5, "n1": 150, "n2": 5, "f1": True, "f2": False, "s1": "12", "s2": "ab"}
     row |= {"a1": 15_706, "a2": 59, "t1": 1_356_998_400_000_000, "t2": 0, "z1": 1_356_998_400_000_000, "z2": 1}
     for value in values.values():
         one(value, row)
-    assert casts.by_engine.cache_info().misses == 0
+    assert casts.kept.cache_info().misses == 0
 
 
 def test_every_function_is_documented() -> None:

@@ -17,12 +17,18 @@ from tidemill.features.kinds import Kind, kind_of, single, within
 Cast = Callable[[Any], Any]
 EPOCH = date(1970, 1, 1).toordinal()
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:\d\d)?)?", re.ASCII)
+KEPT = 100  # characters of a text whose answer is kept: a client may send many, and long ones
 HELD = {"DATE": "({} - DATE '1970-01-01')::BIGINT", "TIMESTAMP": "epoch_us({})", "TIMESTAMP WITH TIME ZONE": "epoch_us({})"}
 
 
-@lru_cache(10_000)
 def by_engine(value: str, source: str, target: Kind) -> Any:
     """What the engine makes of a text of a type, where that is too seldom or too odd to do here: milliseconds. Raises DataError."""
+    return (kept if len(value) <= KEPT else kept.__wrapped__)(value, source, target)
+
+
+@lru_cache(10_000)
+def kept(value: str, source: str, target: Kind) -> Any:
+    """The same, with the newest answers kept."""
     cast = f"CAST(CAST(? AS {source}) AS {target})"
     with engine() as connection, explained(f"{value!r} is no {target}"):
         if target.letter in ("a", "t", "z") and connection.execute(f"SELECT isinf({cast})", [value]).fetchone() == (True,):
@@ -188,7 +194,7 @@ def received(text: str) -> Callable[[Any], Any]:
             value = value.toordinal() - EPOCH
         if way is None:
             raise DataError(f"{value!r} is no {kind}")
-        return way(value)
+        return way(within(value, Kind("HUGEINT")) if type(value) is int else value)
 
     return take
 

@@ -15,9 +15,10 @@ from typing import Any
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, DataError
 from tidemill.data import engine
 from tidemill.features import calendar
-from tidemill.features.casts import half_away
+from tidemill.features.casts import KEPT, half_away
 from tidemill.features.kinds import Shape, within
 
+LARGEST = 10_000_000  # characters that one function may make
 Function = Callable[..., Any]
 Maker = Callable[[Shape], Function | None]
 
@@ -214,12 +215,16 @@ def _cased(function: str, text: str) -> str:
     return str(row and row[0])
 
 
+def _other_letters(function: str, text: str) -> str:
+    return (_cased if len(text) <= KEPT else _cased.__wrapped__)(function, text)
+
+
 def upper(text: str) -> str:
-    return text.upper() if text.isascii() else _cased("upper", text)
+    return text.upper() if text.isascii() else _other_letters("upper", text)
 
 
 def lower(text: str) -> str:
-    return text.lower() if text.isascii() else _cased("lower", text)
+    return text.lower() if text.isascii() else _other_letters("lower", text)
 
 
 def spaces(text: str) -> str:
@@ -242,6 +247,15 @@ def first(text: str, count: int) -> str:
 def final(text: str, count: int) -> str:
     """right: the last letters, or all but the first ones."""
     return text[max(len(text) - count, 0) :] if count >= 0 else text[-count:]
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """replace, refused where two texts of a client would make one that fills the memory."""
+    if not old:
+        return text
+    if len(new) > 1 and text.count(old) * len(new) > LARGEST:
+        raise DataError(f"a text would have more than {LARGEST:,} characters")
+    return text.replace(old, new)
 
 
 def joined(separator: str, *texts: str | None) -> str:
@@ -267,7 +281,7 @@ def _pattern(pattern: str, escape: str) -> tuple[list[re.Pattern[str]], bool]:
 
 def like(text: str, pattern: str, escape: str = "") -> bool:
     """LIKE: % stands for any text, _ for one letter. Each piece is looked for once, so no pattern takes long."""
-    pieces, many = _pattern(pattern, escape)
+    pieces, many = (_pattern if len(pattern) <= KEPT else _pattern.__wrapped__)(pattern, escape)
     if not many:
         return pieces[0].fullmatch(text) is not None
     begin = pieces[0].match(text)
@@ -359,7 +373,7 @@ _enter("contains", "ss", plain(operator.contains))
 _enter("starts_with prefix ^@", "ss", plain(str.startswith))
 _enter("ends_with suffix", "ss", plain(str.endswith))
 _enter("strpos instr position", "ss", plain(lambda text, wanted: text.find(wanted) + 1))
-_enter("replace", "sss", plain(lambda text, old, new: text.replace(old, new) if old else text))
+_enter("replace", "sss", plain(replaced))
 _enter("~~", "ss", plain(like))
 _enter("!~~", "ss", plain(lambda text, pattern: not like(text, pattern)))
 _enter("like_escape", "sss", plain(like))
