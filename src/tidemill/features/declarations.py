@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from tidemill.core import (
@@ -197,7 +198,7 @@ class FeatureView(Described):
         for name, feature in self.columns.items():
             yield from _odd_fold(f"{feature.function} of {name!r} in view {self.name!r}", feature, windows=bool(self.windows))
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Feature]:
         """Features by name; a bare column name is its newest value."""
         if isinstance(self.features, Mapping):
@@ -208,7 +209,7 @@ class FeatureView(Described):
         """What is said of the view and of its features for people, as plain data."""
         return {**super().about(), "features": {name: feature.description for name, feature in self.columns.items()}}
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Names of the numbers that the view gives, in their order: `view__feature_window`."""
         return [name for window in self.windows or [""] for feature in self.columns for name in self._names(feature, window)]
@@ -221,7 +222,7 @@ class FeatureView(Described):
         name = f"{self.name}__{feature}_{window}" if window else f"{self.name}__{feature}"
         return [f"{name}_{i + 1}" for i in range(self.columns[feature].n)] or [name]
 
-    @property
+    @cached_property
     def kept(self) -> dict[str, tuple[str, str]]:
         """What is kept of each event: array → (SQL, kind). `x:` a feature's value, `w:` whether the event counts for it."""
         found = {}

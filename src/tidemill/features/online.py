@@ -10,9 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tidemill.core import Coded, Instants, pack, unpack
+from tidemill.core import Array, Bools, Coded, Instants, Ints, duration
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.views import Block, ViewLog, of_arrays
+from tidemill.features.windows import EXPIRED, MOST, NULL, PRESENT, UNKNOWN
 
 CHECKSUM = 4  # bytes
 NEVER = -(2**62)  # before all times
@@ -73,38 +74,62 @@ def materialise(store: OnlineStore, version: str, log: ViewLog, until: int) -> i
     since = store.watermark(version)
     if since is not None and since >= until:
         return 0
-    known = log.events.known
-    news = np.flatnonzero((known <= until) & (known > (since if since is not None else np.iinfo(np.int64).min)))
-    entities = np.unique(_entity_of(log, news))
-    store.write(version, _rows(log, entities.tolist(), until), until)
-    return len(entities)
+    known, entity = log.events.known <= until, log.events.entity
+    fresh = np.zeros(len(log.entities), dtype=bool)
+    fresh[entity[known & (log.events.known > (NEVER if since is None else since))]] = True
+    store.write(version, _rows(log, known & fresh[entity], until), until)
+    return int(fresh.sum())
 
 
-def _entity_of(log: ViewLog, rows: Instants) -> Instants:
-    return np.searchsorted(log.events.starts, rows, side="right") - 1
-
-
-def _rows(log: ViewLog, entities: Sequence[int], until: int) -> Iterator[tuple[str, bytes]]:
+def _rows(log: ViewLog, some: Bools, until: int) -> Iterator[tuple[str, bytes]]:
+    """What each entity needs of some of the events: those that a window reaches back to, or that are still to happen, and the one
+    before, which tells an entity that is known from one that is not. Row after row: event time, knowledge time and the columns, eight
+    bytes each."""
+    rows = np.flatnonzero(some)
+    event, entity = log.events.event[rows], log.events.entity[rows]
     widths = [width(window) for window in log.view.windows]
-    cut = min([NEVER if w is None else (until - w) // hop(w) * hop(w) for w in widths], default=until)
-    for entity in entities:
-        rows = np.arange(log.events.starts[entity], log.events.starts[entity + 1])
-        rows = rows[log.events.known[rows] <= until]
-        first = int(np.searchsorted(log.events.event[rows], cut, side="right" if not log.view.windows else "left"))
-        rows = rows[max(first - 1, 0) :]  # one more: it tells an entity that is known from one that is not
-        columns = {name: column[rows] for name, column in log.columns.items()}
-        yield log.entities[entity], pack({"event": log.events.event[rows], "known": log.events.known[rows], **columns})
+    begin = min([NEVER if w is None else (until - w) // hop(w) * hop(w) for w in widths], default=until + 1)
+    before = np.append((event[1:] < begin) & (entity[1:] == entity[:-1]), False)  # and so is the next one
+    rows = rows[~((event < begin) & before)]
+    table = np.empty((len(rows), 2 + len(log.columns)), dtype="<i8")
+    table[:, 0], table[:, 1] = log.events.event[rows], log.events.known[rows]
+    for i, column in enumerate(log.columns.values()):
+        table[:, 2 + i] = column[rows].view(np.int64)
+    data, size = memoryview(table.tobytes()), table.shape[1] * 8
+    there, starts = np.unique(log.events.entity[rows], return_index=True)
+    edges = [*(starts * size).tolist(), len(data)]
+    for one, start, end in zip(there.tolist(), edges, edges[1:], strict=False):
+        yield log.entities[one], bytes(data[start:end])
 
 
 def read_online(
     store: OnlineStore, version: str, view: FeatureView, vocabularies: dict[str, tuple[str, ...]], keys: Coded, at: Instants
 ) -> Block:
     """The values of a view from the online store. `at` must not be older than its watermark."""
-    used = sorted({text for text in keys.texts() if text is not None})
-    found = [(entity, unpack(data)[0]) for entity, data in zip(used, store.get(version, used), strict=True) if data is not None]
-    names = ["event", "known", *view.kept]
-    empty = {name: np.empty(0, np.int64 if name in ("event", "known") else np.float64) for name in names}
-    arrays = {name: np.concatenate([arrays[name] for _, arrays in found] or [empty[name]]) for name in names}
-    arrays["entity"] = np.repeat(np.arange(len(found), dtype=np.int32), [len(arrays["event"]) for _, arrays in found])
+    used = sorted({code for code in keys.codes.tolist() if code >= 0})
+    found = [(code, data) for code, data in zip(used, store.get(version, [keys.vocabulary[code] for code in used]), strict=True) if data]
+    table = np.frombuffer(b"".join(data for _, data in found), dtype="<i8").reshape(-1, 2 + len(view.kept))
     short = {name: vocabularies[view.names_of(name)[0]] for name, feature in view.columns.items() if feature.category}
-    return of_arrays(view, tuple(entity for entity, _ in found), arrays, short).read(keys, at)
+    if len(table) == len(found) and not view.windows:
+        return _of_one_row(view, short, table, [code for code, _ in found], keys, at)
+    size = 8 * table.shape[1]
+    arrays: dict[str, Array] = {"event": table[:, 0], "known": table[:, 1]}
+    arrays |= {name: table[:, 2 + i].view(np.float64) for i, name in enumerate(view.kept)}
+    arrays["entity"] = np.repeat(np.arange(len(found), dtype=np.int32), [len(data) // size for _, data in found])
+    return of_arrays(view, tuple(keys.vocabulary[code] for code, _ in found), arrays, short).read(keys, at)
+
+
+def _of_one_row(
+    view: FeatureView, words: dict[str, tuple[str, ...]], table: Ints, codes: Sequence[int], keys: Coded, at: Instants
+) -> Block:
+    """What `ViewLog.read` gives where each entity has one row, which is nearly always so: without looking for the newest one."""
+    places = {code: place for place, code in enumerate(codes)}
+    place = np.array([places.get(code, -1) for code in keys.codes.tolist()])
+    rows = np.append(table, np.full((1, table.shape[1]), MOST), axis=0)[place]  # what is not there happens after all times
+    event, values = rows[:, 0], rows[:, 2:].view(np.float64)
+    seen = (event <= at) & (rows[:, 1] <= at)
+    use = seen & (at - event <= duration(view.ttl)) if view.ttl else seen
+    values[~use] = np.nan
+    null = np.isnan(values).all(axis=1)
+    status = np.select([~seen, ~use, null], [UNKNOWN, EXPIRED, NULL], PRESENT).astype(np.uint8)
+    return Block(view.names, values, status, {f"{view.name}__{name}": known for name, known in words.items()})

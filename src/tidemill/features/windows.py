@@ -44,6 +44,11 @@ class Events:
         return cls(event, known, place, span, np.searchsorted(entity, np.arange(entities + 1)), times, bool(np.any(known > event)))
 
     @cached_property
+    def entity(self) -> Ints:
+        """The entity of each event."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    @cached_property
     def first(self) -> int:
         """The first event time."""
         return int(self.event.min(initial=MOST))
