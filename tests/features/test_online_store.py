@@ -11,6 +11,7 @@ from processes import other, run_python
 from redis_server import ADDRESS, names_of, new_prefix
 from tidemill.core import Damaged, DefinitionError, StoreError
 from tidemill.features import LmdbOnline, OnlineStore, is_whole, open_online
+from tidemill.features.online import checksum
 
 V1, V2 = "a" * 40, "b" * 40
 
@@ -276,3 +277,17 @@ def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
     for address in ("redis://host:port/0", "redis://127.0.0.1/0?nonsense=1"):
         with pytest.raises(DefinitionError, match="no address of Redis"):
             open_online(address).watermark(V1)
+
+
+def test_rows_of_another_form_are_made_anew(tmp_path: Path) -> None:
+    """What an earlier version wrote, under a watermark of another name, is as if it were not there, and is dropped."""
+    store = LmdbOnline(tmp_path, gigabytes=0.1)
+    with store._db.begin(write=True) as transaction:
+        for key in (b"watermark/" + V1.encode(), b"watermark 1/" + V1.encode()):
+            transaction.put(key, (10).to_bytes(8, "little") + checksum(key, (10).to_bytes(8, "little")))
+    assert store.watermark(V1) is None
+    store.write(V1, [("x", b"new")], 5)
+    store.keep([V1])
+    with store._db.begin() as transaction:
+        assert transaction.stat()["entries"] == 2
+    store.close()

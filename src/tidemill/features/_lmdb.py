@@ -10,7 +10,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from tidemill.core import Damaged, StoreError, digest_bytes
-from tidemill.features.online import CHECKSUM, checksum
+from tidemill.features.online import CHECKSUM, MARK, checksum
 from tidemill.store import store_error
 
 log = logging.getLogger(__name__)
@@ -70,12 +70,12 @@ class LmdbOnline:
 
     def watermark(self, version: str) -> int | None:
         with self._explained(), self._db.begin() as transaction:
-            mark = b"watermark/" + version.encode()
+            mark = MARK + version.encode()
             found = self._whole(mark, transaction.get(mark))
         return int.from_bytes(found, "little", signed=True) if found else None
 
     def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
-        mark = b"watermark/" + version.encode()
+        mark = MARK + version.encode()
         with self._explained(), self._summed(), self._db.begin(write=True) as transaction:
             found = self._whole(mark, transaction.get(mark))
             if found and int.from_bytes(found, "little", signed=True) > watermark:
@@ -92,9 +92,9 @@ class LmdbOnline:
             cursor = transaction.cursor()
             cursor.first()
             while key := cursor.key():  # empty behind the last
-                if key.removeprefix(b"watermark/")[:16] not in kept:
+                if key.removeprefix(MARK)[:16] not in kept:
                     cursor.delete()  # and go on to the next
-                elif key.startswith(b"watermark/"):
+                elif key.startswith(MARK):
                     cursor.next()
                 else:
                     cursor.set_range(key[:16] + b"0")  # behind all rows of a version that is kept: "0" follows "/"

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tidemill.core import Damaged, DefinitionError, MissingExtra, StoreError, digest_bytes
-from tidemill.features.online import CHECKSUM, checksum
+from tidemill.features.online import CHECKSUM, MARK, checksum
 
 SOON = 0.5  # seconds that a server may take for an answer, unless the address says otherwise: a request waits for it
 AT_ONCE = 1_000  # names in one command
@@ -46,7 +46,7 @@ class RedisOnline:
         return b"%s%s/%s" % (self._prefix, version[:16].encode(), text if len(text) < 400 else digest_bytes(text).encode())
 
     def _mark(self, version: str) -> bytes:
-        return b"%swatermark/%s" % (self._prefix, version.encode())
+        return self._prefix + MARK + version.encode()
 
     def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
         if not entities:
@@ -83,7 +83,7 @@ class RedisOnline:
         with self._explained():
             gone = []
             for name in self._db.scan_iter(_pattern(self._prefix), count=AT_ONCE):
-                if name[len(self._prefix) :].removeprefix(b"watermark/")[:16] not in kept:
+                if name[len(self._prefix) :].removeprefix(MARK)[:16] not in kept:
                     gone.append(name)
                 if len(gone) >= AT_ONCE:
                     self._db.unlink(*gone)

@@ -10,12 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, Instants, Ints, duration
+from tidemill.core import Array, Bools, Coded, Damaged, Instants, Ints, duration
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.views import Block, ViewLog, of_arrays
 from tidemill.features.windows import EXPIRED, MOST, NULL, PRESENT, UNKNOWN
 
 CHECKSUM = 4  # bytes
+MARK = b"watermark 2/"  # before the name of a watermark: the number is that of the form of rows, so that those of another are made anew
 NEVER = -(2**62)  # before all times
 
 
@@ -108,11 +109,13 @@ def read_online(
     """The values of a view from the online store. `at` must not be older than its watermark."""
     used = sorted({code for code in keys.codes.tolist() if code >= 0})
     found = [(code, data) for code, data in zip(used, store.get(version, [keys.vocabulary[code] for code in used]), strict=True) if data]
-    table = np.frombuffer(b"".join(data for _, data in found), dtype="<i8").reshape(-1, 2 + len(view.kept))
+    size = 8 * (2 + len(view.kept))
+    if any(len(data) % size for _, data in found):
+        raise Damaged("the online store is damaged: a row is not what was written", hint="start `tidemill up`, which makes it anew")
+    table = np.frombuffer(b"".join(data for _, data in found), dtype="<i8").reshape(-1, size // 8)
     short = {name: vocabularies[view.names_of(name)[0]] for name, feature in view.columns.items() if feature.category}
     if len(table) == len(found) and not view.windows:
         return _of_one_row(view, short, table, [code for code, _ in found], keys, at)
-    size = 8 * table.shape[1]
     arrays: dict[str, Array] = {"event": table[:, 0], "known": table[:, 1]}
     arrays |= {name: table[:, 2 + i].view(np.float64) for i, name in enumerate(view.kept)}
     arrays["entity"] = np.repeat(np.arange(len(found), dtype=np.int32), [len(data) // size for _, data in found])
