@@ -26,8 +26,10 @@ class Coded:
     def of(cls, values: Iterable[str | None]) -> "Coded":
         """Code texts against their own sorted vocabulary."""
         values = list(values)
-        vocabulary = tuple(sorted({value for value in values if value is not None}))
-        return cls(find(vocabulary, values), vocabulary)
+        vocabulary = tuple(sorted(value for value in set(values) if value is not None))
+        codes: dict[str | None, int] = {value: code for code, value in enumerate(vocabulary)}
+        codes[None] = -1
+        return cls(np.fromiter(map(codes.__getitem__, values), dtype=np.int32, count=len(values)), vocabulary)
 
     def to(self, vocabulary: Sequence[str]) -> Codes:
         """The same column in codes of another (sorted) vocabulary; −1 for what that one lacks."""

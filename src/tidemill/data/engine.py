@@ -115,8 +115,7 @@ def fetch(connection: "DuckDBPyConnection", sql: str, kinds: Mapping[str, str]) 
 
 def _column(values: Any, kind: str) -> Column:
     if kind == "text":
-        masked = np.ma.getmaskarray(values)
-        return Coded.of(None if gone else str(value) for value, gone in zip(np.ma.getdata(values), masked, strict=True))
+        return Coded.of(values.tolist())  # null is None there
     if kind == "instant":
         if np.ma.getmaskarray(values).any():
             raise DataError("a time is null", hint="leave such rows out in the query")

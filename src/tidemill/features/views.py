@@ -112,7 +112,7 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     assert isinstance(entity, Coded)
     assert isinstance(event, np.ndarray)
     assert isinstance(known, np.ndarray)
-    order = np.lexsort((np.arange(len(entity)), known, event, entity.codes))
+    order = np.lexsort((event, entity.codes))  # stable: rows come by knowledge time, so that of one event time those known last stay last
     arrays: dict[str, Array] = {"entity": entity.codes[order], "event": event[order], "known": known[order]}
     vocabularies = {}
     for name in view.kept:
