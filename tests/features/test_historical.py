@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
@@ -21,6 +21,7 @@ from features.test_point_in_time import VIEWS, asked, expected, log_of, rows_of
 from tidemill.cli import tidemill as tidemill_
 from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, UnknownName
 from tidemill.features import Historical, Opened, Question, choose, historical
+from tidemill.features.windows import Events, newest
 from tidemill.session import Session
 
 DECLARED = """import tidemill as tm
@@ -354,3 +355,25 @@ def test_the_command_writes_a_file_and_tells(shops: Session, tmp_path: Path, cap
     assert list(read) == ["label", "shop", "event_timestamp", "newest__amount", "counts__n_1h"]
     tidemill_(args=[*words, str(tmp_path / "plain.parquet"), "--plain"], standalone_mode=False)
     assert "2 are answered by what was not known yet" in " ".join(capsys.readouterr().out.split())
+
+
+long_histories = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.sampled_from([0, 0, 5, 1_000])), max_size=200)
+
+
+@settings(max_examples=80, deadline=None)
+@given(rows=long_histories, requests=st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 1_100)), min_size=1, max_size=20))
+@example(rows=[(0, i, 1_000) for i in range(130)], requests=[(0, 900), (0, 1_064), (0, 1_100)])
+@example(rows=[(0, 0, 0), *((1, i, 1_000) for i in range(130))], requests=[(1, 900), (1, 1_000), (0, 0)])
+def test_many_rows_that_are_not_known_are_passed_over(rows: list[tuple[int, int, int]], requests: list[tuple[int, int]]) -> None:
+    ordered = sorted((entity, event, event + delay) for entity, event, delay in rows)
+    entities, event, known = (np.array([row[i] for row in ordered], dtype=np.int64) for i in range(3))
+    entity, at = (np.array(column, dtype=np.int64) for column in zip(*requests, strict=True))
+    found = newest(Events.of(entities, event, known, 3), entity, at).tolist()
+    told = [max((i for i, (e, t, k) in enumerate(ordered) if e == one and t <= when and k <= when), default=-1) for one, when in requests]
+    assert found == told
+
+
+def test_a_query_of_duckdb_may_bring_the_rows(shops: Session) -> None:
+    with duckdb.connect() as connection:
+        found = shops.historical_features(connection.sql(SQL), ["newest:amount"])
+    assert plain(found.columns["newest__amount"]) == AMOUNTS

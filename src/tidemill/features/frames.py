@@ -194,5 +194,6 @@ def write_part(connection: "DuckDBPyConnection", columns: Columns, file: Path) -
     """Write some columns as Parquet."""
     _register(connection, "features", columns)
     names = ", ".join(quote(name) for name in columns)
-    connection.execute(f"COPY (SELECT {names} FROM features) TO {literal(str(file))} (FORMAT parquet, COMPRESSION uncompressed)")
+    options = "FORMAT parquet, COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1"  # it is read once
+    connection.execute(f"COPY (SELECT {names} FROM features) TO {literal(str(file))} ({options})")
     connection.unregister("features")
