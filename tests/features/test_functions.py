@@ -59,11 +59,13 @@ def test_a_function_is_given_arrays_and_gives_features(trips: Trips) -> None:
 
     @tm.request_view(trips.dataset, columns=["lat", "seats", "company", "asked", "day", "price", "paid"], returns=["price_of_seat", "late"])
     def trip(columns: Columns) -> Columns:
+        """What a trip costs."""
         seen.update({name: column.tolist() for name, column in columns.items()} if len(columns["lat"]) == 3 else {})
         hours = (columns["asked"] - columns["day"]) / np.timedelta64(1, "h")
         return {"late": hours > 10, "price_of_seat": columns["price"] / columns["seats"]}
 
     requests = trips.requests(trip)
+    assert trip.about()["description"] == "What a trip costs."
     assert trip.names == list(requests.names) == ["trip__price_of_seat", "trip__late"]
     np.testing.assert_array_equal(requests.values, [[1.375, 0.0], [np.nan, 1.0], [np.nan, 0.0]])
     assert seen["company"] == ["acme", None, "ünï"]

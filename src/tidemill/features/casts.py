@@ -127,6 +127,12 @@ def _single(number: float) -> float:
     return nearest
 
 
+def _number_text(kind: str, number: float) -> Any:
+    if number != number:
+        raise DataError("NaN has no text that is sure", hint="the engine writes nan or -nan, as it came about: leave it out by CASE")
+    return repr(number) if kind == "DOUBLE" else by_engine(repr(number), kind, Kind("VARCHAR"))
+
+
 def _decimal_text(scale: int, digits: int) -> str:
     text = str(abs(digits)).rjust(scale + 1, "0")
     return ("-" if digits < 0 else "") + (f"{text[:-scale]}.{text[-scale:]}" if scale else text)
@@ -247,7 +253,7 @@ def _to_text(source: Kind) -> Cast | None:
         case "f":
             return lambda flag: "true" if flag else "false"
         case "d":
-            return repr if source.name == "DOUBLE" else lambda number: by_engine(repr(number), "FLOAT", Kind("VARCHAR"))
+            return partial(_number_text, source.name)
         case "n":
             return partial(_decimal_text, source.scale)
         case "a":

@@ -298,7 +298,8 @@ def request_view(
 
     def declare(call: Callable[[Mapping[str, Any]], Any]) -> RequestView:
         function = Function(tuple(columns), tuple(returns), code_of(call).digest, call)
-        return RequestView(call.__name__, dataset, function, description=description, owner=owner, tags=tags)
+        said = description or (call.__doc__ or "").strip().partition("\n")[0]
+        return RequestView(call.__name__, dataset, function, description=said, owner=owner, tags=tags)
 
     return declare
 

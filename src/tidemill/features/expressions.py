@@ -13,7 +13,7 @@ from tidemill.core import DataError, DefinitionError
 from tidemill.data import confine, engine, explained, quote
 from tidemill.features.casts import cast
 from tidemill.features.functions import COMPARISONS, NULLS, TABLE
-from tidemill.features.kinds import Kind, Shape, kind_of, single
+from tidemill.features.kinds import Kind, Shape, single
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -45,12 +45,11 @@ class Expression:
 
 def compiled(types: Mapping[str, str], expressions: Mapping[str, Expression]) -> dict[str, Value]:
     """Expressions by name, as functions of a row that holds the columns in their order. Raises DefinitionError for what cannot be."""
-    kinds = {name: kind_of(kind) for name, kind in types.items()}
+    columns = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
     with engine() as connection:
         confine(connection)
-        # types that expressions do not know stand as their text
-        columns = ", ".join(f"{quote(name)} {kind if kind.letter else 'VARCHAR'}" for name, kind in kinds.items())
-        connection.execute(f"CREATE TABLE __row ({columns})")
+        with explained("the columns of a request cannot be made"):
+            connection.execute(f"CREATE TABLE __row ({columns})")
         return {name: _compiled(connection, list(types), expression) for name, expression in expressions.items()}
 
 
