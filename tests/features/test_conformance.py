@@ -7,6 +7,7 @@ import pytest
 
 from features.ours import Ours
 from tidemill.features.conformance import CASES, Case, History, check, expected, random_cases, run
+from tidemill.features.conformance.__main__ import main
 from tidemill.features.conformance.values import Value, time
 
 
@@ -87,6 +88,13 @@ def test_the_rule_itself_is_right_everywhere() -> None:
 def test_a_store_that_is_wrong_is_found_out(store: type[Naive], least: int) -> None:
     wrong = [outcome for outcome in check(store) if outcome.wrong]
     assert len(wrong) >= least
+
+
+def test_the_suite_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("features.test_conformance:Naive") == 0
+    assert capsys.readouterr().out == "100 of 100 cases are right\n"
+    assert main("features.test_conformance:TooOld") > 0
+    assert "a microsecond more is too old: view v, row 0: (1.0, 0.5), not (None, None)\n" in capsys.readouterr().out
 
 
 def test_a_time_says_its_zone() -> None:
