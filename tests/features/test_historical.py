@@ -164,6 +164,15 @@ def test_features_come_in_the_order_asked(shops: Session) -> None:
     assert plain(found.columns["counts__n_2h"]) == [1, 1, None, 1]
 
 
+def test_two_views_of_one_name_are_told_apart(shops: Session) -> None:
+    declared = shops.project.get(tm.FeatureView, "newest")
+    other = tm.FeatureView("newest", declared.dataset, declared.entity, {"kind": tm.category("kind")})
+    with pytest.raises(DefinitionError, match="two views named 'newest' are asked for"):
+        shops.historical_features(pd.DataFrame(ROWS), ["newest:amount", other])
+    same = shops.historical_features(pd.DataFrame(ROWS), ["newest:amount", "newest:kind"]).columns
+    assert list(same) == ["newest__amount", "newest__kind"]
+
+
 def test_statuses_and_leaks_are_told(shops: Session) -> None:
     frame = pd.DataFrame({"shop": [7, 8, 9, 7], "at": [ELEVEN, ELEVEN, ELEVEN, datetime(2024, 3, 20, tzinfo=UTC)]})
     found = shops.historical_features(frame, ["newest"], at="at", status=True)

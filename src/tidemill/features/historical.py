@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.core import Array, DataError, DefinitionError, UnknownName
+from tidemill.core import Array, DataError, DefinitionError, UnknownName, definition
 from tidemill.data import engine, explained, quote
 from tidemill.features.declarations import FeatureView
 from tidemill.features.frames import Arrow, Given, open_rows, types_of, write_part, write_rows
@@ -97,6 +97,11 @@ def choose(asked: Sequence[str | FeatureView], declared: Mapping[str, FeatureVie
     if isinstance(asked, str) or not asked:
         raise DefinitionError(f"views={asked!r} is no list of views", available=sorted(declared), hint=hint)
     found = [_chosen(one, declared) for one in asked]
+    views: dict[str, FeatureView] = {}
+    for one in found:
+        if definition(views.setdefault(one.view.name, one.view)) != definition(one.view):
+            where = f"{views[one.view.name].where} and {one.view.where}"
+            raise DefinitionError(f"two views named {one.view.name!r} are asked for", where=where, hint="give one of them another name")
     names = [name for one in found for name in one.names]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
