@@ -264,9 +264,41 @@ def diff_models(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
     models.diff(obj["folder"], one, two, as_json=as_json)
 
 
-@tidemill.group(short_help="`features get`: features for the rows of a file, each as known at its time.")
+@tidemill.group(short_help="`features list`, `show`, `search`: what there is and who uses it; `get`: features of your rows.")
 def features() -> None:
-    """Features: of rows that you bring."""
+    """Features: what there is, how it is made, who uses it; and features of rows that you bring."""
+
+
+@features.command("list")
+@with_json
+@click.pass_obj
+def list_features(obj: dict[str, Any], as_json: bool) -> None:
+    """The views with entity, nulls, age of the newest row, newest version, and the deployments that they serve."""
+    from tidemill.cli.features import list_views
+
+    list_views(obj["folder"], as_json=as_json)
+
+
+@features.command("show")
+@click.argument("name")
+@with_json
+@click.pass_obj
+def show_features(obj: dict[str, Any], name: str, as_json: bool) -> None:
+    """All that is known of NAME, a view or VIEW:FEATURE: definition, what it is made from, who uses it, statistics, cost."""
+    from tidemill.cli.features import show_view
+
+    show_view(obj["folder"], name, as_json=as_json)
+
+
+@features.command("search")
+@click.argument("text", nargs=-1, required=True)
+@with_json
+@click.pass_obj
+def search_features(obj: dict[str, Any], text: tuple[str, ...], as_json: bool) -> None:
+    """Views and features with all words of TEXT in names, descriptions, owners, tags or expressions, the best first."""
+    from tidemill.cli.features import search
+
+    search(obj["folder"], " ".join(text), as_json=as_json)
 
 
 @features.command("get")

@@ -5,6 +5,7 @@ Comes in: dataset versions and declarations. Goes out: view versions, and matric
 
 from tidemill.features._lmdb import LmdbOnline, is_whole
 from tidemill.features.arrays import Function
+from tidemill.features.catalogue import Hit, View, made_by, search, source_of, summarise
 from tidemill.features.declarations import (
     LIFETIME,
     Entity,
@@ -49,6 +50,7 @@ __all__ = [
     "FeatureView",
     "Function",
     "Historical",
+    "Hit",
     "LmdbOnline",
     "Matrix",
     "MemoryOnline",
@@ -59,6 +61,7 @@ __all__ = [
     "Reader",
     "RequestView",
     "Requests",
+    "View",
     "ViewLog",
     "approx_quantile",
     "build",
@@ -78,6 +81,7 @@ __all__ = [
     "last",
     "load",
     "load_requests",
+    "made_by",
     "materialise",
     "max",
     "mean",
@@ -85,6 +89,9 @@ __all__ = [
     "of_arrays",
     "open_online",
     "request_view",
+    "search",
+    "source_of",
     "std",
     "sum",
+    "summarise",
 ]

@@ -8,11 +8,18 @@ from tidemill.ledger.values import Artifact, Branch, Decision, Edge, Execution, 
 
 if TYPE_CHECKING:
     from tidemill.ledger.ancestry import Node as Node
+    from tidemill.ledger.ancestry import descendants as descendants
     from tidemill.ledger.ancestry import lineage as lineage
     from tidemill.ledger.ledger import Ledger as Ledger
     from tidemill.ledger.ledger import told as told
 
-_WITH_SQL = {"Ledger": "ledger", "told": "ledger", "Node": "ancestry", "lineage": "ancestry"}  # a training that logs needs no database
+_WITH_SQL = {
+    "Ledger": "ledger",
+    "told": "ledger",
+    "Node": "ancestry",
+    "descendants": "ancestry",
+    "lineage": "ancestry",
+}  # a training that logs needs no database
 
 __all__ = [
     "Artifact",
@@ -26,6 +33,7 @@ __all__ = [
     "Node",
     "Once",
     "code_of",
+    "descendants",
     "environment",
     "lineage",
     "own_code",

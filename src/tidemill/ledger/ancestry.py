@@ -1,9 +1,13 @@
-"""The way back from a thing to its sources, as a tree of refs."""
+"""The way back from a thing to its sources, as a tree of refs; and what was made from it in the end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from sqlalchemy import select
 
 from tidemill.core import Ref, UnknownName
 from tidemill.ledger.journal import Journal
+from tidemill.ledger.tables import edge
 from tidemill.ledger.values import Execution
 
 
@@ -32,6 +36,15 @@ def lineage(ledger: Journal, ref: Ref, *, role: str = "") -> Node:
     found = ledger.execution(newest) if newest else None
     parents = [lineage(ledger, _whole(ledger, edge.parent), role=edge.role) for edge in edges if edge.execution == newest]
     return Node(ref, role, _meta(ledger, ref), found, tuple(parents))
+
+
+def descendants(ledger: Journal, refs: Sequence[str], kind: str) -> list[tuple[str, str]]:
+    """The things of a kind that were made from others, near or far: (the one that it was made from, as `refs` spell it, the thing)."""
+    below = select(edge.c.parent.label("origin"), edge.c.child.label("ref")).where(edge.c.parent.in_(refs)).cte("below", recursive=True)
+    below = below.union(select(below.c.origin, edge.c.child).join(edge, edge.c.parent == below.c.ref))
+    query = select(below).where(below.c.ref.startswith(f"{kind}:", autoescape=True)).order_by(below.c.origin, below.c.ref)
+    with ledger.records.read() as connection:
+        return [(row.origin, row.ref) for row in connection.execute(query)]
 
 
 def _whole(ledger: Journal, text: str) -> Ref:

@@ -16,6 +16,7 @@ from tidemill.features import FeatureView, Historical, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
+from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.registered import registered_tree
@@ -247,6 +248,17 @@ class Session:
     def run(self, name: str) -> tracking.Recorded:
         """One run by its id, the beginning of it, or its name. Raises UnknownName and DataError."""
         return tracking.find_run(self.ledger, name)
+
+    @property
+    def features(self) -> Catalogue:
+        """The views that are declared: `features.list()`, `features.show("weather")`, `features.show("weather:wind")`,
+        `features.search("wind")`. Reading only; before anything has run it says what is declared."""
+        return Catalogue(self.project, self._past)
+
+    def _past(self) -> Past:
+        with suppress(MissingFile):
+            return Past(self.project, self.ledger, self._serving(), project.now())
+        return Past(self.project, None, {}, project.now())
 
     def status(self) -> dict[str, Any]:
         """Deployments with their versions, alerts, last retraining and lineage, as plain data. Raises UnknownName before any run."""

@@ -1,0 +1,319 @@
+"""The features of a project as plain data: how each is made and what from, what it is like, who uses it, what it costs.
+
+Reading only: the files say what is declared, the ledger what was built; what was never built says so.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tidemill import features, registry, training
+from tidemill.core import SECOND, Floats, Instants, Ref, StoreError, UnknownName, definition, digest_value, show
+from tidemill.features import FeatureView, RequestView, View
+from tidemill.ledger import Artifact, Execution, Ledger, descendants
+from tidemill.loop import State
+from tidemill.project import Project
+from tidemill.serving import Deployment
+from tidemill.session.history import History
+from tidemill.training import Examples, Task
+
+Plain = dict[str, Any]
+Columns = Mapping[str, tuple[Floats, Sequence[str] | None]]  # values, and the words of their codes
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a view, and the executions that gave it, the newest first."""
+
+    digest: str
+    definition: Plain
+    executions: Sequence[Execution]
+
+    @property
+    def short(self) -> str:
+        return self.digest[:12]
+
+    @property
+    def execution(self) -> Execution:
+        """The newest."""
+        return self.executions[0]
+
+    @property
+    def refs(self) -> list[Ref]:
+        """What was built, the newest first: the view's own artifact, or the requests that hold a request view's values."""
+        return list(dict.fromkeys(Ref(**one.outputs["version"]) for one in self.executions))
+
+    def plain(self) -> Plain:
+        """When it was built first, and over what it was built last."""
+        dataset, first = self.execution.inputs["dataset"].rpartition("#")[2][:12], self.executions[-1]
+        built = show((first.ended_at or first.started_at) // SECOND * SECOND)
+        return {"version": self.short, "built": built, "rows": int(self.execution.metrics["rows"]), "dataset": dataset}
+
+
+class Past:
+    """What the ledger knows of views at one moment; nothing where nothing has run."""
+
+    def __init__(self, declared: Project, ledger: Ledger | None, serving: Mapping[str, History], now: int) -> None:
+        self.declared, self.ledger, self.serving, self.now = declared, ledger, serving, now
+        self._learned: dict[str, tuple[Ref, Examples, int] | None] = {}
+
+    def versions(self, view: View) -> list[Version]:
+        """All of them, the newest first."""
+        if self.ledger is None:
+            return []
+        kind, name = ("feature view", view.name) if isinstance(view, FeatureView) else ("requests", view.dataset.name)
+        found: dict[str, Version] = {}
+        for one in self.ledger.executions(kind=kind, name=name, status="finished"):
+            said = one.inputs["definition"] if kind == "feature view" else _of_requests(one, view.name)
+            if said:
+                digest = one.outputs["version"]["digest"] if kind == "feature view" else digest_value(said)
+                before = found[digest].executions if digest in found else ()
+                found[digest] = Version(digest, said, (*before, one))
+        return list(found.values())
+
+    def newest(self, view: View) -> Version | None:
+        """The newest version of what is declared now; before that is built, the newest of all."""
+        found, now = self.versions(view), digest_value(definition(view))
+        return next((one for one in found if digest_value(one.definition) == now), found[0] if found else None)
+
+    def artifact(self, ref: Ref) -> Artifact | None:
+        """An artifact whose bytes are still kept."""
+        assert self.ledger is not None
+        with suppress(UnknownName):
+            found = self.ledger.artifact(ref)
+            return found if all(self.ledger.blobs.has(digest) for digest in found.meta["blobs"].values()) else None
+        return None
+
+    def stored(self, view: View, version: Version) -> tuple[Columns, Instants | None]:
+        """The columns of a version by the names of their features, and when each row became known; None where its bytes are gone."""
+        artifact = self.artifact(version.refs[0])
+        if artifact is None or self.ledger is None:
+            return {}, None
+        if isinstance(view, RequestView):
+            asked = features.load_requests(self.ledger, artifact)
+            own = {name: i for i, name in enumerate(asked.names) if name.startswith(f"{view.name}__")}
+            return {name: (asked.values[:, i], asked.vocabularies.get(name)) for name, i in own.items()}, asked.known
+        built = features.from_definition(version.definition)
+        assert isinstance(built, FeatureView)
+        log = features.load(self.ledger, built, artifact)
+        if built.windows:
+            return {}, log.events.known
+        names = {built.names_of(name)[0]: log.columns[f"x:{name}"] for name in built.columns}
+        return {name: (values, log.vocabularies.get(name)) for name, values in names.items()}, log.events.known
+
+    def learned(self, view: View) -> tuple[str, Columns]:
+        """The newest training set that a view is in, and the view's columns there: what windows gave."""
+        for task in self.declared.all(Task):
+            if view.name in {one.name for one in task.features} and (found := self._set(task.name)):
+                ref, examples, until = found
+                rows, matrix = examples.known(until), examples.matrix
+                own = [(i, name) for i, name in enumerate(matrix.names) if name in view.names]
+                return str(ref), {name: (matrix.values[rows, i], matrix.vocabularies.get(name)) for i, name in own}
+        return "", {}
+
+    def _set(self, task: str) -> tuple[Ref, Examples, int] | None:
+        if self.ledger is not None and task not in self._learned:
+            self._learned[task] = None
+            for one in self.ledger.executions(kind="training set", name=task, status="finished", limit=1):
+                artifact = self.artifact(Ref("examples", task, "", one.inputs["examples"].rpartition("#")[2]))
+                if artifact:
+                    examples = training.load_examples(self.ledger, artifact)
+                    self._learned[task] = Ref(**one.outputs["set"]), examples, int(one.inputs["until"])
+        return self._learned.get(task)
+
+    def values(self, view: View, version: Version, columns: Columns) -> tuple[str, Columns]:
+        """What statistics are over, and of which columns: the stored ones, or where windows make the values the newest training set."""
+        return self.learned(view) if isinstance(view, FeatureView) and view.windows else (str(version.refs[0]), columns)
+
+    def fresh(self, view: View, known: Instants | None) -> Plain | None:
+        """The newest knowledge time at the clock's: the wall's, or that of the replay which serves where nothing live does."""
+        if known is None:
+            return None
+        replays = [one.branch for one in self._using(view).values() if one]
+        replayed = bool(replays) and all(branch.kind == "replay" for branch in replays)
+        clock = max(State.of(branch.state).now for branch in replays) if replayed else self.now
+        seen = known[known <= clock]
+        newest = int(seen.max()) if len(seen) else None
+        told = {"newest": None if newest is None else show(newest), "seconds": None if newest is None else (clock - newest) / 1e6}
+        return {**told, "now": show(clock), "clock": "replay" if replayed else "wall"}
+
+    def _using(self, view: View) -> dict[str, History | None]:
+        """The deployments whose task has a view, by the files or by what serves."""
+        found: dict[str, History | None] = {}
+        for one in self.declared.all(Deployment):
+            history = self.serving.get(one.name)
+            named = {used.name for used in one.model.task.features}
+            named |= {used["definition"]["name"] for used in history.branch.parts["recipe"]["views"]} if history else set()
+            if view.name in named:
+                found[one.name] = history
+        return found
+
+    def deployments(self, view: View) -> list[Plain]:
+        """The deployments that use a view: what serves there, and the version of the view that it is bound to."""
+        return [_deployment(name, history, view.name) for name, history in self._using(view).items()]
+
+    def models(self, versions: Sequence[Version]) -> list[Plain]:
+        """The models that were made from versions of a view, by model and version of the view."""
+        if self.ledger is None:
+            return []
+        origin = {str(ref): one.short for one in versions for ref in one.refs}
+        bound: dict[tuple[str, str], set[str]] = {}
+        for ref, model in descendants(self.ledger, list(origin), "model"):
+            bound.setdefault((Ref.parse(model).name, origin[ref]), set()).add(model)
+        numbers = {
+            str(Ref.of("model", one.name, one.digest)): one.label
+            for history in self.serving.values()
+            for one in registry.versions(self.ledger, history.branch.id)
+        }
+        found = []
+        for (name, version), models in bound.items():
+            labels = sorted((numbers[one] for one in models if one in numbers), key=lambda label: int(label.rpartition("/")[2]))
+            found.append({"model": name, "versions": labels, "without_number": len(models) - len(labels), "bound_to": version})
+        return found
+
+    def cost(self, view: View, version: Version) -> Plain:
+        """Seconds to compute, bytes to store. Request views are computed and kept together."""
+        assert self.ledger is not None
+        run, artifact = version.execution, self.artifact(version.refs[0])
+        size = sum(len(self.ledger.blobs.get(digest)) for digest in artifact.meta["blobs"].values()) if artifact else None
+        seconds = None if run.ended_at is None else (run.ended_at - run.started_at) / 1e6
+        shared = sorted(one["name"] for one in run.inputs.get("views", []) if one["name"] != view.name)
+        return {"seconds": seconds, "bytes": size, "execution": run.id, "requests": isinstance(view, RequestView), "shared_with": shared}
+
+    def dataset(self, view: View, version: Version | None) -> Plain:
+        """The dataset that a view is over, as declared, with the version and the sources that it was built from."""
+        one = view.dataset
+        found: Plain = {"name": one.name, "event_time": one.event_time, "known_at": one.known_at or one.event_time, "query": _sql(view)}
+        sources = {source.path: {"path": source.path, "version": "", "bytes": None} for source in one.sources.values()}
+        found |= {"version": "", "rows": None, "sources": list(sources.values())}
+        if self.ledger is None or version is None:
+            return found
+        with suppress(UnknownName):
+            made = self.ledger.artifact(Ref("dataset", one.name, "", version.execution.inputs["dataset"].rpartition("#")[2]))
+            found |= {"version": made.ref.version, "rows": made.meta.get("rows")}
+            edges = [edge for edge in self.ledger.parents(made.ref) if edge.parent.startswith("source:")]
+            newest = max((edge.execution for edge in edges), default=0)
+            found["sources"] = [self._source(edge.parent) for edge in edges if edge.execution == newest] or found["sources"]
+        return found
+
+    def _source(self, text: str) -> Plain:
+        assert self.ledger is not None
+        ref = Ref.parse(text)
+        size = None
+        with suppress(UnknownName):
+            size = self.ledger.artifact(ref).meta.get("bytes")
+        return {"path": ref.name, "version": ref.version, "bytes": size}
+
+
+class Catalogue:
+    """`project.features`: the views that a project declares. `list()`, `show("view")` or `show("view:feature")`, `search("words")`."""
+
+    def __init__(self, declared: Project, past: Callable[[], Past]) -> None:
+        self._declared, self._past = declared, past
+
+    def __repr__(self) -> str:
+        return f"Catalogue({', '.join(self._views)})"
+
+    @cached_property
+    def _views(self) -> dict[str, View]:
+        return {one.name: one for one in self._declared.declarations if isinstance(one, (FeatureView, RequestView))}
+
+    def show(self, name: str) -> Plain:
+        """All that is known of a view, or of one of its features (`view:feature`), as plain data. Raises UnknownName."""
+        view, wanted = self._named(name)
+        past = self._past()
+        versions, version = past.versions(view), past.newest(view)
+        found = _head(view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
+        found |= {"dataset": past.dataset(view, version), "deployments": past.deployments(view), "models": past.models(versions)}
+        found |= {
+            "versions": [one.plain() for one in versions],
+            "statistics": {"over": "", "features": {}},
+            "freshness": None,
+            "cost": None,
+        }
+        if version is None:
+            return found
+        columns, known = past.stored(view, version)
+        over, values = past.values(view, version, columns)
+        names = [full for feature in wanted for full in _names_of(view, feature)]
+        found["statistics"] = {"over": over, "features": {one: features.summarise(*values[one]) for one in names if one in values}}
+        return found | {"freshness": past.fresh(view, known), "cost": past.cost(view, version)}
+
+    def search(self, text: str) -> Sequence[Plain]:
+        """Views and features with all words of a text in names, descriptions, owners, tags or expressions, the best first. Raises
+        DataError for a text without words."""
+        return [hit.plain() for hit in features.search(self._views.values(), text)]
+
+    def list(self) -> Sequence[Plain]:
+        """Each view in short, in the order of the files, as plain data."""
+        past = self._past()
+        return [self._short(past, view) for view in self._views.values()]
+
+    def _short(self, past: Past, view: View) -> Plain:
+        version = past.newest(view)
+        found = _head(view, version) | {"null_share": None, "freshness": None}
+        if version is not None:
+            columns, known = past.stored(view, version)
+            _, values = past.values(view, version, columns)
+            nulls, cells = sum(int(np.isnan(one).sum()) for one, _ in values.values()), sum(len(one) for one, _ in values.values())
+            found |= {"null_share": nulls / cells if cells else None, "freshness": past.fresh(view, known)}
+        return found | {"deployments": [one["deployment"] for one in past.deployments(view)]}
+
+    def _named(self, text: str) -> tuple[View, Sequence[str]]:
+        """The view that a text names, and those of its features that are meant."""
+        name, colon, feature = text.partition(":")
+        view = self._views.get(name)
+        if view is None:
+            hint = "name one of these, or VIEW:FEATURE" if self._views else "declare a tm.FeatureView or a tm.RequestView"
+            raise UnknownName(f"no view {name!r} is declared", available=sorted(self._views), hint=hint)
+        known = list(features.made_by(view))
+        if colon and feature not in known:
+            raise UnknownName(f"view {name!r} has no feature {feature!r}", available=known, hint=f"for example {name}:{known[0]}")
+        return view, [feature] if colon else known
+
+
+def _head(view: View, version: Version | None) -> Plain:
+    """What a list and a page say alike."""
+    entity = {"name": view.entity.name, "key": list(view.entity.keys)} if isinstance(view, FeatureView) else None
+    edited = version is not None and digest_value(version.definition) != digest_value(definition(view))
+    newest = {**version.plain(), "of_an_earlier_definition": edited} if version else None
+    about = {"name": view.name, "kind": view.kind, "entity": entity, "features": list(features.made_by(view)), "values": len(view.names)}
+    return about | {"description": view.description, "owner": view.owner, "tags": list(view.tags), "newest": newest}
+
+
+def _definition(view: View, wanted: Sequence[str]) -> Plain:
+    found: Plain = {"windows": list(view.windows), "ttl": view.ttl, "filter": view.filter} if isinstance(view, FeatureView) else {}
+    made, plain = features.made_by(view), dict[str, Plain]()
+    for name in wanted:
+        one = view.columns.get(name)  # none of a function of Python
+        plain[name] = {"made_by": made[name], "description": one.description if one else "", **(definition(one) if one else {})}
+    return found | {"features": plain, "source": features.source_of(view)}
+
+
+def _names_of(view: View, feature: str) -> list[str]:
+    return view.names_of(feature) if isinstance(view, FeatureView) else [f"{view.name}__{feature}"]
+
+
+def _of_requests(execution: Execution, name: str) -> Plain | None:
+    """The definition of a request view among those that were computed together."""
+    return next((view for view in execution.inputs["views"] if view["name"] == name), None)
+
+
+def _deployment(name: str, history: History | None, view: str) -> Plain:
+    if history is None:
+        return {"deployment": name, "branch": "", "champion": "", "since": "", "bound_to": ""}
+    state, branch = State.of(history.branch.state), history.branch
+    used = next((one for one in branch.parts["recipe"]["views"] if one["definition"]["name"] == view), None)
+    bound = (used["digest"] or digest_value(used["definition"]))[:12] if used else ""
+    champion = {"champion": state.champion.label, "since": show(state.champion.since)}
+    return {"deployment": name, "branch": branch.kind, **champion, "bound_to": bound}
+
+
+def _sql(view: View) -> str:
+    with suppress(StoreError, OSError):  # a file of SQL that is gone: the rest can be told
+        return view.dataset.sql()
+    return ""

@@ -1,0 +1,64 @@
+"""`tidemill features list`, `show` and `search` as a person reads them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Command
+from disks import small_disk
+from toy import write_project
+
+
+def test_views_are_listed_shown_and_found(tidemill: Command, kept: Path) -> None:
+    listed = tidemill("features", "list", folder=kept).stdout
+    assert "depot_recent" in listed
+    assert "by the replay's clock, 2024-05-01T04:00:00Z" in listed
+    shown = tidemill("features", "show", "depot_recent", folder=kept).stdout
+    for said in (
+        "mean(late)",
+        "source parcels.csv@",
+        "trees/4 serves since 2024-04-20, in a replay",
+        "as declared",
+        "to compute",
+        "late_share_3d",
+    ):
+        assert said in shown
+    assert "z 3" in tidemill("features", "show", "booking:grade", folder=kept).stdout
+    assert "late_share" in tidemill("features", "search", "late", "share", folder=kept).stdout
+    assert "nothing is found for 'unheard of'" in tidemill("features", "search", "unheard", "of", folder=kept).stdout
+
+
+@pytest.mark.parametrize("call", ["list", "show depot_recent", "show booking", "search late"])
+def test_a_terminal_of_eighty_columns_shows_every_line_whole(tidemill: Command, kept: Path, call: str) -> None:
+    shown = tidemill("features", *call.split(), folder=kept, COLUMNS="80").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown.replace("1 … 5", "")
+
+
+@pytest.mark.parametrize(("call", "key"), [("list", "views"), ("show depot_recent", "statistics"), ("search late", "found")])
+def test_each_is_one_object_for_machines(tidemill: Command, kept: Path, call: str, key: str) -> None:
+    assert json.loads(tidemill("features", *call.split(), "--json", folder=kept).stdout)[key]
+
+
+def test_before_anything_has_run_it_says_that_nothing_is_built(tidemill: Command, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "p", [])
+    for call in (["list"], ["show", "courier_last"]):
+        found = tidemill("features", *call, folder=folder)
+        assert found.returncode == 0, found.stderr
+        assert "nothing is built yet" in found.stdout
+    wrong = tidemill("features", "show", "nothing", folder=folder)
+    assert wrong.returncode == 2
+    assert "available: booking, courier_last, depot_recent" in wrong.stderr
+
+
+def test_a_disk_for_reading_only_is_enough(tidemill: Command, kept: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "128m") as disk:
+        folder = shutil.copytree(kept, disk / "parcels")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for call in (["list"], ["show", "depot_recent"], ["search", "late"]):
+            found = tidemill("features", *call, folder=folder)
+            assert found.returncode == 0, found.stderr
+            assert "depot_recent" in found.stdout
