@@ -382,6 +382,9 @@ i1) AS DOUBLE) FROM __row WHERE (i1 > 1
 date_trunc(s1, t1)
 date_trunc('fortnight', t1)
 timezone(s1, t1)
+n3 % floor(n3)
+s1 LIKE 'a' ESCAPE s2
+s1 LIKE 'a' ESCAPE '!!'
 t1 AT TIME ZONE 'Nowhere/Else'
 round(n1, i1)
 nothing

@@ -296,6 +296,11 @@ def like(text: str, pattern: str, escape: str = "") -> bool:
     return _ends(text, place, pieces[-1])
 
 
+def escaped(function: Function) -> Maker:
+    """LIKE with ESCAPE, for one character that is a constant: for others the engine ends the whole query."""
+    return lambda shape: function if isinstance(shape.constants[2], str) and len(shape.constants[2]) == 1 else None
+
+
 def _ends(text: str, place: int, piece: re.Pattern[str]) -> bool:
     """Whether a text ends with a piece that begins at `place` or later; a piece matches texts of one length."""
     size = len(re.sub(r"\\(.)", r"\1", piece.pattern, flags=re.DOTALL))
@@ -376,8 +381,8 @@ _enter("strpos instr position", "ss", plain(lambda text, wanted: text.find(wante
 _enter("replace", "sss", plain(replaced))
 _enter("~~", "ss", plain(like))
 _enter("!~~", "ss", plain(lambda text, pattern: not like(text, pattern)))
-_enter("like_escape", "sss", plain(like))
-_enter("not_like_escape", "sss", plain(lambda text, pattern, escape: not like(text, pattern, escape)))
+_enter("like_escape", "sss", escaped(like))
+_enter("not_like_escape", "sss", escaped(lambda text, pattern, escape: not like(text, pattern, escape)))
 
 for _name, _function in calendar.OF_DATE.items():
     _enter(_name, "a", plain(_function))
