@@ -77,6 +77,7 @@ def test_a_function_of_python_is_told_by_what_it_reads_and_its_source() -> None:
 def test_a_name_is_found_before_a_part_of_one() -> None:
     assert names("fare") == ["recent:fare", "asked:fare_guess"]
     assert names("FARE_G") == ["asked:fare_guess"]
+    assert names("recent__fare_1h") == ["recent:fare"]
 
 
 def test_words_are_found_in_descriptions_owners_tags_entities_and_expressions() -> None:

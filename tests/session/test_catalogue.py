@@ -89,6 +89,13 @@ def test_one_feature_can_be_asked_for_alone(kept: Path) -> None:
     assert list(found["statistics"]["features"]) == ["depot_recent__delivered_12h", "depot_recent__delivered_3d"]
 
 
+@pytest.mark.parametrize("name", ["depot_recent:delivered_3d", "depot_recent__delivered_3d"])
+def test_a_feature_in_one_window_is_named_as_models_and_files_name_it(kept: Path, name: str) -> None:
+    found = tm.open(kept).features.show(name)
+    assert list(found["definition"]["features"]) == ["delivered"]
+    assert list(found["statistics"]["features"]) == ["depot_recent__delivered_3d"]
+
+
 def test_before_anything_has_run_it_says_what_is_declared_and_writes_nothing(tmp_path: Path) -> None:
     folder = write_project(tmp_path / "p")
     session = declare(folder, 'windows=["12h", "3d"],', WORDS)
@@ -136,6 +143,16 @@ def test_newer_rows_make_a_newer_version_and_models_stay_bound_to_theirs(copied:
     assert shown["versions"][0]["version"] == shown["newest"]["version"] != before["newest"]["version"]
     assert shown["deployments"][0]["bound_to"] == shown["models"][0]["bound_to"] == before["newest"]["version"]
     assert not shown["newest"]["of_an_earlier_definition"]
+    assert shown["statistics"]["of_version"] == shown["newest"]["version"]
+
+
+def test_statistics_of_a_training_set_say_from_which_version_it_was_made(copied: Path) -> None:
+    bound = tm.open(copied).features.show("depot_recent")["newest"]["version"]
+    write_rows(copied, make_rows()[:-60])
+    session = tm.open(copied)
+    session.historical_features({"depot": ["N"], "at": ["2024-04-01T00:00:00Z"]}, ["depot_recent"], at="at")
+    shown = session.features.show("depot_recent")
+    assert shown["statistics"]["of_version"] == bound != shown["newest"]["version"]
 
 
 def test_a_version_whose_bytes_are_gone_says_so(copied: Path) -> None:

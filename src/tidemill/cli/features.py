@@ -145,7 +145,7 @@ def show_view(folder: str, name: str, *, as_json: bool) -> None:
         out.print(f"[dim]{NEVER}[/]")
         return
     out.print(lines(*_versions(found), *_state(found)))
-    _print_statistics(found["statistics"], found["name"])
+    _print_statistics(found["statistics"], found["name"], found["newest"]["version"])
 
 
 def _table(*names: str) -> Table:
@@ -240,13 +240,14 @@ def _state(found: Plain) -> list[tuple[str, str | Text]]:
     return [("fresh", escape(old)), ("cost", escape(paid))]
 
 
-def _print_statistics(statistics: Plain, view: str) -> None:
+def _print_statistics(statistics: Plain, view: str, newest: str) -> None:
     columns = {name.removeprefix(f"{view}__"): one for name, one in statistics["features"].items()}
     if not columns:
         out.print("[dim]no statistics: windows make the values, and no training set holds them yet[/]")
         return
+    earlier = f", made from version {statistics['of_version']}" if statistics["of_version"] != newest else ""
     out.print()
-    out.print(f"[dim]{next(iter(columns.values()))['count']:,} rows of {escape(statistics['over'])}[/]")
+    out.print(f"[dim]{next(iter(columns.values()))['count']:,} rows of {escape(statistics['over'])}{earlier}[/]")
     shown = dict(list(columns.items())[:ROWS])
     numbers = {name: one for name, one in shown.items() if "top" not in one}
     if numbers:

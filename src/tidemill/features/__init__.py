@@ -5,7 +5,7 @@ Comes in: dataset versions and declarations. Goes out: view versions, and matric
 
 from tidemill.features._lmdb import LmdbOnline, is_whole
 from tidemill.features.arrays import Function
-from tidemill.features.catalogue import Hit, View, made_by, search, source_of, summarise
+from tidemill.features.catalogue import Hit, View, made_by, search, source_of, summarise, values_of
 from tidemill.features.declarations import (
     LIFETIME,
     Entity,
@@ -94,4 +94,5 @@ __all__ = [
     "std",
     "sum",
     "summarise",
+    "values_of",
 ]

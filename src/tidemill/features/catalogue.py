@@ -18,7 +18,7 @@ from tidemill.features.declarations import Feature, FeatureView, RequestView
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP = 5  # categories that are named
-WEIGHTS = {"name": 8.0, "tag": 5.0, "owner": 4.0, "description": 3.0, "entity": 3.0, "dataset": 2.0, "expression": 2.0}
+WEIGHTS = {"name": 8.0, "value": 6.0, "tag": 5.0, "owner": 4.0, "description": 3.0, "entity": 3.0, "dataset": 2.0, "expression": 2.0}
 
 View = FeatureView | RequestView
 Words = Sequence[tuple[str, str]]  # what a text is, and the text
@@ -42,6 +42,11 @@ def made_by(view: View) -> dict[str, str]:
     if isinstance(view, RequestView) and isinstance(view.features, Function):
         return dict.fromkeys(view.features.returns, f"{view.name}({', '.join(view.features.columns)}), a function of Python")
     return {name: spelled(feature) for name, feature in view.columns.items()}
+
+
+def values_of(view: View, feature: str) -> list[str]:
+    """The names of the values that a feature gives: one, or one for each window."""
+    return view.names_of(feature) if isinstance(view, FeatureView) else [f"{view.name}__{feature}"]
 
 
 def source_of(view: View) -> str:
@@ -106,6 +111,7 @@ def _hits(view: View, words: Sequence[str]) -> Iterator[Hit]:
         yield hit
     for name, made in made_by(view).items():
         own = [("name", name), ("description", view.columns[name].description if name in view.columns else ""), ("expression", made)]
+        own += [("value", full) for full in values_of(view, name)]
         if hit := _hit(view.name, name, own, above, words):
             yield hit
 

@@ -21,6 +21,8 @@ from tidemill.serving import Deployment
 from tidemill.session.history import History
 from tidemill.training import Examples, Task
 
+MOST = 10_000  # executions of a view that are looked at: a database takes three times as many in one question
+
 Plain = dict[str, Any]
 Columns = Mapping[str, tuple[Floats, Sequence[str] | None]]  # values, and the words of their codes
 
@@ -59,7 +61,7 @@ class Past:
 
     def __init__(self, declared: Project, ledger: Ledger | None, serving: Mapping[str, History], now: int) -> None:
         self.declared, self.ledger, self.serving, self.now = declared, ledger, serving, now
-        self._learned: dict[str, tuple[Ref, Examples, int] | None] = {}
+        self._learned: dict[str, tuple[Execution, Examples] | None] = {}
 
     def versions(self, view: View) -> list[Version]:
         """All of them, the newest first."""
@@ -67,7 +69,7 @@ class Past:
             return []
         kind, name = ("feature view", view.name) if isinstance(view, FeatureView) else ("requests", view.dataset.name)
         found: dict[str, Version] = {}
-        for one in self.ledger.executions(kind=kind, name=name, status="finished"):
+        for one in self.ledger.executions(kind=kind, name=name, status="finished", limit=MOST):
             said = one.inputs["definition"] if kind == "feature view" else _of_requests(one, view.name)
             if said:
                 digest = one.outputs["version"]["digest"] if kind == "feature view" else digest_value(said)
@@ -105,29 +107,34 @@ class Past:
         names = {built.names_of(name)[0]: log.columns[f"x:{name}"] for name in built.columns}
         return {name: (values, log.vocabularies.get(name)) for name, values in names.items()}, log.events.known
 
-    def learned(self, view: View) -> tuple[str, Columns]:
-        """The newest training set that a view is in, and the view's columns there: what windows gave."""
-        for task in self.declared.all(Task):
-            if view.name in {one.name for one in task.features} and (found := self._set(task.name)):
-                ref, examples, until = found
-                rows, matrix = examples.known(until), examples.matrix
-                own = [(i, name) for i, name in enumerate(matrix.names) if name in view.names]
-                return str(ref), {name: (matrix.values[rows, i], matrix.vocabularies.get(name)) for i, name in own}
-        return "", {}
+    def learned(self, view: View) -> tuple[str, str, Columns]:
+        """The newest training set that a view is in, the version of the view that it was made from, and the view's columns there."""
+        tasks = [task.name for task in self.declared.all(Task) if view.name in {one.name for one in task.features}]
+        found = max((one for one in map(self._set, tasks) if one), key=lambda one: one[0].id, default=None)
+        if found is None or self.ledger is None:
+            return "", "", {}
+        made, examples = found
+        rows, matrix = examples.known(int(made.inputs["until"])), examples.matrix
+        own = [(i, name) for i, name in enumerate(matrix.names) if name in view.names]
+        edges = [edge.parent for edge in self.ledger.parents(examples.ref)]
+        version = next((parent for parent in reversed(edges) if parent.startswith(f"feature view:{view.name}@")), "")
+        columns = {name: (matrix.values[rows, i], matrix.vocabularies.get(name)) for i, name in own}
+        return str(Ref(**made.outputs["set"])), version.rpartition("@")[2], columns
 
-    def _set(self, task: str) -> tuple[Ref, Examples, int] | None:
+    def _set(self, task: str) -> tuple[Execution, Examples] | None:
         if self.ledger is not None and task not in self._learned:
             self._learned[task] = None
             for one in self.ledger.executions(kind="training set", name=task, status="finished", limit=1):
                 artifact = self.artifact(Ref("examples", task, "", one.inputs["examples"].rpartition("#")[2]))
                 if artifact:
-                    examples = training.load_examples(self.ledger, artifact)
-                    self._learned[task] = Ref(**one.outputs["set"]), examples, int(one.inputs["until"])
+                    self._learned[task] = one, training.load_examples(self.ledger, artifact)
         return self._learned.get(task)
 
-    def values(self, view: View, version: Version, columns: Columns) -> tuple[str, Columns]:
-        """What statistics are over, and of which columns: the stored ones, or where windows make the values the newest training set."""
-        return self.learned(view) if isinstance(view, FeatureView) and view.windows else (str(version.refs[0]), columns)
+    def values(self, view: View, version: Version, columns: Columns) -> tuple[str, str, Columns]:
+        """What statistics are over, of which version of the view, and its columns: what is stored, or where windows make the values what
+        the newest training set holds."""
+        windows = isinstance(view, FeatureView) and view.windows
+        return self.learned(view) if windows else (str(version.refs[0]), version.short, columns)
 
     def fresh(self, view: View, known: Instants | None) -> Plain | None:
         """The newest knowledge time at the clock's: the wall's, or that of the replay which serves where nothing live does."""
@@ -223,24 +230,29 @@ class Catalogue:
         return {one.name: one for one in self._declared.declarations if isinstance(one, (FeatureView, RequestView))}
 
     def show(self, name: str) -> Plain:
-        """All that is known of a view, or of one of its features (`view:feature`), as plain data. Raises UnknownName."""
-        view, wanted = self._named(name)
+        """All that is known of a view, or of one of its features (`view:feature`, or a value's name `view__feature_window`), as plain
+        data. Raises UnknownName."""
+        view, names = self._named(name)
+        wanted = [one for one in features.made_by(view) if set(names) & set(features.values_of(view, one))]
         past = self._past()
         versions, version = past.versions(view), past.newest(view)
         found = _head(view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
         found |= {"dataset": past.dataset(view, version), "deployments": past.deployments(view), "models": past.models(versions)}
         found |= {
             "versions": [one.plain() for one in versions],
-            "statistics": {"over": "", "features": {}},
+            "statistics": {"over": "", "of_version": "", "features": {}},
             "freshness": None,
             "cost": None,
         }
         if version is None:
             return found
         columns, known = past.stored(view, version)
-        over, values = past.values(view, version, columns)
-        names = [full for feature in wanted for full in _names_of(view, feature)]
-        found["statistics"] = {"over": over, "features": {one: features.summarise(*values[one]) for one in names if one in values}}
+        over, of, values = past.values(view, version, columns)
+        found["statistics"] = {
+            "over": over,
+            "of_version": of,
+            "features": {one: features.summarise(*values[one]) for one in names if one in values},
+        }
         return found | {"freshness": past.fresh(view, known), "cost": past.cost(view, version)}
 
     def search(self, text: str) -> Sequence[Plain]:
@@ -258,22 +270,27 @@ class Catalogue:
         found = _head(view, version) | {"null_share": None, "freshness": None}
         if version is not None:
             columns, known = past.stored(view, version)
-            _, values = past.values(view, version, columns)
+            _, _, values = past.values(view, version, columns)
             nulls, cells = sum(int(np.isnan(one).sum()) for one, _ in values.values()), sum(len(one) for one, _ in values.values())
             found |= {"null_share": nulls / cells if cells else None, "freshness": past.fresh(view, known)}
         return found | {"deployments": [one["deployment"] for one in past.deployments(view)]}
 
     def _named(self, text: str) -> tuple[View, Sequence[str]]:
-        """The view that a text names, and those of its features that are meant."""
+        """The view that a text names, and the names of the values that are meant: all, or of one feature, or of it in one window."""
         name, colon, feature = text.partition(":")
+        values = {full: one for one in self._views.values() for full in one.names}
+        if text in values:
+            return values[text], [text]
         view = self._views.get(name)
         if view is None:
             hint = "name one of these, or VIEW:FEATURE" if self._views else "declare a tm.FeatureView or a tm.RequestView"
             raise UnknownName(f"no view {name!r} is declared", available=sorted(self._views), hint=hint)
         known = list(features.made_by(view))
-        if colon and feature not in known:
-            raise UnknownName(f"view {name!r} has no feature {feature!r}", available=known, hint=f"for example {name}:{known[0]}")
-        return view, [feature] if colon else known
+        if not colon or feature in known:
+            return view, [full for one in known if feature in ("", one) for full in features.values_of(view, one)]
+        if f"{name}__{feature}" in view.names:
+            return view, [f"{name}__{feature}"]
+        raise UnknownName(f"view {name!r} has no feature {feature!r}", available=known, hint=f"for example {name}:{known[0]}")
 
 
 def _head(view: View, version: Version | None) -> Plain:
@@ -292,10 +309,6 @@ def _definition(view: View, wanted: Sequence[str]) -> Plain:
         one = view.columns.get(name)  # none of a function of Python
         plain[name] = {"made_by": made[name], "description": one.description if one else "", **(definition(one) if one else {})}
     return found | {"features": plain, "source": features.source_of(view)}
-
-
-def _names_of(view: View, feature: str) -> list[str]:
-    return view.names_of(feature) if isinstance(view, FeatureView) else [f"{view.name}__{feature}"]
 
 
 def _of_requests(execution: Execution, name: str) -> Plain | None:
