@@ -8,15 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, Floats, Instants, Ints, duration
-from tidemill.features.views import ViewLog
-from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Status, known_by, reached
+from tidemill.core import Array, Bools, Coded, Instants, Ints, duration
+from tidemill.features.declarations import hop, width
+from tidemill.features.views import AT_ONCE, ViewLog
+from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, known_by, reached, visible
 
 Answer = tuple[dict[str, Array], Status, int]
 
 
 def look_up(log: ViewLog, names: Sequence[str], entity: Ints, at: Instants, *, as_known: bool) -> Answer:
-    """The named columns, the status of each row, and the number of leaks: rows for which something that was not known yet would have been
+    """The named columns, the status of each row, and the number of leaks: rows for which an event that was not known yet would have been
     used. `entity` (n,) are places in the log's entities, −1 for none; without `as_known` what was not known yet is used."""
     columns, status, leaks = (_windows if log.view.windows else _newest)(log, names, entity, at, as_known)
     for name in names:
@@ -73,15 +74,26 @@ def _nothing(log: ViewLog) -> Bools:
 
 
 def _windows(log: ViewLog, names: Sequence[str], entity: Ints, at: Instants, as_known: bool) -> Answer:
-    keys = Coded(entity.astype(np.int32), log.entities)
-    known = log.read(keys, at)
-    plain = replace(log, events=replace(log.events, late=False)).read(keys, at) if log.events.late else known
-    differ = (known.status != plain.status) | ~_same(known.values, plain.values).all(axis=1)
-    block = known if as_known else plain
+    asked = {name: feature for name, feature in log.view.columns.items() if set(log.view.names_of(name)) & set(names)}
+    log = replace(log, view=replace(log.view, features=asked))
+    plain = replace(log, events=replace(log.events, late=False))
+    block = (log if as_known else plain).read(Coded(entity.astype(np.int32), log.entities), at)
     places = {name: block.names.index(name) for name in names}
-    return {name: np.ascontiguousarray(block.values[:, place]) for name, place in places.items()}, block.status, int(differ.sum())
+    leaks = _hidden(log, plain, entity, at) if log.events.late else 0
+    return {name: np.ascontiguousarray(block.values[:, place]) for name, place in places.items()}, block.status, leaks
 
 
-def _same(one: Floats, two: Floats) -> Bools:
-    same: Bools = (one == two) | (np.isnan(one) & np.isnan(two))
-    return same
+def _hidden(log: ViewLog, plain: ViewLog, entity: Ints, at: Instants) -> int:
+    """How many rows have an event in their longest window that was not known yet."""
+    lengths = [width(window) for window in log.view.windows]
+    longest = None if None in lengths else max(length for length in lengths if length is not None)
+    order, found = _in_order(entity, at, len(log.entities)), 0
+    for rows in (order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)):
+        known, all_ = (_count(events, entity[rows], at[rows], longest) for events in (log.events, plain.events))
+        found += int((known != all_).sum())
+    return found
+
+
+def _count(events: Events, entity: Ints, at: Instants, length: int | None) -> Ints:
+    rows = visible(events, entity, at)
+    return (rows if length is None else rows.since(begin(events, entity, at, length, hop(length)))).count
