@@ -9,6 +9,8 @@ import pytest
 
 from cli.conftest import Command
 from disks import small_disk
+from tidemill import project
+from tidemill.core import Ref
 from toy import write_project
 
 
@@ -52,6 +54,15 @@ def test_before_anything_has_run_it_says_that_nothing_is_built(tidemill: Command
     wrong = tidemill("features", "show", "nothing", folder=folder)
     assert wrong.returncode == 2
     assert "available: booking, courier_last, depot_recent" in wrong.stderr
+
+
+def test_what_is_no_longer_kept_is_said(tidemill: Command, copied: Path) -> None:
+    with project.find(copied).writing("test") as ledger:
+        for blob in ledger.artifact(Ref("feature view", "courier_last")).meta["blobs"].values():
+            ledger.blobs.delete(blob)
+    shown = tidemill("features", "show", "courier_last", folder=copied).stdout
+    assert "its bytes are no longer kept" in shown
+    assert "no statistics: neither stored rows nor a training set hold these values" in shown
 
 
 def test_a_disk_for_reading_only_is_enough(tidemill: Command, kept: Path, tmp_path: Path) -> None:

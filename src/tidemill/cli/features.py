@@ -243,7 +243,7 @@ def _state(found: Plain) -> list[tuple[str, str | Text]]:
 def _print_statistics(statistics: Plain, view: str, newest: str) -> None:
     columns = {name.removeprefix(f"{view}__"): one for name, one in statistics["features"].items()}
     if not columns:
-        out.print("[dim]no statistics: windows make the values, and no training set holds them yet[/]")
+        out.print("[dim]no statistics: neither stored rows nor a training set hold these values[/]")
         return
     earlier = f", made from version {statistics['of_version']}" if statistics["of_version"] != newest else ""
     out.print()
