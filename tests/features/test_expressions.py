@@ -189,7 +189,7 @@ def calls(entry: str) -> list[str]:
     elif families == "ai":  # a date of the engine wraps around at its lower end
         columns[1] = ["i2", "i6"]
     elif name in ("substr", "substring", "left", "right"):
-        columns[1:] = [["i2", "-2", "0", "3"] for _ in columns[1:]]
+        columns[1:] = [["i2", "-2", "0", "3", "i3"] for _ in columns[1:]]
     if name == "position":
         return ["position(s1 IN s2)", "position('a' IN s1)"]
     if name == "normalized_interval":
@@ -451,6 +451,17 @@ def test_a_like_pattern_takes_no_longer_for_being_hostile(reference: Engine) -> 
     value = compiled({"s1": "VARCHAR", "s2": "VARCHAR"}, {"x": Expression("s1 LIKE s2", "BOOLEAN")})["x"]
     assert value(["a" * 5_000 + "b", "%a" * 500 + "%c"]) is False
     assert value(["a" * 5_000 + "b", "%a" * 500 + "%b"]) is True
+
+
+@pytest.mark.parametrize(
+    "sql", ["TRY_CAST(d1 AS VARCHAR)", "TRY(epoch(z1 - z2))", "TRY(t1 AT TIME ZONE 'Asia/Tokyo')", "TRY_CAST(s1 AS DATE)"]
+)
+def test_what_the_engine_may_give_otherwise_is_refused_within_try_too(sql: str) -> None:
+    """Null would be a value, and another one than that of all rows."""
+    value = compiled(TYPES, {"x": Expression(sql, "VARCHAR")})["x"]
+    row = {"d1": math.nan, "z1": 5, "z2": -5, "t1": 2**62, "s1": "infinity"}
+    with pytest.raises(DataError):
+        value([row.get(name) for name in TYPES])
 
 
 def test_texts_of_a_client_fill_no_memory() -> None:

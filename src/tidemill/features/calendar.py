@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, DataError
-from tidemill.features.kinds import Shape
+from tidemill.features.kinds import Shape, Unsure
 
 Interval = tuple[int, int, int]
 LAST = 2**63 - 2  # the engine means infinity by the number above it
@@ -191,7 +191,7 @@ def between(later: int, earlier: int) -> Interval:
 def between_instants(later: int, earlier: int) -> Interval:
     """The interval between two instants. Raises DataError for those where the engine errs by a millisecond."""
     if (later < 0 and later % 1_000) or (earlier < 0 and earlier % 1_000):
-        raise DataError("instants before 1970 are subtracted in whole milliseconds only", hint="cast both to TIMESTAMP")
+        raise Unsure("instants before 1970 are subtracted in whole milliseconds only", hint="cast both to TIMESTAMP")
     return _interval(later - earlier)
 
 
@@ -244,7 +244,7 @@ def to_zone(shape: Shape) -> Callable[[str, int], int] | None:
             moments = [moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1)] if naive else [moment.astimezone(zone)]
             offset = min(found for one in moments if (found := one.utcoffset()) is not None)
         except OverflowError:
-            raise DataError("a time is out of the range of time zones") from None
+            raise Unsure("a time is out of the range of time zones") from None
         shift = offset // timedelta(microseconds=1)
         return us - shift if naive else us + shift
 

@@ -12,7 +12,7 @@ import numpy as np
 from tidemill.core import DAY, DataError, instant
 from tidemill.data import engine, explained
 from tidemill.features.calendar import civil
-from tidemill.features.kinds import Kind, kind_of, single, within
+from tidemill.features.kinds import Kind, Unsure, kind_of, single, within
 
 Cast = Callable[[Any], Any]
 EPOCH = date(1970, 1, 1).toordinal()
@@ -32,7 +32,7 @@ def kept(value: str, source: str, target: Kind) -> Any:
     cast = f"CAST(CAST(? AS {source}) AS {target})"
     with engine() as connection, explained(f"{value!r} is no {target}"):
         if target.letter in ("a", "t", "z") and connection.execute(f"SELECT isinf({cast})", [value]).fetchone() == (True,):
-            raise DataError(f"{value!r} is no finite time")
+            raise Unsure(f"{value!r} is no finite time")
         held = HELD.get(target.name, "CAST({} AS VARCHAR)" if target.letter in ("n", "") else "{}")
         row = connection.execute(f"SELECT {held.format(cast)}", [value]).fetchone() or (None,)
     return int(row[0].replace(".", "")) if target.letter == "n" else row[0]
@@ -129,7 +129,7 @@ def _single(number: float) -> float:
 
 def _number_text(kind: str, number: float) -> Any:
     if number != number:
-        raise DataError("NaN has no text that is sure", hint="the engine writes nan or -nan, as it came about: leave it out by CASE")
+        raise Unsure("NaN has no text that is sure", hint="the engine writes nan or -nan, as it came about: leave it out by CASE")
     return repr(number) if kind == "DOUBLE" else by_engine(repr(number), kind, Kind("VARCHAR"))
 
 

@@ -13,7 +13,7 @@ from tidemill.core import DataError, DefinitionError
 from tidemill.data import confine, engine, explained, quote
 from tidemill.features.casts import cast
 from tidemill.features.functions import COMPARISONS, NULLS, TABLE
-from tidemill.features.kinds import Kind, Shape, single
+from tidemill.features.kinds import Kind, Shape, Unsure, single
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -318,6 +318,8 @@ def _tried(child: Value) -> Value:
     def run(row: Row) -> Any:
         try:
             return child(row)
+        except Unsure:
+            raise
         except DataError:
             return None
 

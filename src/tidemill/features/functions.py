@@ -16,7 +16,7 @@ from tidemill.core import DAY, HOUR, MINUTE, SECOND, DataError
 from tidemill.data import engine
 from tidemill.features import calendar
 from tidemill.features.casts import KEPT, half_away
-from tidemill.features.kinds import Shape, within
+from tidemill.features.kinds import Shape, Unsure, within
 
 LARGEST = 10_000_000  # characters that one function may make
 Function = Callable[..., Any]
@@ -232,15 +232,19 @@ def spaces(text: str) -> str:
     return " " if text.isascii() else "".join(sorted({letter for letter in text if unicodedata.category(letter) == "Zs"}))
 
 
-def part(text: str, start: int, size: int | None = None) -> str:
+def part(text: str, start: int, size: int = 2**32 - 1) -> str:
     """substr: from `start`, counted from 1, or backwards from the end; a negative size reaches to the left."""
+    if not -(2**32) <= min(start, size) <= max(start, size) < 2**32:
+        raise DataError(f"there is no substr from {start} with {size} letters")
     begin = start - 1 if start >= 0 else len(text) + start
-    end = len(text) if size is None else begin + size
+    end = begin + size
     return text[max(min(begin, end), 0) : max(begin, end, 0)]
 
 
 def first(text: str, count: int) -> str:
     """left: the first letters, or all but the last ones."""
+    if count >= 2**32:
+        raise DataError(f"there is no left of {count} letters")
     return text[:count] if count >= 0 else text[: max(len(text) + count, 0)]
 
 
@@ -254,7 +258,7 @@ def replaced(text: str, old: str, new: str) -> str:
     if not old:
         return text
     if len(new) > 1 and text.count(old) * len(new) > LARGEST:
-        raise DataError(f"a text would have more than {LARGEST:,} characters")
+        raise Unsure(f"a text would have more than {LARGEST:,} characters")
     return text.replace(old, new)
 
 

@@ -19,6 +19,10 @@ LETTERS = dict.fromkeys(LIMITS, "i") | {"BOOLEAN": "f", "DOUBLE": "d", "FLOAT": 
                                          "TIMESTAMP": "t", "TIMESTAMP WITH TIME ZONE": "z", "INTERVAL": "v", "NULL": "0"}  # fmt: skip
 
 
+class Unsure(DataError):
+    """What the engine may give otherwise: no value, not even that of TRY, stands for it."""
+
+
 class Kind(NamedTuple):
     """A type by its name; `width` and `scale` of a DECIMAL."""
 
