@@ -435,7 +435,7 @@ def test_an_older_ledger_is_moved_forward_when_asked(tidemill: Command, copied: 
     import sqlite3
 
     with sqlite3.connect(copied / ".tidemill" / "records.db") as records:
-        records.executescript("DROP INDEX edge_by_parent; PRAGMA user_version = 1")
+        records.executescript("DROP INDEX edge_by_parent; DROP INDEX execution_by_end; PRAGMA user_version = 1")
     records.close()
     refused = tidemill("status", folder=copied)
     assert refused.returncode == 4

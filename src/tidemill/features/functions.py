@@ -114,7 +114,7 @@ def rounded_to(x: float, places: int) -> float:
     """x to a number of decimal places, as the engine scales it."""
     scale = power(10.0, abs(places))
     result = rounded(x * scale) / scale if places >= 0 else rounded(x / scale) * scale
-    return result if math.isfinite(result) else x if places >= 0 or not math.isfinite(x) else 0.0
+    return result if math.isfinite(result) else 0.0 if places < 0 and math.isnan(result) and math.isfinite(x) else x
 
 
 def whole_of(function: Function) -> Function:
