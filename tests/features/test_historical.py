@@ -84,7 +84,7 @@ def test_a_dict_of_arrays_comes_back_as_one(shops: Session) -> None:
 
 @pytest.mark.parametrize("library", ["polars", "pyarrow"])
 def test_a_frame_of_another_library_comes_back_as_one(shops: Session, library: str) -> None:
-    module = pytest.importorskip(library)
+    module = pytest.importorskip(library, reason="with pyarrow beside it pandas is another pandas; pip install pyarrow")
     frame = module.DataFrame(ROWS) if library == "polars" else module.table(ROWS)
     found = shops.historical_features(frame, ["newest", "counts:n_1h"]).frame
     assert type(found) is type(frame)
