@@ -138,6 +138,22 @@ def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict
     assert "__" not in str(error.value), "columns of Tidemill's own are no proposal"
 
 
+@pytest.mark.parametrize(
+    ("condition", "what"),
+    [
+        ("random() < 0.5", "random"),
+        ("now() > departs", "now"),
+        ("row_number() OVER () > 1", "may only use its own row"),
+        ("dealy > 5", "there is no column 'dealy'"),
+        ("delay >", "syntax error"),
+    ],
+)
+def test_a_filter_that_a_row_cannot_answer_by_itself_is_refused(world: World, condition: str, what: str) -> None:
+    with pytest.raises(DefinitionError, match=what) as error:
+        world.built(world.view(filter=condition))
+    assert error.value.where == str(world.where)
+
+
 def test_every_change_of_a_view_is_another_version(world: World) -> None:
     views = [
         world.view(),

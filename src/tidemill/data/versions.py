@@ -289,6 +289,7 @@ def scan(
         confine(connection, file=path)
         for name, sql in chosen.items():
             _check_expression(connection, dataset, table(path), version.meta["types"], sql, (sources or {}).get(name, source))
+        _check_expression(connection, dataset, table(path), version.meta["types"], where, source)
         with explained(f"an expression over dataset {dataset.name!r} is wrong", source, partial(_cause, dataset)):
             shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in chosen.items())
             return fetch(connection, f"SELECT {shown} FROM {table(path)} WHERE {where}", {name: columns[name][1] for name in columns})

@@ -163,8 +163,8 @@ class FeatureView(Described):
 
     With `windows`, each feature folds the events in [floor(at − window, hop), at]; the hop is 5 minutes for windows up to 12
     hours, an hour up to 12 days, a day above (the sawtooth of Chronon: a window's state stays small, and both paths give
-    the same number). Without, a feature is the newest row's value, for as long as `ttl` (inclusive). A row counts from the
-    moment it is known.
+    the same number); "lifetime" begins with the first event. Without, a feature is the newest row's value, for as long as `ttl`
+    (inclusive). A row counts from the moment it is known, and only if it fulfils `filter`, an SQL condition on itself alone.
     """
 
     kind: ClassVar[str] = "feature view"
@@ -183,6 +183,8 @@ class FeatureView(Described):
         yield from self._odd_words(self.name)
         yield from _odd_features(self.name, self.features)
         yield from odd_list("windows", self.windows, str, 'windows=["1h", "24h"]')
+        if self.filter != "":
+            yield from odd_text(f"the filter of view {self.name!r}", self.filter, "write an SQL condition over the columns of the dataset")
         if self.windows and self.ttl:
             yield DefinitionError(f"view {self.name!r} has windows and a ttl", hint="a window is its own limit: drop the ttl")
         for window in self.windows:
