@@ -130,6 +130,13 @@ class _Driver(Driver):
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         return super().all(_marked(sql), values)
 
+    def search(self, sql: str, values: Sequence[Any], *, as_written: bool) -> list[Row]:
+        _send(self._connection.connection, b"SET LOCAL join_collapse_limit = %d" % (1 if as_written else 8))
+        found: list[Row] = self._connection.execute(
+            _marked(sql), values, prepare=False
+        ).fetchall()  # prepared, it is planned for any values
+        return found
+
     def one(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         return super().one(_marked(sql), values)
 

@@ -182,7 +182,7 @@ class Search:
             if "execution AS e" not in source:
                 source = f"{source} CROSS JOIN execution AS e" if source else f"execution AS e CROSS JOIN {RUNS}"
         query = f"SELECT {columns} FROM {source or RUNS}{joins.text} WHERE {chosen.text} ORDER BY {last} LIMIT ?"
-        rows = self._sql.all(query, (*joins.values, *chosen.values, size))
+        rows = self._sql.search(query, (*joins.values, *chosen.values, size), as_written=index is not None)
         return [Found(row[0], Place(tuple(zip(row[3::2], row[4::2], strict=True)), row[1], row[2])) for row in rows]
 
     def _key(self, order: Order, name: str) -> tuple[Sql, str, str]:
