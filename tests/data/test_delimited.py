@@ -144,6 +144,19 @@ def test_a_text_among_times_is_named(here: Folder, value: str, query: str) -> No
     assert error.where.endswith("rows.csv:200")
 
 
+@pytest.mark.parametrize("value", ["2013-01-01T10:00:00", "2013-01-01 10:00", "2013-01-01"])
+def test_a_time_without_a_zone_among_others_with_one_is_named(here: Folder, value: str) -> None:
+    """The engine would take it for one in UTC."""
+    error = here.refuses(DataError, f"line 7 of rows.csv has '{value}' in column 't': no time zone", csv_of({7: f"7,{value},Bonn,1"}))
+    assert error.where == f"{here.folder / 'rows.csv'}:7"
+
+
+def test_offsets_and_zones_may_differ_from_line_to_line(here: Folder) -> None:
+    zones = ("+02:00", "+0530", "-03", " Europe/Berlin", " UTC")
+    version = here.ingest(csv_of({i: f"{i},2013-01-01T10:00:00{zone},Bonn,1" for i, zone in enumerate(zones, 2)}))
+    assert version.output.meta["types"]["t"] == "TIMESTAMP WITH TIME ZONE"
+
+
 def test_a_text_among_numbers_that_a_feature_needs_is_named(here: Folder) -> None:
     version = here.ingest(csv_of({200: "7,2013-01-01T10:00:00Z,Bonn,lots"})).output
     assert version.meta["types"]["v"] == "VARCHAR"  # nobody has said yet that it must be a number

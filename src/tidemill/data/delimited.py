@@ -24,14 +24,17 @@ SHAPE = 'fields are parted by commas (or ; or tabs), each line has as many as th
 QUOTES = 'close the quote; inside a field it stands twice: "a ""quoted"" word"'
 KINDS = {"DOUBLE": "number", "TIMESTAMP WITH TIME ZONE": "time"}
 LONGEST = 2_000_000  # characters that the engine takes for one line
+_ZONED = r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])"  # of a time of day: an offset, or the name of a zone
 MOST = 0.9  # the share of values that makes a column one of numbers or times
 
 
-def csv_table(path: Path, null_values: Sequence[str]) -> str:
-    """A CSV file as an SQL table. Two things are not left to be guessed: the quote, since one that is not closed would make all others
-    part of their values, and where the names stand, since lines of another shape would be taken for a title, and dropped."""
+def csv_table(path: Path, null_values: Sequence[str], *, typed: bool = True) -> str:
+    """A CSV file as an SQL table; of texts alone where it is not `typed`. Two things are not left to be guessed: the quote, since one that
+    is not closed would make all others part of their values, and where the names stand, since lines of another shape would be taken for a
+    title, and dropped."""
     nulls = ", ".join(literal(value) for value in ("", *null_values))
-    shape = f"header = true, skip = {_above(path)}, sample_size = -1, quote = '\"'"
+    types = "sample_size = -1" if typed else "all_varchar = true"
+    shape = f"header = true, skip = {_above(path)}, {types}, quote = '\"'"
     return f"read_csv({literal(str(path))}, {shape}, nullstr = [{nulls}]{', compression = gzip' if _packed(path) else ''})"
 
 
@@ -65,10 +68,24 @@ def load_csv(connection: "DuckDBPyConnection", name: str, path: Path, null_value
     """Make the table `name` of a CSV file; raises DataError. `file` is the one to name, if another."""
     with read_as_csv(path, file):
         connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {csv_table(path, null_values)}")
+        _check_zones(connection, name, path, null_values, file or path)
     if len(connection.table(quote(name)).columns) == 1:  # so is read what cannot be parted
         found = _fault(path, file or path)
         if found:
             raise found
+
+
+def _check_zones(connection: "DuckDBPyConnection", name: str, path: Path, null_values: Sequence[str], file: Path) -> None:
+    """Raise DataError for a time without a zone in a column whose others have one: the engine takes it for one in UTC."""
+    kinds = connection.execute(f"DESCRIBE {quote(name)}").fetchall()
+    for column in (column for column, kind, *_ in kinds if kind == "TIMESTAMP WITH TIME ZONE"):
+        naive = f"NOT regexp_matches({quote(column)}, {literal(_ZONED)})"
+        texts = csv_table(path, null_values, typed=False)
+        odd = connection.execute(f"SELECT {quote(column)} FROM {texts} WHERE {naive} LIMIT 1").fetchone()
+        if odd:
+            line = line_of(path, column, odd[0])
+            what = f"line {line} of {file.name} has {_brief(odd[0])!r} in column {column!r}: no time zone, as others there have"
+            raise DataError(what, where=f"{file}:{line}", hint="write its offset, for example 2024-01-31T12:00:00+01:00")
 
 
 def _fault(path: Path, file: Path) -> DataError | None:
