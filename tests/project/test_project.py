@@ -250,6 +250,18 @@ def test_one_name_for_two_things_is_refused_with_both_places(tmp_path: Path) -> 
     assert error.value.where == f"{file}:2 and {file}:3"
 
 
+def test_a_feature_view_and_a_request_view_have_two_names(tmp_path: Path) -> None:
+    text = """import tidemill as tm
+d = tm.Dataset("d", {"s": tm.Source("x.csv")}, event_time="t")
+a = tm.FeatureView("late", d, tm.Entity("airport", key="origin"), features=["x"])
+b = tm.RequestView("late", d, features={"y": "y"})
+"""
+    with pytest.raises(DefinitionError, match="a feature view and a request view are named 'late'") as error:
+        project(tmp_path / "p", flights=text)
+    file = tmp_path / "p" / "flights.py"
+    assert error.value.where == f"{file}:3 and {file}:4"
+
+
 def test_one_thing_said_twice_is_one(tmp_path: Path) -> None:
     text = 'import tidemill as tm\na = tm.Entity("airport", key="origin")\nb = tm.Entity("airport", key="origin")\n'
     assert len(project(tmp_path / "p", flights=text).all(Entity)) == 1

@@ -35,9 +35,10 @@ def caller() -> Where:
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
     """The generic type that `project` collects. A subclass is a frozen dataclass with a `name` and a `kind`; `part` says that it is only
-    a part of what it is declared in, such as a gate, so that two of one name may differ."""
+    a part of what it is declared in, such as a gate, so that two of one name may differ. Kinds of one `family` share their names."""
 
     kind: ClassVar[str] = "declaration"
+    family: ClassVar[str] = ""
     part: ClassVar[bool] = False
     where: Where = field(default_factory=Where, compare=False, repr=False)
 

@@ -168,6 +168,7 @@ class FeatureView(Described):
     """
 
     kind: ClassVar[str] = "feature view"
+    family: ClassVar[str] = "view"  # a feature's full name, `view__feature`, does not tell the kind
     name: str
     dataset: Dataset
     entity: Entity
@@ -250,6 +251,7 @@ class RequestView(Described):
     """Features computed from the request itself, for a million rows or for one: by expressions, or by one function on arrays."""
 
     kind: ClassVar[str] = "request view"
+    family: ClassVar[str] = "view"
     name: str
     dataset: Dataset
     features: Mapping[str, Feature | str] | Function
@@ -262,6 +264,7 @@ class RequestView(Described):
             yield from odd_list("columns", self.features.columns, str, 'columns=["lat", "lon"]', some=True)
             yield from odd_list("returns", self.features.returns, str, 'returns=["km"]', some=True)
             yield from (error for name in self.features.returns for error in odd_name("feature", name))
+            yield from _odd_twins(self.name, self.features.returns)
             return
         yield from odd_type(f"features of view {self.name!r}", self.features, Mapping, 'for example features={"hour": "hour(sched_dep)"}')
         yield from _odd_features(self.name, self.columns)
@@ -316,9 +319,11 @@ def _odd_features(view: str, features: object) -> Problems:
             for error in odd_name("feature", name):
                 error.hint = f'give it a name: features={{"name": tm.last(\'"{name}"\')}}'
                 yield error
+        yield from _odd_twins(view, features)
         return
     if not features:
         yield DefinitionError(f"view {view!r} has no features", hint='for example features={"mean": tm.mean("temp")}')
+    yield from _odd_twins(view, features)
     for name, feature in features.items():
         yield from odd_name("feature", name)
         hint = f'say how it is made: "{name}": tm.last("{name}"), or tm.mean, sum, count, category, …'
@@ -327,6 +332,16 @@ def _odd_features(view: str, features: object) -> Problems:
         if len(feature.expression) > LONGEST:
             what = f"the expression of {name!r} in view {view!r} has {len(feature.expression):,} characters"
             yield DefinitionError(what, hint=f"write at most {LONGEST:,}, or compute it in the query of the dataset")
+
+
+def _odd_twins(view: str, names: Iterable[str]) -> Problems:
+    """Names that are one to the engine."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(str(name).casefold(), name)
+        if other != name:
+            hint = "give one of them another name: SQL does not tell them apart"
+            yield DefinitionError(f"the features {other!r} and {name!r} of view {view!r} differ by case alone", hint=hint)
 
 
 def functions_of(views: Iterable[Declaration]) -> list[Function]:

@@ -235,14 +235,13 @@ def importing(folder: Path | None = None) -> Path | None:
 
 
 def _collect(found: dict[tuple[str, ...], Declaration], declaration: Declaration) -> None:
-    key = (declaration.kind, str(getattr(declaration, "name", "")), *([version_of(declaration)] if declaration.part else []))
+    name = str(getattr(declaration, "name", ""))
+    key = (declaration.family or declaration.kind, name, *([version_of(declaration)] if declaration.part else []))
     other = found.setdefault(key, declaration)
     if other is not declaration and version_of(other) != version_of(declaration):
-        raise DefinitionError(
-            f"the {key[0]} {key[1]!r} is declared in two different ways",
-            where=f"{other.where} and {declaration.where}",
-            hint="give one of them another name",
-        )
+        kinds = f"a {other.kind} and a {declaration.kind} are named {name!r}"
+        what = kinds if other.kind != declaration.kind else f"the {other.kind} {name!r} is declared in two different ways"
+        raise DefinitionError(what, where=f"{other.where} and {declaration.where}", hint="give one of them another name")
 
 
 class _Uncached(SourceFileLoader):
