@@ -19,7 +19,7 @@ from features.oracle import Row, floor_to, hop_of
 from features.ours import write_table
 from features.test_point_in_time import VIEWS, WIDTHS, asked, expected, log_of, rows_of
 from tidemill.cli import tidemill as tidemill_
-from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, UnknownName
+from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, StoreError, UnknownName
 from tidemill.features import Historical, Opened, Question, choose, historical
 from tidemill.features.windows import Events, newest
 from tidemill.session import Session
@@ -248,6 +248,8 @@ def test_keys_of_every_type(shops: Session, tmp_path: Path, kind: str, key: Any,
     [
         ("2024-03-10T11:00:00Z", "", 1.0),
         ("2024-03-10T15:29:59+05:30", "", None),
+        ("2024-03-10 12:00:00 Europe/Berlin", "", 1.0),
+        ("2024-03-10 10:59:59 UTC", "Europe/Berlin", 1.0),
         ("2024-03-10 11:00:00", "Europe/Berlin", 1.0),
         ("2024-03-10 10:59:59", "Europe/Berlin", None),
         ("2024-03-11", "UTC", 2.0),
@@ -255,8 +257,7 @@ def test_keys_of_every_type(shops: Session, tmp_path: Path, kind: str, key: Any,
 )
 def test_texts_are_times(shops: Session, at: str, timezone: str, amount: float | None) -> None:
     found = shops.historical_features({"shop": np.array([7]), "at": np.array([at])}, ["newest:amount"], at="at", timezone=timezone)
-    expected_ = 1.0 if at == "2024-03-10 11:00:00" else amount
-    assert plain(found.columns["newest__amount"]) == [expected_]
+    assert plain(found.columns["newest__amount"]) == [amount]
 
 
 def ask(shops: Session, rows: object, views: Any = ("newest",), **more: Any) -> Historical:
@@ -270,7 +271,11 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
     ("rows", "more", "kind", "what"),
     [
         (GOOD, {}, DataError, "times of 'event_timestamp' in the dict have no time zone"),
-        (GOOD | {"event_timestamp": np.array(["2024-03-10 11:00"])}, {}, DataError, "have no time zone"),
+        (GOOD | {"event_timestamp": ["2024-03-10 11:00"]}, {}, DataError, "'2024-03-10 11:00' in row 0 of the dict has no time zone"),
+        (GOOD | {"event_timestamp": ["soon"]}, {}, DataError, "'soon' in row 0 of the dict is no time"),
+        (GOOD | {"event_timestamp": ["soon"]}, {"timezone": "UTC"}, DataError, "'soon' in row 0 of the dict is no time"),
+        (GOOD | {"event_timestamp": ["infinity"]}, {}, DataError, "'infinity' in row 0 of the dict is no time"),
+        (GOOD | {"event_timestamp": ["2024-13-10 11:00Z"]}, {}, DataError, "'2024-13-10 11:00Z' in row 0 of the dict is no time"),
         (GOOD | {"event_timestamp": np.array([5])}, {}, DataError, "'event_timestamp' of the dict is whole number, not a time"),
         (
             GOOD | {"event_timestamp": np.array(["NaT"], dtype="datetime64[us]")},
@@ -279,7 +284,11 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
             "row 0 of the dict has no time",
         ),
         (GOOD, {"timezone": "Berlin"}, DefinitionError, "timezone='Berlin' is not a time zone"),
+        (GOOD, {"timezone": 1}, DefinitionError, "timezone=1 is not a time zone"),
         (GOOD, {"at": "when"}, DataError, "the dict has no column 'when'"),
+        (pd.DataFrame(ROWS), {"at": None}, DataError, "the frame has no column None"),
+        (pd.DataFrame(ROWS)["shop"], {}, DataError, "rows is a Series, which holds no table"),
+        (pd.DataFrame(ROWS | {"shop": [1j, 2j, 3j, 4j]}), {}, DataError, "the rows cannot be read: Data type 'complex128'"),
         ({"event_timestamp": GOOD["event_timestamp"]}, {}, DataError, "the dict has no column 'shop'"),
         (GOOD | {"newest__amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
         (GOOD | {"Newest__Amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
@@ -289,6 +298,7 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         (pd.DataFrame([[1, 2]], columns=["shop", "shop"]), {}, DataError, "the frame has two columns 'shop'"),
         ([1, 2], {}, DataError, "rows is a list, which holds no table"),
         ("nowhere.parquet", {}, MissingFile, "there is no file 'nowhere.parquet'"),
+        (GOOD, {"timezone": "UTC", "to": "out.csv"}, DataError, "out.csv is not the name of a Parquet file"),
         (GOOD, {"views": ["newst"]}, UnknownName, "no feature view 'newst' is declared"),
         (GOOD, {"views": ["newest:amont"]}, UnknownName, "view 'newest' has no feature 'amont'"),
         (GOOD, {"views": ["newest", "newest:kind"]}, DefinitionError, "'newest__kind' is asked for twice"),
@@ -311,9 +321,33 @@ def test_a_float_is_no_text_key(shops: Session, tmp_path: Path) -> None:
         ask(shops, pd.DataFrame({"shop": [7.0, None], "event_timestamp": [ELEVEN] * 2}))
 
 
-def test_a_failed_write_leaves_no_file(shops: Session, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"out\.parquet cannot be written"):
-        ask(shops, pd.DataFrame(ROWS), to=tmp_path / "nowhere" / "out.parquet")
+def test_a_feature_named_status_and_the_status_of_its_view_are_two_columns(shops: Session, tmp_path: Path) -> None:
+    (tmp_path / "views.py").write_text(DECLARED.replace('"kind": tm.category("kind")', '"status": tm.category("kind")'))
+    session = tm.open(tmp_path)
+    assert plain(ask(session, pd.DataFrame(ROWS)).columns["newest__status"]) == KINDS
+    with pytest.raises(DefinitionError, match="two columns would be named 'newest__status'"):
+        ask(session, pd.DataFrame(ROWS), status=True)
+
+
+def test_a_file_with_two_columns_of_one_name_is_refused(shops: Session, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("shop,event_timestamp,Shop\n7,2024-03-10T11:00:00Z,8\n")
+    with pytest.raises(DataError, match="the columns 'shop' and 'Shop', which differ by case alone"):
+        ask(shops, tmp_path / "rows.csv")
+
+
+def test_how_the_ending_of_a_file_is_spelt_does_not_matter(shops: Session, tmp_path: Path) -> None:
+    (tmp_path / "ROWS.CSV").write_text("shop,event_timestamp\n7,2024-03-10T11:00:00Z\n")
+    assert plain(ask(shops, tmp_path / "ROWS.CSV").columns["newest__amount"]) == [1.0]
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_computed(shops: Session, tmp_path: Path) -> None:
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(DataError, match=r"folder\.parquet is a folder"):
+        ask(shops, {}, to=tmp_path / "folder.parquet")
+    with pytest.raises(StoreError, match=r"cannot write out\.parquet: No such file or directory") as error:
+        ask(shops, {}, to=tmp_path / "nowhere" / "out.parquet")
+    assert "folder above" in error.value.hint
+    assert not list(tmp_path.rglob(".out*"))
 
 
 # ── by the oracle ───────────────────────────────────────────────────────────────────────────────────────────────────

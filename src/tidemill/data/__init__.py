@@ -1,8 +1,8 @@
 """Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
-from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_table, load_csv, odd_values, read_as_csv
-from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, instant_of, literal, quote
+from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_names, csv_table, load_csv, odd_values, read_as_csv
+from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, has_zone, instant_of, literal, quote
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -34,12 +34,14 @@ __all__ = [
     "broken",
     "comma_numbers",
     "confine",
+    "csv_names",
     "csv_table",
     "engine",
     "explained",
     "fetch",
     "find_predictions",
     "fresh",
+    "has_zone",
     "in_range",
     "ingest",
     "instant_of",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tidemill.core import DataError
-from tidemill.data.engine import literal, quote
+from tidemill.data.engine import has_zone, literal, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,7 +24,6 @@ SHAPE = 'fields are parted by commas (or ; or tabs), each line has as many as th
 QUOTES = 'close the quote; inside a field it stands twice: "a ""quoted"" word"'
 KINDS = {"DOUBLE": "number", "TIMESTAMP WITH TIME ZONE": "time"}
 LONGEST = 2_000_000  # characters that the engine takes for one line
-_ZONED = r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])"  # of a time of day: an offset, or the name of a zone
 MOST = 0.9  # the share of values that makes a column one of numbers or times
 
 
@@ -79,9 +78,8 @@ def _check_zones(connection: "DuckDBPyConnection", name: str, path: Path, null_v
     """Raise DataError for a time without a zone in a column whose others have one: the engine takes it for one in UTC."""
     kinds = connection.execute(f"DESCRIBE {quote(name)}").fetchall()
     for column in (column for column, kind, *_ in kinds if kind == "TIMESTAMP WITH TIME ZONE"):
-        naive = f"NOT regexp_matches({quote(column)}, {literal(_ZONED)})"
         texts = csv_table(path, null_values, typed=False)
-        odd = connection.execute(f"SELECT {quote(column)} FROM {texts} WHERE {naive} LIMIT 1").fetchone()
+        odd = connection.execute(f"SELECT {quote(column)} FROM {texts} WHERE NOT {has_zone(quote(column))} LIMIT 1").fetchone()
         if odd:
             line = line_of(path, column, odd[0])
             what = f"line {line} of {file.name} has {_brief(odd[0])!r} in column {column!r}: no time zone, as others there have"
@@ -142,6 +140,11 @@ def _records(path: Path, file: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"line {line} of {file.name} has {why}: {_brief(text)}", where=f"{file}:{line}", hint=hint) from None
     finally:
         csv.field_size_limit(limit)
+
+
+def csv_names(path: Path) -> list[str]:
+    """The names of the columns, as the file gives them. Raises DataError."""
+    return next(_records(path, path))[1]
 
 
 def _delimiter(path: Path) -> str:

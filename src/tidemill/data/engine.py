@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Column = np.ndarray[Any, np.dtype[Any]] | Coded
 Columns = dict[str, Column]
 UNDECLARED = "declare the file as a Source and name it by its key: what is not declared is neither tracked nor in the lineage"
+_ZONE = r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])"
 NO_ZONE = "a time has no time zone: give its dataset one, or convert it in the query"
 
 
@@ -105,6 +106,11 @@ def instant_of(expression: str, timezone: str) -> str:
     )
     zoned = f"typeof({expression}) = 'TIMESTAMP WITH TIME ZONE'"
     return f"epoch_us(CASE WHEN {zoned} THEN CAST(({expression}) AS TIMESTAMPTZ) ELSE {naive} END)"
+
+
+def has_zone(text: str) -> str:
+    """SQL for whether a text that tells a time ends with an offset, or the name of a zone."""
+    return f"regexp_matches({text}, {literal(_ZONE)})"
 
 
 def fetch(connection: "DuckDBPyConnection", sql: str, kinds: Mapping[str, str]) -> Columns:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.core import Array, DataError, MissingFile
-from tidemill.data import explained, literal, load_csv, quote
+from tidemill.data import csv_names, explained, literal, load_csv, quote
+from tidemill.store import store_error
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -60,22 +61,28 @@ class Given:
     give: Callable[[Columns], Any]
 
 
-def open_rows(connection: "DuckDBPyConnection", rows: object, needed: Sequence[str] | None = None) -> Given:
-    """Make rows a table of the engine, in their order: of a frame only the columns that are needed. Raises DataError, MissingFile."""
+def open_rows(connection: "DuckDBPyConnection", rows: object, needed: Sequence[str], *, whole: bool = False) -> Given:
+    """Make rows a table of the engine, in their order; of a frame only the columns that are needed, unless `whole`. Raises DataError for
+    rows that lack one of them, or have two of one name, and MissingFile."""
     if isinstance(rows, (str, Path)):
-        return _of_file(connection, Path(rows))
+        return _of_file(connection, Path(rows), needed)
     library = type(rows).__module__.split(".")[0]
-    if isinstance(rows, Mapping):
-        return _of_dict(connection, rows, needed)
-    if library == "pandas" and hasattr(rows, "columns"):
-        return _of_pandas(connection, rows, needed)
-    if not hasattr(rows, "__arrow_c_stream__"):
-        hint = "call .collect() first" if hasattr(rows, "collect") else f"give {TAKEN}"
-        raise DataError(f"rows is a {type(rows).__qualname__}, which holds no table", hint=hint)
-    return _of_arrow(connection, rows, needed, library)
+    with explained("the rows cannot be read"):
+        if isinstance(rows, Mapping):
+            return _of_dict(connection, rows, needed, whole)
+        if library == "pandas" and hasattr(rows, "columns"):
+            return _of_pandas(connection, rows, needed, whole)
+        if not hasattr(rows, "__arrow_c_stream__") or type(rows).__name__ == "Series":
+            hint = "call .collect() first" if hasattr(rows, "collect") else f"give {TAKEN}"
+            raise DataError(f"rows is a {type(rows).__qualname__}, which holds no table", hint=hint)
+        if library == "polars" or (library == "pyarrow" and hasattr(rows, "append_column")):
+            return _of_known(connection, rows, needed, whole)
+        connection.register("stream", _Stream(rows))
+        connection.execute("CREATE TABLE given AS SELECT * FROM stream")  # it may give its rows only once
+        return _of_table(connection, "the rows", "given", needed)
 
 
-def _checked(what: str, names: Sequence[Any], needed: Sequence[str] | None) -> list[str]:
+def _checked(what: str, names: Sequence[Any], needed: Sequence[str]) -> list[str]:
     """Names of which no two are one to the engine, those that are needed among them."""
     found = [str(name) for name in names]
     first: dict[str, str] = {}
@@ -84,29 +91,28 @@ def _checked(what: str, names: Sequence[Any], needed: Sequence[str] | None) -> l
         if found.count(name) > 1 or other != name:
             both = f"two columns {name!r}" if other == name else f"the columns {other!r} and {name!r}, which differ by case alone"
             raise DataError(f"{what} has {both}", available=found, hint="rename or drop one: a column is found by its name")
-    missing = next((name for name in needed or () if name not in names), None)
-    if missing is not None:
-        raise DataError(f"{what} has no column {missing!r}", available=found, hint="add it, or name the column that holds it")
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise DataError(f"{what} has no column {missing[0]!r}", available=found, hint="add it, or name the column that holds it")
     return found
 
 
-def _of_dict(connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str] | None) -> Given:
+def _of_dict(connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str], whole: bool) -> Given:
     names = _checked("the dict", list(rows), needed)
     arrays = {name: column if isinstance(column, np.ndarray) else np.asarray(column) for name, column in rows.items()}
     odd = next((name for name, array in arrays.items() if array.ndim != 1 or len(array) != len(next(iter(arrays.values())))), None)
     if odd is not None:
         shape = arrays[odd].shape
         raise DataError(f"the column {odd!r} of the dict has the shape {shape}", hint="give each column one value for each row")
-    chosen = {name: arrays[name] for name in names if needed is None or name in needed}
-    _register(connection, "given", chosen)
+    _register(connection, "given", {name: arrays[name] for name in names if whole or name in needed})
     return Given("the dict", names, "given", lambda columns: {**rows, **columns})
 
 
-def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str] | None) -> Given:
+def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
     import pandas as pd
 
     names = _checked("the frame", list(rows.columns), needed)
-    chosen = rows[list(needed)] if needed is not None else rows.set_axis(names, axis=1)
+    chosen = rows.set_axis(names, axis=1) if whole else rows[list(needed)]
     connection.register("given", chosen.reset_index(drop=True))
 
     def give(columns: Columns) -> Any:
@@ -115,15 +121,11 @@ def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str
     return Given("the frame", names, "given", give)
 
 
-def _of_arrow(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str] | None, library: str) -> Given:
-    if library == "polars" or (library == "pyarrow" and hasattr(rows, "append_column")):
-        names = _checked("the frame", list(rows.columns if library == "polars" else rows.column_names), needed)
-        connection.register("given", _Stream(rows if needed is None else rows.select(list(needed))))
-        return Given("the frame", names, "given", lambda columns: _beside(rows, columns))
-    with explained("the rows cannot be read", type(rows).__qualname__):
-        connection.register("stream", _Stream(rows))
-        connection.execute("CREATE TABLE given AS SELECT * FROM stream")  # it may give its rows only once
-    return _of_table(connection, "the rows", "given", needed)
+def _of_known(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
+    """A frame of polars, or a table of pyarrow."""
+    names = _checked("the frame", list(rows.columns if hasattr(rows, "hstack") else rows.column_names), needed)
+    connection.register("given", _Stream(rows if whole else rows.select(list(needed))))
+    return Given("the frame", names, "given", lambda columns: _beside(rows, columns))
 
 
 def _beside(rows: Any, columns: Columns) -> Any:
@@ -144,25 +146,27 @@ def _beside(rows: Any, columns: Columns) -> Any:
         return rows
 
 
-def _of_file(connection: "DuckDBPyConnection", path: Path) -> Given:
+def _of_file(connection: "DuckDBPyConnection", path: Path, needed: Sequence[str]) -> Given:
+    endings = [ending.lower() for ending in path.suffixes]
     if not path.is_file():
         raise MissingFile(f"there is no file {path.name!r}", where=str(path), hint=f"give {TAKEN}")
-    if path.suffix == ".parquet":
+    if endings[-1:] == [".parquet"]:
         with explained(f"{path.name} cannot be read", str(path)):
-            return _of_table(connection, path.name, f"read_parquet({literal(str(path))})", None)
-    if ".csv" not in path.suffixes:
+            return _of_table(connection, path.name, f"read_parquet({literal(str(path))})", needed)
+    if ".csv" not in endings:
         raise DataError(f"{path.name} is neither Parquet nor CSV", where=str(path), hint=f"give {TAKEN}")
     load_csv(connection, "given", path, ())
-    return _of_table(connection, path.name, "given", None)
+    _checked(path.name, csv_names(path), ())  # the engine gives the second of two another name
+    return _of_table(connection, path.name, "given", needed)
 
 
-def _of_table(connection: "DuckDBPyConnection", what: str, table: str, needed: Sequence[str] | None) -> Given:
-    names = [column[0] for column in connection.execute(f"SELECT * FROM {table} LIMIT 0").description]
+def _of_table(connection: "DuckDBPyConnection", what: str, name: str, needed: Sequence[str]) -> Given:
+    names = [column[0] for column in connection.execute(f"SELECT * FROM {name} LIMIT 0").description]
 
     def give(columns: Columns) -> Arrow:
-        return Arrow(connection, f"SELECT * FROM {table} POSITIONAL JOIN features", columns)
+        return Arrow(connection, f"SELECT * FROM {name} POSITIONAL JOIN features", columns)
 
-    return Given(what, _checked(what, names, needed), table, give)
+    return Given(what, _checked(what, names, needed), name, give)
 
 
 def _register(connection: "DuckDBPyConnection", name: str, columns: Columns) -> None:
@@ -177,10 +181,28 @@ def types_of(connection: "DuckDBPyConnection", given: Given) -> dict[str, str]:
     return {column[0]: str(column[1]) for column in described}
 
 
+def writable(to: str | Path) -> Path:
+    """The file to write, before anything is computed for it. Raises DataError for what is no Parquet file, StoreError where none can be."""
+    file = Path(to)
+    if file.suffix.lower() != ".parquet" or file.is_dir():
+        what = "is a folder" if file.is_dir() else "is not the name of a Parquet file"
+        raise DataError(f"{file.name} {what}", where=str(file), hint="name a file ….parquet")
+    try:
+        _part_of(file).touch()
+        _part_of(file).unlink()
+    except OSError as error:
+        raise store_error(error, str(file), file.name) from error
+    return file
+
+
+def _part_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.part")
+
+
 def write_rows(connection: "DuckDBPyConnection", given: Given, parts: Sequence[Path], file: Path) -> None:
     """Write the rows, with the columns of these files behind their own, as Parquet: whole or not at all."""
     found = ", ".join(literal(str(part)) for part in parts)
-    beside = file.with_name(f".{file.name}.part")
+    beside = _part_of(file)
     with explained(f"{file.name} cannot be written", str(file)):
         try:
             rows = f"SELECT * FROM {given.table} POSITIONAL JOIN read_parquet([{found}])"

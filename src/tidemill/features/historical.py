@@ -15,9 +15,9 @@ import numpy as np
 from tidemill.core import Array, DataError, DefinitionError, UnknownName, definition
 from tidemill.data import engine, explained, quote
 from tidemill.features.declarations import FeatureView
-from tidemill.features.frames import Arrow, Given, open_rows, types_of, write_part, write_rows
+from tidemill.features.frames import Arrow, Given, open_rows, types_of, writable, write_part, write_rows
 from tidemill.features.lookup import look_up
-from tidemill.features.matching import match_sql, time_sql
+from tidemill.features.matching import match_sql, no_time, time_sql
 from tidemill.features.views import ViewLog
 from tidemill.features.windows import STATUS, Status
 
@@ -117,7 +117,11 @@ def _chosen(one: object, declared: Mapping[str, FeatureView]) -> Chosen:
         raise DefinitionError(f"{one!r} is no feature view", available=sorted(declared), hint=hint)
     name, colon, feature = one.partition(":")
     if name not in declared:
-        raise UnknownName(f"no feature view {name!r} is declared", available=sorted(declared), hint="name one of these, or VIEW:FEATURE")
+        raise UnknownName(
+            f"no feature view {name!r} is declared",
+            available=sorted(declared),
+            hint="name one of these, or VIEW:FEATURE; what a request view gives is computed, not looked up",
+        )
     view = declared[name]
     if not colon:
         return Chosen(view, tuple(view.names))
@@ -155,19 +159,20 @@ class Question:
 def historical(rows: object, question: Question, to: str | Path | None = None) -> Historical:
     """Features of rows: each read at its own time. With `to` they are written to a Parquet file, a part at a time. Raises DataError for
     rows that cannot be asked about: a missing column, a time that is null or has no zone, a name that is there already."""
+    file = writable(to) if to else None
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-"))) if to else None
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-"))) if file else None
         connection = stack.enter_context(engine(str(scratch / "rows.db") if scratch else ":memory:"))
-        given = open_rows(connection, rows, None if to else question.needed)
+        given = open_rows(connection, rows, question.needed, whole=file is not None)
         count = _ask(connection, given, question)
         report = Report(count, question.as_known)
-        if to is None or scratch is None:
+        if file is None or scratch is None:
             columns = _read(connection, question, range(count), report)
             frame = given.give(columns)
             return Historical(replace(frame, kept=stack.pop_all()) if isinstance(frame, Arrow) else frame, columns, report)
         connection.execute(f"SET memory_limit = '{MEMORY}'")
-        write_rows(connection, given, _write(connection, question, count, report, scratch), Path(to))
-        return Historical(None, {}, report, Path(to))
+        write_rows(connection, given, _write(connection, question, count, report, scratch), file)
+        return Historical(None, {}, report, file)
 
 
 def _write(connection: "DuckDBPyConnection", question: Question, count: int, report: Report, scratch: Path) -> list[Path]:
@@ -180,13 +185,8 @@ def _write(connection: "DuckDBPyConnection", question: Question, count: int, rep
 
 def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> int:
     """Make the table `asked`: the time of each row, and its key for each view. Returns the number of rows."""
-    types, names = types_of(connection, given), {name.casefold() for name in given.names}
-    missing = next((name for name in question.needed if name not in types), None)
-    if missing is not None:
-        raise DataError(f"{given.what} has no column {missing!r}", available=given.names, hint="add it, or name the column that holds it")
-    clash = next((name for name in question.names if name.casefold() in names), None)
-    if clash:
-        raise DataError(f"{given.what} has a column {clash!r} already", hint="rename or drop it: the feature would have its name")
+    _check_names(given, question)
+    types = types_of(connection, given)
     columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone)}
     for name, one in question.opened.items():
         columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)
@@ -195,13 +195,28 @@ def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> 
         connection.execute(f"CREATE TABLE asked AS SELECT {shown} FROM {given.table}")
     [(count, row)] = connection.execute('SELECT count(*), min(rowid) FILTER ("at" IS NULL) FROM asked').fetchall()
     if row is not None:
-        raise DataError(f"row {row} of {given.what} has no time in {question.at!r}", hint="drop such rows: nothing is known at no time")
+        text = f"CAST({quote(question.at)} AS VARCHAR)"
+        found = f"SELECT {text}, coalesce(isfinite(TRY_CAST({text} AS TIMESTAMP)), FALSE) FROM {given.table} LIMIT 1 OFFSET {row}"
+        [(said, time)] = connection.execute(found).fetchall()
+        raise no_time(given.what, question.at, row, said, naive=time and not question.timezone)
     for name, one in question.opened.items():
         words = {"text": np.array(one.log.entities, dtype=object), "code": np.arange(len(one.log.entities), dtype=np.int32)}
         connection.register("words", words)
         connection.execute(f"CREATE TABLE {quote(f'words {name}')} AS SELECT * FROM words")
         connection.unregister("words")
     return int(count)
+
+
+def _check_names(given: Given, question: Question) -> None:
+    there = {name.casefold() for name in given.names}
+    clash = next((name for name in question.names if name.casefold() in there), None)
+    if clash:
+        raise DataError(f"{given.what} has a column {clash!r} already", hint="rename or drop it: the feature would have its name")
+    names = [name.casefold() for name in question.names]
+    twice = next((name for name in question.names if names.count(name.casefold()) > 1), None)
+    if twice:
+        hint = "ask for one of them alone; with status=True each view gives VIEW__status"
+        raise DefinitionError(f"two columns would be named {twice!r}", hint=hint)
 
 
 def _read(connection: "DuckDBPyConnection", question: Question, rows: range, report: Report) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from tidemill.core import DataError, DefinitionError
-from tidemill.data import instant_of, literal, plain_type, quote
+from tidemill.data import has_zone, instant_of, plain_type, quote
 from tidemill.features.declarations import Entity
 from tidemill.features.keys import joined_sql
 
@@ -13,36 +13,41 @@ _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$|FLOAT$|DOUBLE$|DEC
 _TIME = re.compile(r"DATE$|TIMESTAMP")
 _FRACTION = re.compile(r"FLOAT$|DOUBLE$|DECIMAL")
 _TEXT = re.compile(r"VARCHAR$|ENUM")
-_ZONED = r":\d\d(\.\d+)?\s*(Z|z|[+-]\d\d(:?\d\d)?)\s*$"
+_ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
 
 
 def time_sql(what: str, column: str, kind: str, timezone: str) -> str:
-    """SQL for the instant of a row's time. Raises DataError for a column that holds none, or none of a zone where none is declared."""
+    """SQL for the instant of a row's time; null for a text that tells none. Raises DataError for a column that holds none, or none of a
+    zone where none is declared."""
     _check_zone(timezone)
-    name, hint = quote(column), f'say which zone they are in: timezone="Europe/Berlin"; or give {column!r} with its offset'
+    name = quote(column)
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_us({name})"
     if _TEXT.match(kind):
         text = f"CAST({name} AS VARCHAR)"
-        naive = instant_of(f"CAST({text} AS TIMESTAMP)", timezone) if timezone else f"error({literal(_naive(what, column, hint))})::BIGINT"
-        zoned = f"epoch_us(CAST({text} AS TIMESTAMPTZ))"
-        return f"CASE WHEN {name} IS NULL THEN NULL WHEN regexp_matches({text}, {literal(_ZONED)}) THEN {zoned} ELSE {naive} END"
+        naive = instant_of(f"TRY_CAST({text} AS TIMESTAMP)", timezone) if timezone else "NULL"
+        return f"CASE WHEN {has_zone(text)} THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) ELSE {naive} END"
     if not _TIME.match(kind):
         hint = "convert it to times, for example with pandas.to_datetime(…, utc=True)"
         raise DataError(f"{column!r} of {what} is {plain_type(kind)}, not a time", hint=hint)
     if not timezone:
-        raise DataError(_naive(what, column), hint=hint)
+        raise DataError(f"times of {column!r} in {what} have no time zone", hint=_ZONE.format(column))
     return instant_of(f"CAST({name} AS TIMESTAMP)", timezone)
 
 
-def _naive(what: str, column: str, hint: str = "") -> str:
-    return f"times of {column!r} in {what} have no time zone" + (f"; {hint}" if hint else "")
+def no_time(what: str, column: str, row: int, text: str | None, *, naive: bool) -> DataError:
+    """Why `time_sql` gives null for a row: there is nothing, a time without a zone (`naive`), or no time at all."""
+    if text is None:
+        return DataError(f"row {row} of {what} has no time in {column!r}", hint="drop such rows: nothing is known at no time")
+    said = f"{text!r} in row {row} of {what} {'has no time zone' if naive else 'is no time'}"
+    hint = _ZONE.format(column) if naive else "write times as 2024-01-31T12:00:00Z, or convert them first"
+    return DataError(said, where=column, hint=hint)
 
 
 def _check_zone(timezone: str) -> None:
     try:
         ZoneInfo(timezone or "UTC")
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, TypeError) as error:
         hint = "write a name of the IANA database, for example Europe/Berlin"
         raise DefinitionError(f"timezone={timezone!r} is not a time zone", hint=hint) from error
 
