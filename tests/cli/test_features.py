@@ -65,6 +65,18 @@ def test_what_is_no_longer_kept_is_said(tidemill: Command, copied: Path) -> None
     assert "no statistics: neither stored rows nor a training set hold these values" in shown
 
 
+def test_a_version_that_is_damaged_is_said_beside_the_others(tidemill: Command, copied: Path) -> None:
+    with project.find(copied).writing("test") as ledger:
+        for blob in ledger.artifact(Ref("feature view", "courier_last")).meta["blobs"].values():
+            ledger.blobs.path(blob).write_bytes(b"another")
+    listed = tidemill("features", "list", folder=copied)
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stdout.splitlines()
+    assert [line.split()[0] for line in lines if " damaged" in line] == ["courier_last"]
+    assert "tidemill doctor" in listed.stdout
+    assert "its bytes are not what was written" in tidemill("features", "show", "courier_last", folder=copied).stdout
+
+
 def test_a_disk_for_reading_only_is_enough(tidemill: Command, kept: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "128m") as disk:
         folder = shutil.copytree(kept, disk / "parcels")

@@ -11,6 +11,7 @@ import tidemill as tm
 from postgres import move_records, new_schema
 from tidemill import project
 from tidemill.core import UnknownName
+from tidemill.ledger import Ledger
 from tidemill.session import Session
 from toy import DECLARATIONS, SETTINGS, make_rows, write_project, write_rows
 
@@ -38,6 +39,15 @@ def declare(folder: Path, before: str, after: str) -> Session:
     assert before in DECLARATIONS
     (folder / "parcels.py").write_text(DECLARATIONS.replace(before, after))
     return tm.open(folder)
+
+
+def damage(ledger: Ledger, ref: tm.core.Ref) -> None:
+    """Turn a byte in the middle of each blob of the newest artifact of a name."""
+    for digest in ledger.artifact(ref).meta["blobs"].values():
+        file = ledger.blobs.path(digest)
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 255
+        file.write_bytes(data)
 
 
 def test_what_was_replayed_is_listed_by_the_clock_of_the_replay(either: Path) -> None:
@@ -162,7 +172,29 @@ def test_a_version_whose_bytes_are_gone_says_so(copied: Path) -> None:
     session = tm.open(copied)
     shown = session.features.show("courier_last")
     assert (shown["freshness"], shown["cost"]["bytes"], shown["statistics"]["features"]) == (None, None, {})
+    assert shown["newest"]["bytes"] == "gone"
     assert listed(session)["courier_last"]["null_share"] is None
+
+
+@pytest.mark.parametrize("name", ["courier_last", "booking", "depot_recent"])
+def test_a_version_whose_bytes_are_damaged_says_so_and_the_others_are_listed(copied: Path, name: str) -> None:
+    kind = "requests" if name == "booking" else "feature view"
+    with project.find(copied).writing("test") as ledger:
+        damage(ledger, tm.core.Ref(kind, "bookings" if name == "booking" else name))
+    session = tm.open(copied)
+    found = listed(session)
+    assert {view: one["newest"]["bytes"] for view, one in found.items()} == {view: "damaged" if view == name else "kept" for view in found}
+    assert found[name]["freshness"] is None
+    shown = session.features.show(name)
+    assert (shown["newest"]["bytes"], shown["freshness"], shown["cost"]["bytes"]) == ("damaged", None, None)
+
+
+def test_a_training_set_that_is_damaged_has_no_statistics(copied: Path) -> None:
+    with project.find(copied).writing("test") as ledger:
+        damage(ledger, tm.core.Ref("examples", "late"))
+    session = tm.open(copied)
+    assert listed(session)["depot_recent"]["null_share"] is None
+    assert session.features.show("depot_recent")["statistics"]["features"] == {}
 
 
 @pytest.mark.parametrize(("name", "available"), [("nothing", "courier_last"), ("courier_last:nothing", "late"), ("", "booking")])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tidemill import features, registry, training
-from tidemill.core import SECOND, Floats, Instants, Ref, StoreError, UnknownName, definition, digest_value, show
+from tidemill.core import SECOND, Damaged, Floats, Instants, MissingFile, Ref, StoreError, UnknownName, definition, digest_value, show
 from tidemill.features import FeatureView, RequestView, View
 from tidemill.ledger import Artifact, Execution, Ledger, descendants
 from tidemill.loop import State
@@ -82,16 +82,25 @@ class Past:
         found, now = self.versions(view), digest_value(definition(view))
         return next((one for one in found if digest_value(one.definition) == now), found[0] if found else None)
 
-    def artifact(self, ref: Ref) -> Artifact | None:
-        """An artifact whose bytes are still kept."""
+    def kept(self, ref: Ref) -> tuple[Artifact | None, str]:
+        """An artifact, and whether its bytes are "kept", "gone" or "damaged"; only one whose bytes can be read."""
         assert self.ledger is not None
-        with suppress(UnknownName):
+        try:
             found = self.ledger.artifact(ref)
-            return found if all(self.ledger.blobs.has(digest) for digest in found.meta["blobs"].values()) else None
-        return None
+            for digest in found.meta["blobs"].values():
+                self.ledger.blobs.get(digest)
+        except (UnknownName, MissingFile):
+            return None, "gone"
+        except Damaged:
+            return None, "damaged"
+        return found, "kept"
+
+    def artifact(self, ref: Ref) -> Artifact | None:
+        """An artifact whose bytes can be read."""
+        return self.kept(ref)[0]
 
     def stored(self, view: View, version: Version) -> tuple[Columns, Instants | None]:
-        """The columns of a version by the names of their features, and when each row became known; None where its bytes are gone."""
+        """The columns of a version by the names of their features, and when each row became known; None where its bytes cannot be read."""
         artifact = self.artifact(version.refs[0])
         if artifact is None or self.ledger is None:
             return {}, None
@@ -236,7 +245,7 @@ class Catalogue:
         wanted = [one for one in features.made_by(view) if set(names) & set(features.values_of(view, one))]
         past = self._past()
         versions, version = past.versions(view), past.newest(view)
-        found = _head(view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
+        found = _head(past, view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
         found |= {"dataset": past.dataset(view, version), "deployments": past.deployments(view), "models": past.models(versions)}
         found |= {
             "versions": [one.plain() for one in versions],
@@ -267,7 +276,7 @@ class Catalogue:
 
     def _short(self, past: Past, view: View) -> Plain:
         version = past.newest(view)
-        found = _head(view, version) | {"null_share": None, "freshness": None}
+        found = _head(past, view, version) | {"null_share": None, "freshness": None}
         if version is not None:
             columns, known = past.stored(view, version)
             _, _, values = past.values(view, version, columns)
@@ -293,11 +302,11 @@ class Catalogue:
         raise UnknownName(f"view {name!r} has no feature {feature!r}", available=known, hint=f"for example {name}:{known[0]}")
 
 
-def _head(view: View, version: Version | None) -> Plain:
+def _head(past: Past, view: View, version: Version | None) -> Plain:
     """What a list and a page say alike."""
     entity = {"name": view.entity.name, "key": list(view.entity.keys)} if isinstance(view, FeatureView) else None
     edited = version is not None and digest_value(version.definition) != digest_value(definition(view))
-    newest = {**version.plain(), "of_an_earlier_definition": edited} if version else None
+    newest = {**version.plain(), "bytes": past.kept(version.refs[0])[1], "of_an_earlier_definition": edited} if version else None
     about = {"name": view.name, "kind": view.kind, "entity": entity, "features": list(features.made_by(view)), "values": len(view.names)}
     return about | {"description": view.description, "owner": view.owner, "tags": list(view.tags), "newest": newest}
 
