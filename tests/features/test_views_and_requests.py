@@ -138,6 +138,13 @@ def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict
     assert "__" not in str(error.value), "columns of Tidemill's own are no proposal"
 
 
+@pytest.mark.parametrize("wrong", ["dealy", "delay >", "avg(delay)", "origin", "1 // 0", "random()"])
+def test_of_several_expressions_the_wrong_one_is_said(world: World, wrong: str) -> None:
+    features = {"good": tm.mean("delay"), "bad": tm.mean(wrong), "other": tm.mean("delay + 1")}
+    with pytest.raises((DefinitionError, DataError), match=re.escape(f"the expression '{wrong}' over dataset 'departures'")):
+        world.built(world.view(features=features))
+
+
 @pytest.mark.parametrize(
     ("condition", "what"),
     [

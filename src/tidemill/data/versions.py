@@ -8,7 +8,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -284,22 +284,40 @@ def scan(
     """
     casts = {"number": "CAST(({}) AS DOUBLE)", "instant": "CAST(({}) AS BIGINT)", "text": "CAST(({}) AS VARCHAR)"}
     chosen = {name: casts[kind].format(sql) for name, (sql, kind) in columns.items()}
-    path = ledger.blobs.path(version.meta["blobs"]["rows"])
+    called = {name: f"{_called(name, sql)} over dataset {dataset.name!r}" for name, (sql, _) in columns.items()}
+    places = {name: (sources or {}).get(name, source) for name in columns}
+    types, path = version.meta["types"], ledger.blobs.path(version.meta["blobs"]["rows"])
+
+    def rows(connection: "DuckDBPyConnection", names: Iterable[str]) -> Columns:
+        shown = ", ".join(f"{chosen[name]} AS {quote(name)}" for name in names)
+        return fetch(connection, f"SELECT {shown} FROM {table(path)} WHERE {where}", {name: columns[name][1] for name in names})
+
+    def cause(said: str) -> DataError | None:
+        for name in columns:  # each alone says which one it is
+            with explained(f"{called[name]} is wrong", places[name], partial(_cause, dataset)):
+                rows(connection, [name])
+        return _cause(dataset, said)
+
     with engine() as connection:
         confine(connection, file=path)
         for name, sql in chosen.items():
-            _check_expression(connection, dataset, table(path), version.meta["types"], sql, (sources or {}).get(name, source))
-        _check_expression(connection, dataset, table(path), version.meta["types"], where, source)
-        with explained(f"an expression over dataset {dataset.name!r} is wrong", source, partial(_cause, dataset)):
-            shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in chosen.items())
-            return fetch(connection, f"SELECT {shown} FROM {table(path)} WHERE {where}", {name: columns[name][1] for name in columns})
+            _check_expression(connection, dataset, table(path), types, sql, called[name], places[name])
+        _check_expression(connection, dataset, table(path), types, where, f"a condition over dataset {dataset.name!r}", source)
+        with explained(f"an expression over dataset {dataset.name!r} is wrong", source, cause):
+            return rows(connection, columns)
+
+
+def _called(name: str, sql: str) -> str:
+    text = " ".join(sql.split())
+    if name.startswith("__"):  # SQL of Tidemill's own around what was written
+        return "an expression"
+    return f"the expression {text if len(text) <= 80 else f'{text[:79]}…'!r}"
 
 
 def _check_expression(
-    connection: "DuckDBPyConnection", dataset: Dataset, rows: str, types: Mapping[str, str], sql: str, source: str
+    connection: "DuckDBPyConnection", dataset: Dataset, rows: str, types: Mapping[str, str], sql: str, what: str, source: str
 ) -> None:
     """Bind an expression by itself: beside others it could use their names, and the error would not say which one is wrong."""
-    what = f"an expression over dataset {dataset.name!r}"
     refuse_volatile(connection, f"SELECT {sql}", types, what, source)
     try:
         with explained(f"{what} is wrong", source, partial(_cause, dataset)):
