@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from tidemill.core.statistics import mean_of_monthly_auc_bootstrap as mean_of_monthly_auc_bootstrap
     from tidemill.core.statistics import paired_bootstrap as paired_bootstrap
     from tidemill.core.statistics import paired_cluster_test as paired_cluster_test
+    from tidemill.core.statistics import share_interval as share_interval
     from tidemill.core.statistics import spend as spend
     from tidemill.core.statistics import t_cdf as t_cdf
 
@@ -77,6 +78,7 @@ _WITH_NUMPY = {
     "profile_like": "drift",
     "roc_auc": "metrics",
     "row_log_loss": "metrics",
+    "share_interval": "statistics",
     "spend": "statistics",
     "t_cdf": "statistics",
     "Array": "arrays",
@@ -160,6 +162,7 @@ __all__ = [
     "profile_like",
     "roc_auc",
     "row_log_loss",
+    "share_interval",
     "show",
     "show_duration",
     "spend",

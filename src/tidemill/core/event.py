@@ -11,8 +11,10 @@ class Event(StrEnum):
     """
 
     WATCHED = "watched"
+    FEATURES_COMPARED = "features compared"
     DRIFT_FOUND = "drift found"
     QUALITY_DROP = "quality drop"
+    SKEW_FOUND = "skew found"
     RETRAINED = "retrained"
     GATES_UNDECIDED = "gates undecided"
     GATE_REFUSED = "gate refused"

@@ -121,10 +121,43 @@ def t_quantile(share: float, degrees: float) -> float:
     return (low + high) / 2
 
 
+def beta_quantile(share: float, a: float, b: float) -> float:
+    """Return the x with I_x(a, b) = share, for 0 < share < 1 and a, b > 0. Raises `ValueError` outside that range.
+
+    >>> round(beta_quantile(0.5, 2, 3), 6)
+    0.385728
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie strictly between 0 and 1, not {share}")
+    low, high = 0.0, 1.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if incomplete_beta(a, b, middle) < share else (low, middle)
+    return (low + high) / 2
+
+
+def share_interval(found: int, rows: int, confidence: float) -> Interval:
+    """The share of rows with something, `found` of `rows`, and its exact interval (Clopper & Pearson 1934): whatever the share of all rows
+    that a sample was drawn from, it lies below the interval in at most (1 - confidence) / 2 of samples, and above it in as many. Without
+    rows it may be anything.
+
+    >>> share_interval(0, 100, 0.95).high.__round__(4), share_interval(3, 100, 0.95).low.__round__(4)
+    (0.0362, 0.0062)
+    """
+    doubt = 1 - _checked(confidence)
+    low = beta_quantile(doubt / 2, found, rows - found + 1) if found else 0.0
+    high = beta_quantile(1 - doubt / 2, found + 1, rows - found) if found < rows else 1.0
+    return Interval(found / rows if rows else math.nan, low, high, confidence)
+
+
 def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
+
+
+def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise DefinitionError(f"confidence must lie strictly between 0 and 1, not {confidence}")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+    return confidence
 
 
 # --- resampling whole clusters

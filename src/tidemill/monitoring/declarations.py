@@ -38,10 +38,38 @@ class Drift(Declaration):
 
 
 @dataclass(frozen=True)
+class Skew(Declaration):
+    """Compare features that were served with the same features computed offline, as known then: at most `rows` answers of each window of
+    the monitor. Numbers whose relative error is at most `tolerance` count as equal. A feature of which surely more than `max_share` of
+    the answers differ is an alert; where none is off that often, the chance of one at a look is at most `false_alarm_rate`. With `hold`
+    nothing goes live, and no canary climbs, from such a look until one that finds nothing; an edit of yours is not held."""
+
+    kind: ClassVar[str] = "skew test"
+    part: ClassVar[bool] = True
+    rows: int = 1000
+    max_share: float = 0.001
+    tolerance: float = 0.0
+    false_alarm_rate: float = 0.05
+    hold: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"skew above {self.max_share:g}"
+
+    def problems(self) -> Problems:
+        yield from odd_number("rows", self.rows, "[1, 1000000]", "rows=1000", whole=True)
+        yield from odd_number("max_share", self.max_share, "[0, 1)", "max_share=0.001")
+        yield from odd_number("tolerance", self.tolerance, "[0, 1)", "tolerance=1e-9")
+        yield from odd_number("false_alarm_rate", self.false_alarm_rate, "(0, 1)", "false_alarm_rate=0.05")
+        yield from odd_type("hold", self.hold, bool, "hold=True, or hold=False")
+
+
+@dataclass(frozen=True)
 class Monitor(Declaration):
     """Look at a deployment once for each window of `every`, when the window is mature: the files reach to its last day, and on every day
     of it the labels of a share `maturity` of the requests are in, or resolved as none. `quality` names metrics that are written down for
-    each window; one that a `QualityDrop` of the policy names is tested too."""
+    each window; one that a `QualityDrop` of the policy names is tested too. `skew` needs no labels: it looks at the
+    answers of a window when that is over."""
 
     kind: ClassVar[str] = "monitor"
     deployment: Deployment
@@ -49,6 +77,7 @@ class Monitor(Declaration):
     quality: Sequence[str] = ("log_loss",)
     drift: Drift | None = None
     maturity: float = 0.95
+    skew: Skew | None = None
 
     @property
     def name(self) -> str:
@@ -62,6 +91,8 @@ class Monitor(Declaration):
             yield DefinitionError(f"no metric is named {unknown[0]!r}", available=sorted(METRICS))
         if self.drift is not None:
             yield from odd_type("drift", self.drift, Drift, "for example drift=tm.Drift(false_alarm_rate=0.05)")
+        if self.skew is not None:
+            yield from odd_type("skew", self.skew, Skew, "for example skew=tm.Skew(rows=1000)")
         yield from odd_number("maturity", self.maturity, "(0, 1]", "maturity=0.95")
         yield from odd_duration("every", self.every, 'every="7d"', least=0)
         if duration(self.every) < DAY or duration(self.every) % DAY:
@@ -69,5 +100,5 @@ class Monitor(Declaration):
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the deployment by name."""
-        plain = {name: definition(getattr(self, name)) for name in ("every", "quality", "drift", "maturity")}
+        plain = {name: definition(getattr(self, name)) for name in ("every", "quality", "drift", "maturity", "skew")}
         return {"type": "Monitor", "deployment": self.deployment.name, **plain}

@@ -32,6 +32,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "serve.host": (str, "127.0.0.1", "address that `tidemill up` binds"),
     "serve.port": (int, 8642, "port that `tidemill up` binds"),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
+    "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }
 
 
@@ -85,6 +86,9 @@ def read_settings(folder: Path) -> Settings:
     if not 0 <= values.get("serve.port", 0) < 2**16:
         hint = "choose one of 0 to 65535; 0 takes a free one"
         raise DefinitionError(f"serve.port = {values['serve.port']} is no port", where=str(path), hint=hint)
+    if not 0 <= values.get("serve.log_features", 1) <= 1:
+        what = f"serve.log_features = {values['serve.log_features']} is no share"
+        raise DefinitionError(what, where=str(path), hint="from 0, which writes none, to 1, which writes those of every answer")
     if not values.get("project.name"):
         raise DefinitionError("the project has no name", where=str(path), hint='add [project] name = "…"')
     try:
@@ -120,7 +124,7 @@ def _check_replay(settings: Settings, path: Path) -> None:
 def _check(name: str, value: Any, path: Path) -> None:
     if name not in SETTINGS:
         raise DefinitionError(f"there is no setting {name!r}", where=str(path), available=sorted(SETTINGS))
-    if not isinstance(value, SETTINGS[name][0]) or (isinstance(value, bool) and SETTINGS[name][0] is int):
+    if not isinstance(value, SETTINGS[name][0]) or (isinstance(value, bool) and SETTINGS[name][0] is not bool):
         raise DefinitionError(f"{name} = {value!r} has the wrong type", where=str(path), hint=SETTINGS[name][2])
     if isinstance(value, datetime) and value.tzinfo is None:
         raise DefinitionError(f"{name} = {value} has no time zone", where=str(path), hint="write a date, or a time with its offset")

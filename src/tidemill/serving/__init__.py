@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from tidemill.serving.declarations import Canary, Constant, Deployment, PreviousVersion
 from tidemill.serving.endpoint import Answer, Endpoint, Standing, open_endpoint
-from tidemill.serving.log import AnswerLog, find_answers, read_log
+from tidemill.serving.log import AnswerLog, Logged, Sample, find_answers, read_log, sample_answers
+from tidemill.serving.offline import Recomputed, recompute
 from tidemill.serving.routing import Route, to_challenger
 
 if TYPE_CHECKING:
@@ -23,12 +24,17 @@ __all__ = [
     "Constant",
     "Deployment",
     "Endpoint",
+    "Logged",
     "PreviousVersion",
+    "Recomputed",
     "Route",
+    "Sample",
     "Standing",
     "find_answers",
     "open_endpoint",
     "read_log",
+    "recompute",
+    "sample_answers",
     "to_challenger",
 ]
 

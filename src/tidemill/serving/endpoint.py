@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import isinf
 from threading import Lock
 from typing import Any
 
@@ -33,7 +34,7 @@ from tidemill.features import (
 )
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
-from tidemill.serving.routing import Route, to_challenger
+from tidemill.serving.routing import Route, share, to_challenger
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
@@ -54,8 +55,23 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """What an answer rests on: `inputs`, the value of each feature; `versions`, the digest's start of each view and of the requests that it
+    was read from; and for a request that brought its own columns, `sent`, those."""
+
+    inputs: Mapping[str, Any]
+    versions: Mapping[str, str]
+    sent: Mapping[str, Any] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        found = {"inputs": self.inputs, "versions": self.versions}
+        return found if self.sent is None else found | {"sent": self.sent}
+
+
+@dataclass(frozen=True)
 class Answer:
-    """One prediction. `rung` is what gave it; `features` is the path they came by; `problems` are views without a value, and why."""
+    """One prediction. `rung` is what gave it; `features` is the path they came by; `problems` are views without a value, and why; `basis`
+    is there where it is kept."""
 
     key: str
     probability: float
@@ -66,6 +82,7 @@ class Answer:
     problems: dict[str, str]
     inputs: dict[str, Any] | None = None
     store_damaged: bool = False
+    basis: Basis | None = None
 
     def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
         """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
@@ -95,13 +112,14 @@ class Endpoint:
     predictors: dict[str, Predictor]
     fallback: Sequence[tuple[str, float]] = ()
     timeout: int = 1_000_000
+    versions: Mapping[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     _pools: dict[str, ThreadPoolExecutor] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False) -> list[Answer]:
-        """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. Raises DataError and
-        UnknownName for a wrong request."""
+    def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0) -> list[Answer]:
+        """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. `keep` is the share of
+        answers with their basis, chosen by key and time. Raises DataError and UnknownName for a wrong request."""
         if not rows or len(rows) > MAX_ROWS:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
         places, when = self._places(rows), np.array(at, dtype=np.int64)
@@ -112,10 +130,13 @@ class Endpoint:
                 _check_known(chosen, parts[-1][1], when)
         answers: dict[int, Answer] = {}
         for chosen, requests in parts:
-            answers |= zip(chosen.tolist(), self._answer(requests, when[chosen], explain=explain), strict=True)
+            sent = [rows[i] for i in chosen.tolist()] if places[chosen[0]] < 0 else None
+            answers |= zip(chosen.tolist(), self._answer(requests, when[chosen], sent, explain=explain, keep=keep), strict=True)
         return [answers[i] for i in range(len(rows))]
 
-    def _answer(self, requests: Requests, when: Instants, *, explain: bool) -> list[Answer]:
+    def _answer(
+        self, requests: Requests, when: Instants, sent: Sequence[Mapping[str, Any]] | None, *, explain: bool, keep: float
+    ) -> list[Answer]:
         matrix = self._features(requests, when)
         scored = self._score(requests, matrix)
         keys = [key.decode() for key in requests.keys.tolist()]
@@ -123,9 +144,12 @@ class Endpoint:
         for i, (probability, version, rung) in enumerate(scored):
             path = "none" if matrix is None else "online" if matrix.online[i] else "offline"
             problems = {} if matrix is None else matrix.problems(i)
-            inputs = _inputs(matrix, i) if explain and matrix is not None else None
+            kept = matrix is not None and is_kept(keys[i], int(when[i]), keep)
+            inputs = inputs_of(matrix, i) if matrix is not None and (explain or kept) else None
+            basis = Basis(inputs, self.versions, sent[i] if sent else None) if kept and inputs is not None else None
             damaged = matrix is not None and matrix.damaged
-            answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, inputs, damaged))
+            shown = inputs if explain else None
+            answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, shown, damaged, basis))
             self._count(rung, 1)
         return answers
 
@@ -175,9 +199,7 @@ class Endpoint:
     @cached_property
     def _own(self) -> OwnColumns:
         """How requests that bring their own columns are computed: compiled for the first of them."""
-        views = [view for view in self.reader.views if isinstance(view, RequestView)]
-        lookups = [column for view in self.reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
-        return OwnColumns.of(self.dataset, self.types, views, self.predict_at, lookups=lookups)
+        return own_columns(self.reader, self.dataset, self.types, self.predict_at)
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
@@ -250,13 +272,24 @@ def _check_known(rows: Ints, requests: Requests, when: Instants) -> None:
             raise DataError(what, hint="ask about it later, or leave out `at`")
 
 
-def _inputs(matrix: Matrix, row: int) -> dict[str, Any]:
-    """The features of one row for people: categories as text, missing as null."""
+def is_kept(key: str, at: int, keep: float) -> bool:
+    """Whether the answer to a key at a time belongs to a share of all: one that does belongs to every greater share too.
+
+    >>> is_kept("N123", 7, 1.0), is_kept("N123", 7, 0.0)
+    (True, False)
+    """
+    return keep >= 1 or (keep > 0 and share(f"{key}/{at}", "basis") < keep)
+
+
+def inputs_of(matrix: Matrix, row: int) -> dict[str, Any]:
+    """The features of one row for people: categories as text, missing as null; an infinite number as text, since JSON has none."""
     found: dict[str, Any] = {}
     for name, value in zip(matrix.names, matrix.values[row].tolist(), strict=True):
         words = matrix.vocabularies.get(name)
-        missing = value != value  # NaN is not itself
-        found[name] = None if missing else words[int(value)] if words else value
+        if value != value:  # NaN is not itself
+            found[name] = None
+        else:
+            found[name] = words[int(value)] if words else str(value) if isinf(value) else value
     return found
 
 
@@ -274,6 +307,18 @@ def open_endpoint(
     """An endpoint from the recipe of a branch; `functions` are those that are here, for the views that are one. Golden cases are run
     first: raises Refused when the champion answers otherwise. A previous version or a challenger that does, or whose bytes are lost, is
     left out: the champion answers in its place."""
+    reader, requests, dataset, types = open_recipe(ledger, recipe, online=online, functions=functions)
+    predictors = {standing.champion[1]: _load(ledger, *standing.champion)}
+    previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
+    standing = replace(standing, previous=previous, challenger=challenger)
+    short = {"requests": recipe["requests"][:12]} | {f"view {view}": digest[:12] for view, digest in reader.versions.items()}
+    return Endpoint(name, standing, reader, requests, dataset, types, recipe["predict_at"], predictors, fallback, timeout, short)
+
+
+def open_recipe(
+    ledger: Ledger, recipe: Mapping[str, Any], *, online: OnlineStore | None = None, functions: Sequence[Function] = ()
+) -> tuple[Reader, Requests, Dataset, Mapping[str, str]]:
+    """What a recipe reads features with: the reader of its views, its requests, and their dataset with the types of its columns."""
     views = [from_definition(view["definition"], functions) for view in recipe["views"]]
     logs, versions = {}, {}
     for view, plain in zip(views, recipe["views"], strict=True):
@@ -285,11 +330,14 @@ def open_endpoint(
     dataset = Dataset.recorded(request["name"], request["event_time"], key=tuple(request["key"]), **times)
     types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
     requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
-    predictors = {standing.champion[1]: _load(ledger, *standing.champion)}
-    previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
-    standing = replace(standing, previous=previous, challenger=challenger)
-    reader = Reader(views, logs, versions, online)
-    return Endpoint(name, standing, reader, requests, dataset, types, recipe["predict_at"], predictors, fallback, timeout)
+    return Reader(views, logs, versions, online), requests, dataset, types
+
+
+def own_columns(reader: Reader, dataset: Dataset, types: Mapping[str, str], predict_at: str) -> OwnColumns:
+    """What makes requests of rows that bring their own columns, for the views of a reader."""
+    views = [view for view in reader.views if isinstance(view, RequestView)]
+    lookups = [column for view in reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
+    return OwnColumns.of(dataset, types, views, predict_at, lookups=lookups)
 
 
 def _load_or_leave(ledger: Ledger, name: str, version: Named | None, predictors: dict[str, Predictor]) -> Named | None:

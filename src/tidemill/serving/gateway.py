@@ -6,6 +6,7 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -109,8 +110,10 @@ class Gateway:
         endpoint, now = await self.endpoint(request), self.clock()
         asked = await decode(request, Ask)
         times = self._times(asked, now)
-        answers = await run_in_threadpool(endpoint.answer, asked.rows, times, explain=asked.explain)  # others are not kept waiting
-        self.logs[endpoint.name].append(answers, now, endpoint.standing.branch)
+        log = self.logs[endpoint.name]
+        answer = partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=log.keep)
+        answers = await run_in_threadpool(answer)  # others are not kept waiting
+        log.append(answers, now, endpoint.standing.branch)
         views = len(endpoint.reader.logs)
         return reply({"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]})
 

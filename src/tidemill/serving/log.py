@@ -7,7 +7,8 @@ that a full disk took in part, nothing stays.
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +17,17 @@ import msgspec
 from tidemill.core import canonical
 from tidemill.data import Prediction
 from tidemill.serving.endpoint import Answer
+from tidemill.serving.routing import share
 from tidemill.store import store_error
 
 T = TypeVar("T")
 
 
 class AnswerLog:
-    """An append-only file of answers of one deployment."""
+    """An append-only file of answers of one deployment. `keep`: the share of them whose features are written down too."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, keep: float = 1.0) -> None:
+        self.path, self.keep = path, keep
         try:
             self._file = _opened(path)
         except OSError as error:
@@ -34,7 +36,7 @@ class AnswerLog:
     def append(self, answers: Sequence[Answer], now: int, branch: str) -> None:
         """Write the answers of a branch's versions; raises StoreError when the disk refuses, and then nothing was acknowledged."""
         known = {"asked": now, "branch": branch}
-        lines = [canonical({**known, "at_us": answer.at, **replace(answer, inputs=None).plain(0)}) + b"\n" for answer in answers]
+        lines = [canonical({**known, **_line(answer)}) + b"\n" for answer in answers]
         try:
             self._locked(b"".join(lines))
             while not self._is_there():
@@ -74,6 +76,11 @@ class AnswerLog:
         os.close(self._file)
 
 
+def _line(answer: Answer) -> dict[str, Any]:
+    basis = answer.basis.plain() if answer.basis else {}
+    return {"at_us": answer.at, **replace(answer, inputs=None).plain(0), **basis}
+
+
 def _opened(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -88,6 +95,50 @@ class _Line(msgspec.Struct):
     probability: float
     version: str
     rung: str
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of the log with what it rests on: `inputs` are the values that were served, categories as text; `versions` what they were
+    read from; `sent` the columns that the request brought. Of an answer without its features both are empty."""
+
+    branch: str
+    asked: int
+    key: str
+    at_us: int
+    version: str
+    rung: str
+    features_from: str = ""
+    features_missing: dict[str, str] = {}
+    inputs: dict[str, float | str | None] = {}
+    versions: dict[str, str] = {}
+    sent: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some answers of a branch's log, asked in [since, until): `rows` of those `kept` with their features, of `answers` in all."""
+
+    since: int
+    until: int
+    answers: int
+    kept: int
+    rows: Sequence[Logged]
+
+
+def sample_answers(path: Path, branch: str, since: int, until: int, most: int) -> Sample:
+    """At most so many answers of versions of a branch, with what they rest on, in the order of the log. Which ones, a digest of key and
+    times tells: the same every time, all alike likely. The constant of the ladder rests on nothing and is not counted."""
+    answers = kept = 0
+    heap: list[tuple[float, int, Logged]] = []  # those of the least shares, the greatest of them first
+    for one in _lines(path, Logged):
+        if one.branch == branch and one.version and since <= one.asked < until:
+            answers += 1
+            if one.versions:
+                kept += 1
+                heappush(heap, (-share(f"{one.key}/{one.at_us}/{one.asked}", "skew"), -kept, one))
+                if len(heap) > most:
+                    heappop(heap)
+    return Sample(since, until, answers, kept, [one for _, _, one in sorted(heap, key=lambda found: -found[1])])
 
 
 def _lines(path: Path, kind: type[T]) -> Iterator[T]:

@@ -172,7 +172,8 @@ class Current:
         # All that is known by now, where the data go on behind the end of a replay: today's requests are answered from the store.
         endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
         if name not in self.logs:
-            self.logs[name] = AnswerLog(log_of(self.session.project, name))
+            declared = self.session.project
+            self.logs[name] = AnswerLog(log_of(declared, name), float(declared.settings["serve.log_features"]))
         with self._away(starting=starting):
             endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
             self._marks[name] = mark
