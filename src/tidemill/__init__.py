@@ -47,6 +47,7 @@ _PUBLIC = {
     "PreviousVersion": "serving",
     "Drift": "monitoring",
     "Monitor": "monitoring",
+    "Skew": "monitoring",
     "Age": "loop",
     "DriftFound": "loop",
     "Every": "loop",
@@ -54,6 +55,7 @@ _PUBLIC = {
     "PolicyComparison": "loop",
     "QualityDrop": "loop",
     "RetrainPolicy": "loop",
+    "SkewFound": "loop",
     "open": "session",
     "run": "tracking",
 }
@@ -90,8 +92,10 @@ if TYPE_CHECKING:
     from tidemill.loop import PolicyComparison as PolicyComparison
     from tidemill.loop import QualityDrop as QualityDrop
     from tidemill.loop import RetrainPolicy as RetrainPolicy
+    from tidemill.loop import SkewFound as SkewFound
     from tidemill.monitoring import Drift as Drift
     from tidemill.monitoring import Monitor as Monitor
+    from tidemill.monitoring import Skew as Skew
     from tidemill.serving import Canary as Canary
     from tidemill.serving import Constant as Constant
     from tidemill.serving import Deployment as Deployment

@@ -1,16 +1,21 @@
 """`tidemill features list`, `show` and `search` as a person reads them."""
 
 import json
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Command
 from disks import small_disk
+from tidemill import open as open_project
 from tidemill import project
 from tidemill.core import Ref
+from tidemill.serving import AnswerLog
+from tidemill.session import log_of
 from toy import write_project
 
 
@@ -85,3 +90,37 @@ def test_a_disk_for_reading_only_is_enough(tidemill: Command, kept: Path, tmp_pa
             found = tidemill("features", *call, folder=folder)
             assert found.returncode == 0, found.stderr
             assert "depot_recent" in found.stdout
+
+
+def test_skew_of_what_was_served_is_told_and_is_an_exit_code(tidemill: Command, copied: Path) -> None:
+    none = tidemill("features", "skew", folder=copied)
+    assert (none.returncode, "none of 0 answers has its features in the log" in none.stderr) == (3, True)
+    session = open_project(copied)
+    endpoint, log = session.deployments["late"].endpoint(), AnswerLog(log_of(session.project, "late"))
+    rows = [{"parcel": f"p{day}-{place:03}"} for day in (110, 111) for place in range(40)]
+    asked = [int(endpoint.requests.at[endpoint.requests.find(row["parcel"])]) for row in rows]
+    log.append(endpoint.answer(rows, asked, keep=1.0), 5, session.branch.id)
+    session.close()
+    clean = tidemill("features", "skew", "late", folder=copied)
+    assert clean.returncode == 0, clean.stderr
+    assert "80 of 80 compared: all 8 features equal" in clean.stdout
+    assert "no feature surely differs in more than 0.10% of the answers" in clean.stdout
+    endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
+    log.append(endpoint.answer(rows, asked, keep=1.0), 7_000_000, session.branch.id)
+    found = tidemill("features", "skew", "--since", "1970-01-01T00:00:06Z", "--rows", "40", folder=copied)
+    assert found.returncode == 1
+    assert "booking__weight" in found.stdout
+    assert "and 7 that are equal in all" in found.stdout
+    assert re.search(r"p11[01]-0\d\d at 2024-04-2\d.*: served [\d.-]+, offline [\d.-]+", found.stdout)
+    assert "1 of 8 features surely differ in more than 0.10% of the answers" in found.stdout
+    plain = json.loads(tidemill("features", "skew", "--json", folder=copied).stdout)
+    assert (plain["answers"], plain["rows"], plain["over"]) == (160, 160, ["booking__weight"])
+    (weight,) = [one for one in plain["features"] if one["name"] == "booking__weight"]
+    assert (weight["mismatch"], weight["greatest"]) == (80, 0.5)
+    narrow = tidemill("features", "skew", folder=copied, COLUMNS="80").stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    tree = tidemill("lineage", plain["report"], folder=copied).stdout
+    for made_from in ("prediction log:late@", "model:trees@", "feature view:depot_recent@", "requests:bookings@"):
+        assert made_from in tree
+    assert "no deployment 'early' serves" in tidemill("features", "skew", "early", folder=copied).stderr
+    assert "0 is not in the range" in tidemill("features", "skew", "--rows", "0", folder=copied).stderr

@@ -264,9 +264,9 @@ def diff_models(obj: dict[str, Any], one: str, two: str, as_json: bool) -> None:
     models.diff(obj["folder"], one, two, as_json=as_json)
 
 
-@tidemill.group(short_help="`features list`, `show`, `search`: what there is and who uses it; `get`: features of your rows.")
+@tidemill.group(short_help="`features list`, `show`, `search`: what there is; `get`: features of your rows; `skew`: served against learnt.")
 def features() -> None:
-    """Features: what there is, how it is made, who uses it; and features of rows that you bring."""
+    """Features: what there is, how it is made, who uses it; features of rows that you bring; and whether they are served as learnt."""
 
 
 @features.command("list")
@@ -299,6 +299,24 @@ def search_features(obj: dict[str, Any], text: tuple[str, ...], as_json: bool) -
     from tidemill.cli.features import search
 
     search(obj["folder"], " ".join(text), as_json=as_json)
+
+
+@features.command("skew")
+@click.argument("deployment", default="")
+@click.option("--since", default=None, help="Answers given since then: a date, or a time with its zone. Default: all of the log.")
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 1_000_000),
+    default=None,
+    help="Compare at most so many of them. Default: what the monitor says, or 1000.",
+)
+@with_json
+@click.pass_obj
+def skew_of_features(obj: dict[str, Any], deployment: str, since: str | None, rows: int | None, as_json: bool) -> None:
+    """Features that were served, beside the same features computed offline as known then. Exits with 1 where too many differ."""
+    from tidemill.cli.skew import skew
+
+    skew(obj["folder"], deployment, since, rows, as_json=as_json)
 
 
 @features.command("get")

@@ -30,6 +30,7 @@ COLOURS = {
     Event.GATE_REFUSED: "yellow",
     Event.DRIFT_FOUND: "magenta",
     Event.QUALITY_DROP: "magenta",
+    Event.SKEW_FOUND: "magenta",
 }
 COLUMNS = (("roc_auc", "ROC AUC", 3, 1), ("log_loss", "log loss", 3, -1), ("calibration_error", "cal. error", 3, -1))
 

@@ -52,11 +52,13 @@ def _deployment(one: dict[str, Any], zone: str, *, whole: bool) -> None:
     _waits(waiting)
     if candidate:
         out.print(f"candidate  {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
+    if one["held"]:
+        out.print(lines(("[yellow]held[/]      ", escape(f"nothing goes live while features are not served as learnt: {one['held']}"))))
     out.print(_versions(one["versions"], zone, whole=whole))
-    watched = [one["watched"]] if one["watched"] else []
-    for title, events in (("watched", watched), ("alerts", one["alerts"]), ("retrained", one["retrainings"])):
+    seen = [(name, [one[name]] if one[name] else []) for name in ("watched", "compared")]
+    for title, events in (*seen, ("alerts", one["alerts"]), ("retrained", one["retrainings"])):
         for event in events[:3]:
-            kind = "" if event["kind"] == title else f"{event['kind']}: "
+            kind = f"{event['kind']}: " if title == "alerts" else ""
             line = f"{_time(event['at'], zone)[:10]}  {kind}{event['why']}"
             out.print(lines((f"{title:<10}", _said(line, whole=whole))))
 

@@ -13,7 +13,7 @@ from tidemill.data import stale
 from tidemill.ledger import Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
 from tidemill.project import Project
-from tidemill.serving import find_answers
+from tidemill.serving import find_answers, sample_answers
 from tidemill.session import log_of, now, policy_of, serving_branch
 from tidemill.training import Task
 
@@ -112,8 +112,9 @@ class Passes:
         name, task = policy.monitor.name, policy.monitor.deployment.model.task
         served = serving_branch(self.ledger, name)
         steps, built = self.build(task)
-        told = partial(find_answers, log_of(self.declared, name))
-        passed = loop.run_once(self.ledger, built, policy, self.clock, self.declared.timezone, told)
+        log = log_of(self.declared, name)
+        told, sample = partial(find_answers, log), partial(sample_answers, log)
+        passed = loop.run_once(self.ledger, built, policy, self.clock, self.declared.timezone, told, sample)
         alerts = [text for dataset in task.datasets for text in stale(dataset, built.dataset(dataset.name), self.clock)]
         return Done(steps, built, passed, alerts, served.id if served and served.kind == "replay" else "")
 

@@ -5,11 +5,12 @@ Read `tick.py` first, then `decide.py`.
 
 from tidemill.loop.build import Built, build, prepare
 from tidemill.loop.compare import compare
-from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, Trigger
+from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, SkewFound, Trigger
 from tidemill.loop.live import Passed, lost_answers, run_once
 from tidemill.loop.people import Waiting, approvable, approvals, needed, standing, waiting
 from tidemill.loop.replay import Progress, Replay, replay, with_model
 from tidemill.loop.rollback import Restored, roll_back
+from tidemill.loop.skew import Measured, measure
 from tidemill.loop.state import Served, State
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Built",
     "DriftFound",
     "Every",
+    "Measured",
     "Never",
     "Passed",
     "PolicyComparison",
@@ -26,6 +28,7 @@ __all__ = [
     "Restored",
     "RetrainPolicy",
     "Served",
+    "SkewFound",
     "State",
     "Trigger",
     "Waiting",
@@ -34,6 +37,7 @@ __all__ = [
     "build",
     "compare",
     "lost_answers",
+    "measure",
     "needed",
     "prepare",
     "replay",

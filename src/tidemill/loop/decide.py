@@ -8,6 +8,7 @@ from tidemill.loop.state import (
     Ask,
     Candidate,
     Climb,
+    Compare,
     Compared,
     Keep,
     Look,
@@ -24,19 +25,36 @@ from tidemill.serving import Canary
 
 def decide(policy: RetrainPolicy, state: State, seen: Observation) -> list[Action]:
     """What to do at `seen.now`, in order."""
-    notes: list[Action] = [*map(Keep, seen.windows), *map(Note, seen.alerts)]
+    notes: list[Action] = [*map(Keep, seen.windows), *([Compare(seen.skew)] if seen.skew else []), *map(Note, seen.alerts)]
+    actions = _actions(policy, state, seen)
+    return notes if held(policy, state, seen) and any(isinstance(one, Climb | Promote) for one in actions) else notes + actions
+
+
+def held(policy: RetrainPolicy, state: State, seen: Observation) -> bool:
+    """Whether nothing may go live: the last comparison found that features are not served as they are learnt."""
+    return policy.monitor.skew is not None and policy.monitor.skew.hold and bool(skew_now(state, seen))
+
+
+def skew_now(state: State, seen: Observation) -> str:
+    """What the last comparison found, where it was too much; one that compared nothing says nothing."""
+    if seen.skew is None or not seen.skew.found.rows:
+        return state.skew
+    return seen.skew.alert.why if seen.skew.alert else ""
+
+
+def _actions(policy: RetrainPolicy, state: State, seen: Observation) -> list[Action]:
     if state.candidate is None:
-        return notes + _retrain(policy, state, seen)
+        return _retrain(policy, state, seen)
     rollout = policy.monitor.deployment.rollout
     match state.candidate.phase:
         case "judging" | "judged":
-            return notes + _judged(policy, rollout, seen)
+            return _judged(policy, rollout, seen)
         case "approval":
-            return notes + (to_live(rollout) if seen.approvals >= policy.approvals else [])
+            return to_live(rollout) if seen.approvals >= policy.approvals else []
         case "canary" if rollout is not None:
-            return notes + _canary(rollout, state.candidate, seen)
+            return _canary(rollout, state.candidate, seen)
         case "canary":
-            return [*notes, RollBack("its rollout is no longer declared", Compared(0, 0.0, None))]
+            return [RollBack("its rollout is no longer declared", Compared(0, 0.0, None))]
         case phase:
             raise Refused(f"a candidate cannot be in phase {phase!r}")
 

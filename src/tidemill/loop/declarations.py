@@ -112,6 +112,18 @@ class DriftFound(Trigger):
 
 
 @dataclass(frozen=True)
+class SkewFound(Trigger):
+    """When the monitor finds that features are not served as they are learnt."""
+
+    @property
+    def name(self) -> str:
+        return "on skew"
+
+    def due(self, seen: Seen) -> str:
+        return next((f"skew: {alert.why}" for alert in seen.alerts if alert.kind == Event.SKEW_FOUND), "")
+
+
+@dataclass(frozen=True)
 class QualityDrop(Trigger):
     """When a metric is surely worse, by more than `by`, than when the champion was judged."""
 

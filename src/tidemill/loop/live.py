@@ -10,6 +10,7 @@ from typing import Any
 from tidemill import registry
 from tidemill.core import HOUR, DataError, DefinitionError, Event, TidemillError, differences, digest_value, duration, show
 from tidemill.data import Prediction, Segment, broken
+from tidemill.features import functions_of
 from tidemill.ledger import Branch, Decision, Ledger, told
 from tidemill.loop.build import Built, build
 from tidemill.loop.decide import to_live
@@ -18,12 +19,16 @@ from tidemill.loop.former import at_rest, former_policy, former_task
 from tidemill.loop.mend import mend
 from tidemill.loop.origin import own_definition
 from tidemill.loop.replay import Replay, check, read_state
+from tidemill.loop.skew import Measured, measure
 from tidemill.loop.state import Admit, Ask, Candidate, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
 from tidemill.loop.world import World
+from tidemill.monitoring import Skew
+from tidemill.serving import Sample
 from tidemill.training import Examples, load_examples
 
 Parts = dict[str, Any]
+Draw = Callable[[str, int, int, int], Sample]
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,22 @@ class Passed:
 
 
 def run_once(
-    ledger: Ledger, built: Built, policy: RetrainPolicy, now: int, timezone: str, told: Callable[[str], Sequence[Prediction]] = lambda _: ()
+    ledger: Ledger,
+    built: Built,
+    policy: RetrainPolicy,
+    now: int,
+    timezone: str,
+    told: Callable[[str], Sequence[Prediction]] = lambda _: (),
+    sample: Draw | None = None,
 ) -> Passed:
     """Build the first champion, or make one tick. Changed definitions call for a candidate at once. `told` gives what the gateway has
-    answered so far on a branch. Raises Refused when the first model does not pass its gates, or needs people to agree."""
+    answered so far on a branch; `sample` some of that with its features, by branch, period and number. Raises Refused when the first
+    model does not pass its gates, or needs people to agree."""
     check(policy, built)
     parts = _parts(built, policy, timezone)
     branch = ledger.open_branch("live", policy.monitor.name, parts)
     before = len(ledger.decisions(branch.id))
-    state, changed = _Pass(ledger, branch, built, policy, now, timezone, told(branch.id)).make(parts)
+    state, changed = _Pass(ledger, branch, built, policy, now, timezone, told(branch.id), sample).make(parts)
     return Passed(branch.id, state, ledger.decisions(branch.id)[before:], changed)
 
 
@@ -75,6 +87,7 @@ class _Pass:
     now: int
     timezone: str
     told: Sequence[Prediction]
+    sample: Draw | None = None
 
     def make(self, parts: Parts) -> tuple[State, str]:
         """The state after the pass, and what has changed in the definitions."""
@@ -107,7 +120,14 @@ class _Pass:
     def _loop(self, policy: RetrainPolicy, examples: Examples, parts: Parts | None) -> Loop:
         monitor, rung = policy.monitor, "nobody asked"
         world = World(self.ledger, self.branch.id, monitor.deployment, examples, self.timezone, monitor.maturity, self.told, rung)
+        world.skew = self._skew if self.sample else None
         return Loop(policy, world, parts)
+
+    def _skew(self, check: Skew, since: int, until: int) -> Measured:
+        """Compare what was served in a period, by the definitions of its versions."""
+        assert self.sample is not None
+        drawn = self.sample(self.branch.id, since, until, check.rows)
+        return measure(self.ledger, self.branch.id, self.branch.name, drawn, check, functions_of(self.built.task.features))
 
     def _otherwise(self, state: State, parts: Parts) -> list[tuple[str, Any, Any]]:
         """Where the model is defined otherwise than the champion was when it was trained; nowhere once an edit of it was taken back."""

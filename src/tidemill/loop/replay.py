@@ -12,7 +12,7 @@ from tidemill.core import DefinitionError, canonical, definition, midnights, mom
 from tidemill.evaluation import gates
 from tidemill.ledger import Branch, Ledger, own_code
 from tidemill.loop.build import Built
-from tidemill.loop.declarations import DriftFound, RetrainPolicy
+from tidemill.loop.declarations import DriftFound, RetrainPolicy, SkewFound
 from tidemill.loop.mend import answer_again, mend
 from tidemill.loop.result import events, months, result
 from tidemill.loop.state import State
@@ -86,6 +86,9 @@ def check(policy: RetrainPolicy, built: Built) -> None:
     if policy.monitor.drift is None and any(isinstance(trigger, DriftFound) for trigger in policy.on):
         hint = "give the monitor drift=tm.Drift(), or leave the trigger out"
         raise DefinitionError("DriftFound() never fires: the monitor tests no drift", where=str(policy.where), hint=hint)
+    if policy.monitor.skew is None and any(isinstance(trigger, SkewFound) for trigger in policy.on):
+        hint = "give the monitor skew=tm.Skew(), or leave the trigger out"
+        raise DefinitionError("SkewFound() never fires: the monitor compares no features", where=str(policy.where), hint=hint)
     if not deployment.gates:
         hint = "declare gates=[…]: nothing is promoted without a verdict"
         raise DefinitionError(f"deployment {deployment.name!r} has no gates", where=str(deployment.where), hint=hint)

@@ -11,7 +11,14 @@ from tidemill.loop.state import State
 from tidemill.loop.world import World
 from tidemill.monitoring import cohorts, months_of
 
-EVENTS = set(Event) - {Event.WATCHED, Event.GATES_UNDECIDED, Event.GATES_PASSED, Event.APPROVED, Event.ANSWERS_LOST}
+EVENTS = set(Event) - {
+    Event.WATCHED,
+    Event.FEATURES_COMPARED,
+    Event.GATES_UNDECIDED,
+    Event.GATES_PASSED,
+    Event.APPROVED,
+    Event.ANSWERS_LOST,
+}
 
 
 def months(world: World, start: int, now: int) -> list[dict[str, Any]]:

@@ -111,7 +111,10 @@ def _bound(ledger: Ledger, branch: str, label: str) -> tuple[Ref, Recipe, Recipe
     refs = {"requests": _ref(made.inputs["requests"])} | {f"view {name}": _ref(ref) for name, ref in made.inputs["views"].items()}
     newest = {name: _newest(ledger, ref) for name, ref in refs.items()}
     today = {name: ref for name, ref in newest.items() if ref is not None}
-    return (model.ref, _recipe(ledger, refs), _recipe(ledger, today)) if len(today) == len(refs) else UNBUILT
+    if len(today) < len(refs):
+        return UNBUILT
+    order = made.inputs["definition"]["features"]
+    return model.ref, _recipe(ledger, refs, order), _recipe(ledger, today, order)
 
 
 def _then(ledger: Ledger, versions: Mapping[str, str], bound: Recipe, today: Recipe) -> Recipe | None:
@@ -126,7 +129,7 @@ def _then(ledger: Ledger, versions: Mapping[str, str], bound: Recipe, today: Rec
         if not _kept(ledger, served):
             return None
         refs[name] = served if _meaning(ledger, served) == _meaning(ledger, ref) else refs[name]
-    return _recipe(ledger, refs)
+    return _recipe(ledger, refs, [view["definition"]["name"] for view in bound["views"]])
 
 
 def _ref(text: str) -> Ref:
@@ -159,8 +162,8 @@ def _kept(ledger: Ledger, ref: Ref) -> bool:
     return all(ledger.blobs.has(digest) for digest in ledger.artifact(ref).meta["blobs"].values())
 
 
-def _recipe(ledger: Ledger, refs: Mapping[str, Ref]) -> Recipe:
-    """What reads features from versions of views and of requests, as plain data: `serving.open_recipe` opens it."""
+def _recipe(ledger: Ledger, refs: Mapping[str, Ref], order: Sequence[str]) -> Recipe:
+    """What reads features from versions of views and of requests, as plain data: `serving.recompute` takes it. `order` is of the views."""
     asked = _made(ledger, refs["requests"]).inputs
     dataset = _ref(asked["dataset"])
     plain = _made(ledger, dataset).inputs["definition"]
@@ -170,6 +173,7 @@ def _recipe(ledger: Ledger, refs: Mapping[str, Ref]) -> Recipe:
             views.append({"definition": _made(ledger, ref).inputs["definition"], "digest": ref.digest})
     request = {name: plain[name] for name in ("name", "key", "event_time", "known_at", "timezone")}
     digests = {"requests": refs["requests"].digest, "dataset": dataset.digest}
+    views.sort(key=lambda view: order.index(view["definition"]["name"]))
     return {"views": views, "request": request, "predict_at": asked["predict_at"], **digests}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tidemill.core import Damaged, Verdict
-from tidemill.monitoring import Alert, Watched
+from tidemill.monitoring import Alert, Skewed, Watched
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class State:
     """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged.
 
     `pending`: alerts since the last attempt to retrain. `tried`: the digest of the edit (changed definitions, and the deployment that
-    they were for) that the gates judged last, and when; `waiting`: its version, where it passed and people are asked.
+    they were for) that the gates judged last, and when; `waiting`: its version, where it passed and people are asked. `compared`: until
+    when served features were compared with those computed offline; `skew`: what the last comparison found, where it was too much.
     """
 
     now: int
@@ -73,6 +74,8 @@ class State:
     tried_at: int = 0
     waiting: Candidate | None = None
     pending: tuple[Alert, ...] = ()
+    compared: int = 0
+    skew: str = ""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,8 +101,17 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class SkewSeen:
+    """A comparison of served features: what it found, the report that says so, and its alert."""
+
+    found: Skewed
+    report: str
+    alert: Alert | None = None
+
+
+@dataclass(frozen=True)
 class Observation:
-    """All that a decision may rest on."""
+    """All that a decision may rest on. `skew`: the comparison of served features, where one was due."""
 
     now: int
     windows: tuple[Watched, ...] = ()
@@ -109,11 +121,20 @@ class Observation:
     last_look: bool = False
     compared: Compared | None = None
     approvals: int = 0
+    skew: SkewSeen | None = None
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
-        """The alerts of all windows."""
-        return tuple(alert for window in self.windows for alert in window.alerts)
+        """The alerts of all windows, and of the comparison."""
+        windows = tuple(alert for window in self.windows for alert in window.alerts)
+        return (*windows, self.skew.alert) if self.skew and self.skew.alert else windows
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Write down what a comparison of served features found."""
+
+    seen: SkewSeen
 
 
 @dataclass(frozen=True)
@@ -189,4 +210,4 @@ class RollBack:
     compared: Compared
 
 
-Action = Keep | Note | Retrain | Look | Refuse | Admit | Ask | Climb | Promote | RollBack
+Action = Compare | Keep | Note | Retrain | Look | Refuse | Admit | Ask | Climb | Promote | RollBack

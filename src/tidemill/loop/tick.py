@@ -15,7 +15,7 @@ from tidemill import registry, training
 from tidemill.core import DAY, HOUR, Approval, Event, Floats, Ints, Refused, Verdict, canonical, duration, row_log_loss, show
 from tidemill.data import append_predictions, pack_predictions
 from tidemill.evaluation import Evidence, daily_means, judge, p_above_zero
-from tidemill.loop.decide import decide
+from tidemill.loop.decide import decide, skew_now
 from tidemill.loop.declarations import QualityDrop, RetrainPolicy
 from tidemill.loop.people import approvals
 from tidemill.loop.state import (
@@ -24,6 +24,7 @@ from tidemill.loop.state import (
     Ask,
     Candidate,
     Climb,
+    Compare,
     Compared,
     Keep,
     Look,
@@ -34,10 +35,11 @@ from tidemill.loop.state import (
     Retrain,
     RollBack,
     Served,
+    SkewSeen,
     State,
 )
 from tidemill.loop.world import World
-from tidemill.monitoring import Alert, Watched, drift_alert, drift_said, drift_test, quality_alert, quality_of
+from tidemill.monitoring import Alert, Watched, drift_alert, drift_said, drift_test, quality_alert, quality_of, skew_alert
 from tidemill.registry import Version
 from tidemill.serving import Route
 from tidemill.training import Trained
@@ -141,10 +143,11 @@ class Loop:
         effects = [self.answer(state, now)]
         after = replace(state, now=now, segments=state.segments + 1)
         for _ in range(2):  # a candidate that is judged at once may act in the same tick
-            actions = decide(self.policy, after, self.observe(after, now))
-            for action in actions:
+            seen = self.observe(after, now)
+            for action in decide(self.policy, after, seen):
                 after = self.act(after, action, effects)
-            after = replace(after, watched=self._watched(after, now))
+            after = replace(after, watched=self._watched(after, now), skew=skew_now(after, seen))
+            after = replace(after, compared=seen.skew.found.until) if seen.skew else after
             if after.candidate is None or after.candidate.phase != "judged":
                 break
         self.commit(state, after, effects)
@@ -181,7 +184,8 @@ class Loop:
         labels = self.world.new_labels(state.champion.until, now) if state.candidate is None else 0
         if labels and self.policy.judge == "holdout" and not len(self.world.mature(self._unseen(now, state), now)):
             labels = 0  # labels are slow: there is nothing to judge on yet
-        return Observation(now, tuple(self._windows(state, now)), labels, verdict, daily, last, self._compare(state, now), approvals)
+        windows, skew = tuple(self._windows(state, now)), self._skew(state, now)
+        return Observation(now, windows, labels, verdict, daily, last, self._compare(state, now), approvals, skew)
 
     def approvals(self, version: Served) -> tuple[Approval, ...]:
         """Who agreed that a version may go live: that very model, not another one of its name."""
@@ -251,6 +255,15 @@ class Loop:
         result = drift_test(profile, features, days, window=width, false_alarm_rate=test.false_alarm_rate)
         return drift_said(result), drift_alert(result, window=width, at=now)
 
+    def _skew(self, state: State, now: int) -> SkewSeen | None:
+        """The comparison of the features that were served in the windows that are over since the last one."""
+        check, since = self.policy.monitor.skew, state.compared or state.champion.since
+        until = since + (now - since) // self._window() * self._window()
+        if check is None or self.world.skew is None or until <= since:
+            return None
+        measured = self.world.skew(check, since, until)
+        return SkewSeen(measured.found, str(measured.report), skew_alert(measured.found, check, at=now))
+
     def _verdict(self, state: State, now: int) -> tuple[Verdict | None, tuple[float, ...], bool]:
         """The gates' verdict where a look is due, the daily differences behind it, and whether it is the last look."""
         candidate = state.candidate
@@ -287,6 +300,13 @@ class Loop:
             case Keep(watched):
                 kept = {"rows": watched.rows, "quality": watched.quality, "reference": watched.reference, "drift": watched.drift}
                 effects.append(self._decision(state.now, "monitor", Event.WATCHED, state.champion.label, watched.why, kept))
+                return state
+            case Compare(seen):
+                found = seen.found
+                told = {"report": seen.report, "answers": found.answers, "rows": found.rows, "over": list(found.over)}
+                told |= {"differing": {one.name: one.differing for one in found.features if one.differing}}
+                told |= {"known_later": found.known_later}
+                effects.append(self._decision(state.now, "monitor", Event.FEATURES_COMPARED, state.champion.label, found.why, told))
                 return state
             case Note(alert):
                 effects.append(self._decision(state.now, "monitor", alert.kind, state.champion.label, alert.why, alert.evidence))

@@ -1,6 +1,6 @@
 """What the loop sees of the world: requests, labels and scores up to a time. Nothing here looks beyond `now`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ from tidemill.data import Prediction, Predictions, Segment, segments
 from tidemill.evaluation import Evidence
 from tidemill.ledger import Artifact, Ledger
 from tidemill.loop.origin import examples_of, otherwise, reads
+from tidemill.loop.skew import Measured
 from tidemill.models import Predictor, load_model
-from tidemill.monitoring import local_days, mature_rows
+from tidemill.monitoring import Skew, local_days, mature_rows
 from tidemill.serving import Deployment, Route, to_challenger
 from tidemill.training import Examples, load_examples
 
@@ -42,6 +43,7 @@ class World:
     `told` is what the gateway has answered so far, the newest last: of a request that somebody asked about before its outcome was known,
     it is that answer which counts. `rung` names what answers the rest. `former`: the same requests with the features as they were
     defined before an edit, where there is one. `late`: rows of a time that was answered already, which the files did not hold then.
+    `skew` compares the features of what the gateway answered in a period; None where no gateway answers, as in a replay.
     """
 
     ledger: Ledger
@@ -54,6 +56,7 @@ class World:
     rung: str = "champion"
     former: Examples | None = None
     late: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    skew: Callable[[Skew, int, int], Measured] | None = None
     champion: Floats = field(init=False)
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)

@@ -6,6 +6,7 @@ is read here, at the edge.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, Unknow
 from tidemill.features import FeatureView, Historical, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
+from tidemill.monitoring import Monitor, Skew
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
 from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.forward import Forward
@@ -259,6 +261,36 @@ class Session:
         with suppress(MissingFile):
             return Past(self.project, self.ledger, self._serving(), project.now())
         return Past(self.project, None, {}, project.now())
+
+    def skew(self, deployment: str = "", *, since: Time | None = None, rows: int | None = None) -> dict[str, Any]:
+        """The features of at most `rows` answers that the gateway gave since a time (default: in all of its log), beside the same features
+        computed offline as known then: by feature how many differ and how, as plain data. The monitor's `tm.Skew` says what is too many;
+        without one, its defaults. Nothing is built: what was built last is compared with. Raises UnknownName, and DataError where no
+        answer has its features in the log."""
+        name = self._one_of(deployment)
+        declared = next((one.skew for one in self.project.all(Monitor) if one.name == name and one.skew), None) or Skew()
+        check = declared if rows is None else replace(declared, rows=rows)
+        branch, log, until = self.serving[name].branch.id, log_of(self.project, name), project.now()
+        asked = (int(one["asked"]) for one in serving.read_log(log) if "asked" in one)
+        first = next(asked, until) if since is None else instant(since, self.project.timezone)
+        sample = serving.sample_answers(log, branch, first, until, check.rows)
+        if not sample.kept:
+            hint = "ask `tidemill up` for predictions first, with serve.log_features above 0"
+            raise DataError(f"none of {sample.answers:,} answers has its features in the log", where=str(log), hint=hint)
+        with self.project.writing("features skew", wait=600) as ledger:
+            functions = features.functions_of(self.project.declarations)
+            measured = loop.measure(loop.prepare(ledger), branch, name, sample, check, functions)
+        told = {"deployment": name, "max_share": check.max_share, "tolerance": check.tolerance, "report": str(measured.report)}
+        return told | measured.found.plain()
+
+    def _one_of(self, deployment: str) -> str:
+        """The deployment that is named, or the only one that serves."""
+        names = sorted(self.serving)
+        if deployment and deployment not in names:
+            raise UnknownName(f"no deployment {deployment!r} serves", available=names)
+        if not deployment and len(names) > 1:
+            raise DataError(f"{len(names)} deployments serve, one is needed", available=names, hint="name the deployment")
+        return deployment or names[0]
 
     def status(self) -> dict[str, Any]:
         """Deployments with their versions, alerts, last retraining and lineage, as plain data. Raises UnknownName before any run."""

@@ -11,7 +11,7 @@ from tidemill.project import Project
 from tidemill.serving import Constant, Deployment
 from tidemill.session.history import History, plain_tree
 
-ALERTS = (Event.DRIFT_FOUND, Event.QUALITY_DROP)
+ALERTS = (Event.DRIFT_FOUND, Event.QUALITY_DROP, Event.SKEW_FOUND)
 
 
 def status(
@@ -57,12 +57,18 @@ def _deployment(declared: Project, history: History) -> dict[str, Any]:
         "candidate": _candidate(state, deployment),
         "fallback": [f"constant {step.value:g}" if isinstance(step, Constant) else "previous version" for step in deployment.fallback],
         "versions": [_version(version, state, decisions) for version in reversed(registry.versions(ledger, branch.id))],
-        "watched": next(({**_event(d), "found": d.evidence} for d in decisions if d.kind == Event.WATCHED), None),
+        "watched": _newest(decisions, Event.WATCHED),
+        "compared": _newest(decisions, Event.FEATURES_COMPARED),
+        "held": state.skew if (branch.parts["policy"]["monitor"].get("skew") or {}).get("hold") else "",
         "alerts": [_event(d) for d in decisions if d.kind in ALERTS][:10],
         "retrainings": [_event(d) for d in decisions if d.kind == Event.RETRAINED][:5],
         "lineage": plain_tree(history.tree(champion.ref)),
         **{name: branch.result.get(name) for name in ("months", "mean", "gain", "cost")},
     }
+
+
+def _newest(decisions: Sequence[Decision], kind: Event) -> dict[str, Any] | None:
+    return next(({**_event(one), "found": one.evidence} for one in decisions if one.kind == kind), None)
 
 
 def _candidate(state: State, deployment: Deployment) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ WHO = {"frozen": "frozen model", "loop": "model in the loop"}
 KINDS: dict[str, tuple[str, str]] = {
     Event.DRIFT_FOUND: ("warn", "diamond"),
     Event.QUALITY_DROP: ("warn", "wedge"),
+    Event.SKEW_FOUND: ("warn", "cross"),
     Event.RETRAINED: ("work", "dot"),
     Event.GATE_REFUSED: ("bad", "cross"),
     Event.CANARY: ("work", "square"),
