@@ -18,6 +18,7 @@ from tidemill.loop.state import (
     Ask,
     Candidate,
     Climb,
+    Compare,
     Compared,
     Keep,
     Look,
@@ -27,8 +28,9 @@ from tidemill.loop.state import (
     Refuse,
     Retrain,
     RollBack,
+    SkewSeen,
 )
-from tidemill.monitoring import Alert, Monitor, Watched
+from tidemill.monitoring import Alert, Monitor, Skew, Skewed, Watched
 from tidemill.serving import Canary, Deployment
 from tidemill.training import Model
 from toy import write_project
@@ -65,6 +67,8 @@ alerts = st.lists(
     max_size=3,
 ).map(tuple)
 windows = st.lists(st.builds(lambda found: Watched(0, NOW, 10, {}, {}, "", found), alerts), max_size=2).map(tuple)
+looks = st.builds(lambda rows: Skewed(0, NOW, rows, rows, rows, {}, (), ()), st.integers(0, 2))
+skews = st.none() | st.builds(SkewSeen, looks, st.just("skew report:late@1"), st.none() | st.just(Alert("skew found", NOW, "off")))
 verdicts = st.none() | st.booleans().map(lambda passed: Verdict(LABEL, (GateResult("g", passed, "r"),), 10))
 compared = st.none() | st.builds(Compared, st.integers(0, 200), st.floats(-1, 1), st.floats(0, 1))
 served = st.builds(lambda until, since: Served("m/1", 1, "a", NOW - until * DAY, NOW - since * DAY), st.integers(0, 60), st.integers(0, 60))
@@ -165,6 +169,34 @@ def test_a_canary_that_is_surely_worse_is_rolled_back_and_nothing_more(
     assert [type(a) for a in actions] == [RollBack]
     early = replace(seen, compared=Compared(19, 0.3, 0.001))
     assert [a for a in decide(policy, state, early) if not isinstance(a, Note | Keep)] == [], "a step lasts until it has its labels"
+
+
+@given(
+    chosen=policies,
+    champion=served,
+    seen=observations,
+    phase=st.sampled_from(PHASES),
+    skew=skews,
+    before=st.sampled_from(["", "off"]),
+    hold=st.booleans(),
+)
+def test_while_features_are_not_served_as_learnt_nothing_goes_live_and_the_rest_goes_on(
+    model: Model, chosen: Any, champion: Served, seen: Observation, phase: str, skew: SkewSeen | None, before: str, *, hold: bool
+) -> None:
+    policy = policy_over(model, *chosen)
+    rollout = policy.monitor.deployment.rollout
+    if phase == "canary" and (rollout is None or len(rollout.steps) == 1):
+        return
+    weight = rollout.steps[0] if phase == "canary" and rollout else 0.0
+    state = State(NOW, champion, champion, candidate=candidate_in(phase, weight), skew=before)
+    seen = replace(seen, skew=skew)
+    without = decide(policy, state, seen)
+    actions = decide(replace(policy, monitor=replace(policy.monitor, skew=Skew(hold=hold))), state, seen)
+    found = bool(before) if skew is None or not skew.found.rows else skew.alert is not None
+    if hold and found and any(isinstance(one, Climb | Promote) for one in without):
+        assert actions == [one for one in without if isinstance(one, Note | Keep | Compare)], "it is written down, and that is all"
+    else:
+        assert actions == without
 
 
 def follow(state: State, action: Action) -> State:

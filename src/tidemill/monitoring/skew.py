@@ -179,7 +179,7 @@ class Skewed:
         period = f"answers from {show(self.since)[:16]} to {show(self.until)[:16]}"
         if not self.rows:
             kept = f"none of {self.answers:,} has its features in the log" if self.answers and not self.kept else "nothing was compared"
-            return "; ".join([f"{period}: {kept if self.answers else 'none'}", *self._left_out])
+            return "; ".join([f"{period}: {kept if self.answers else 'no answer'}", *self._left_out])
         off = [feature for feature in self.features if feature.differing]
         told = f"{len(off)} of {len(self.features)} features differ" if off else f"all {len(self.features)} features equal"
         later = [f"{self.known_later:,} values known later"] if self.known_later else []
