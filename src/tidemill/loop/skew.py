@@ -75,8 +75,7 @@ def _once(refs: Iterable[Ref]) -> list[Ref]:
 def _log(ledger: Ledger, deployment: str, sample: Sample) -> Ref:
     """The sampled part of the log, by its digest: the lines themselves stay where they are."""
     digest = digest_value([sample.since, sample.until, sample.answers, sample.kept, msgspec.to_builtins(sample.rows)])
-    asked = {"since": sample.since, "until": sample.until}
-    meta = {**asked, "answers": sample.answers, "kept": sample.kept, "rows": len(sample.rows)}
+    meta = {"asked": [sample.since, sample.until], "answers": sample.answers, "kept": sample.kept, "rows": len(sample.rows)}
     return ledger.put_artifact(Artifact(Ref.of("prediction log", deployment, digest), meta))
 
 
