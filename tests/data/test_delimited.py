@@ -88,6 +88,13 @@ def test_a_packed_file_may_have_any_name(here: Folder) -> None:
     assert here.ingest(None).output.meta["rows"] == COUNT
 
 
+@pytest.mark.parametrize("name", ["rows[1].csv", "row*.csv", "rows?.csv"])
+def test_a_name_is_no_pattern(here: Folder, name: str) -> None:
+    (here.folder / "rows1.csv").write_text(csv_of())
+    (here.folder / name).write_text("".join(csv_of().splitlines(keepends=True)[:3]))
+    assert here.ingest(rows=None, file=name).output.meta["rows"] == 2
+
+
 def test_lines_are_found_in_packed_files_too(here: Folder) -> None:
     text = csv_of({200: "7"})
     with gzip.open(here.folder / "rows.csv.gz", "wt") as file:

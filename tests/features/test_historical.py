@@ -122,9 +122,10 @@ def test_what_else_speaks_arrow_comes_back_speaking_arrow(shops: Session) -> Non
     assert rows_of_stream(found) == told, "as often as it is asked"
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "csv.gz"])
-def test_a_file_is_read_and_written(shops: Session, tmp_path: Path, suffix: str) -> None:
-    file, out = tmp_path / f"rows.{suffix}", tmp_path / "out.parquet"
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.csv.gz", "rows[1]*?.csv", "rows[1]*?.parquet"])
+def test_a_file_is_read_and_written(shops: Session, tmp_path: Path, name: str) -> None:
+    file, out = tmp_path / name, tmp_path / "out.parquet"
+    (tmp_path / name.replace("[1]*?", "1xy")).write_text("its name fits, were the other a pattern")
     duckdb.connect().execute(f"SET TimeZone = 'UTC'; COPY ({SQL}) TO '{file}'")
     found = shops.historical_features(file, ["newest"])
     told = [(1, shop, amount, kind) for shop, amount, kind in zip(ROWS["shop"], AMOUNTS, KINDS, strict=True)]

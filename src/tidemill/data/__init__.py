@@ -2,7 +2,7 @@
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_names, csv_table, load_csv, odd_values, read_as_csv
-from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, has_zone, instant_of, literal, quote
+from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, has_zone, instant_of, literal, named, quote
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -48,6 +48,7 @@ __all__ = [
     "literal",
     "load_csv",
     "logged",
+    "named",
     "not_null",
     "odd_values",
     "pack_predictions",

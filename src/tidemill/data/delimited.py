@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tidemill.core import DataError
-from tidemill.data.engine import has_zone, literal, quote
+from tidemill.data.engine import has_zone, literal, named, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,7 +34,7 @@ def csv_table(path: Path, null_values: Sequence[str], *, typed: bool = True) -> 
     nulls = ", ".join(literal(value) for value in ("", *null_values))
     types = "sample_size = -1" if typed else "all_varchar = true"
     shape = f"header = true, skip = {_above(path)}, {types}, quote = '\"'"
-    return f"read_csv({literal(str(path))}, {shape}, nullstr = [{nulls}]{', compression = gzip' if _packed(path) else ''})"
+    return f"read_csv({named(path)}, {shape}, nullstr = [{nulls}]{', compression = gzip' if _packed(path) else ''})"
 
 
 def _above(path: Path) -> int:

@@ -36,8 +36,9 @@ def engine(file: str = ":memory:") -> Iterator["DuckDBPyConnection"]:
 
 def confine(connection: "DuckDBPyConnection", *, folder: Path | None = None, file: Path | None = None) -> None:
     """From now on a query reads the tables that are there, and files only of `folder`, or `file`. The engine never takes it back."""
-    for setting, paths in (("allowed_directories", [f"{folder}/"] if folder else []), ("allowed_paths", [str(file)] if file else [])):
-        connection.execute(f"SET {setting} = [{', '.join(map(literal, paths))}]")
+    for setting, path in (("allowed_directories", f"{folder}/" if folder else ""), ("allowed_paths", str(file or ""))):
+        paths = [literal(path), named(path)] if path else []  # it may be asked for in both ways
+        connection.execute(f"SET {setting} = [{', '.join(paths)}]")
     connection.execute("SET enable_external_access = false")
 
 
@@ -92,9 +93,14 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def named(path: Path | str) -> str:
+    """A file's path as an SQL literal. The engine takes *, ? and [ for patterns, and would read what else fits."""
+    return literal(re.sub(r"[*?[]", r"[\g<0>]", str(path)))
+
+
 def table(path: Path) -> str:
     """A Parquet file as an SQL table."""
-    return f"read_parquet({literal(str(path))})"
+    return f"read_parquet({named(path)})"
 
 
 def instant_of(expression: str, timezone: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tidemill.core import DataError, DefinitionError, Ref, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
-from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, quote, table
+from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, named, quote, table
 from tidemill.data.said import ours, plain_type
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
@@ -93,7 +93,7 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
     else:
         if not path.stat().st_size:
             raise DataError(f"{file.name} is empty", where=str(file), hint="write it again")
-        reader = table(path) if source.format == "parquet" else f"read_json_auto({literal(str(path))})"
+        reader = table(path) if source.format == "parquet" else f"read_json_auto({named(path)})"
         with explained(f"source {source.path!r} cannot be read", str(path)):
             connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {reader}")
         if source.format == "json" and connection.table(quote(name)).columns == ["json"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.core import Array, DataError, MissingFile
-from tidemill.data import csv_names, explained, literal, load_csv, quote
+from tidemill.data import csv_names, explained, literal, load_csv, named, quote
 from tidemill.store import store_error
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _of_file(connection: "DuckDBPyConnection", path: Path, needed: Sequence[str]
         raise MissingFile(f"there is no file {path.name!r}", where=str(path), hint=f"give {TAKEN}")
     if endings[-1:] == [".parquet"]:
         with explained(f"{path.name} cannot be read", str(path)):
-            return _of_table(connection, path.name, f"read_parquet({literal(str(path))})", needed)
+            return _of_table(connection, path.name, f"read_parquet({named(path)})", needed)
     if ".csv" not in endings:
         raise DataError(f"{path.name} is neither Parquet nor CSV", where=str(path), hint=f"give {TAKEN}")
     load_csv(connection, "given", path, ())
@@ -201,7 +201,7 @@ def _part_of(file: Path) -> Path:
 
 def write_rows(connection: "DuckDBPyConnection", given: Given, parts: Sequence[Path], file: Path) -> None:
     """Write the rows, with the columns of these files behind their own, as Parquet: whole or not at all."""
-    found = ", ".join(literal(str(part)) for part in parts)
+    found = ", ".join(named(part) for part in parts)
     beside = _part_of(file)
     with explained(f"{file.name} cannot be written", str(file)):
         try:
