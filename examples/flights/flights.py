@@ -100,6 +100,7 @@ watch_late = tm.Monitor(
     every="7d",
     quality=["roc_auc", "log_loss", "ece"],
     drift=tm.Drift(false_alarm_rate=0.05),
+    skew=tm.Skew(max_share=0.001),
     maturity=0.95,  # a day counts when 95 % of its labels are in or resolved as none
 )
 keep_late_good = tm.RetrainPolicy(

@@ -12,11 +12,13 @@ import pytest
 from starlette.applications import Starlette
 
 from flights.conftest import ZONE, Flights
+from tidemill import loop
 from tidemill.core import instant, show
 from tidemill.data import segments
 from tidemill.features import MemoryOnline
 from tidemill.ledger import Branch
-from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, read_log
+from tidemill.monitoring import Skew
+from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, read_log, sample_answers
 from tidemill.session.session import open_endpoint
 
 MONDAY, WEEK = instant("2013-04-08", ZONE), 7 * 86_400_000_000
@@ -82,3 +84,7 @@ def test_a_week_row_by_row(year: Flights, spring: Branch, tmp_path: Path, kind: 
         assert answer["features_missing"] == examples.matrix.problems(row)
     logged = list(read_log(tmp_path / "late.jsonl"))
     assert [one["key"] for one in logged] == [keys[row].decode() for row in rows]
+    sample = sample_answers(tmp_path / "late.jsonl", spring.id, MONDAY, MONDAY + 1, len(rows))
+    skew = loop.measure(year.ledger, spring.id, "late", sample, Skew()).found
+    assert (skew.rows, skew.left_out, skew.over) == (len(rows), {}, ())
+    assert all(one.equal == one.rows == len(rows) for one in skew.features), "computed again, it is the same to the bit"

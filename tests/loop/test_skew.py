@@ -303,13 +303,18 @@ def test_answers_of_before_features_were_kept_and_damaged_lines_are_passed_over(
 
 
 def test_a_version_or_a_request_that_is_not_known_is_left_out(live: Live) -> None:
-    live.serve(live.endpoint, live.rows("2024-03-02", 1)[:4])
+    live.serve(live.endpoint, live.rows("2024-03-02", 1)[:4], own=True)
+    live.serve(live.endpoint, live.rows("2024-03-02", 1)[4:8])
     text = live.log.read_text().splitlines()
-    text[0] = text[0].replace('"version":"trees/1"', '"version":"trees/9"')
-    text[1] = text[1].replace('"key":"p', '"key":"q')
+    text[0] = text[0].replace('"grade":', '"no_longer":')
+    text[4] = text[4].replace('"version":"trees/1"', '"version":"trees/9"')
+    text[5] = text[5].replace('"key":"p', '"key":"q')
+    text[6] = text[6].replace('"requests":"', '"requests":"f')
     live.log.write_text("\n".join(text) + "\n")
     found = live.measure().found
-    assert (found.rows, found.left_out) == (2, {"their request is no longer held": 1, "their version is not known on this branch": 1})
+    unheld, gone = "their request is no longer held, or cannot be computed any more", "what they were read from is no longer kept"
+    assert found.left_out == {unheld: 2, gone: 1, "their version is not known on this branch": 1}
+    assert found.rows == 4
 
 
 # ── in the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -55,13 +55,14 @@ Serve = Callable[..., Served]
 
 @pytest.fixture
 def serve(replayed: tuple[Toy, Branch], tmp_path: Path) -> Serve:
-    """Open the replayed deployment: `online` is its store, `client_time` whether a request may state its own time."""
+    """Open the replayed deployment: `online` is its store, `client_time` whether a request may state its own time,
+    `keep` the share of answers that are logged with their features."""
     toy, branch = replayed
 
-    def opened(online: OnlineStore | None = None, *, client_time: bool = True, log: Path | None = None) -> Served:
+    def opened(online: OnlineStore | None = None, *, client_time: bool = True, log: Path | None = None, keep: float = 1.0) -> Served:
         endpoint = open_endpoint(toy.ledger, toy.declared, branch, online)
         path, clock = log or tmp_path / "log" / "late.jsonl", [TODAY]
-        gateway = Gateway({"late": endpoint}, {"late": AnswerLog(path)}, lambda: clock[0], client_time)
+        gateway = Gateway({"late": endpoint}, {"late": AnswerLog(path, keep)}, lambda: clock[0], client_time)
         return Served(endpoint, TestClient(Starlette(routes=[*gateway_routes(gateway)])), path, clock)
 
     return opened

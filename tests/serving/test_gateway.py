@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,47 @@ def test_row_by_row_the_online_store_answers_with_the_same_bits(replayed: Replay
         assert answer["features_from"] == "online"
         assert "note_features" not in answer
         assert (answer["probability"], answer["inputs"], answer["features_missing"]) == (probability, values, problems)
+
+
+def test_the_log_says_what_each_answer_rests_on(replayed: Replayed, served: Served) -> None:
+    toy, _ = replayed
+    versions = {name: toy.built.versions[name].ref.version for name in ("requests", "view depot_recent", "view courier_last")}
+    for key, at, _, values, _ in batch_of(replayed, "2024-04-30", "2024-05-01")[:20]:
+        assert "inputs" not in served.one(rows=[{"parcel": key}], at=show(at))
+        line = served.logged[-1]
+        assert (line["key"], line["inputs"], line["versions"]) == (key, values, versions)
+        assert "sent" not in line
+    row = {"parcel": "new", "depot": "N", "courier": None, "grade": "x", "weight": 2.5, "sent": "2024-04-20T05:00:00Z"}
+    row["booked"] = "2024-04-19T05:00:00Z"
+    served.ask(rows=[{"parcel": key}, row, {"parcel": key}], at="2024-04-30T00:00:00Z")
+    assert [one.get("sent") for one in served.logged[-3:]] == [None, row, None]
+    assert served.logged[-2]["inputs"]["booking__weight"] == 2.5
+
+
+def test_of_a_share_of_the_answers_the_log_keeps_what_they_rest_on(replayed: Replayed, serve: Serve, tmp_path: Path) -> None:
+    kept = {}
+    for keep in (0.0, 0.2, 0.6, 1.0):
+        served = serve(log=tmp_path / f"{keep}.jsonl", keep=keep)
+        for key, at, *_ in batch_of(replayed, *LAST_DAYS):
+            served.one(rows=[{"parcel": key}], at=show(at), explain=True)
+        kept[keep] = {one["key"] for one in served.logged if "inputs" in one}
+        assert len(served.logged) == len(batch_of(replayed, *LAST_DAYS))
+    assert kept[0.0] < kept[0.2] < kept[0.6] < kept[1.0], "what a share holds, a greater one holds too"
+    assert kept[0.0] == set()
+    assert [abs(len(kept[share]) / len(kept[1.0]) - share) < 0.12 for share in (0.2, 0.6)] == [True, True]
+
+
+def test_a_number_is_logged_to_the_bit_and_an_infinite_one_by_name(served: Served) -> None:
+    requests = served.endpoint.requests
+    odd = [np.inf, -np.inf, 0.1 + 0.2, 5e-324, -0.0, 1.7976931348623157e308]
+    values = requests.values.copy()
+    values[: len(odd), list(requests.names).index("booking__weight")] = odd
+    served.endpoint.requests = replace(requests, values=values)
+    for row in range(len(odd)):
+        served.one(rows=[{"parcel": requests.keys[row].decode()}], at="2024-04-30T00:00:00Z")
+    found = [one["inputs"]["booking__weight"] for one in served.logged]
+    assert found[:2] == ["inf", "-inf"]
+    assert np.array(found[2:]).tobytes() == np.array(odd[2:]).tobytes()
 
 
 def test_many_rows_at_their_own_times_are_answered_as_one_by_one(replayed: Replayed, serve: Serve) -> None:

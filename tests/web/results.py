@@ -72,6 +72,8 @@ def status() -> dict[str, Any]:
                         "reason": "a slice is worse",
                     },
                 ],
+                "compared": {"why": "answers from 2013-05-02 to 2013-05-09, 600 of 900 compared: 1 of 20 features differ"},
+                "held": "wind differs in 12 of 600 answers",
                 "alerts": [event for event in made["events"] if event["kind"] == "drift found"],
                 "retrainings": [{"at": f"2013-0{at}-09T04:00:00Z", "subject": f"m/{at}", "why": f"reason {at}"} for at in (4, 5)],
                 "lineage": {

@@ -19,6 +19,8 @@ def test_the_page_tells_all() -> None:
         """-d '{"flight_id": "UA-1545"}'""", "1,500 (98.5 %)", "drift found m/1 temp (PSI 0.24, 20× its usual)",
         "m/5 on 2013-05-09 04:00: reason 5",
         "Last window: 2013-05-02 to 2013-05-09: log_loss 0.512 (0.498).", "replay branch 7c616cbb , finished",
+        "served beside the same computed offline: answers from 2013-05-02 to 2013-05-09, 600 of 900 compared: 1 of 20 features differ.",
+        "Held : nothing goes live while features are not served as they are learnt. wind differs in 12 of 600 answers.",
         "✓ passed", "✗ refused", "no verdict", "a slice is worse", "+0.045 (95 %: +0.012 to +0.060)",
     ):  # fmt: skip
         assert said in page.text

@@ -25,7 +25,7 @@ MOST = 200  # executions that are looked at for the newest version of a definiti
 GONE = "what they were read from is no longer kept"
 UNBUILT = "the features of their model are no longer built"
 UNKNOWN = "their version is not known on this branch"
-UNHELD = "their request is no longer held"
+UNHELD = "their request is no longer held, or cannot be computed any more"
 
 Recipe = dict[str, Any]
 
@@ -40,10 +40,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class _Bound:
+    """A version's model, the recipe that it learnt from, and the same definitions over the newest data."""
+
+    model: Ref
+    learnt: Recipe
+    today: Recipe
+
+
+@dataclass(frozen=True)
 class _Group:
     """Answers of one version that were read from the same things: how they are computed again today, and as then."""
 
-    rows: tuple[Logged, ...]
+    rows: Sequence[Logged]
     model: Ref
     today: Recipe
     then: Recipe
@@ -87,21 +96,20 @@ def _groups(ledger: Ledger, branch: str, rows: Sequence[Logged]) -> tuple[list[_
     parts: dict[tuple[str, tuple[tuple[str, str], ...]], list[Logged]] = {}
     for row in rows:
         parts.setdefault((row.version, tuple(sorted(row.versions.items()))), []).append(row)
-    groups, left_out, bound = [], Counter[str](), dict[str, tuple[Ref, Recipe, Recipe] | str]()
+    bound = {label: _bound(ledger, branch, label) for label in dict.fromkeys(label for label, _ in parts)}
+    groups, left_out = [], Counter[str]()
     for (label, versions), alike in parts.items():
-        if label not in bound:
-            bound[label] = _bound(ledger, branch, label)
         known = bound[label]
-        then = _then(ledger, dict(versions), *known[1:]) if not isinstance(known, str) else None
-        if isinstance(known, str) or then is None:
-            left_out[known if isinstance(known, str) else GONE] += len(alike)
+        then = known if isinstance(known, str) else _then(ledger, dict(versions), known)
+        if isinstance(known, str) or isinstance(then, str):
+            left_out[str(then)] += len(alike)
         else:
-            groups.append(_Group(tuple(alike), known[0], known[2], then))
+            groups.append(_Group(alike, known.model, known.today, then))
     return groups, left_out
 
 
-def _bound(ledger: Ledger, branch: str, label: str) -> tuple[Ref, Recipe, Recipe] | str:
-    """A version's model, what its features were trained on, and the same definitions over the newest data; or why there is none."""
+def _bound(ledger: Ledger, branch: str, label: str) -> _Bound | str:
+    """What a version is bound to; or why that is not known."""
     try:
         model = ledger.artifact_of("model", registry.version(ledger, branch, label).digest)
     except UnknownName:
@@ -113,22 +121,22 @@ def _bound(ledger: Ledger, branch: str, label: str) -> tuple[Ref, Recipe, Recipe
     if len(today) < len(refs):
         return UNBUILT
     order = made.inputs["definition"]["features"]
-    return model.ref, _recipe(ledger, refs, order), _recipe(ledger, today, order)
+    return _Bound(model.ref, _recipe(ledger, refs, order), _recipe(ledger, today, order))
 
 
-def _then(ledger: Ledger, versions: Mapping[str, str], bound: Recipe, today: Recipe) -> Recipe | None:
-    """A recipe of the versions that served; None where one is no longer kept. One that is defined otherwise than the model is bound to
-    excuses no difference: today's stands in its place."""
-    refs = dict(_parts(today))
-    for name, ref in _parts(bound):
+def _then(ledger: Ledger, versions: Mapping[str, str], bound: _Bound) -> Recipe | str:
+    """A recipe of the versions that served; or why there is none. One that is defined otherwise than what the model learnt from excuses no
+    difference: today's stands in its place."""
+    refs = dict(_parts(bound.today))
+    for name, learnt in _parts(bound.learnt):
         try:
-            served = ledger.artifact(Ref(ref.kind, ref.name, versions.get(name, "none"))).ref
+            served = ledger.artifact(Ref(learnt.kind, learnt.name, versions.get(name, "none"))).ref
         except UnknownName:
-            return None
+            return GONE
         if not _kept(ledger, served):
-            return None
-        refs[name] = served if _meaning(ledger, served) == _meaning(ledger, ref) else refs[name]
-    return _recipe(ledger, refs, [view["definition"]["name"] for view in bound["views"]])
+            return GONE
+        refs[name] = served if _meaning(ledger, served) == _meaning(ledger, learnt) else refs[name]
+    return _recipe(ledger, refs, [view["definition"]["name"] for view in bound.learnt["views"]])
 
 
 def _ref(text: str) -> Ref:

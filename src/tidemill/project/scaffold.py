@@ -342,7 +342,13 @@ deployment = tm.Deployment(
     fallback=[tm.PreviousVersion(), tm.Constant({sizes.base_rate:.3g})],  # the constant is the share that is true
     timeout="500ms",
 )
-monitor = tm.Monitor(deployment, every="{sizes.every}", quality=["roc_auc", "log_loss", "ece"], drift=tm.Drift(false_alarm_rate=0.05))
+monitor = tm.Monitor(
+    deployment,
+    every="{sizes.every}",
+    quality=["roc_auc", "log_loss", "ece"],
+    drift=tm.Drift(false_alarm_rate=0.05),
+    skew=tm.Skew(),  # features as they are served, beside the same computed offline
+)
 policy = tm.RetrainPolicy(
     monitor,
     on=[tm.QualityDrop("log_loss", by=0.02), tm.DriftFound(), tm.Age("60d")],
