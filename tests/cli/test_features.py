@@ -119,6 +119,8 @@ def test_skew_of_what_was_served_is_told_and_is_an_exit_code(tidemill: Command, 
     assert (weight["mismatch"], weight["greatest"]) == (80, 0.5)
     narrow = tidemill("features", "skew", folder=copied, COLUMNS="80").stdout
     assert max(map(len, narrow.splitlines())) <= 80
+    assert re.search(r"^booking__weight +160 ", narrow, re.MULTILINE)
+    assert "…" not in narrow
     tree = tidemill("lineage", plain["report"], folder=copied).stdout
     for made_from in ("prediction log:late@", "model:trees@", "feature view:depot_recent@", "requests:bookings@"):
         assert made_from in tree

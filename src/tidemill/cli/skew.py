@@ -1,6 +1,6 @@
 """`tidemill features skew`: features that were served, beside the same features computed offline as known then."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -11,7 +11,6 @@ from tidemill.cli.features import percent
 from tidemill.session import Session
 
 Plain = Mapping[str, Any]
-COUNTS = ("rows", "equal", "mismatch", "missing", "extra", "known_later")
 
 
 def skew(folder: str, deployment: str, since: str | None, rows: int | None, *, as_json: bool) -> None:
@@ -29,7 +28,7 @@ def _print(found: Plain) -> None:
     features = found["features"]
     out.print(f"[bold]{escape(found['deployment'])}[/]  {escape(found['why'])}")
     if features:
-        out.print(fitting(lambda left_out: _table(features, found["over"], left_out), 2))
+        out.print(fitting(lambda left_out: _table(features, found["over"], left_out), len(LEFT_OUT)))
     for one in [one for one in features if one["name"] in found["over"]][:3]:
         out.print(lines(*_examples(one)))
     over, allowed = len(found["over"]), f"{found['max_share']:.2%} of the answers"
@@ -39,24 +38,39 @@ def _print(found: Plain) -> None:
 
 
 def _table(features: list[Plain], over: list[str], left_out: int) -> Table:
-    """All features where none is equal everywhere, else those that are not, and a line for the rest. A terminal that is too narrow lacks
-    the mean error, then the counts of what is equal."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("feature", overflow="fold")
-    counts = [name for name in COUNTS if left_out < 2 or name != "equal"]
-    errors = ["greatest", "mean"] if left_out < 1 else ["greatest"]
-    for name in (*counts, "differ", "95 %", *(f"{name} error" for name in errors)):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    """The features that are not equal in all answers, and a line for the rest; all of them where none differs."""
+    gone = [name for names in LEFT_OUT[:left_out] for name in names]
     shown = [one for one in features if one["equal"] < one["rows"]] or features
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("feature", no_wrap=left_out < len(LEFT_OUT), overflow="fold")
+    for name in (name for name in CELLS if name not in gone):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in shown:
-        share = one["share"]
-        mark = "[red]" if one["name"] in over else ""
-        sure = f"{percent(share['low'])} – {percent(share['high'])}"
-        cells = [f"{one[name]:,}" for name in counts] + [percent(share["estimate"]), sure]
-        table.add_row(f"{mark}{escape(one['name'])}", *cells, *("–" if one[name] is None else f"{one[name]:.3g}" for name in errors))
+        name = escape(one["name"])
+        cells = [cell(one) for column, cell in CELLS.items() if column not in gone]
+        table.add_row(f"[red]{name}[/]" if one["name"] in over else name, *cells)
     if len(shown) < len(features):
         table.add_row(f"[dim]and {len(features) - len(shown)} that are equal in all[/]")
     return table
+
+
+def _error(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+CELLS: dict[str, Callable[[Plain], str]] = {
+    "rows": lambda one: f"{one['rows']:,}",
+    "equal": lambda one: f"{one['equal']:,}",
+    "mismatch": lambda one: f"{one['mismatch']:,}",
+    "missing": lambda one: f"{one['missing']:,}",
+    "extra": lambda one: f"{one['extra']:,}",
+    "known later": lambda one: f"{one['known_later']:,}",
+    "differ": lambda one: percent(one["share"]["estimate"]),
+    "95 %": lambda one: f"{percent(one['share']['low'])} – {percent(one['share']['high'])}",
+    "greatest error": lambda one: _error(one["greatest"]),
+    "mean error": lambda one: _error(one["mean"]),
+}
+LEFT_OUT = (("mean error",), ("equal",), ("known later",), ("greatest error",), ("mismatch", "missing", "extra"))  # where it is narrow
 
 
 def _examples(one: Plain) -> list[tuple[str, str]]:
