@@ -73,6 +73,16 @@ class LosesRows(Naive):
         return [[pair for pair in answer if pair != (None, None)] for answer in super().read(rows, views, as_known=as_known)]
 
 
+class SaysNothing(Naive):
+    def read(self, rows, views, *, as_known):  # type: ignore[no-untyped-def]
+        return []
+
+
+class DoesNotClose(Naive):
+    def close(self) -> None:
+        raise OSError("no such folder")
+
+
 class Fails(Naive):
     def write(self, view) -> None:  # type: ignore[no-untyped-def]
         raise OSError("no space")
@@ -83,11 +93,25 @@ def test_the_rule_itself_is_right_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "least"), [(Leaky, 8), (NullMatchesNull, 2), (RunTogether, 2), (TooOld, 5), (LosesRows, 20), (Fails, 80)]
+    ("store", "least"),
+    [
+        (Leaky, 8),
+        (NullMatchesNull, 2),
+        (RunTogether, 2),
+        (TooOld, 5),
+        (LosesRows, 20),
+        (Fails, 80),
+        (SaysNothing, 100),
+        (DoesNotClose, 100),
+    ],
 )
 def test_a_store_that_is_wrong_is_found_out(store: type[Naive], least: int) -> None:
     wrong = [outcome for outcome in check(store) if outcome.wrong]
     assert len(wrong) >= least
+
+
+def test_an_answer_of_another_shape_is_told() -> None:
+    assert run(SaysNothing(), CASES[0]).wrong == "0 views are answered, 1 are asked for"
 
 
 def test_the_suite_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,6 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or ":" not in sys.argv[1]:
         raise SystemExit("usage: python -m tidemill.features.conformance module:Store")
     raise SystemExit(min(main(sys.argv[1]), 1))

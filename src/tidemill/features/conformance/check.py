@@ -42,17 +42,18 @@ class Outcome:
 def run(store: Store, case: Case) -> Outcome:
     """Ask a store one case."""
     try:
-        for view in case.views:
-            store.define(view)
-            store.write(view)
-        keys = case.views[0].keys
-        rows = [{**dict(zip(keys, key, strict=True)), "at": at} for key, at in case.asked]
-        answers = store.read(rows, [view.name for view in case.views], as_known=case.as_known)
+        try:
+            for view in case.views:
+                store.define(view)
+                store.write(view)
+            keys = case.views[0].keys
+            rows = [{**dict(zip(keys, key, strict=True)), "at": at} for key, at in case.asked]
+            answers = store.read(rows, [view.name for view in case.views], as_known=case.as_known)
+        finally:
+            store.close()
         return Outcome(case, _wrong(case, [[(_plain(x), _plain(y)) for x, y in answer] for answer in answers]))
     except Exception as error:  # noqa: BLE001 – a store that fails has an outcome like any other
         return Outcome(case, f"{type(error).__name__}: {error}")
-    finally:
-        store.close()
 
 
 def _plain(value: Any) -> Value:
@@ -60,6 +61,8 @@ def _plain(value: Any) -> Value:
 
 
 def _wrong(case: Case, answers: Sequence[Sequence[Pair]]) -> str:
+    if len(answers) != len(case.views):
+        return f"{len(answers)} views are answered, {len(case.views)} are asked for"
     for view, told, found in zip(case.views, case.answers, answers, strict=True):
         if len(found) != len(told):
             return f"view {view.name}: {len(found)} rows for {len(told)} that were asked for"
