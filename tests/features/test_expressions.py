@@ -468,9 +468,9 @@ def test_texts_of_a_client_fill_no_memory() -> None:
     value = compiled(TYPES, {"x": Expression("replace(s1, 'a', s2)", "VARCHAR")})["x"]
     with pytest.raises(DataError, match="more than 10,000,000 characters"):
         value([{"s1": "a" * 100_000, "s2": "b" * 100_000}.get(name) for name in TYPES])
-    casts.kept.cache_clear()
+    casts.by_engine.__wrapped__.cache_clear()
     assert casts.by_engine("1" + "0" * 200, "VARCHAR", kind_of("DOUBLE")) == 1e200
-    assert casts.kept.cache_info().currsize == 0, "what is long is not kept"
+    assert casts.by_engine.__wrapped__.cache_info().currsize == 0, "what is long is not kept"
 
 
 @pytest.mark.parametrize("kind", ["BIGINT", "DOUBLE", "DECIMAL(9,2)", "VARCHAR", "TIMESTAMP", "BOOLEAN"])
@@ -493,12 +493,12 @@ def test_a_value_that_is_none_of_its_type_is_no_error_of_ours(kind: str, value: 
 def test_nothing_of_a_row_calls_the_engine() -> None:
     """The engine may not be asked for usual values: it would cost more than all else."""
     values = compiled(TYPES, {case: Expression(case, "VARCHAR") for case in COMPOUND})
-    casts.kept.cache_clear()
+    casts.by_engine.__wrapped__.cache_clear()
     row = {"i1": 1, "i2": 2, "i3": 3, "i5": 5, "d1": 0.5, "d2": 2.5, "n1": 150, "n2": 5, "f1": True, "f2": False, "s1": "12", "s2": "ab"}
     row |= {"a1": 15_706, "a2": 59, "t1": 1_356_998_400_000_000, "t2": 0, "z1": 1_356_998_400_000_000, "z2": 1}
     for value in values.values():
         one(value, row)
-    assert casts.kept.cache_info().misses == 0
+    assert casts.by_engine.__wrapped__.cache_info().misses == 0
 
 
 def test_every_function_is_documented() -> None:

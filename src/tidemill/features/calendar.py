@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, DataError
-from tidemill.features.kinds import Shape, Unsure
+from tidemill.features.kinds import Shape, Unsure, nearest, towards_zero
 
 Interval = tuple[int, int, int]
 LAST = 2**63 - 2  # the engine means infinity by the number above it
@@ -82,7 +82,7 @@ OF_TIME: dict[str, Callable[[int], Any]] = {
     "millisecond": lambda us: us % MINUTE // 1_000,
     "microsecond": lambda us: us % MINUTE,
     "epoch": lambda us: float(us) / SECOND,
-    "epoch_ms": lambda us: (abs(us) + 500) // 1_000 * (1 if us >= 0 else -1),
+    "epoch_ms": lambda us: nearest(us, 1_000),
     "epoch_us": lambda us: us,
 }
 
@@ -132,10 +132,10 @@ def borders(shape: Shape) -> Callable[[str, int, int], int] | None:
     name, scale = unit(shape.constants[0]), DAY if shape.takes[1].letter == "a" else 1
     if name in MONTHS:
         step, zoned = MONTHS[name], shape.takes[1].letter == "z"
-        count = operator.floordiv if zoned or step == 12 else _towards_zero
+        count = operator.floordiv if zoned or step == 12 else towards_zero
         return lambda _, a, b: count(_months(b * scale // DAY), step) - count(_months(a * scale // DAY), step)
     if name == "week":  # seven days each, wherever they begin
-        return lambda _, a, b: _towards_zero(b * scale // DAY - a * scale // DAY, 7)
+        return lambda _, a, b: towards_zero(b * scale // DAY - a * scale // DAY, 7)
     size = UNITS.get(name, 0)
     return (lambda _, a, b: b * scale // size - a * scale // size) if size else None
 
@@ -143,11 +143,7 @@ def borders(shape: Shape) -> Callable[[str, int, int], int] | None:
 def wholes(shape: Shape) -> Callable[[str, int, int], int] | None:
     """date_sub: how many whole units lie between two times."""
     size, scale = UNITS.get(unit(shape.constants[0]), 0), DAY if shape.takes[1].letter == "a" else 1
-    return (lambda _, a, b: _towards_zero((b - a) * scale, size)) if size else None
-
-
-def _towards_zero(x: int, y: int) -> int:
-    return x // y if x >= 0 else -(-x // y)
+    return (lambda _, a, b: towards_zero((b - a) * scale, size)) if size else None
 
 
 def plus(us: int, interval: Interval) -> int:
@@ -196,7 +192,7 @@ def between_instants(later: int, earlier: int) -> Interval:
 
 
 def _interval(us: int) -> Interval:
-    days = abs(us) // DAY * (1 if us >= 0 else -1)
+    days = towards_zero(us, DAY)
     return 0, days, us - days * DAY
 
 
@@ -215,9 +211,9 @@ def parts(size: int, count: float) -> Interval:
 def epoch_of(interval: Interval) -> float:
     """An interval in seconds, a year as 365.25 days and a month as 30."""
     months, days, us = interval
-    return (
-        _towards_zero(months, 12) * (1461 * DAY // 4) + (months - _towards_zero(months, 12) * 12) * 30 * DAY + days * DAY
-    ) / SECOND + us / SECOND
+    years = towards_zero(months, 12)
+    whole = years * (1461 * DAY // 4) + (months - 12 * years) * 30 * DAY + days * DAY
+    return whole / SECOND + us / SECOND
 
 
 @cache

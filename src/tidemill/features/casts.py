@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from functools import lru_cache, partial
+from functools import partial
 from math import isfinite, isinf, trunc
 from typing import Any
 
@@ -12,23 +12,17 @@ import numpy as np
 from tidemill.core import DAY, DataError, instant
 from tidemill.data import engine, explained
 from tidemill.features.calendar import civil
-from tidemill.features.kinds import Kind, Unsure, kind_of, single, within
+from tidemill.features.kinds import Kind, Unsure, keeping, kind_of, nearest, single, within
 
 Cast = Callable[[Any], Any]
 EPOCH = date(1970, 1, 1).toordinal()
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:\d\d)?)?", re.ASCII)
-KEPT = 100  # characters of a text whose answer is kept: a client may send many, and long ones
 HELD = {"DATE": "({} - DATE '1970-01-01')::BIGINT", "TIMESTAMP": "epoch_us({})", "TIMESTAMP WITH TIME ZONE": "epoch_us({})"}
 
 
+@keeping(10_000)
 def by_engine(value: str, source: str, target: Kind) -> Any:
     """What the engine makes of a text of a type, where that is too seldom or too odd to do here: milliseconds. Raises DataError."""
-    return (kept if len(value) <= KEPT else kept.__wrapped__)(value, source, target)
-
-
-@lru_cache(10_000)
-def kept(value: str, source: str, target: Kind) -> Any:
-    """The same, with the newest answers kept."""
     cast = f"CAST(CAST(? AS {source}) AS {target})"
     with engine() as connection, explained(f"{value!r} is no {target}"):
         if target.letter in ("a", "t", "z") and connection.execute(f"SELECT isinf({cast})", [value]).fetchone() == (True,):
@@ -90,12 +84,8 @@ def _whole(kind: Kind, number: float) -> int:
 
 
 def _rescaled(digits: int, places: int) -> int:
-    """Digits with `places` more, or fewer: a half is rounded away from zero."""
-    if places >= 0:
-        return digits * int(10**places)
-    unit = int(10**-places)
-    whole = (abs(digits) * 2 + unit) // (2 * unit)
-    return whole if digits >= 0 else -whole
+    """Digits with `places` more, or fewer."""
+    return digits * int(10**places) if places >= 0 else nearest(digits, int(10**-places))
 
 
 def _decimal(kind: Kind, number: float) -> int:

@@ -188,10 +188,11 @@ class Compiler:
         if name in NULLS and "?" not in letters and (not name.startswith("concat") or set(letters) <= {"s", "0"}):
             function = NULLS[name](shape)
             return lambda row: function(*[child(row) for child in children])
-        if name == "~~*" or name == "!~~*":
+        if name in ("~~*", "!~~*"):
             name = name.removesuffix("*")
             children = [_strict(TABLE["lower s"](shape), [child]) for child in children]  # type: ignore[arg-type]
-        found = TABLE[f"{name} {letters}".strip()](shape) if f"{name} {letters}".strip() in TABLE else None
+        entry = TABLE.get(f"{name} {letters}".strip())
+        found = entry(shape) if entry else None
         if found is None or (name == "%" and letters == "dd" and _of_decimals(node)):
             said = ", ".join(map(str, kinds))
             raise Beyond(f"{name}({said}) is not in the subset", node)

@@ -9,14 +9,14 @@ import operator
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, DataError
 from tidemill.data import engine
 from tidemill.features import calendar
-from tidemill.features.casts import KEPT, half_away
-from tidemill.features.kinds import Shape, Unsure, within
+from tidemill.features.casts import half_away
+from tidemill.features.kinds import Shape, Unsure, keeping, nearest, towards_zero, within
 
 LARGEST = 10_000_000  # characters that one function may make
 Function = Callable[..., Any]
@@ -45,7 +45,7 @@ def quotient(x: int, y: int) -> int:
     """Whole division, towards zero."""
     if y == 0:
         raise DataError("division by zero", hint="write nullif(…, 0) around the divisor")
-    return x // y if (x >= 0) == (y > 0) else -(-x // y)
+    return towards_zero(x, y)
 
 
 def remainder(shape: Shape) -> Function:
@@ -132,10 +132,6 @@ def decimal_rounding(function: Callable[[int, int], int]) -> Maker:
     return make
 
 
-def _half_away(digits: int, one: int) -> int:
-    return (abs(digits) * 2 + one) // (2 * one) * (1 if digits >= 0 else -1)
-
-
 def decimal_places(shape: Shape) -> Function | None:
     """round(DECIMAL, places) for places that are a constant."""
     places = shape.constants[1]
@@ -145,7 +141,7 @@ def decimal_places(shape: Shape) -> Function | None:
     unit = 10 ** (shape.takes[0].scale - places)
     if fewer <= 0:
         return lambda digits, _: digits
-    return lambda digits, _: _half_away(digits, unit) * 10 ** max(-places, 0)
+    return lambda digits, _: nearest(digits, unit) * 10 ** max(-places, 0)
 
 
 def signum(x: Any) -> int:
@@ -207,24 +203,20 @@ def extreme(shape: Shape, name: str) -> Function:
 # ── text ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@lru_cache(10_000)
-def _cased(function: str, text: str) -> str:
+@keeping(10_000)
+def _cased(text: str, function: str) -> str:
     """The engine's own upper or lower case of a text with other letters than a to z."""
     with engine() as connection:
         row = connection.execute(f"SELECT {function}(?)", [text]).fetchone()
     return str(row and row[0])
 
 
-def _other_letters(function: str, text: str) -> str:
-    return (_cased if len(text) <= KEPT else _cased.__wrapped__)(function, text)
-
-
 def upper(text: str) -> str:
-    return text.upper() if text.isascii() else _other_letters("upper", text)
+    return text.upper() if text.isascii() else _cased(text, "upper")
 
 
 def lower(text: str) -> str:
-    return text.lower() if text.isascii() else _other_letters("lower", text)
+    return text.lower() if text.isascii() else _cased(text, "lower")
 
 
 def spaces(text: str) -> str:
@@ -266,49 +258,39 @@ def joined(separator: str, *texts: str | None) -> str:
     return separator.join(text for text in texts if text is not None)
 
 
-@lru_cache(1_000)
-def _pattern(pattern: str, escape: str) -> tuple[list[re.Pattern[str]], bool]:
-    """The pieces of a LIKE pattern between its %, and whether there is one."""
-    pieces, marks = [""], iter(pattern)
+@keeping(1_000)
+def _pattern(pattern: str, escape: str) -> tuple[list[re.Pattern[str]], int]:
+    """The pieces of a LIKE pattern between its %, and how many letters the last one stands for."""
+    pieces: list[list[str]] = [[]]
+    marks = iter(pattern)
     for mark in marks:
         if mark == escape:
             follows = next(marks, None)
             if follows is None:
                 raise DataError("a LIKE pattern ends with its escape character")
-            pieces[-1] += re.escape(follows)
+            pieces[-1].append(re.escape(follows))
         elif mark == "%":
-            pieces.append("")
+            pieces.append([])
         else:
-            pieces[-1] += "." if mark == "_" else re.escape(mark)
-    return [re.compile(piece, re.DOTALL) for piece in pieces], len(pieces) > 1
+            pieces[-1].append("." if mark == "_" else re.escape(mark))
+    return [re.compile("".join(piece), re.DOTALL) for piece in pieces], len(pieces[-1])
 
 
 def like(text: str, pattern: str, escape: str = "") -> bool:
     """LIKE: % stands for any text, _ for one letter. Each piece is looked for once, so no pattern takes long."""
-    pieces, many = (_pattern if len(pattern) <= KEPT else _pattern.__wrapped__)(pattern, escape)
-    if not many:
-        return pieces[0].fullmatch(text) is not None
-    begin = pieces[0].match(text)
-    if begin is None:
-        return False
-    place = begin.end()
-    for piece in pieces[1:-1]:
-        found = piece.search(text, place)
-        if found is None:
-            return False
-        place = found.end()
-    return _ends(text, place, pieces[-1])
+    (first, *others), size = _pattern(pattern, escape)
+    if not others:
+        return first.fullmatch(text) is not None
+    found, last = first.match(text), others.pop()
+    for piece in others:
+        found = found and piece.search(text, found.end())
+    begin = len(text) - size
+    return found is not None and found.end() <= begin and last.fullmatch(text, begin) is not None
 
 
 def escaped(function: Function) -> Maker:
     """LIKE with ESCAPE, for one character that is a constant: for others the engine ends the whole query."""
     return lambda shape: function if isinstance(shape.constants[2], str) and len(shape.constants[2]) == 1 else None
-
-
-def _ends(text: str, place: int, piece: re.Pattern[str]) -> bool:
-    """Whether a text ends with a piece that begins at `place` or later; a piece matches texts of one length."""
-    size = len(re.sub(r"\\(.)", r"\1", piece.pattern, flags=re.DOTALL))
-    return len(text) - size >= place and piece.fullmatch(text, len(text) - size) is not None
 
 
 # ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -342,7 +324,7 @@ _enter("pow power ** ^", "dd", plain(power))
 _enter("round floor ceil ceiling trunc", "i", plain(lambda x: x))
 _enter("round", "d", plain(rounded))
 _enter("round", "di", plain(rounded_to))
-_enter("round", "n", decimal_rounding(_half_away))
+_enter("round", "n", decimal_rounding(nearest))
 _enter("round", "ni", decimal_places)
 _enter("floor", "n", decimal_rounding(operator.floordiv))
 _enter("ceil ceiling", "n", decimal_rounding(lambda digits, one: -(-digits // one)))

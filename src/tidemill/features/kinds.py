@@ -5,8 +5,10 @@ microseconds); FLOAT and DOUBLE are floats, BOOLEAN a bool, VARCHAR a str; null 
 """
 
 import re
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from struct import pack, unpack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tidemill.core import DataError
 
@@ -17,6 +19,8 @@ LIMITS = {
 }
 LETTERS = dict.fromkeys(LIMITS, "i") | {"BOOLEAN": "f", "DOUBLE": "d", "FLOAT": "d", "DECIMAL": "n", "VARCHAR": "s", "DATE": "a",
                                          "TIMESTAMP": "t", "TIMESTAMP WITH TIME ZONE": "z", "INTERVAL": "v", "NULL": "0"}  # fmt: skip
+KEPT = 100  # characters of a text whose answer is kept: a client may send many, and long ones
+Answering = TypeVar("Answering", bound=Callable[..., Any])
 
 
 class Unsure(DataError):
@@ -65,3 +69,28 @@ def within(number: int, kind: Kind) -> int:
 def single(number: float) -> float:
     """The nearest number of 32 bits; infinity for one too large."""
     return float(unpack("f", pack("f", number))[0])
+
+
+def towards_zero(x: int, y: int) -> int:
+    """Whole division that leaves a remainder with the sign of x, as the engine divides."""
+    return x // y if (x >= 0) == (y > 0) else -(-x // y)
+
+
+def nearest(x: int, one: int) -> int:
+    """How many times `one`, which is positive, a whole number is, to the nearest: of a half the one away from zero."""
+    return (abs(x) * 2 + one) // (2 * one) * (1 if x >= 0 else -1)
+
+
+def keeping(count: int) -> Callable[[Answering], Answering]:
+    """Keep the newest answers of a function for short texts, its first argument."""
+
+    def decorate(function: Answering) -> Answering:
+        kept = lru_cache(count)(function)
+
+        @wraps(kept)
+        def answer(text: str, *more: Any) -> Any:
+            return (kept if len(text) <= KEPT else function)(text, *more)
+
+        return answer  # type: ignore[return-value]
+
+    return decorate
