@@ -72,6 +72,13 @@ def test_a_pandas_frame_comes_back_as_one_with_its_rows_and_columns(shops: Sessi
     assert list(frame.columns) == list(ROWS), "the frame that was given is as it was"
 
 
+def test_rows_that_were_turned_round_are_read_as_they_stand(shops: Session) -> None:
+    arrays = {"shop": np.array(ROWS["shop"]), "event_timestamp": np.array(["2024-03-10T11:00"] * 4, dtype="datetime64[us]")}
+    for rows in (pd.DataFrame(ROWS).iloc[::-1], {name: column[::-1] for name, column in arrays.items()}):
+        found = shops.historical_features(rows, ["newest"], timezone="UTC")
+        assert plain(found.columns["newest__amount"]) == AMOUNTS[::-1]
+
+
 def test_a_dict_of_arrays_comes_back_as_one(shops: Session) -> None:
     rows = {name: np.array(column) for name, column in ROWS.items() if name != "event_timestamp"}
     rows["event_timestamp"] = np.array(["2024-03-10T11:00"] * 4, dtype="datetime64[s]")
@@ -300,12 +307,12 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         ([1, 2], {}, DataError, "rows is a list, which holds no table"),
         ("nowhere.parquet", {}, MissingFile, "there is no file 'nowhere.parquet'"),
         (GOOD, {"timezone": "UTC", "to": "out.csv"}, DataError, "out.csv is not the name of a Parquet file"),
-        (GOOD, {"views": ["newst"]}, UnknownName, "no feature view 'newst' is declared"),
+        (GOOD, {"views": ["newst"]}, UnknownName, "no view 'newst' is declared"),
         (GOOD, {"views": ["newest:amont"]}, UnknownName, "view 'newest' has no feature 'amont'"),
         (GOOD, {"views": ["newest", "newest:kind"]}, DefinitionError, "'newest__kind' is asked for twice"),
         (GOOD, {"views": []}, DefinitionError, "is no list of views"),
         (GOOD, {"views": "newest"}, DefinitionError, "is no list of views"),
-        (GOOD, {"views": [7]}, DefinitionError, "7 is no feature view"),
+        (GOOD, {"views": [7]}, DefinitionError, "7 is no view"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_what_to_do(

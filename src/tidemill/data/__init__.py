@@ -2,7 +2,7 @@
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_names, csv_table, load_csv, odd_values, read_as_csv
-from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, has_zone, instant_of, literal, named, quote
+from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, has_zone, instant_of, literal, named, quote, table
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -60,5 +60,6 @@ __all__ = [
     "segments",
     "source_ref",
     "stale",
+    "table",
     "unique",
 ]

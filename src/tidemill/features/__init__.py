@@ -27,12 +27,14 @@ from tidemill.features.declarations import (
     std,
     sum,
 )
-from tidemill.features.historical import Historical, Opened, Question, choose, historical
+from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
 from tidemill.features.online import MemoryOnline, OnlineStore, materialise
 from tidemill.features.own import OwnColumns
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
+from tidemill.features.request_rows import Computed
 from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests
+from tidemill.features.saved import Brought, bring, load_rows, rows_of, save_rows
 from tidemill.features.stores import open_online
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
@@ -44,6 +46,9 @@ __all__ = [
     "SEPARATOR",
     "STATUS",
     "Block",
+    "Brought",
+    "Chosen",
+    "Computed",
     "Entity",
     "Events",
     "Feature",
@@ -51,6 +56,7 @@ __all__ = [
     "Function",
     "Historical",
     "Hit",
+    "Listen",
     "LmdbOnline",
     "Matrix",
     "MemoryOnline",
@@ -64,6 +70,7 @@ __all__ = [
     "View",
     "ViewLog",
     "approx_quantile",
+    "bring",
     "build",
     "build_requests",
     "category",
@@ -81,6 +88,7 @@ __all__ = [
     "last",
     "load",
     "load_requests",
+    "load_rows",
     "made_by",
     "materialise",
     "max",
@@ -88,7 +96,10 @@ __all__ = [
     "min",
     "of_arrays",
     "open_online",
+    "quiet",
     "request_view",
+    "rows_of",
+    "save_rows",
     "search",
     "source_of",
     "std",

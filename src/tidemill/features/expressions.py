@@ -53,6 +53,16 @@ def compiled(types: Mapping[str, str], expressions: Mapping[str, Expression]) ->
         return {name: _compiled(connection, list(types), expression) for name, expression in expressions.items()}
 
 
+def columns_read(types: Mapping[str, str], expressions: Sequence[str]) -> list[str]:
+    """The columns that expressions read, in the order of `types`. They are such as can be compiled."""
+    with engine() as connection:
+        connection.execute(f"CREATE TABLE __row ({', '.join(f'{quote(name)} {kind}' for name, kind in types.items())})")
+        shown = ", ".join(f"({sql}\n)" for sql in expressions)
+        row = connection.execute("SELECT json_serialize_plan(?)", [f"SELECT {shown} FROM __row"]).fetchone()
+    places = {column["index"] for column in json.loads(row[0] if row else "")["plans"][0]["children"][0]["column_indexes"]}
+    return [name for place, name in enumerate(types) if place in places]  # without any the engine names one that is none
+
+
 def _compiled(connection: "DuckDBPyConnection", columns: list[str], expression: Expression) -> Value:
     sql, where = expression.sql, expression.where
     what = f"the expression {sql!r} is wrong"

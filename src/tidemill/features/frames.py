@@ -24,8 +24,8 @@ TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, o
 
 @dataclass(frozen=True)
 class Arrow:
-    """A query over the table `features` as an Arrow stream, as often as it is asked for: `polars.DataFrame(x)`, `pyarrow.table(x)` and
-    pandas' `DataFrame.from_arrow(x)` take it."""
+    """A query, of which `features` is a table, as an Arrow stream, as often as it is asked for: `polars.DataFrame(x)`,
+    `pyarrow.table(x)` and pandas' `DataFrame.from_arrow(x)` take it."""
 
     connection: "DuckDBPyConnection"
     sql: str
@@ -36,7 +36,8 @@ class Arrow:
         """The rows as an `ArrowArrayStream`."""
         cursor = self.connection.cursor()  # the engine reads the schema first, and then the rows by another stream
         cursor.execute("SET TimeZone = 'UTC'")
-        _register(cursor, "features", self.columns)
+        if self.columns:
+            _register(cursor, "features", self.columns)
         return cursor.sql(self.sql).__arrow_c_stream__(requested_schema)
 
 
@@ -48,6 +49,14 @@ class _Stream:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.frame.__arrow_c_stream__(requested_schema)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows that a file holds, and `what` they are, for errors; `sql` gives them in their order."""
+
+    what: str
+    sql: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,9 @@ class Given:
 def open_rows(connection: "DuckDBPyConnection", rows: object, needed: Sequence[str], *, whole: bool = False) -> Given:
     """Make rows a table of the engine, in their order; of a frame only the columns that are needed, unless `whole`. Raises DataError for
     rows that lack one of them, or have two of one name, and MissingFile."""
+    if isinstance(rows, Stored):
+        with explained(f"{rows.what} cannot be read"):
+            return _of_table(connection, rows.what, f"({rows.sql})", needed)
     if isinstance(rows, (str, Path)):
         return _of_file(connection, Path(rows), needed)
     library = type(rows).__module__.split(".")[0]
@@ -109,11 +121,15 @@ def _of_dict(connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: 
 
 
 def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
+    import duckdb
     import pandas as pd
 
     names = _checked("the frame", list(rows.columns), needed)
-    chosen = rows.set_axis(names, axis=1) if whole else rows[list(needed)]
-    connection.register("given", chosen.reset_index(drop=True))
+    plain = (rows.set_axis(names, axis=1) if whole else rows[list(needed)]).reset_index(drop=True)
+    try:
+        connection.register("given", plain)
+    except duckdb.Error:  # a frame that was turned round is read from its end, which the engine cannot
+        connection.register("given", plain.copy())
 
     def give(columns: Columns) -> Any:
         return pd.concat([rows, pd.DataFrame(dict(columns), index=rows.index)], axis=1)
@@ -172,7 +188,8 @@ def _of_table(connection: "DuckDBPyConnection", what: str, name: str, needed: Se
 def _register(connection: "DuckDBPyConnection", name: str, columns: Columns) -> None:
     """Make a table of arrays; NaN is null there. Days, hours and minutes become times, which are all that the engine knows."""
     coarse = {key: array for key, array in columns.items() if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] in "YMWDhm"}
-    connection.register(name, {**columns, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}})
+    turned = {key: np.ascontiguousarray(array) for key, array in columns.items() if array.strides < (0,)}  # it is read from its end
+    connection.register(name, {**columns, **turned, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}})
 
 
 def types_of(connection: "DuckDBPyConnection", given: Given) -> dict[str, str]:
@@ -199,17 +216,21 @@ def _part_of(file: Path) -> Path:
     return file.with_name(f".{file.name}.part")
 
 
-def write_rows(connection: "DuckDBPyConnection", given: Given, parts: Sequence[Path], file: Path) -> None:
-    """Write the rows, with the columns of these files behind their own, as Parquet: whole or not at all."""
-    found = ", ".join(named(part) for part in parts)
-    beside = _part_of(file)
+def beside(given: Given, parts: Sequence[Path]) -> str:
+    """SQL for the rows with the columns of these files behind their own."""
+    return f"SELECT * FROM {given.table} POSITIONAL JOIN read_parquet([{', '.join(map(named, parts))}])"
+
+
+def write_rows(connection: "DuckDBPyConnection", rows: str, file: Path, compression: str) -> None:
+    """Write rows (SQL) as Parquet: whole or not at all, and equal rows as equal bytes."""
+    part = _part_of(file)
     with explained(f"{file.name} cannot be written", str(file)):
         try:
-            rows = f"SELECT * FROM {given.table} POSITIONAL JOIN read_parquet([{found}])"
-            connection.execute(f"COPY ({rows}) TO {literal(str(beside))} (FORMAT parquet)")
-            beside.replace(file)
+            connection.execute("SET threads = 1")
+            connection.execute(f"COPY ({rows}) TO {literal(str(part))} (FORMAT parquet, COMPRESSION {compression})")
+            part.replace(file)
         finally:
-            beside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 def write_part(connection: "DuckDBPyConnection", columns: Columns, file: Path) -> None:

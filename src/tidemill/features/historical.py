@@ -4,7 +4,7 @@ Comes in: rows with a time and entity keys, and view logs. Goes out: the same ro
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,45 +12,57 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.core import Array, DataError, DefinitionError, UnknownName, definition
+from tidemill.core import Array, DataError, DefinitionError, Ref, UnknownName, definition, instant, show
 from tidemill.data import engine, explained, quote
-from tidemill.features.declarations import FeatureView
-from tidemill.features.frames import Arrow, Given, open_rows, types_of, writable, write_part, write_rows
+from tidemill.features.catalogue import View
+from tidemill.features.declarations import FeatureView, RequestView
+from tidemill.features.frames import Arrow, Given, beside, open_rows, types_of, writable, write_part, write_rows
 from tidemill.features.lookup import look_up
 from tidemill.features.matching import match_sql, no_time, time_sql
+from tidemill.features.request_rows import Computed
 from tidemill.features.views import ViewLog
 from tidemill.features.windows import STATUS, Status
+from tidemill.ledger import Artifact
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 CELLS = 2**23  # values that are held at once where a file is written
 MEMORY = "1GB"  # of the engine, there
+Listen = Callable[[int, int], None]  # how many rows are done, of how many
+
+
+def quiet(done: int, rows: int) -> None:
+    """Who listens and says nothing."""
 
 
 @dataclass(frozen=True)
 class Chosen:
     """A view and those of its features that are asked for, by the names of their columns."""
 
-    view: FeatureView
+    view: View
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A view's log, and the types of its dataset's columns."""
+    """A view's log, the types of its dataset's columns, and the version that the log is of, where it is one of the ledger."""
 
     log: ViewLog
     types: Mapping[str, str]
+    version: Artifact | None = None
 
 
 @dataclass
 class Report:
     """What came of the rows: for each view how many have which status, and `leaks`: how many a row would have answered, or with
-    `as_known=False` has answered, that was not known yet at their time."""
+    `as_known=False` has answered, that was not known yet at their time. `until`: what became known later was not used; `notes`: what
+    else there is to say."""
 
     rows: int
     as_known: bool
+    until: int | None = None
+    notes: tuple[str, ...] = ()
     statuses: dict[str, dict[str, int]] = field(default_factory=dict)
     leaks: dict[str, int] = field(default_factory=dict)
 
@@ -64,40 +76,55 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """As plain data, for JSON."""
         views = {name: {**counts, "leaks": self.leaks[name]} for name, counts in self.statuses.items()}
-        return {"rows": self.rows, "as_known": self.as_known, "views": views}
+        said = {} if self.until is None else {"until": show(self.until)}
+        return {"rows": self.rows, "as_known": self.as_known, **said, "views": views} | ({"notes": list(self.notes)} if self.notes else {})
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Report":
+        """From plain data."""
+        views = {name: dict(counts) for name, counts in plain["views"].items()}
+        leaks = {name: counts.pop("leaks") for name, counts in views.items()}
+        until = instant(plain["until"]) if "until" in plain else None
+        return cls(plain["rows"], plain["as_known"], until, tuple(plain.get("notes", ())), views, leaks)
 
     def __repr__(self) -> str:
-        lines = [f"{self.rows:,} rows, {'as known at their time' if self.as_known else 'whenever it became known'}"]
+        known = "as known at their time" if self.as_known else "whenever it became known"
+        lines = [f"{self.rows:,} rows, {known}" + (f", and by {show(self.until)}" if self.until is not None else "")]
         for name, counts in self.statuses.items():
             shown = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "nothing asked"
             leaks = self.leaks[name]
             verb = "would have been" if self.as_known else "are"
             told = f"; {leaks:,} {verb} answered by what was not known yet" if leaks else ""
             lines.append(f"{name}: {shown}{told}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 @dataclass(frozen=True, repr=False)
 class Historical:
     """`frame`: the rows with their features, as the kind of frame that came in (for rows from a file an object that speaks Arrow; None
-    where a file was written), `columns`: the features alone, as arrays by name (not where a file was written), and the `report`."""
+    where a file was written), `columns`: the features alone, as arrays by name (not where a file was written), and the `report`. Of rows
+    that are saved, `frame` speaks Arrow, `file` is the Parquet file of the ledger, `ref` names them, and `why` says why they were made
+    (empty where they were there)."""
 
     frame: Any
     columns: dict[str, Array]
     report: Report
     file: Path | None = None
+    ref: Ref | None = None
+    why: str = ""
 
     def __repr__(self) -> str:
-        return f"Historical({f'{self.file}: ' if self.file else ''}{self.report})"
+        what = self.ref or self.file
+        return f"Historical({f'{what}: ' if what else ''}{self.report})"
 
 
-def choose(asked: Sequence[str | FeatureView], declared: Mapping[str, FeatureView]) -> list[Chosen]:
+def choose(asked: Sequence[str | View], declared: Mapping[str, View]) -> list[Chosen]:
     """What is asked for: views, their names, or `view:feature`, in this order. Raises UnknownName and DefinitionError."""
     hint = 'for example views=["weather", "delays:mean"]'
     if isinstance(asked, str) or not asked:
         raise DefinitionError(f"views={asked!r} is no list of views", available=sorted(declared), hint=hint)
     found = [_chosen(one, declared) for one in asked]
-    views: dict[str, FeatureView] = {}
+    views: dict[str, View] = {}
     for one in found:
         if definition(views.setdefault(one.view.name, one.view)) != definition(one.view):
             where = f"{views[one.view.name].where} and {one.view.where}"
@@ -109,39 +136,39 @@ def choose(asked: Sequence[str | FeatureView], declared: Mapping[str, FeatureVie
     return found
 
 
-def _chosen(one: object, declared: Mapping[str, FeatureView]) -> Chosen:
-    if isinstance(one, FeatureView):
+def _chosen(one: object, declared: Mapping[str, View]) -> Chosen:
+    if isinstance(one, (FeatureView, RequestView)):
         return Chosen(one, tuple(one.names))
     if not isinstance(one, str):
-        hint = "ask for feature views: what is computed from the request itself is no look-up"
-        raise DefinitionError(f"{one!r} is no feature view", available=sorted(declared), hint=hint)
+        raise DefinitionError(f"{one!r} is no view", available=sorted(declared), hint="name views, or give them")
     name, colon, feature = one.partition(":")
     if name not in declared:
-        raise UnknownName(
-            f"no feature view {name!r} is declared",
-            available=sorted(declared),
-            hint="name one of these, or VIEW:FEATURE; what a request view gives is computed, not looked up",
-        )
+        raise UnknownName(f"no view {name!r} is declared", available=sorted(declared), hint="name one of these, or VIEW:FEATURE")
     view = declared[name]
     if not colon:
         return Chosen(view, tuple(view.names))
-    names = view.names_of(feature) if feature in view.columns else [full for full in view.names if full == f"{name}__{feature}"]
+    names = [full for full in view.names if full == f"{name}__{feature}"]
+    if isinstance(view, FeatureView) and feature in view.columns:
+        names = view.names_of(feature)
     if not names:
-        available = [*view.columns, *(full.removeprefix(f"{name}__") for full in view.names if view.windows)]
+        available = list(dict.fromkeys([*view.columns, *(full.removeprefix(f"{name}__") for full in view.names)]))
         raise UnknownName(f"view {name!r} has no feature {feature!r}", available=available, hint=f"for example {name}:{available[0]}")
     return Chosen(view, tuple(names))
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of which views, how the rows tell their time, and what is to be told beside."""
+    """What is asked of which views: those that are looked up are `opened`, those of the request itself `computed`. `at` is the column with
+    the time of a row, `until` (microseconds UTC) a limit for all: nothing that became known later is used."""
 
     chosen: Sequence[Chosen]
     opened: Mapping[str, Opened]
     at: str
+    computed: Mapping[str, Computed] = field(default_factory=dict)
     as_known: bool = True
     timezone: str = ""
     status: bool = False
+    until: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -153,41 +180,60 @@ class Question:
     def needed(self) -> list[str]:
         """The columns of the rows that are read."""
         keys = [column for one in self.opened.values() for column in one.log.view.entity.keys]
-        return list(dict.fromkeys([self.at, *keys]))
+        read = [column for one in self.computed.values() for column in one.types]
+        return list(dict.fromkeys([*([self.at] if self.opened else []), *keys, *read]))
+
+    def cut(self) -> "Question":
+        """The same over what was known by `until`."""
+        if self.until is None:
+            return self
+        return replace(self, opened={name: replace(one, log=one.log.until(self.until)) for name, one in self.opened.items()})
 
 
-def historical(rows: object, question: Question, to: str | Path | None = None) -> Historical:
-    """Features of rows: each read at its own time. With `to` they are written to a Parquet file, a part at a time. Raises DataError for
-    rows that cannot be asked about: a missing column, a time that is null or has no zone, a name that is there already."""
-    file = writable(to) if to else None
+def historical(
+    rows: object,
+    question: Question,
+    to: str | Path | None = None,
+    *,
+    chunk: int = 0,
+    compression: str = "snappy",
+    listen: Listen = quiet,
+) -> Historical:
+    """Features of rows: each read at its own time. With `to` they are written to a Parquet file, `chunk` rows at a time (0: as many as fit
+    well); the file is the same whatever that is. Raises DataError for rows that cannot be asked about: a missing column, a time that is
+    null or has no zone, a name that is there already."""
+    file, question = writable(to) if to else None, question.cut()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-"))) if file else None
         connection = stack.enter_context(engine(str(scratch / "rows.db") if scratch else ":memory:"))
-        given = open_rows(connection, rows, question.needed, whole=file is not None)
+        if scratch:
+            connection.execute(f"SET memory_limit = '{MEMORY}'")
+        given = open_rows(connection, rows, question.needed, whole=file is not None or not question.needed)
         count = _ask(connection, given, question)
-        report = Report(count, question.as_known)
+        report = Report(count, question.as_known, question.until)
         if file is None or scratch is None:
             columns = _read(connection, question, range(count), report)
             frame = given.give(columns)
             return Historical(replace(frame, kept=stack.pop_all()) if isinstance(frame, Arrow) else frame, columns, report)
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
-        write_rows(connection, given, _write(connection, question, count, report, scratch), file)
+        parts = []
+        for part in _parts(count, chunk or max(2**16, CELLS // len(question.names))):
+            parts.append(scratch / f"{part.start}.parquet")
+            write_part(connection, _read(connection, question, part, report), parts[-1])
+            listen(part.stop, count)
+        write_rows(connection, beside(given, parts), file, compression)
         return Historical(None, {}, report, file)
 
 
-def _write(connection: "DuckDBPyConnection", question: Question, count: int, report: Report, scratch: Path) -> list[Path]:
-    size, parts = max(2**16, CELLS // len(question.names)), []
-    for start in range(0, max(count, 1), size):
-        parts.append(scratch / f"{start}.parquet")
-        write_part(connection, _read(connection, question, range(start, min(start + size, count)), report), parts[-1])
-    return parts
+def _parts(count: int, size: int) -> list[range]:
+    """The rows, some at a time; no rows are one part."""
+    return [range(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
 
 
 def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> int:
     """Make the table `asked`: the time of each row, and its key for each view. Returns the number of rows."""
     _check_names(given, question)
     types = types_of(connection, given)
-    columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone)}
+    columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone) if question.opened else "0::BIGINT"}
     for name, one in question.opened.items():
         columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)
     shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in columns.items())
@@ -204,6 +250,8 @@ def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> 
         connection.register("words", words)
         connection.execute(f"CREATE TABLE {quote(f'words {name}')} AS SELECT * FROM words")
         connection.unregister("words")
+    for view in question.computed.values():
+        view.ask(connection, given, types, question.timezone)
     return int(count)
 
 
@@ -235,4 +283,6 @@ def _read(connection: "DuckDBPyConnection", question: Question, rows: range, rep
         found |= columns
         if question.status:
             found[f"{name}__status"] = np.array(STATUS, dtype=object)[status]
+    for view in question.computed.values():
+        found |= view.read(connection, some)
     return {name: found[name] for name in question.names}

@@ -1,11 +1,13 @@
-"""How the time and the keys of a user's rows are read: SQL that gives the instant of a row, and its key as a view spells it."""
+"""How the time, the keys and the columns of a user's rows are read: SQL that gives the instant of a row, its key as a view spells it, and a
+column in the type that a request has it in.
+"""
 
 import re
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from tidemill.core import DataError, DefinitionError
-from tidemill.data import has_zone, instant_of, plain_type, quote
+from tidemill.data import has_zone, instant_of, literal, plain_type, quote
 from tidemill.features.declarations import Entity
 from tidemill.features.keys import joined_sql
 
@@ -13,6 +15,8 @@ _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$|FLOAT$|DOUBLE$|DEC
 _TIME = re.compile(r"DATE$|TIMESTAMP")
 _FRACTION = re.compile(r"FLOAT$|DOUBLE$|DECIMAL")
 _TEXT = re.compile(r"VARCHAR$|ENUM")
+_WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$")
+_LOCAL = re.compile(r"DATE$|TIMESTAMP(_\w+)?$")
 _ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
 
 
@@ -67,3 +71,35 @@ def _part(what: str, column: str, kind: str, of_view: str) -> str:
         return f"CASE WHEN TRY_CAST({as_view} AS {kind}) = {name} THEN {as_view} END"
     said = f"the key {column!r} of {what} is {plain_type(kind)}, the view's is {plain_type(of_view)}: no two of them are equal"
     raise DataError(said, hint="convert one of them, so that both spell a key alike")
+
+
+def column_sql(what: str, column: str, kind: str, of_request: str, timezone: str, places: str) -> str:
+    """SQL for a column of rows in the type that a request has it in, as it is taken from a client too: a number that does not fit, a text
+    that is to be a number, and a zone where the request has none, are refused. `places` is the zone of the request's own dataset."""
+    name = quote(column)
+    if kind == of_request:
+        return name
+    if of_request == "TIMESTAMP WITH TIME ZONE" and (_TIME.match(kind) or _TEXT.match(kind)):
+        instant = time_sql(what, column, kind, timezone)
+        odd = f"error({literal(f'{column!r} of {what} is no time with its zone: ')} || CAST({name} AS VARCHAR))"
+        return f"CASE WHEN {name} IS NOT NULL AND ({instant}) IS NULL THEN {odd} ELSE make_timestamptz({instant}) END"
+    if _TEXT.match(of_request) and (_TEXT.match(kind) or _WHOLE.match(kind)):
+        return f"CAST({name} AS VARCHAR)"
+    if _FRACTION.match(of_request) and _NUMBER.match(kind):
+        return f"CAST({f'CAST({name} AS DOUBLE)' if of_request == 'FLOAT' else name} AS {of_request})"
+    said = f"{column!r} of {what} is {plain_type(kind)}, the request's is {plain_type(of_request)}"
+    if (_WHOLE.match(of_request) and _NUMBER.match(kind)) or (_LOCAL.match(of_request) and _LOCAL.match(kind)):
+        return _exactly(name, kind, of_request, said)
+    if _LOCAL.match(of_request) and _TEXT.match(kind):
+        text = f"CAST({name} AS VARCHAR)"
+        return f"CASE WHEN {has_zone(text)} THEN error({literal(f'{said} without a zone')}) ELSE CAST({text} AS {of_request}) END"
+    if _LOCAL.match(of_request) and kind == "TIMESTAMP WITH TIME ZONE" and places == "UTC":
+        return _exactly(name, kind, of_request, said)
+    return f"CAST(CASE WHEN {name} IS NOT NULL THEN error({literal(f'{said}: convert it')}) END AS {of_request})"  # nothing is of any type
+
+
+def _exactly(name: str, kind: str, other: str, said: str) -> str:
+    """A value in another type, of which nothing is lost."""
+    cast = f"TRY_CAST({name} AS {other})"
+    lost = f"error({literal(f'{said}: no such is ')} || CAST({name} AS VARCHAR))"
+    return f"CASE WHEN {name} IS NULL OR TRY_CAST({cast} AS {kind}) = {name} THEN {cast} ELSE {lost} END"

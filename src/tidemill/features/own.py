@@ -52,10 +52,17 @@ class OwnColumns:
         known = {"__event": dataset.event_time, "__known": dataset.known_at or dataset.event_time}
         columns = request_columns(dataset, types, views, predict_at, lookups)
         columns |= {name: (instant_of(quote(time), dataset.timezone), "instant") for name, time in known.items()}
+        return cls.over(dataset, plain, views, columns, source)
+
+    @classmethod
+    def over(
+        cls, dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], columns: Kinds, source: str = ""
+    ) -> "OwnColumns":
+        """Compile some of it."""
         places = places_of(views)
         expressions = {name: Expression(sql, TYPES[kind], places.get(name, source)) for name, (sql, kind) in columns.items()}
-        takers = {name: received(kind) for name, kind in plain.items()}
-        return cls(plain, dataset.timezone, takers, compiled(plain, expressions), columns, views)
+        takers = {name: received(kind) for name, kind in types.items()}
+        return cls(types, dataset.timezone, takers, compiled(types, expressions), columns, views)
 
     def requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
         """The requests that rows ask. Raises DataError for a missing or mistyped column, and for a value that cannot be computed."""

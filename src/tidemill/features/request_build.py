@@ -6,7 +6,7 @@ import numpy as np
 
 from tidemill.core import Array, Coded, DataError, DefinitionError, Ref, definition, pack
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import Dataset, quote, scan
+from tidemill.data import Columns, Dataset, quote, scan
 from tidemill.features.declarations import RequestView
 from tidemill.features.own import OwnColumns
 from tidemill.features.requests import Kinds, key_sql, named_functions, places_of, request_columns, with_functions
@@ -86,11 +86,17 @@ def _check_one(ledger: Ledger, dataset: Dataset, version: Artifact, columns: Kin
     some = f"hash({key_sql(dataset)}) % {version.meta['rows'] // COMPARED + 1} = 0"
     sent = {f"c:{name}": (quote(name), "text") for name in own.types}
     raw = scan(ledger, dataset, version, {**columns, **sent}, some)
-    texts = zip(*(raw[name].texts() for name in sent), strict=True)  # type: ignore[union-attr]
-    rows = [dict(zip(own.types, row, strict=True)) for row in texts]
+    compare(own, raw, source)
+
+
+def compare(own: OwnColumns, raw: Columns, source: str) -> None:
+    """Raise DefinitionError for what these rows hold otherwise than each by itself gives. `raw` has the columns that are computed, and
+    those that are sent as texts, `c:` before their names."""
+    texts = [raw[f"c:{name}"] for name in own.types]
+    rows = [dict(zip(own.types, row, strict=True)) for row in zip(*(column.texts() for column in texts), strict=True)]  # type: ignore[union-attr]
     hint = "leave it out, or compute it in the query of the dataset"
     for name, one, among in own.differences(rows, raw):
-        what = f"{columns[name][0]!r} gives {one} for one request, and {among} among all rows"
+        what = f"{own.columns[name][0]!r} gives {one} for one request, and {among} among all rows"
         raise DefinitionError(what, where=places_of(own.views).get(name, source), hint=hint)
     for view, function, where in named_functions(own.views):
         odd = function.difference(raw, len(rows), view, where)

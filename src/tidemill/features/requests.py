@@ -76,12 +76,15 @@ def request_columns(
     alone = dataset.keys if len(dataset.keys) == 1 else ()  # it is kept as the key; parts of a composite one are columns like others
     texts = [name for name, kind in types.items() if name in lookups or (kind == "VARCHAR" and name not in alone)]
     columns |= {f"t:{name}": (quote(name), "text") for name in texts}
-    for view in views:
-        for name, feature in view.columns.items():
-            columns[f"x:{view.name}__{name}"] = (feature.expression, "text" if feature.category else "number")
-        if isinstance(view.features, Function):
-            columns |= view.features.kinds(types, str(view.where))
-    return columns
+    return columns | {name: column for view in views for name, column in view_columns(view, types).items()}
+
+
+def view_columns(view: RequestView, types: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What is computed of each row for a view: its features, or what its function reads."""
+    if isinstance(view.features, Function):
+        return view.features.kinds(types, str(view.where))
+    kinds = {name: "text" if feature.category else "number" for name, feature in view.columns.items()}
+    return {f"x:{view.name}__{name}": (feature.expression, kinds[name]) for name, feature in view.columns.items()}
 
 
 def places_of(views: Sequence[RequestView]) -> dict[str, str]:

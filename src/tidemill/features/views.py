@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -55,6 +55,15 @@ class ViewLog:
         else:
             values, status = self._windows(entity, at) if self.view.windows else self._newest(entity, at)
         return Block(self.view.names, values, status, self.vocabularies)
+
+    def until(self, cut: int) -> "ViewLog":
+        """The same without what became known later than `cut`."""
+        keep = self.events.known <= cut
+        if keep.all():
+            return self
+        entity, event, known = (column[keep] for column in (self.events.entity, self.events.event, self.events.known))
+        columns = {name: column[keep] for name, column in self.columns.items()}
+        return replace(self, events=Events.of(entity, event, known, len(self.entities)), columns=columns)
 
     @cached_property
     def folds(self) -> dict[str, Column]:

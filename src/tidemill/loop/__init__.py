@@ -6,6 +6,7 @@ Read `tick.py` first, then `decide.py`.
 from tidemill.loop.build import Built, build, prepare
 from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, SkewFound, Trigger
+from tidemill.loop.former import edits, former_views
 from tidemill.loop.live import Passed, lost_answers, run_once
 from tidemill.loop.people import Waiting, approvable, approvals, needed, standing, waiting
 from tidemill.loop.replay import Progress, Replay, replay, with_model
@@ -36,6 +37,8 @@ __all__ = [
     "approvals",
     "build",
     "compare",
+    "edits",
+    "former_views",
     "lost_answers",
     "measure",
     "needed",

@@ -1,13 +1,17 @@
-"""What a live branch serves while an edit is judged, refused or waits for people: the definitions of before, from the recipe it keeps."""
+"""The definitions of before: what a live branch serves while an edit is judged, refused or waits for people, from the recipe it keeps; and
+what a model reads, from its lineage.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tidemill.core import Where, definition
+from tidemill.core import Declaration, Where, definition, differences
 from tidemill.data import Check, Dataset, Source
 from tidemill.features import FeatureView, Function, RequestView, from_definition, functions_of
+from tidemill.ledger import Artifact, Ledger, lineage, told
 from tidemill.loop.declarations import RetrainPolicy
+from tidemill.loop.origin import examples_of, nodes, rows_of
 from tidemill.loop.replay import with_model
 from tidemill.training import Label, Model, Task
 
@@ -23,6 +27,37 @@ def former_task(today: Task, recipe: Mapping[str, Any]) -> Task:
     plain = recipe["task"]
     label = Label(datasets[plain["label"]["dataset"]], plain["label"]["expression"], plain["label"]["none_after"], where=today.where)
     return Task(plain["name"], datasets[plain["request"]], plain["predict_at"], views, label, plain["type_of"], where=today.where)
+
+
+def former_views(ledger: Ledger, model: Artifact, today: Sequence[Declaration], where: Where) -> list[FeatureView | RequestView]:
+    """The views that a model reads, in its order, as they and their datasets were defined when it was trained. Sources lie where those of
+    today's declarations do, or else beside `where`."""
+    made = [(node.ref, node.execution.inputs) for node in nodes(lineage(ledger, examples_of(ledger, model).ref)) if node.execution]
+    places = {one.path: one.where for one in today if isinstance(one, Source)}
+    datasets = {ref.name: _dataset(inputs["definition"], places, where) for ref, inputs in made if ref.kind == "dataset"}
+    views = {ref.name: inputs["definition"] for ref, inputs in made if ref.kind == "feature view"}
+    views |= {view["name"]: view for ref, inputs in made if ref.kind == "requests" for view in inputs["views"]}
+    [order] = [inputs["definition"]["features"] for ref, inputs in made if ref.kind == "examples"]
+    functions = functions_of(today)
+    return [_view(views[name], datasets, where, functions) for name in order]
+
+
+def edits(views: Sequence[FeatureView | RequestView], today: Sequence[Declaration]) -> dict[str, str]:
+    """By the name of each view that is defined otherwise today, or not any more: what differs, in words."""
+    declared = {one.name: one for one in today if isinstance(one, (FeatureView, RequestView))}
+    found = {}
+    for view in views:
+        now = declared.get(view.name)
+        changed = _changed(view, now) if now else "it is not declared any more"
+        if changed:
+            found[view.name] = changed
+    return found
+
+
+def _changed(view: FeatureView | RequestView, now: FeatureView | RequestView) -> str:
+    own = differences(definition(view), definition(now))
+    data = differences(rows_of(definition(view.dataset)), rows_of(definition(now.dataset)))
+    return "; ".join(text for text in (told(own), f"its dataset: {told(data)}" if data else "") if text)
 
 
 def _dataset(plain: Mapping[str, Any], places: Mapping[str, Where], where: Where) -> Dataset:

@@ -27,7 +27,7 @@ def examples_of(ledger: Ledger, model: Artifact) -> Artifact:
 def reads(ledger: Ledger, examples: Ref) -> dict[str, Any]:
     """What examples mean, by name: the definition of each view, what each dataset's rows are made by, when it is asked, and the label."""
     found: dict[str, Any] = {}
-    for node in _nodes(lineage(ledger, examples)):
+    for node in nodes(lineage(ledger, examples)):
         if node.execution is None:  # a source file
             continue
         made = node.execution.inputs
@@ -40,7 +40,7 @@ def reads(ledger: Ledger, examples: Ref) -> dict[str, Any]:
             case "feature view":
                 found[f"view {node.ref.name}"] = made["definition"]
             case "dataset":
-                found[f"dataset {node.ref.name}"] = _rows_of(made["definition"])
+                found[f"dataset {node.ref.name}"] = rows_of(made["definition"])
     return found
 
 
@@ -49,13 +49,14 @@ def otherwise(theirs: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
     return sorted(name for name, value in theirs.items() if today.get(name) != value)
 
 
-def _rows_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
+def rows_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """What says which rows a dataset has: neither its checks nor where its files lie."""
     sources = {name: {key: value for key, value in one.items() if key != "path"} for name, one in dataset["sources"].items()}
     return {**{key: value for key, value in dataset.items() if key != "checks"}, "sources": sources}
 
 
-def _nodes(tree: Node) -> Iterator[Node]:
+def nodes(tree: Node) -> Iterator[Node]:
+    """A tree, node by node."""
     yield tree
     for parent in tree.parents:
-        yield from _nodes(parent)
+        yield from nodes(parent)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tidemill.core import StoreError, TidemillError, UnknownName, show
+from tidemill.core import Ref, StoreError, TidemillError, UnknownName, show
 from tidemill.ledger import Artifact, Ledger, Node, lineage
 from tidemill.models import golden_of, load_model, signature_of
 from tidemill.registry.diff import Facts
@@ -25,6 +25,20 @@ def facts_of(ledger: Ledger, text: str) -> Facts:
         digest = digest_of(sql, found[version.name], int(version.version)) if version.name in found else ""
     label = f"{version.name}/{version.version}"
     return facts_of_model(ledger, ledger.artifact_of("model", digest), label) if digest else _of_client(ledger, version, label)
+
+
+def model_of(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
+    """What a model of the loop is called, and its artifact: by its ref (`model:boosted@1f3c…`), or as a version (`boosted/3`,
+    `boosted@champion`). Raises UnknownName."""
+    if isinstance(ref, Ref) or ref.startswith("model:"):
+        found = ledger.artifact(ref if isinstance(ref, Ref) else Ref.parse(ref))
+        return str(found.ref), found
+    version = named_version(ledger, ref)
+    label = f"{version.name}/{version.version}"
+    digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), "")
+    if not digest:
+        raise UnknownName(f"{label} was registered by a client: nothing is known of its features", hint="name the views that it takes")
+    return label, ledger.artifact_of("model", digest)
 
 
 def facts_of_model(ledger: Ledger, artifact: Artifact, label: str) -> Facts:

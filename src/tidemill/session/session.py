@@ -11,9 +11,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tidemill import data, features, loop, project, registry, serving, tracking, training
+from tidemill import features, loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
-from tidemill.features import FeatureView, Historical, OnlineStore, open_online
+from tidemill.features import Historical, Listen, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
 from tidemill.monitoring import Monitor, Skew
@@ -22,6 +22,7 @@ from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.registered import registered_tree
+from tidemill.session.retrieval import Asked, Views, chosen_views, named_rows, retrieve
 from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
 
@@ -110,30 +111,39 @@ class Session:
     def historical_features(
         self,
         rows: Any,
-        views: Sequence[str | FeatureView],
+        views: Views = (),
         *,
-        at: str = "event_timestamp",
+        model: str | Ref = "",
+        at: str = "",
         as_known: bool = True,
+        until: Time | None = None,
         timezone: str = "",
         status: bool = False,
+        save: str = "",
         to: str | Path | None = None,
+        chunk: int = 0,
+        listen: Listen = features.quiet,
     ) -> Historical:
         """Features of any rows, each as known at its own time: one row out for each row in, in their order, all columns kept.
 
-        `rows` is a frame of pandas or polars, what else speaks Arrow, a dict of arrays, or the path of a Parquet or CSV file; `at` names
-        the column of times, which have their zone unless `timezone` declares one, and entity keys stand under their own names. `views`
-        are declared views, their names, or `view:feature`; their versions are built over the newest data or found in the cache.
-        `status` adds a column with the status of each view; `to` writes a Parquet file, a part at a time, and gives no frame.
-        With `as_known=False` a row counts from its event time on, also before it was known. Raises UnknownName, DefinitionError and
-        DataError."""
-        chosen = features.choose(views, {view.name: view for view in self.project.all(FeatureView)})
+        `rows` is a frame of pandas or polars, what else speaks Arrow, a dict of arrays, the path of a Parquet or CSV file, or a declared
+        dataset (`tm.Dataset`, "dataset:NAME"); `at` names the column of times (by default `event_timestamp`, of a dataset its event time),
+        which have their zone unless `timezone` declares one, and entity keys stand under their own names. `views` are declared views, their
+        names, or `view:feature`; their versions are built over the newest data or found in the cache. `model` in their place takes the
+        features of a model (`boosted/3`, `boosted@champion`, a ref), in its order and as they were defined when it was trained.
 
-        def give(ledger: Ledger) -> dict[str, features.Opened]:
-            return {one.view.name: _opened(ledger, one.view) for one in chosen}
-
-        opened = self._cached_or_made("historical_features", give)
-        question = features.Question(chosen, opened, at, as_known=as_known, timezone=timezone, status=status)
-        return features.historical(rows, question, to)
+        `until` leaves out what became known later, and of a dataset the rows too. With `as_known=False` a row counts from its event time
+        on, also before it was known. `status` adds a column with the status of each view; `to` writes a Parquet file, `chunk` rows at a
+        time (`listen(done, rows)` is told), and gives no frame; `save` records such a file under a name as an artifact of the ledger,
+        with its lineage, and finds it again. Raises UnknownName, DefinitionError and DataError."""
+        chosen, notes = chosen_views(self.project, views, model, lambda: self.ledger)
+        cut = None if until is None else instant(until, self.project.timezone)
+        file, rows = Path(to) if to else None, named_rows(self.project, rows)
+        asked = Asked(rows, chosen, at, as_known, cut, timezone, status, save, chunk, file, listen, notes)
+        found, read = retrieve(asked, self._cached_or_made)
+        for one in read:
+            tracking.note_input(one)
+        return found
 
     def train(self, model: str, *, until: Time) -> "Result":
         """Train a declared model on what was known at `until`, as for `training_set`: tracked, cached, compiled with parity."""
@@ -327,11 +337,6 @@ class Result:
 
     def __repr__(self) -> str:
         return f"Result(model={self.model}, cached={self.cached}, metrics={self.metrics})"
-
-
-def _opened(ledger: Ledger, view: FeatureView) -> features.Opened:
-    dataset = data.ingest(ledger, view.dataset).output
-    return features.Opened(features.load(ledger, view, features.build(ledger, view, dataset).output), dataset.meta["types"])
 
 
 def _nothing_yet() -> UnknownName:

@@ -1,0 +1,132 @@
+"""Training rows: rows that somebody brings, with their features, as an artifact that is made again to the same digest.
+
+Comes in: rows by their content, the views with their versions, and a knowledge cut-off. Goes out: a Parquet file among the blobs.
+"""
+
+import mmap
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidemill.core import DataError, MissingFile, Ref, definition, digest_bytes, odd_name
+from tidemill.data import CODE as DATA_CODE
+from tidemill.data import Dataset, engine, table
+from tidemill.features.frames import TAKEN, Arrow, Stored, open_rows, write_rows
+from tidemill.features.historical import MEMORY, Historical, Listen, Question, Report, historical, quiet
+from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+from tidemill.store import Blobs
+
+KIND = "training rows"
+PIECE = 2**22  # bytes
+
+
+@dataclass(frozen=True)
+class Brought:
+    """Rows, and what they are by their content: `given` is what they are read from, `file` where that lies, `meta` what is recorded. Rows
+    of no file of the user's are `kept` in the ledger."""
+
+    ref: Ref
+    given: object
+    file: Path
+    meta: Mapping[str, Any]
+    kept: bool = False
+
+    def record(self, ledger: Ledger) -> None:
+        """Write down that there are such rows, and keep those that lie nowhere else."""
+        meta = {**self.meta, "blobs": {"rows": self.ref.digest}} if self.kept else dict(self.meta)
+        ledger.put_artifact(Artifact(self.ref, meta))
+        if self.kept and not ledger.blobs.has(self.ref.digest):
+            _keep(ledger.blobs, self.file)
+
+    def check(self) -> None:
+        """Raise DataError for a file that was written to since: the rows would be told to come from another content."""
+        if self.ref.kind == "source" and _digest(self.file) != self.ref.digest:
+            raise DataError(f"{self.file.name} changed while it was read", where=str(self.file), hint="ask again when it is written")
+
+
+@contextmanager
+def bring(rows: object, name: str) -> Iterator[Brought]:
+    """Rows of anything that `historical` takes, by their content; what is no file is written to one as it comes, some at a time. Raises
+    MissingFile and DataError."""
+    if isinstance(rows, (str, Path)):
+        path = Path(rows)
+        if not path.is_file():
+            raise MissingFile(f"there is no file {path.name!r}", where=str(path), hint=f"give {TAKEN}")
+        yield Brought(Ref.of("source", path.name, _digest(path)), path, path, {"file": path.name, "bytes": path.stat().st_size})
+        return
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch:
+        file = Path(scratch) / "brought.parquet"
+        with engine(str(Path(scratch) / "rows.db")) as connection:
+            connection.execute(f"SET memory_limit = '{MEMORY}'")
+            given = open_rows(connection, rows, (), whole=True)
+            write_rows(connection, f"SELECT * FROM {given.table}", file, "zstd")
+        yield Brought(Ref.of("rows", name, _digest(file)), Stored(given.what, f"SELECT * FROM {table(file)}"), file, {}, kept=True)
+
+
+def rows_of(ledger: Ledger, dataset: Dataset, version: Artifact, until: int | None) -> Brought:
+    """The rows of a dataset version that were known by `until`, in its order."""
+    file = ledger.blobs.path(version.meta["blobs"]["rows"])
+    known = "" if until is None else f" WHERE __known <= {until}"
+    sql = f"SELECT * EXCLUDE (__event, __known) FROM {table(file)}{known}"
+    return Brought(version.ref, Stored(f"dataset {dataset.name!r}", sql), file, version.meta)
+
+
+def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *, chunk: int = 0, listen: Listen = quiet) -> Once:
+    """The training rows of a question: from the cache where all of it is known, otherwise made, `chunk` rows at a time, and recorded with
+    their lineage."""
+    for problem in odd_name(KIND, name):
+        raise problem
+    brought.record(ledger)
+
+    def make() -> Made:
+        with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch:
+            file = Path(scratch) / "rows.parquet"
+            found = historical(brought.given, question, file, chunk=chunk, compression="zstd", listen=listen)
+            brought.check()
+            digest = _keep(ledger.blobs, file)
+        plain = found.report.plain()
+        meta = {"blobs": {"rows": digest}, "rows": found.report.rows, "features": question.names}
+        return Made({"rows": Artifact(Ref.of(KIND, name, digest), meta)}, {"report": plain}, {"rows": float(found.report.rows)})
+
+    return ledger.once(KIND, name, _inputs(brought, question), make, code=own_code(*DATA_CODE, "features"))
+
+
+def _inputs(brought: Brought, question: Question) -> dict[str, Any]:
+    """All that decides what comes out."""
+    views = {name: one.version.ref for name, one in question.opened.items() if one.version}
+    own = {name: {"definition": definition(one.view), "types": dict(one.types)} for name, one in question.computed.items()}
+    definitions = {name: definition(one.log.view) for name, one in question.opened.items()}
+    asked = {"features": question.names, "at": question.at, "timezone": question.timezone, "until": question.until}
+    return {"rows": brought.ref, "views": views, "definitions": definitions, "request views": own, "as_known": question.as_known, **asked}
+
+
+def load_rows(ledger: Ledger, once: Once) -> Historical:
+    """Saved rows, as they lie in the ledger: nothing is read before it is asked for."""
+    file = ledger.blobs.path(once.output.meta["blobs"]["rows"])
+    with ExitStack() as stack:
+        frame = Arrow(stack.enter_context(engine()), f"SELECT * FROM {table(file)}", {}, stack.pop_all())
+    report = Report.of(ledger.execution(once.execution).params["report"])
+    return Historical(frame, {}, report, file, once.output.ref, "" if once.cached else once.why)
+
+
+def _keep(blobs: Blobs, file: Path) -> str:
+    """Store a file as a blob, in pieces; returns its digest."""
+    part = blobs.part()
+    try:
+        with file.open("rb") as opened:
+            while piece := opened.read(PIECE):
+                part.write(piece)
+        return part.keep()[0]
+    finally:
+        part.discard()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        if not file.stat().st_size:
+            return digest_bytes(b"")
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return digest_bytes(memoryview(view))

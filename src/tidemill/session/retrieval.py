@@ -1,0 +1,127 @@
+"""Features of rows that somebody brings: of which views, over which versions, and what is recorded of it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from tidemill import data, features, loop, registry
+from tidemill.core import DefinitionError, Ref, Where
+from tidemill.data import Dataset
+from tidemill.features import Brought, Chosen, Computed, FeatureView, Historical, Listen, Opened, Question, RequestView, View
+from tidemill.ledger import Ledger
+from tidemill.project import Project
+from tidemill.store import store_error
+
+EVENT_TIME = "event_timestamp"  # the column of times where no other is named
+DATASET = "dataset:"  # how a text begins that names a declared dataset, and no file
+
+Views = Sequence[str | View]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `Session.historical_features` is asked; `until` in microseconds UTC, `notes` what there is to say beside."""
+
+    rows: Any
+    chosen: Sequence[Chosen]
+    at: str
+    as_known: bool
+    until: int | None
+    timezone: str
+    status: bool
+    save: str
+    chunk: int
+    to: Path | None
+    listen: Listen
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The dataset whose rows are asked about, if it is one."""
+        return self.rows if isinstance(self.rows, Dataset) else None
+
+    def question(self, ledger: Ledger) -> Question:
+        """The question over the versions of its views: those of today's files, built or found in the cache."""
+        opened, computed = dict[str, Opened](), dict[str, Computed]()
+        for view in {one.view.name: one.view for one in self.chosen}.values():
+            dataset = data.ingest(ledger, view.dataset).output
+            if isinstance(view, RequestView):
+                computed[view.name] = Computed.of(view, dataset.meta["types"])
+            else:
+                version = features.build(ledger, view, dataset).output
+                opened[view.name] = Opened(features.load(ledger, view, version), dataset.meta["types"], version)
+        at = self.at or (self.dataset.event_time if self.dataset else EVENT_TIME)
+        timezone = self.timezone or (self.dataset.timezone if self.dataset else "")
+        return Question(self.chosen, opened, at, computed, self.as_known, timezone, self.status, self.until)
+
+    def brought(self, ledger: Ledger) -> Brought | None:
+        """The rows of a dataset."""
+        return features.rows_of(ledger, self.dataset, data.ingest(ledger, self.dataset).output, self.until) if self.dataset else None
+
+
+def named_rows(project: Project, rows: Any) -> Any:
+    """Rows as they are given; of a text that names one, the dataset. Raises UnknownName."""
+    return project.get(Dataset, rows.removeprefix(DATASET)) if isinstance(rows, str) and rows.startswith(DATASET) else rows
+
+
+def chosen_views(project: Project, views: Views, model: str | Ref, ledger: Callable[[], Ledger]) -> tuple[list[Chosen], tuple[str, ...]]:
+    """The views that are named, or those of a model as it was trained with them; and what there is to say of those that are declared
+    otherwise now. Raises UnknownName and DefinitionError."""
+    if not model:
+        declared: list[View] = [*project.all(FeatureView), *project.all(RequestView)]
+        return features.choose(views, {view.name: view for view in declared}), ()
+    if views:
+        raise DefinitionError("views and a model are both named", hint="a model names its views: leave one of them out")
+    label, artifact = registry.model_of(ledger(), model)
+    bound = loop.former_views(ledger(), artifact, project.declarations, Where(str(project.folder / "tidemill.toml")))
+    edited = loop.edits(bound, project.declarations)
+    notes = [f"{name} is read as {label} was trained with it, and declared otherwise now: {what}" for name, what in edited.items()]
+    return features.choose(bound, {}), tuple(notes)
+
+
+def retrieve(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> tuple[Historical, list[Any]]:
+    """The features, and what was read for them: the rows that are saved, or else the versions of the views."""
+    if asked.save:
+        found = _saved(asked, cached_or_made)
+        return found, [found]
+
+    def give(ledger: Ledger) -> tuple[Question, Brought | None]:
+        return asked.question(ledger), asked.brought(ledger)
+
+    question, brought = cached_or_made("historical_features", give)
+    rows = brought.given if brought else asked.rows
+    found = features.historical(rows, question, asked.to, chunk=asked.chunk, listen=asked.listen)
+    found.report.notes = asked.notes
+    return found, [one.version for one in question.opened.values()]
+
+
+def _saved(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> Historical:
+    with ExitStack() as stack:
+        theirs = None if asked.dataset else stack.enter_context(features.bring(asked.rows, asked.save))
+
+        def give(ledger: Ledger) -> Historical:
+            brought = theirs or asked.brought(ledger)
+            assert brought is not None
+            once = features.save_rows(ledger, asked.save, brought, asked.question(ledger), chunk=asked.chunk, listen=asked.listen)
+            return features.load_rows(ledger, once)
+
+        found: Historical = cached_or_made("historical_features", give)
+    found.report.notes = asked.notes
+    return found if asked.to is None else replace(found, file=_copied(found, asked.to))
+
+
+def _copied(found: Historical, to: Path) -> Path:
+    """A copy of the saved file, whole or not at all."""
+    assert found.file is not None
+    part = to.with_name(f".{to.name}.part")
+    try:
+        copyfile(found.file, part)
+        part.replace(to)
+    except OSError as error:
+        raise store_error(error, str(to)) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return to
