@@ -109,7 +109,9 @@ def test_a_step_that_raises_is_recorded_and_run_again(ledger: Ledger, error: Bas
     assert ledger.once("step", "s", {}, step).why == f"it was {status} before"
     with pytest.raises(type(error)):
         ledger.once("step", "s", {"until": 1364788800000000}, make)
-    assert ledger.once("step", "s", {"until": 1364788800000000}, step).why == "until: nothing → 2013-04-01T04:00:00Z", "what failed is no state"
+    assert ledger.once("step", "s", {"until": 1364788800000000}, step).why == "until: nothing → 2013-04-01T04:00:00Z", (
+        "what failed is no state"
+    )
     assert ledger.once("step", "s", {}, step).cached
 
 

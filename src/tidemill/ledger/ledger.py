@@ -225,8 +225,8 @@ def told(changed: list[tuple[str, Any, Any]]) -> str:
 def _briefly(path: str, before: Any, after: Any) -> tuple[str, str]:
     """Two values for people: of long ones, from a little before where they begin to differ."""
     if path.endswith("until") and all(isinstance(value, int | None) for value in (before, after)):
-        one, two = ("nothing" if value is None else show(value) for value in (before, after))
-        return one, two
+        first, then = ("nothing" if value is None else show(value) for value in (before, after))
+        return first, then
     one, two = (value if isinstance(value, str) or value is None else _json(value) for value in (before, after))
     same = next((i for i, pair in enumerate(zip(one or "", two or "", strict=False)) if len(set(pair)) > 1), 0) - 20
     if one and two and same > 0 and max(len(one), len(two)) > 60 and "#" not in one:
