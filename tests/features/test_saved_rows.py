@@ -1,11 +1,13 @@
 """Training rows: made a part at a time and always the same, recorded with what they came from, and whole or not at all."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import click
 import duckdb
 import numpy as np
 import pandas as pd
@@ -16,10 +18,11 @@ from hypothesis import strategies as st
 import tidemill as tm
 from features.oracle import Row
 from features.ours import write_table
-from features.test_historical import ROWS, SALES, TYPES, plain, rows_of_stream, sorted_plain
+from features.test_historical import ROWS, SALES, SQL, TYPES, Streamed, plain, rows_of_stream, sorted_plain
 from features.test_historical import shops as shops
 from features.test_point_in_time import VIEWS, asked, expected, log_of, rows_of
 from processes import other, run_python
+from tidemill.cli import tidemill as tidemill_
 from tidemill.core import DataError, DefinitionError, MissingFile, StoreError
 from tidemill.features import Historical, Opened, Question, choose, historical
 from tidemill.ledger import lineage
@@ -84,6 +87,15 @@ def test_rows_a_part_at_a_time_are_those_of_the_oracle(
     assert found[f"{name}__status"] == [status for _, status in told]
     for column, values in whole.columns.items():
         assert plain(values) == found[column]
+
+
+def test_a_text_is_one_also_where_a_part_has_none(shops: Session, tmp_path: Path) -> None:
+    for views in (["newest"], ["newest:kind"]):
+        found = shops.historical_features(pd.DataFrame(ROWS), views, to=tmp_path / "out.parquet", chunk=1)
+        assert read(found.file)["newest__kind"] == [None, "x", None, "x"]
+    with duckdb.connect() as connection:
+        connection.register("alone", shops.historical_features(Streamed(f"{SQL} LIMIT 1"), ["newest"]).frame)
+        assert connection.execute("SELECT typeof(newest__kind) FROM alone").fetchall() == [("VARCHAR",)]
 
 
 def test_the_digest_does_not_depend_on_how_many_rows_are_read_at_once(shops: Session, tmp_path: Path) -> None:
@@ -223,6 +235,21 @@ def test_a_file_that_changes_while_it_is_read_is_refused(shops: Session, tmp_pat
         save(shops, file, listen=lambda *_: rows_file(tmp_path, 30))
     assert shops.ledger.executions(kind="training rows")[0].status == "failed"
     assert save(shops, file).report.rows == 30
+
+
+def test_the_command_saves_and_tells(shops: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-C", str(tmp_path), "features", "get", str(rows_file(tmp_path, 100)), "--views", "newest, counts:n_1h", "--save", "orders"]
+    for cached in (False, True):
+        tidemill_(args=[*words, "--until", "2024-03-10T11:30Z", "--json"], standalone_mode=False)
+        told = json.loads(capsys.readouterr().out)
+        assert (told["cached"], told["until"], told["rows"]) == (cached, "2024-03-10T11:30:00Z", 100)
+    assert told["ref"] == f"training rows:orders@{told['digest'][:12]}"
+    tidemill_(args=[*words, "--to", str(tmp_path / "out.parquet"), "--chunk", "10"], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "until: 2024-03-10T11:30:00Z → nothing" in " ".join(said.split())
+    assert len(read(tmp_path / "out.parquet")["counts__n_1h"]) == 100
+    with pytest.raises(click.UsageError, match="Missing option '--to' or '--save'"):
+        tidemill_(args=words[:-2], standalone_mode=False)
 
 
 # ── what ends first ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -320,20 +320,25 @@ def skew_of_features(obj: dict[str, Any], deployment: str, since: str | None, ro
 
 
 @features.command("get")
-@click.argument("rows", type=click.Path(path_type=Path))
-@click.option("--views", required=True, help="Views, or VIEW:FEATURE, with commas between: weather,delays:mean.")
-@click.option("--at", default="event_timestamp", show_default=True, help="The column with the time of each row.")
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="The Parquet file to write.")
+@click.argument("rows")
+@click.option("--views", default="", help="Views, or VIEW:FEATURE, with commas between: weather,delays:mean.")
+@click.option("--model", default="", help="In place of views: the features of a model as it was trained (boosted/3, boosted@champion).")
+@click.option("--at", default="", help="The column with the time of each row. Default: event_timestamp; of a dataset its event time.")
+@click.option("--until", default=None, help="Use nothing that became known later: a date, or a time with its zone.")
+@click.option("--to", default=None, type=click.Path(path_type=Path), help="The Parquet file to write.")
+@click.option("--save", default="", help="Record the rows under this name as an artifact, with their lineage.")
+@click.option("--chunk", type=click.IntRange(0), default=0, help="How many rows are read at once. Default: as many as fit well.")
 @click.option("--timezone", default="", help="The zone of times that state none; without it they are refused.")
 @click.option("--status", is_flag=True, help="Add a column with the status of each view.")
 @click.option("--plain", "plainly", is_flag=True, help="Read by event time alone: use also what was not known yet.")
 @with_json
 @click.pass_obj
-def get_features(obj: dict[str, Any], /, rows: Path, views: str, to: Path, plainly: bool, as_json: bool, **given: Any) -> None:
-    """Features for ROWS (a .parquet or .csv file), one row out for each row in; tells how many would have used what was not known yet."""
+def get_features(obj: dict[str, Any], /, plainly: bool, as_json: bool, **given: Any) -> None:
+    """Features for ROWS (a .parquet or .csv file, or dataset:NAME), one row out for each row in; tells how many would have used what was
+    not known yet."""
     from tidemill.cli.features import get
 
-    get(obj["folder"], rows, views, to, as_known=not plainly, as_json=as_json, **given)
+    get(obj["folder"], as_known=not plainly, as_json=as_json, **given)
 
 
 @tidemill.command("import", short_help="Take over experiments, runs and models of MLflow, with their ids.")

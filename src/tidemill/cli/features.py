@@ -1,16 +1,20 @@
 """`tidemill features`: what features there are, all that is known of one, and features for rows that a user brings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from tidemill.cli.console import Terminal, fitting, lines, out, print_json
 from tidemill.cli.plain import plain
+from tidemill.features import Listen
 from tidemill.session import Session
 
 VERSIONS, ROWS = 5, 60  # of a view, and of its statistics, that are shown
@@ -21,14 +25,32 @@ DAMAGED = "its bytes are not what was written; `tidemill doctor` names the file 
 Plain = Mapping[str, Any]
 
 
-def get(folder: str, rows: Path, views: str, to: Path, *, at: str, timezone: str, status: bool, as_known: bool, as_json: bool) -> None:
-    """Write the rows of a file with their features. Raises UnknownName, DefinitionError and DataError."""
+def get(folder: str, *, rows: str, views: str, to: Path | None, save: str, as_json: bool, **more: Any) -> None:
+    """Write or save rows with their features. Raises UnknownName, DefinitionError and DataError."""
+    if to is None and not save:
+        raise click.UsageError("Missing option '--to' or '--save'.")
     asked = [view.strip() for view in views.split(",") if view.strip()]
-    found = Session(folder).historical_features(rows, asked, at=at, timezone=timezone, status=status, as_known=as_known, to=to)
+    with _bar(quiet=as_json) as listen:
+        found = Session(folder).historical_features(rows, asked, to=to, save=save, listen=listen, **more)
     if as_json:
-        print_json({"file": str(to), **found.report.plain()})
+        saved = {"ref": str(found.ref), "digest": found.ref.digest, "cached": not found.why, "why": found.why} if found.ref else {}
+        print_json({"file": str(found.file), **saved, **found.report.plain()})
         return
-    out.print(escape(f"{to}: {found.report!r}"))
+    if found.ref:
+        out.print(escape(f"{found.ref}: {found.why or 'nothing changed'}"))
+    if to:
+        out.print(escape(str(to)))
+    out.print(escape(repr(found.report)))
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Listen]:
+    """What shows how many rows are done, on a terminal and while it lasts."""
+    with Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), console=out, transient=True, disable=quiet or not out.is_terminal
+    ) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, rows: bar.update(task, completed=done, total=rows)
 
 
 def list_views(folder: str, *, as_json: bool) -> None:

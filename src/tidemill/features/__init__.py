@@ -27,6 +27,7 @@ from tidemill.features.declarations import (
     std,
     sum,
 )
+from tidemill.features.frames import writable
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
 from tidemill.features.online import MemoryOnline, OnlineStore, materialise
 from tidemill.features.own import OwnColumns
@@ -106,4 +107,5 @@ __all__ = [
     "sum",
     "summarise",
     "values_of",
+    "writable",
 ]

@@ -149,7 +149,7 @@ def _beside(rows: Any, columns: Columns) -> Any:
     from tidemill.data import engine
 
     with engine() as connection:
-        stream = Arrow(connection, "SELECT * FROM features", columns)
+        stream = Arrow(connection, _typed(columns), columns)
         if type(rows).__module__.startswith("polars"):
             import polars as pl
 
@@ -180,7 +180,7 @@ def _of_table(connection: "DuckDBPyConnection", what: str, name: str, needed: Se
     names = [column[0] for column in connection.execute(f"SELECT * FROM {name} LIMIT 0").description]
 
     def give(columns: Columns) -> Arrow:
-        return Arrow(connection, f"SELECT * FROM {name} POSITIONAL JOIN features", columns)
+        return Arrow(connection, f"SELECT * FROM {name} POSITIONAL JOIN ({_typed(columns)})", columns)
 
     return Given(what, _checked(what, names, needed), name, give)
 
@@ -190,6 +190,12 @@ def _register(connection: "DuckDBPyConnection", name: str, columns: Columns) -> 
     coarse = {key: array for key, array in columns.items() if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] in "YMWDhm"}
     turned = {key: np.ascontiguousarray(array) for key, array in columns.items() if array.strides < (0,)}  # it is read from its end
     connection.register(name, {**columns, **turned, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}})
+
+
+def _typed(columns: Columns) -> str:
+    """SQL for the table `features`: texts are that also where there are none among these rows."""
+    shown = (f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" if one.dtype == object else quote(name) for name, one in columns.items())
+    return f"SELECT {', '.join(shown)} FROM features"
 
 
 def types_of(connection: "DuckDBPyConnection", given: Given) -> dict[str, str]:
@@ -236,7 +242,6 @@ def write_rows(connection: "DuckDBPyConnection", rows: str, file: Path, compress
 def write_part(connection: "DuckDBPyConnection", columns: Columns, file: Path) -> None:
     """Write some columns as Parquet."""
     _register(connection, "features", columns)
-    names = ", ".join(quote(name) for name in columns)
     options = "FORMAT parquet, COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1"  # it is read once
-    connection.execute(f"COPY (SELECT {names} FROM features) TO {literal(str(file))} ({options})")
+    connection.execute(f"COPY ({_typed(columns)}) TO {literal(str(file))} ({options})")
     connection.unregister("features")

@@ -53,7 +53,7 @@ class Asked:
             else:
                 version = features.build(ledger, view, dataset).output
                 opened[view.name] = Opened(features.load(ledger, view, version), dataset.meta["types"], version)
-        at = self.at or (self.dataset.event_time if self.dataset else EVENT_TIME)
+        at = (self.dataset.event_time if self.dataset else EVENT_TIME) if self.at == "" else self.at
         timezone = self.timezone or (self.dataset.timezone if self.dataset else "")
         return Question(self.chosen, opened, at, computed, self.as_known, timezone, self.status, self.until)
 
@@ -99,6 +99,7 @@ def retrieve(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any
 
 
 def _saved(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> Historical:
+    to = features.writable(asked.to) if asked.to else None
     with ExitStack() as stack:
         theirs = None if asked.dataset else stack.enter_context(features.bring(asked.rows, asked.save))
 
@@ -110,7 +111,7 @@ def _saved(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]]
 
         found: Historical = cached_or_made("historical_features", give)
     found.report.notes = asked.notes
-    return found if asked.to is None else replace(found, file=_copied(found, asked.to))
+    return replace(found, file=_copied(found, to)) if to else found
 
 
 def _copied(found: Historical, to: Path) -> Path:
