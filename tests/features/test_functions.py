@@ -74,6 +74,11 @@ def test_a_function_is_given_arrays_and_gives_features(trips: Trips) -> None:
     assert np.isnan(trips.asked(trip, price=None).values[0, 0])
 
 
+def test_what_a_masked_array_hides_is_null(trips: Trips) -> None:
+    requests = trips.requests(view(trips, lambda columns: {"x": np.ma.masked_greater(columns["lat"], 50)}))
+    np.testing.assert_array_equal(requests.values[:, 0], [np.nan, 48.1, np.nan])
+
+
 def test_its_version_is_its_code_and_words_are_none(trips: Trips) -> None:
     def named(number: int) -> tm.RequestView:
         def x(columns: Columns) -> Columns:
@@ -124,10 +129,13 @@ def test_a_column_that_is_no_array_is_refused(trips: Trips, column: str, what: s
     assert error.value.available == ["asked", "id"]
 
 
-@pytest.mark.parametrize("more", [{"columns": []}, {"returns": []}, {"returns": ["a b"]}])
+@pytest.mark.parametrize("more", [{"columns": []}, {"columns": "lat"}, {"returns": []}, {"returns": ["a b"]}, {"returns": ["x", "X"]}])
 def test_what_a_function_reads_and_gives_is_said(trips: Trips, more: dict[str, Any]) -> None:
-    with pytest.raises(DefinitionError):
-        tm.request_view(trips.dataset, **{"columns": ["lat"], "returns": ["x"], **more})(lambda columns: columns)
+    def call(columns: Columns) -> Columns:
+        return columns
+
+    with pytest.raises(DefinitionError, match=r"'lat' is no list|is an empty list|has ' '|differ by case alone"):
+        tm.request_view(trips.dataset, **{"columns": ["lat"], "returns": ["x"], **more})(call)
 
 
 def test_a_filter_of_events_is_refused_for_a_request(trips: Trips) -> None:

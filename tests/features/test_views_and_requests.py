@@ -138,6 +138,21 @@ def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict
     assert "__" not in str(error.value), "columns of Tidemill's own are no proposal"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "what", "hint"),
+    [
+        ("departs", "time cannot become number", "epoch"),
+        ("departs - published", "duration cannot become number", "epoch"),
+        ("1 // (delay - delay)::INTEGER", "division by zero", "nullif"),
+        ("avg(delay)", "may only use its own row", "a tm.FeatureView with windows"),
+    ],
+)
+def test_a_wrong_expression_says_what_helps(world: World, wrong: str, what: str, hint: str) -> None:
+    with pytest.raises((DefinitionError, DataError), match=what) as error:
+        world.built(world.view(features={"m": tm.mean(wrong)}))
+    assert hint in error.value.hint
+
+
 @pytest.mark.parametrize("wrong", ["dealy", "delay >", "avg(delay)", "origin", "1 // 0", "random()"])
 def test_of_several_expressions_the_wrong_one_is_said(world: World, wrong: str) -> None:
     features = {"good": tm.mean("delay"), "bad": tm.mean(wrong), "other": tm.mean("delay + 1")}

@@ -39,6 +39,8 @@ _WORDS = (
     (r"Could not convert string '(.*)' to (\S+) when casting from source column (.*)", "'{0}' in column '{2}' is no {type1}", _CONVERT),
     (r"Could not convert string '(.*)' to (\S+)", "'{0}' is no {type1}", _CONVERT),
     (r'Could not parse string "(.*)" according to format specifier "(.*)"', "'{0}' does not fit the format '{1}'", _CONVERT),
+    (r"Unimplemented type for cast \((INTERVAL|DATE|TIME.*?) -> (.*)\)", "{type0} cannot become {type1}", "epoch(…) gives its seconds"),
+    (r"Division by zero", "division by zero", "write nullif(…, 0) around the divisor"),
     (r"Unimplemented type for cast \((.*) -> (.*)\)", "{type0} cannot become {type1}", _CONVERT),
     (r"Overflow in (\w+) of \w+ \((.*)\)", "a number becomes too large: {1}", "make one side a DOUBLE"),
     (r"Out of Range Error: (?:.*?) of (\w+) \((.*)\)", "a number becomes too large: {1}", "make one side a DOUBLE"),

@@ -325,6 +325,7 @@ def _check_expression(
     except DefinitionError as error:
         error.available = error.available or list(types)
         raise
-    with explained(f"{what} may only use its own row", source):
+    hint = "compute it in the query of the dataset; a tm.FeatureView with windows folds rows that are known"
+    with explained(f"{what} may only use its own row", source, lambda said: DefinitionError(ours(said)[0], hint=hint)):
         # A window function or an aggregate would look at rows that are not known yet; SQL allows neither in WHERE.
         connection.execute(f"DESCRIBE SELECT 1 AS one FROM {rows} WHERE ({sql}) IS NULL")

@@ -4,7 +4,7 @@ Comes in: a read-only array for each column that it asks for. Numbers, DECIMAL a
 array with None, dates and times datetime64[us] with NaT. Goes out: by name an array of numbers for each feature, as long as those.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,8 @@ class Function:
     """A function by the columns that it reads, the features that it gives, and the digest of its code with all that it calls; `call` is
     the function itself, None where only its record is known."""
 
-    columns: tuple[str, ...]
-    returns: tuple[str, ...]
+    columns: Sequence[str]
+    returns: Sequence[str]
     code: str
     call: Callable[[Mapping[str, Array]], Any] | None = field(default=None, compare=False, repr=False)
 
@@ -85,9 +85,9 @@ def _array(column: Column) -> Array:
 
 
 def _feature(values: Any, rows: int, what: str, where: str) -> Floats:
-    array = np.asarray(values)
+    array = np.ma.asarray(values)
     if array.shape != (rows,):
         raise DataError(f"{what} has the shape {array.shape} for {rows} rows", where=where, hint="give one number for each row")
     if array.dtype.kind not in "biuf":
         raise DataError(f"{what} holds {array.dtype}", where=where, hint="give numbers, and NaN for null")
-    return array.astype(np.float64)
+    return np.ma.filled(array.astype(np.float64), np.nan)

@@ -302,7 +302,7 @@ def request_view(
     """Declare a function `(arrays by column) -> arrays by feature` as a view of the request; its version is the digest of its code."""
 
     def declare(call: Callable[[Mapping[str, Any]], Any]) -> RequestView:
-        function = Function(tuple(columns), tuple(returns), code_of(call).digest, call)
+        function = Function(columns, returns, code_of(call).digest, call)
         said = description or (call.__doc__ or "").strip().partition("\n")[0]
         return RequestView(call.__name__, dataset, function, description=said, owner=owner, tags=tags)
 
