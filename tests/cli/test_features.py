@@ -5,18 +5,20 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Command
 from disks import small_disk
+from tidemill import loop, project
 from tidemill import open as open_project
-from tidemill import project
 from tidemill.core import Ref
-from tidemill.serving import AnswerLog
+from tidemill.serving import AnswerLog, sample_answers
 from tidemill.session import log_of
-from toy import write_project
+from tidemill.session.session import open_endpoint
+from toy import DECLARATIONS, ZONE, open_toy, write_project
 
 
 def test_views_are_listed_shown_and_found(tidemill: Command, kept: Path) -> None:
@@ -126,3 +128,28 @@ def test_skew_of_what_was_served_is_told_and_is_an_exit_code(tidemill: Command, 
         assert made_from in tree
     assert "no deployment 'early' serves" in tidemill("features", "skew", "early", folder=copied).stderr
     assert "0 is not in the range" in tidemill("features", "skew", "--rows", "0", folder=copied).stderr
+
+
+def test_what_is_held_by_skew_is_said(tidemill: Command, tmp_path: Path) -> None:
+    declarations = DECLARATIONS.replace("maturity=0.9)", "maturity=0.9, skew=tm.Skew())")
+    folder = write_project(tmp_path / "parcels", declarations=declarations)
+    with project.find(folder).writing("test") as ledger:
+        toy = open_toy(folder, loop.prepare(ledger))
+        branch = loop.run_once(ledger, toy.built, toy.policy, toy.at("2024-03-01"), ZONE).branch
+        found = ledger.branch(branch)
+        assert found is not None
+        endpoint, log = open_endpoint(ledger, toy.declared, found), AnswerLog(log_of(toy.declared, "late"))
+        endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
+        rows = [row for row, at in enumerate(endpoint.requests.at.tolist()) if toy.at("2024-03-01") < at < toy.at("2024-03-05")]
+        keys, at = [{"parcel": endpoint.requests.keys[row].decode()} for row in rows], endpoint.requests.at[rows].tolist()
+        log.append(endpoint.answer(keys, at, keep=1.0), toy.at("2024-03-02"), branch)
+        loop.run_once(ledger, toy.built, toy.policy, toy.at("2024-03-05"), ZONE, sample=partial(sample_answers, log.path))
+    shown = " ".join(tidemill("-v", "status", folder=folder).stdout.split())
+    for said in (
+        "held nothing goes live while features are not served as learnt: booking__weight differs in",
+        f"answers from 2024-03-01T05:00 to 2024-03-05T05:00, {len(rows)} of {len(rows)} compared: 1 of 8 features differ",
+        "alerts 2024-03-05 skew found: booking__weight differs in",
+    ):
+        assert said in shown
+    run = tidemill("run", folder=folder)
+    assert "features are not served as they are learnt: booking__weight differs in" in run.stdout

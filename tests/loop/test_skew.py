@@ -19,7 +19,7 @@ from tidemill.loop import Every, Measured, Passed, RetrainPolicy, SkewFound
 from tidemill.monitoring import Skew
 from tidemill.serving import AnswerLog, Endpoint, sample_answers
 from tidemill.session.session import open_endpoint
-from toy import DECLARATIONS, LAST, ZONE, Row, Toy, make_rows, open_toy, with_deployment, write_project
+from toy import CHANGE, DECLARATIONS, LAST, ZONE, Row, Toy, make_rows, open_toy, with_deployment, write_project
 
 BEGIN, FOREVER = "2024-03-01", instant("2100-01-01")
 CHECK = Skew(rows=500)
@@ -117,73 +117,73 @@ def served_at(live: Live, endpoint: Endpoint, at: int, rows: Sequence[int]) -> l
     return requests.texts["courier"].take(np.array(rows)).texts()
 
 
-def online_row(toy: Toy, view: str, entity: str, until: int) -> bytes:
-    """What an online store holds of an entity when it was last written at a time."""
-    store, reader = MemoryOnline(), toy.built.reader(toy.ledger)
-    replace(reader, online=store).materialise(until)
-    (found,) = store.get(reader.versions[view], [entity])
-    assert found is not None
-    return found
+@dataclass
+class Online:
+    """The deployment over an online store that was made from other rows than its views."""
+
+    live: Live
+    folder: Path
+
+    def of(self, rows: list[Row], until: int = 0) -> Endpoint:
+        other, endpoint, store = open_toy(write_project(self.folder / "other", rows)), self.live.endpoint, MemoryOnline()
+        logs = other.built.reader(other.ledger).logs
+        replace(endpoint.reader, logs=logs, online=store).materialise(until or self.live.toy.at(MARK))
+        endpoint.reader = replace(endpoint.reader, online=store)
+        return endpoint
 
 
-def tampered(live: Live, view: str, entity: str, row: bytes) -> Endpoint:
-    """The deployment, whose online store holds another row of an entity."""
-    endpoint, mark = live.endpoint, live.toy.at(MARK)
-    endpoint.reader.materialise(mark)
-    assert endpoint.reader.online is not None
-    endpoint.reader.online.write(endpoint.reader.versions[view], [(entity, row)], mark)
-    return endpoint
+@pytest.fixture
+def online_store(live: Live, tmp_path: Path) -> Online:
+    return Online(live, tmp_path)
 
 
-def test_a_tampered_online_row_is_found_and_nothing_else(live: Live) -> None:
-    mark, rows = live.toy.at(MARK), live.rows("2024-05-01", 4)
-    endpoint = tampered(live, "depot_recent", "N", online_row(live.toy, "depot_recent", "S", mark))
-    served_at(live, endpoint, mark + HOUR, rows)
+def test_online_rows_under_the_names_of_others_are_found_and_nothing_else(live: Live, online_store: Online) -> None:
+    at, rows, other = live.toy.at(MARK) + HOUR, live.rows("2024-05-01", 4), {"N": "S", "S": "N", "W": "W"}
+    served_at(live, online_store.of([row | {"depot": other[row["depot"]]} for row in make_rows()]), at, rows)
     depots = live.toy.built.examples.requests.texts["depot"].take(np.array(rows)).texts()
+    off_rows = sum(depot != "W" for depot in depots)
     found = live.measure()
     off = {one.name: one for one in found.found.features if one.differing}
     assert off, "the depots differ"
     assert all(name.startswith("depot_recent__") for name in off)
-    assert {one.mismatch for one in off.values()} == {depots.count("N")}
+    assert {one.mismatch for one in off.values()} == {off_rows}
     assert set(found.found.over) == set(off)
-    share = off[found.found.over[0]].share
-    assert share.low < depots.count("N") / len(rows) == share.estimate < share.high
     one = off["depot_recent__delivered_3d"]
-    (example, *_) = one.examples
-    asked = next(row for row in rows if live.toy.built.examples.requests.keys[row].decode() == example.answer["key"])
-    assert depots[rows.index(asked)] == "N"
-    counts = [float(example.served or 0), float(example.offline or 0)]
-    assert counts == [live.toy_count(depot, mark + HOUR) for depot in ("S", "N")]
-    assert one.greatest == pytest.approx(abs(counts[0] - counts[1]) / max(counts))
-    assert one.mean == pytest.approx(one.greatest * depots.count("N") / len(rows))
+    assert one.share.low < one.share.estimate == off_rows / len(rows) < one.share.high
+    counts = {depot: live.toy_count(depot, at) for depot in other}
+    for example in one.examples:
+        asked = next(row for row in rows if live.toy.built.examples.requests.keys[row].decode() == example.answer["key"])
+        depot = str(depots[rows.index(asked)])
+        assert (example.served, example.offline) == (counts[other[depot]], counts[depot])
+    assert one.greatest == pytest.approx(abs(counts["N"] - counts["S"]) / max(counts["N"], counts["S"]))
+    assert one.mean == pytest.approx(one.greatest * off_rows / len(rows))
 
 
-def test_a_stale_online_row_is_missing(live: Live) -> None:
-    mark, rows = live.toy.at(MARK), live.rows("2024-05-01", 4)
-    endpoint = tampered(live, "courier_last", "a", online_row(live.toy, "courier_last", "a", live.toy.at("2024-03-01")))
-    couriers = served_at(live, endpoint, mark + HOUR, rows)
+def test_a_stale_online_row_is_missing(live: Live, online_store: Online) -> None:
+    stale = [row | {"late": None} if row["courier"] == "a" and row["sent"] > CHANGE else row for row in make_rows()]
+    couriers = served_at(live, online_store.of(stale), live.toy.at(MARK) + HOUR, live.rows("2024-05-01", 4))
     found = live.measure()
-    assert differing(found) == {"courier_last__late": (0, couriers.count("a"), 0)}
+    off = differing(found)
+    assert off.pop("courier_last__late") == (0, couriers.count("a"), 0)
+    assert all(name.startswith("depot_recent") for name in off), "his parcels are lacking there too"
     (example, *_) = next(one for one in found.found.features if one.name == "courier_last__late").examples
     assert (example.served, example.status) == (None, ("expired", "present"))
 
 
-def test_a_value_served_where_there_is_none_offline_is_extra(live: Live, tmp_path: Path) -> None:
-    later, asked = open_toy(write_project(tmp_path / "later", make_rows(last=LAST + timedelta(days=12)))), live.toy.at("2024-05-16")
-    endpoint = tampered(live, "courier_last", "a", online_row(later, "courier_last", "a", asked))
-    couriers = served_at(live, endpoint, asked, live.rows("2024-05-01", 4))
-    assert differing(live.measure()) == {"courier_last__late": (0, 0, couriers.count("a"))}
+def test_a_value_served_where_there_is_none_offline_is_extra(live: Live, online_store: Online) -> None:
+    asked = live.toy.at("2024-05-16")
+    endpoint = online_store.of(make_rows(last=LAST + timedelta(days=12)), asked)
+    couriers = served_at(live, endpoint, asked + HOUR, live.rows("2024-05-01", 4))
+    found = differing(live.measure())
+    assert found.pop("courier_last__late") == (0, 0, len(couriers) - couriers.count(None))
+    assert set(found) <= {f"depot_recent__{name}_{window}" for name in ("late_share", "delivered") for window in ("12h", "3d")}
 
 
-def test_an_entity_that_the_online_store_lost_is_answered_offline_without_skew(live: Live) -> None:
-    class Forgetful(MemoryOnline):
-        def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
-            return [None if entity == "a" else row for entity, row in zip(entities, super().get(version, entities), strict=True)]
-
-    endpoint = live.endpoint
-    endpoint.reader = replace(endpoint.reader, online=Forgetful())
-    endpoint.reader.materialise(live.toy.at(MARK))
+def test_an_entity_that_the_online_store_lost_is_answered_offline_without_skew(live: Live, online_store: Online) -> None:
+    endpoint = online_store.of([row | {"courier": None} if row["courier"] == "a" else row for row in make_rows()])
     couriers = served_at(live, endpoint, live.toy.at(MARK) + HOUR, live.rows("2024-05-01", 2))
+    sample = sample_answers(live.log, live.branch, 0, FOREVER, 500)
+    assert {one.features_from for one in sample.rows} == {"online", "offline"}
     assert "a" in couriers
     assert differing(live.measure()) == {}
 

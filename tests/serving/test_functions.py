@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tidemill import project
+from tidemill import loop, project
 from tidemill.core import DefinitionError, show
+from tidemill.features import functions_of
+from tidemill.monitoring import Skew
+from tidemill.serving import AnswerLog, sample_answers
 from tidemill.session.session import open_endpoint
 from toy import DECLARATIONS, open_toy, write_project
 
@@ -33,6 +36,14 @@ def test_a_function_answers_while_it_is_the_one_of_which_the_model_learned(tmp_p
     assert by_columns.inputs == by_key.inputs
     assert by_columns.probability == by_key.probability
     assert by_columns.inputs["load__heavy"] == float(row["weight"] > 2)
+
+    log = AnswerLog(tmp_path / "late.jsonl")
+    log.append(endpoint.answer([{"parcel": known}, row], at * 2, keep=1.0), 5, branch.id)
+    sample = sample_answers(log.path, branch.id, 0, 6, 10)
+    same = loop.measure(toy.ledger, branch.id, "late", sample, Skew(), functions_of(toy.built.task.features)).found
+    assert (same.rows, {one.equal for one in same.features}) == (2, {2}), "the function is asked again for what it was asked"
+    without = loop.measure(toy.ledger, branch.id, "late", sample, Skew()).found
+    assert (without.rows, list(without.left_out.values())) == (1, [1])
 
     write_project(tmp_path / "parcels", [], declarations=WITH_FUNCTION.replace("> 2", "> 3"))
     changed = open_endpoint(toy.ledger, project.load(tmp_path / "parcels"), branch)

@@ -68,7 +68,8 @@ class Done:
         """As one object."""
         steps = [{"step": r.name, "cached": r.cached, "why": r.why, "seconds": r.seconds} for r in self.steps.reports.values()]
         decided = [{"at": show(d.at), "kind": d.kind, "subject": d.subject, "why": d.why} for d in self.passed.decisions]
-        found = {"champion": self.passed.state.champion.label, "changed": self.passed.changed, "stale": self.alerts}
+        state = self.passed.state
+        found = {"champion": state.champion.label, "changed": self.passed.changed, "stale": self.alerts, "skew": state.skew}
         return {"steps": steps, "decisions": decided, **found, "instead_of": self.replay}
 
     def say(self) -> None:
@@ -77,7 +78,9 @@ class Done:
             out.print(f"changed  {escape(self.passed.changed)}")
         for decision in self.passed.decisions:
             out.print(f"{decision.kind:<12} [bold]{escape(decision.subject)}[/]  {escape(decision.why)}")
-        if not self.passed.decisions:
+        if self.passed.state.skew:
+            out.print(f"[yellow]skew[/]         features are not served as they are learnt: {escape(self.passed.state.skew)}")
+        elif not self.passed.decisions:
             out.print("no reason to train: the champion stays")
         taken = any(decision.kind in (Event.PROMOTED, Event.CANARY) for decision in self.passed.decisions[-1:])
         if self.passed.changed and not taken:

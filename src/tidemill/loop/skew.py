@@ -63,6 +63,7 @@ def measure(ledger: Ledger, branch: str, deployment: str, sample: Sample, check:
     groups, left_out = _groups(ledger, branch, sample.rows)
     log = _log(ledger, deployment, sample)
     inputs: dict[str, Any] = {"skew": definition(check), "log": log, "models": _once(one.model for one in groups)}
+    inputs["functions"] = sorted(one.code for one in functions)
     inputs |= {name: _once(ref for one in groups for ref in _refs(getattr(one, name))) for name in ("today", "then")}
 
     def make() -> Made:

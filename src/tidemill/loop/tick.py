@@ -256,12 +256,12 @@ class Loop:
         return drift_said(result), drift_alert(result, window=width, at=now)
 
     def _skew(self, state: State, now: int) -> SkewSeen | None:
-        """The comparison of the features that were served in the windows that are over since the last one."""
+        """The comparison of the features that were served since the last one, once in a window: an hour of slack, as for a day on which
+        clocks go forward."""
         check, since = self.policy.monitor.skew, state.compared or state.champion.since
-        until = since + (now - since) // self._window() * self._window()
-        if check is None or self.world.skew is None or until <= since:
+        if check is None or self.world.skew is None or now - since < self._window() - HOUR:
             return None
-        measured = self.world.skew(check, since, until)
+        measured = self.world.skew(check, since, now)
         return SkewSeen(measured.found, str(measured.report), skew_alert(measured.found, check, at=now))
 
     def _verdict(self, state: State, now: int) -> tuple[Verdict | None, tuple[float, ...], bool]:

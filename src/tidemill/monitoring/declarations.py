@@ -39,10 +39,11 @@ class Drift(Declaration):
 
 @dataclass(frozen=True)
 class Skew(Declaration):
-    """Compare features that were served with the same features computed offline, as known then: at most `rows` answers of each window of
-    the monitor. Numbers whose relative error is at most `tolerance` count as equal. A feature of which surely more than `max_share` of
-    the answers differ is an alert; where none is off that often, the chance of one at a look is at most `false_alarm_rate`. With `hold`
-    nothing goes live, and no canary climbs, from such a look until one that finds nothing; an edit of yours is not held."""
+    """Compare features that were served with the same features computed offline, as known then: once in each window of the monitor, at
+    most `rows` answers since the last time. Numbers whose relative error is at most `tolerance` count as equal. A feature of which
+    surely more than `max_share` of the answers differ is an alert; where none is off that often, the chance of one at a look is at most
+    `false_alarm_rate`. With `hold` nothing goes live, and no canary climbs, from such a look until one that finds nothing; an edit of
+    yours is not held."""
 
     kind: ClassVar[str] = "skew test"
     part: ClassVar[bool] = True
@@ -68,8 +69,8 @@ class Skew(Declaration):
 class Monitor(Declaration):
     """Look at a deployment once for each window of `every`, when the window is mature: the files reach to its last day, and on every day
     of it the labels of a share `maturity` of the requests are in, or resolved as none. `quality` names metrics that are written down for
-    each window; one that a `QualityDrop` of the policy names is tested too. `skew` needs no labels: it looks at the
-    answers of a window when that is over."""
+    each window; one that a `QualityDrop` of the policy names is tested too. `skew` needs no labels: it does not
+    wait for a window to be mature."""
 
     kind: ClassVar[str] = "monitor"
     deployment: Deployment
