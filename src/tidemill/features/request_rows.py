@@ -22,6 +22,8 @@ from tidemill.features.requests import view_columns, with_functions
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+NOTHING = {"__none": "INTEGER"}  # what a constant reads: the engine knows no row without a column
+
 
 @dataclass(frozen=True)
 class Computed:
@@ -38,7 +40,7 @@ class Computed:
         columns = view_columns(view, plain)
         OwnColumns.over(view.dataset, plain, [view], columns)
         read = {name: plain[name] for name in columns_read(plain, [sql for sql, _ in columns.values()])}
-        return cls(view, read, OwnColumns.over(view.dataset, read, [view], columns))
+        return cls(view, read, OwnColumns.over(view.dataset, read or NOTHING, [view], columns))
 
     @property
     def _table(self) -> str:
@@ -49,12 +51,15 @@ class Computed:
         where one row by itself gives something else."""
         place = self.view.dataset.timezone
         casts = [column_sql(given.what, name, types[name], kind, timezone, place) for name, kind in self.types.items()]
-        columns = ["NULL AS __none", *(f"{sql} AS {quote(name)}" for sql, name in zip(casts, self.types, strict=True))]
+        columns = [
+            *(f"NULL AS {name}" for name in NOTHING),
+            *(f"{sql} AS {quote(name)}" for sql, name in zip(casts, self.types, strict=True)),
+        ]
         rows = f"SELECT {', '.join(columns)} FROM {given.table}"
         shown = [f"CAST(({sql}\n) AS {TYPES[kind]}) AS {quote(name)}" for name, (sql, kind) in self.own.columns.items()]
-        sent = [f"CAST({quote(name)} AS VARCHAR) AS {quote(f'c:{name}')}" for name in self.types]
+        sent = [f"CAST({quote(name)} AS VARCHAR) AS {quote(f'c:{name}')}" for name in self.own.types]
         with explained(f"view {self.view.name!r} cannot be computed of {given.what}", str(self.view.where)):
-            kinds = {name: kind for name, (_, kind) in self.own.columns.items()} | {f"c:{name}": "text" for name in self.types}
+            kinds = {name: kind for name, (_, kind) in self.own.columns.items()} | {f"c:{name}": "text" for name in self.own.types}
             some = fetch(connection, f"SELECT {', '.join([*shown, *sent])} FROM ({rows} LIMIT {COMPARED})", kinds)
             connection.execute(f"CREATE TABLE {self._table} AS SELECT {', '.join(shown)} FROM ({rows})")
         compare(self.own, some, str(self.view.where))

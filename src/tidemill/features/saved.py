@@ -16,6 +16,7 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Dataset, engine, table
 from tidemill.features.frames import TAKEN, Arrow, Stored, open_rows, write_rows
 from tidemill.features.historical import MEMORY, Historical, Listen, Question, Report, historical, quiet
+from tidemill.features.request_rows import Computed
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 from tidemill.store import Blobs
 
@@ -97,10 +98,15 @@ def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *
 def _inputs(brought: Brought, question: Question) -> dict[str, Any]:
     """All that decides what comes out."""
     views = {name: one.version.ref for name, one in question.opened.items() if one.version}
-    own = {name: {"definition": definition(one.view), "types": dict(one.types)} for name, one in question.computed.items()}
+    own = {name: _request_view(one) for name, one in question.computed.items()}
     definitions = {name: definition(one.log.view) for name, one in question.opened.items()}
     asked = {"features": question.names, "at": question.at, "timezone": question.timezone, "until": question.until}
     return {"rows": brought.ref, "views": views, "definitions": definitions, "request views": own, "as_known": question.as_known, **asked}
+
+
+def _request_view(one: Computed) -> dict[str, Any]:
+    """What decides of a request view: how it is defined, and how the columns that it reads are held."""
+    return {"definition": definition(one.view), "types": dict(one.types), "timezone": one.view.dataset.timezone}
 
 
 def load_rows(ledger: Ledger, once: Once) -> Historical:
