@@ -114,8 +114,12 @@ def _feature(rows: Compared, place: int, tolerance: float) -> FeatureSkew:
 def _example(rows: Compared, row: int, place: int, kind: str) -> Example:
     name = rows.names[place]
     served, offline = (_value(values[row, place], rows.words.get(name)) for values in (rows.served, rows.today))
-    before, now = (missing.get(name.partition("__")[0], "present") for missing in rows.status[row])
+    before, now = (_status(missing, name) for missing in rows.status[row])
     return Example(rows.answers[row], kind, served, offline, (before, now))
+
+
+def _status(missing: Mapping[str, str], name: str) -> str:
+    return next((why for view, why in missing.items() if name.startswith(f"{view}__")), "present")
 
 
 def relative_error(one: Floats, other: Floats) -> Floats:
