@@ -30,7 +30,7 @@ sales = tm.Dataset("sales", {"s": tm.Source("sales.parquet", format="parquet")},
 shop = tm.Entity("shop", key="shop")
 newest = tm.FeatureView("newest", sales, shop, {"amount": tm.last("amount"), "kind": tm.category("kind")}, ttl="1d")
 counts = tm.FeatureView("counts", sales, shop, {"n": tm.count(), "sum": tm.sum("amount")}, windows=["1h", "2h"])
-asked = tm.Dataset("asked", {"s": tm.Source("sales.parquet", format="parquet")}, event_time="sold", key="shop")
+asked = tm.Dataset("asked", {"s": tm.Source("sales.parquet", format="parquet")}, event_time="sold", key=["shop", "sold"])
 own = tm.RequestView("own", asked, {"hour": "hour(sold)"})
 """
 SALES = [

@@ -1,6 +1,7 @@
 """Training rows: made a part at a time and always the same, recorded with what they came from, and whole or not at all."""
 
 import json
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,12 @@ from hypothesis import strategies as st
 import tidemill as tm
 from features.oracle import Row
 from features.ours import write_table
-from features.test_historical import ROWS, SALES, SQL, TYPES, Streamed, plain, rows_of_stream, sorted_plain
+from features.test_historical import ELEVEN, ROWS, SALES, SQL, TYPES, Streamed, plain, rows_of_stream, sorted_plain
 from features.test_historical import shops as shops
 from features.test_point_in_time import VIEWS, asked, expected, log_of, rows_of
 from processes import other, run_python
 from tidemill.cli import tidemill as tidemill_
-from tidemill.core import DataError, DefinitionError, MissingFile, StoreError
+from tidemill.core import Damaged, DataError, DefinitionError, MissingFile, StoreError, UnknownName
 from tidemill.features import Historical, Opened, Question, choose, historical
 from tidemill.ledger import lineage
 from tidemill.session import Session
@@ -187,6 +188,59 @@ def test_lost_rows_are_made_again_to_the_same_digest(shops: Session) -> None:
     assert again.file.is_file()
 
 
+def test_saved_rows_are_opened_by_their_name(shops: Session, tmp_path: Path) -> None:
+    first, second = save(shops), save(shops, views=["newest"])
+    assert shops.saved_rows("orders").ref == second.ref
+    for name in (str(first.ref), str(first.ref).removeprefix("training rows:"), str(first.ref)[:-8]):
+        found = shops.saved_rows(name, to=tmp_path / "out.parquet")
+        assert (found.ref, found.report, found.why) == (first.ref, first.report, "")
+        assert read(found.file) == read(first.file)
+    newest, before = shops.features.saved()
+    assert (newest["ref"], before["ref"], before["rows"], before["until"]) == (str(second.ref), str(first.ref), 4, None)
+    assert before["features"][:2] == ["newest__amount", "newest__kind"]
+    with pytest.raises(UnknownName, match="nothing is recorded as training rows:order"):
+        shops.saved_rows("order")
+
+
+@pytest.mark.parametrize("rows", ["frame", "file", "dataset"])
+@pytest.mark.parametrize("more", [{}, {"as_known": False, "status": True, "until": "2024-03-10T11:00Z"}, {"views": ["newest:kind", "own"]}])
+def test_saved_rows_are_made_again_from_the_ledger_alone(shops: Session, tmp_path: Path, rows: str, more: dict[str, Any]) -> None:
+    frame = pd.DataFrame(ROWS).assign(sold=ELEVEN)
+    frame.to_csv(tmp_path / "orders.csv", index=False)
+    given_ = {"frame": frame, "file": tmp_path / "orders.csv", "dataset": "dataset:sales"}[rows]
+    found = save(shops, given_, **more)
+    (tmp_path / "views.py").write_text("import tidemill as tm\n")
+    write_table(tmp_path / "sales.parquet", TYPES, SALES[:1])
+    forget(shops, found)
+    again = tm.open(tmp_path).saved_rows("orders", again=True)
+    assert (again.ref, again.report) == (found.ref, found.report)
+    assert again.file is not None
+    assert again.file.is_file()
+
+
+def test_rows_that_cannot_be_made_again_say_why(shops: Session, tmp_path: Path) -> None:
+    file = rows_file(tmp_path, 100)
+    found = save(shops, file)
+    rows_file(tmp_path, 99)
+    with pytest.raises(DataError, match=r"orders\.parquet is not what it was"):
+        shops.saved_rows("orders", again=True)
+    file.unlink()
+    with pytest.raises(MissingFile, match=r"there is no file 'orders\.parquet'"):
+        shops.saved_rows("orders", again=True)
+    assert shops.saved_rows("orders").ref == found.ref
+    rows_file(tmp_path, 100)
+    assert shops.saved_rows("orders", again=True).ref == found.ref
+
+
+def test_rows_that_come_out_otherwise_are_refused(shops: Session, tmp_path: Path) -> None:
+    found = save(shops)
+    with sqlite3.connect(tmp_path / ".tidemill" / "records.db") as records:  # as if they had been made by other code
+        records.execute("""UPDATE execution SET inputs = replace(inputs, '"as_known":true', '"as_known":false')""")
+    with pytest.raises(Damaged, match="made again is something else"):
+        tm.open(tmp_path).saved_rows("orders", again=True)
+    assert read(shops.saved_rows("orders").file) == read(found.file)
+
+
 def test_rows_of_a_dataset_are_those_that_were_known(shops: Session, tmp_path: Path) -> None:
     sales = shops.project.get(tm.Dataset, "sales")
     first = save(shops, sales, until="2024-03-10T11:00Z")
@@ -248,6 +302,14 @@ def test_the_command_saves_and_tells(shops: Session, tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "until: 2024-03-10T11:30:00Z → nothing" in " ".join(said.split())
     assert len(read(tmp_path / "out.parquet")["counts__n_1h"]) == 100
+    tidemill_(args=["-C", str(tmp_path), "features", "saved", "--json"], standalone_mode=False)
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)["saved"]] == ["orders", "orders"]
+    tidemill_(args=["-C", str(tmp_path), "features", "saved"], standalone_mode=False)
+    assert "orders@" in capsys.readouterr().out
+    tidemill_(args=["-C", str(tmp_path), "features", "saved", told["ref"], "--again"], standalone_mode=False)
+    assert "made again, the same" in capsys.readouterr().out
+    with pytest.raises(click.UsageError, match="Missing argument 'NAME'"):
+        tidemill_(args=["-C", str(tmp_path), "features", "saved", "--again"], standalone_mode=False)
     with pytest.raises(click.UsageError, match="Missing option '--to' or '--save'"):
         tidemill_(args=words[:-2], standalone_mode=False)
 

@@ -319,6 +319,19 @@ def skew_of_features(obj: dict[str, Any], deployment: str, since: str | None, ro
     skew(obj["folder"], deployment, since, rows, as_json=as_json)
 
 
+@features.command("saved")
+@click.argument("name", required=False, default="")
+@click.option("--again", is_flag=True, help="Make the rows anew from what the ledger recorded of them, and compare.")
+@click.option("--to", default=None, type=click.Path(path_type=Path), help="A Parquet file to write a copy to.")
+@with_json
+@click.pass_obj
+def saved_rows(obj: dict[str, Any], name: str, again: bool, to: Path | None, as_json: bool) -> None:
+    """The rows that `features get --save` recorded: all of them, or those of NAME (orders, or one version: orders@1f3c)."""
+    from tidemill.cli.features import saved
+
+    saved(obj["folder"], name, again=again, to=to, as_json=as_json)
+
+
 @features.command("get")
 @click.argument("rows")
 @click.option("--views", default="", help="Views, or VIEW:FEATURE, with commas between: weather,delays:mean.")

@@ -43,6 +43,30 @@ def get(folder: str, *, rows: str, views: str, to: Path | None, save: str, as_js
     out.print(escape(repr(found.report)))
 
 
+def saved(folder: str, name: str, *, again: bool, to: Path | None, as_json: bool) -> None:
+    """Print what rows are saved, or what is known of some of them. Raises UnknownName and Damaged."""
+    if name:
+        with _bar(quiet=as_json) as listen:
+            found = Session(folder).saved_rows(name, again=again, to=to, listen=listen)
+        if as_json:
+            print_json({"ref": str(found.ref), "file": str(found.file), **found.report.plain()})
+            return
+        out.print(escape(f"{found.ref}{': made again, the same' if again else ''}\n{found.file}\n{found.report!r}"))
+        return
+    if again or to:
+        raise click.UsageError("Missing argument 'NAME'.")
+    several = Session(folder).features.saved()
+    if as_json:
+        print_json({"saved": several})
+        return
+    table = _table("saved", "rows", "features", "known until", "from", "made")
+    for one in several:
+        until = one["until"] or "[dim]its views' versions[/]"
+        ref = escape(f"{one['name']}@{one['digest'][:12]}")
+        table.add_row(ref, f"{one['rows']:,}", str(len(one["features"])), until, escape(one["from"]), one["made"][:19])
+    out.print(table if several else "nothing is saved yet; `tidemill features get … --save NAME` does that")
+
+
 @contextmanager
 def _bar(*, quiet: bool) -> Iterator[Listen]:
     """What shows how many rows are done, on a terminal and while it lasts."""

@@ -4,6 +4,7 @@ Comes in: dataset versions and declarations. Goes out: view versions, and matric
 """
 
 from tidemill.features._lmdb import LmdbOnline, is_whole
+from tidemill.features.again import make_again
 from tidemill.features.arrays import Function
 from tidemill.features.catalogue import Hit, View, made_by, search, source_of, summarise, values_of
 from tidemill.features.declarations import (
@@ -35,6 +36,7 @@ from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
 from tidemill.features.request_rows import Computed
 from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests
+from tidemill.features.saved import KIND as SAVED
 from tidemill.features.saved import Brought, bring, load_rows, rows_of, save_rows
 from tidemill.features.stores import open_online
 from tidemill.features.values import check_values
@@ -44,6 +46,7 @@ from tidemill.features.windows import STATUS, Events
 __all__ = [
     "CODE",
     "LIFETIME",
+    "SAVED",
     "SEPARATOR",
     "STATUS",
     "Block",
@@ -91,6 +94,7 @@ __all__ = [
     "load_requests",
     "load_rows",
     "made_by",
+    "make_again",
     "materialise",
     "max",
     "mean",

@@ -13,11 +13,11 @@ from typing import Any
 
 from tidemill.core import DataError, MissingFile, Ref, definition, digest_bytes, odd_name
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import Dataset, engine, table
+from tidemill.data import engine, table
 from tidemill.features.frames import TAKEN, Arrow, Stored, open_rows, write_rows
 from tidemill.features.historical import MEMORY, Historical, Listen, Question, Report, historical, quiet
 from tidemill.features.request_rows import Computed
-from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+from tidemill.ledger import Artifact, Execution, Ledger, Made, Once, own_code
 from tidemill.store import Blobs
 
 KIND = "training rows"
@@ -40,11 +40,11 @@ class Brought:
         meta = {**self.meta, "blobs": {"rows": self.ref.digest}} if self.kept else dict(self.meta)
         ledger.put_artifact(Artifact(self.ref, meta))
         if self.kept and not ledger.blobs.has(self.ref.digest):
-            _keep(ledger.blobs, self.file)
+            keep(ledger.blobs, self.file)
 
     def check(self) -> None:
         """Raise DataError for a file that was written to since: the rows would be told to come from another content."""
-        if self.ref.kind == "source" and _digest(self.file) != self.ref.digest:
+        if self.ref.kind == "source" and digest_of(self.file) != self.ref.digest:
             raise DataError(f"{self.file.name} changed while it was read", where=str(self.file), hint="ask again when it is written")
 
 
@@ -56,7 +56,7 @@ def bring(rows: object, name: str) -> Iterator[Brought]:
         path = Path(rows)
         if not path.is_file():
             raise MissingFile(f"there is no file {path.name!r}", where=str(path), hint=f"give {TAKEN}")
-        yield Brought(Ref.of("source", path.name, _digest(path)), path, path, {"file": path.name, "bytes": path.stat().st_size})
+        yield Brought(Ref.of("source", path.name, digest_of(path)), path, path, {"file": path.name, "bytes": path.stat().st_size})
         return
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch:
         file = Path(scratch) / "brought.parquet"
@@ -64,15 +64,15 @@ def bring(rows: object, name: str) -> Iterator[Brought]:
             connection.execute(f"SET memory_limit = '{MEMORY}'")
             given = open_rows(connection, rows, (), whole=True)
             write_rows(connection, f"SELECT * FROM {given.table}", file, "zstd")
-        yield Brought(Ref.of("rows", name, _digest(file)), Stored(given.what, f"SELECT * FROM {table(file)}"), file, {}, kept=True)
+        yield Brought(Ref.of("rows", name, digest_of(file)), Stored(given.what, f"SELECT * FROM {table(file)}"), file, {}, kept=True)
 
 
-def rows_of(ledger: Ledger, dataset: Dataset, version: Artifact, until: int | None) -> Brought:
+def rows_of(ledger: Ledger, version: Artifact, until: int | None) -> Brought:
     """The rows of a dataset version that were known by `until`, in its order."""
     file = ledger.blobs.path(version.meta["blobs"]["rows"])
     known = "" if until is None else f" WHERE __known <= {until}"
     sql = f"SELECT * EXCLUDE (__event, __known) FROM {table(file)}{known}"
-    return Brought(version.ref, Stored(f"dataset {dataset.name!r}", sql), file, version.meta)
+    return Brought(version.ref, Stored(f"dataset {version.ref.name!r}", sql), file, version.meta)
 
 
 def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *, chunk: int = 0, listen: Listen = quiet) -> Once:
@@ -83,16 +83,23 @@ def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *
     brought.record(ledger)
 
     def make() -> Made:
-        with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch:
-            file = Path(scratch) / "rows.parquet"
-            found = historical(brought.given, question, file, chunk=chunk, compression="zstd", listen=listen)
-            brought.check()
-            digest = _keep(ledger.blobs, file)
-        plain = found.report.plain()
-        meta = {"blobs": {"rows": digest}, "rows": found.report.rows, "features": question.names}
-        return Made({"rows": Artifact(Ref.of(KIND, name, digest), meta)}, {"report": plain}, {"rows": float(found.report.rows)})
+        with made(brought, question, chunk, listen) as (file, report):
+            digest = keep(ledger.blobs, file)
+        meta = {"blobs": {"rows": digest}, "rows": report.rows, "features": question.names}
+        params = {"report": report.plain(), "file": str(brought.file.absolute())}
+        return Made({"rows": Artifact(Ref.of(KIND, name, digest), meta)}, params, {"rows": float(report.rows)})
 
     return ledger.once(KIND, name, _inputs(brought, question), make, code=own_code(*DATA_CODE, "features"))
+
+
+@contextmanager
+def made(brought: Brought, question: Question, chunk: int, listen: Listen) -> Iterator[tuple[Path, Report]]:
+    """The file with the features of rows, for as long as the block runs."""
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch:
+        file = Path(scratch) / "rows.parquet"
+        found = historical(brought.given, question, file, chunk=chunk, compression="zstd", listen=listen)
+        brought.check()
+        yield file, found.report
 
 
 def _inputs(brought: Brought, question: Question) -> dict[str, Any]:
@@ -101,6 +108,7 @@ def _inputs(brought: Brought, question: Question) -> dict[str, Any]:
     own = {name: _request_view(one) for name, one in question.computed.items()}
     definitions = {name: definition(one.log.view) for name, one in question.opened.items()}
     asked = {"features": question.names, "at": question.at, "timezone": question.timezone, "until": question.until}
+    asked |= {"status": question.status}
     return {"rows": brought.ref, "views": views, "definitions": definitions, "request views": own, "as_known": question.as_known, **asked}
 
 
@@ -109,16 +117,22 @@ def _request_view(one: Computed) -> dict[str, Any]:
     return {"definition": definition(one.view), "types": dict(one.types), "timezone": one.view.dataset.timezone}
 
 
-def load_rows(ledger: Ledger, once: Once) -> Historical:
-    """Saved rows, as they lie in the ledger: nothing is read before it is asked for."""
-    file = ledger.blobs.path(once.output.meta["blobs"]["rows"])
+def load_rows(ledger: Ledger, saved: Artifact, execution: int = 0, why: str = "") -> Historical:
+    """Saved rows, as they lie in the ledger: nothing is read before it is asked for. `execution` made them, by default the newest that did;
+    `why` it ran."""
+    file = ledger.blobs.path(saved.meta["blobs"]["rows"])
     with ExitStack() as stack:
         frame = Arrow(stack.enter_context(engine()), f"SELECT * FROM {table(file)}", {}, stack.pop_all())
-    report = Report.of(ledger.execution(once.execution).params["report"])
-    return Historical(frame, {}, report, file, once.output.ref, "" if once.cached else once.why)
+    report = Report.of((ledger.execution(execution) if execution else execution_of(ledger, saved.ref)).params["report"])
+    return Historical(frame, {}, report, file, saved.ref, why)
 
 
-def _keep(blobs: Blobs, file: Path) -> str:
+def execution_of(ledger: Ledger, ref: Ref) -> Execution:
+    """The newest execution that made saved rows."""
+    return ledger.execution(max(edge.execution for edge in ledger.parents(ref)))
+
+
+def keep(blobs: Blobs, file: Path) -> str:
     """Store a file as a blob, in pieces; returns its digest."""
     part = blobs.part()
     try:
@@ -130,7 +144,8 @@ def _keep(blobs: Blobs, file: Path) -> str:
         part.discard()
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """The digest of the bytes of a file."""
     with file.open("rb") as opened:
         if not file.stat().st_size:
             return digest_bytes(b"")

@@ -19,6 +19,7 @@ from tidemill.loop import State
 from tidemill.project import Project
 from tidemill.serving import Deployment
 from tidemill.session.history import History
+from tidemill.session.retrieval import list_saved
 from tidemill.training import Examples, Task
 
 MOST = 10_000  # executions of a view that are looked at: a database takes three times as many in one question
@@ -226,7 +227,8 @@ class Past:
 
 
 class Catalogue:
-    """`project.features`: the views that a project declares. `list()`, `show("view")` or `show("view:feature")`, `search("words")`."""
+    """`project.features`: the views that a project declares. `list()`, `show("view")` or `show("view:feature")`, `search("words")`; and the
+    rows with features that were saved: `saved()`."""
 
     def __init__(self, declared: Project, past: Callable[[], Past]) -> None:
         self._declared, self._past = declared, past
@@ -237,6 +239,11 @@ class Catalogue:
     @cached_property
     def _views(self) -> dict[str, View]:
         return {one.name: one for one in self._declared.declarations if isinstance(one, (FeatureView, RequestView))}
+
+    def saved(self) -> list[Plain]:
+        """The rows that `historical_features` saved, the newest first, as plain data."""
+        ledger = self._past().ledger
+        return [] if ledger is None else list_saved(ledger)
 
     def show(self, name: str) -> Plain:
         """All that is known of a view, or of one of its features (`view:feature`, or a value's name `view__feature_window`), as plain

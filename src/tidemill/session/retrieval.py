@@ -8,7 +8,7 @@ from shutil import copyfile
 from typing import Any
 
 from tidemill import data, features, loop, registry
-from tidemill.core import DefinitionError, Ref, Where
+from tidemill.core import DefinitionError, Ref, Where, show
 from tidemill.data import Dataset
 from tidemill.features import Brought, Chosen, Computed, FeatureView, Historical, Listen, Opened, Question, RequestView, View
 from tidemill.ledger import Ledger
@@ -59,7 +59,7 @@ class Asked:
 
     def brought(self, ledger: Ledger) -> Brought | None:
         """The rows of a dataset."""
-        return features.rows_of(ledger, self.dataset, data.ingest(ledger, self.dataset).output, self.until) if self.dataset else None
+        return features.rows_of(ledger, data.ingest(ledger, self.dataset).output, self.until) if self.dataset else None
 
 
 def named_rows(project: Project, rows: Any) -> Any:
@@ -84,6 +84,8 @@ def chosen_views(project: Project, views: Views, model: str | Ref, ledger: Calla
 
 def retrieve(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> tuple[Historical, list[Any]]:
     """The features, and what was read for them: the rows that are saved, or else the versions of the views."""
+    if asked.to:
+        features.writable(asked.to)
     if asked.save:
         found = _saved(asked, cached_or_made)
         return found, [found]
@@ -99,7 +101,6 @@ def retrieve(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any
 
 
 def _saved(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> Historical:
-    to = features.writable(asked.to) if asked.to else None
     with ExitStack() as stack:
         theirs = None if asked.dataset else stack.enter_context(features.bring(asked.rows, asked.save))
 
@@ -107,17 +108,35 @@ def _saved(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]]
             brought = theirs or asked.brought(ledger)
             assert brought is not None
             once = features.save_rows(ledger, asked.save, brought, asked.question(ledger), chunk=asked.chunk, listen=asked.listen)
-            return features.load_rows(ledger, once)
+            return features.load_rows(ledger, once.output, once.execution, "" if once.cached else once.why)
 
         found: Historical = cached_or_made("historical_features", give)
     found.report.notes = asked.notes
-    return replace(found, file=_copied(found, to)) if to else found
+    return copied(found, asked.to)
 
 
-def _copied(found: Historical, to: Path) -> Path:
-    """A copy of the saved file, whole or not at all."""
-    assert found.file is not None
-    part = to.with_name(f".{to.name}.part")
+def saved_ref(name: str) -> Ref:
+    """What a name of saved rows means: `orders`, `orders@1f3c…`, or the whole ref."""
+    return Ref.parse(name if name.startswith(f"{features.SAVED}:") else f"{features.SAVED}:{name}")
+
+
+def list_saved(ledger: Ledger) -> list[dict[str, Any]]:
+    """All saved rows that are recorded, the newest first, as plain data."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in ledger.executions(kind=features.SAVED, status="finished"):
+        ref = Ref(**one.outputs["rows"])
+        said = {"ref": str(ref), "name": ref.name, "digest": ref.digest, "made": show(one.ended_at or one.started_at)}
+        until = one.inputs["until"]
+        told = {"rows": one.params["report"]["rows"], "features": one.inputs["features"], "until": None if until is None else show(until)}
+        found.setdefault(str(ref), {**said, **told, "as_known": one.inputs["as_known"], "from": one.inputs["rows"].partition("#")[0]})
+    return list(found.values())
+
+
+def copied(found: Historical, to: Path | None) -> Historical:
+    """Saved rows with their file, or with a copy of it where one is wanted: whole or not at all."""
+    if to is None or found.file is None:
+        return found
+    part = features.writable(to).with_name(f".{to.name}.part")
     try:
         copyfile(found.file, part)
         part.replace(to)
@@ -125,4 +144,4 @@ def _copied(found: Historical, to: Path) -> Path:
         raise store_error(error, str(to)) from error
     finally:
         part.unlink(missing_ok=True)
-    return to
+    return replace(found, file=to)

@@ -22,7 +22,7 @@ from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.registered import registered_tree
-from tidemill.session.retrieval import Asked, Views, chosen_views, named_rows, retrieve
+from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, retrieve, saved_ref
 from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
 
@@ -144,6 +144,18 @@ class Session:
         for one in read:
             tracking.note_input(one)
         return found
+
+    def saved_rows(self, name: str, *, again: bool = False, to: str | Path | None = None, listen: Listen = features.quiet) -> Historical:
+        """Rows that `historical_features` saved under a name: the newest, or one version (`orders@1f3c…`). `again` makes them anew from
+        what the ledger recorded of them, also where their file was lost; `to` writes a copy. Raises UnknownName, and Damaged where
+        something else comes out."""
+        if again:
+            with self.project.writing("saved_rows", wait=600) as ledger:
+                functions = features.functions_of(self.project.declarations)
+                features.make_again(ledger, ledger.artifact(saved_ref(name)), functions, listen=listen)
+        found = features.load_rows(self.ledger, self.ledger.artifact(saved_ref(name)))
+        tracking.note_input(found)
+        return copied(found, Path(to) if to else None)
 
     def train(self, model: str, *, until: Time) -> "Result":
         """Train a declared model on what was known at `until`, as for `training_set`: tracked, cached, compiled with parity."""
