@@ -21,6 +21,7 @@ from tidemill.features import (
     Feature,
     FeatureView,
     MemoryOnline,
+    OnlineStore,
     Reader,
     Requests,
     ViewLog,
@@ -34,12 +35,14 @@ from tidemill.features import (
     load,
     materialise,
     mean,
+    space_of,
     std,
 )
 from tidemill.features import max as largest
 from tidemill.features import min as smallest
 from tidemill.features import sum as total
-from tidemill.features.online import read_online
+from tidemill.features.online import Mark
+from tidemill.features.space import Space
 from tidemill.features.views import of_arrays
 from tidemill.ledger import Ledger
 from tidemill.store import MemoryBlobs, Records
@@ -132,7 +135,6 @@ def log_of(view: FeatureView, rows: Sequence[Row]) -> ViewLog:
     is_x = np.array([row.word == "x" for row in ordered], dtype=bool)
     columns = {name: words if name == "x:word" else is_x.astype(float) if name[:2] == "w:" else number for name in view.kept}
     columns["x:sum_x"] = np.where(is_x, number, np.nan)
-    columns["x:different"] = np.where(np.isnan(number), np.nan, np.unique(number, return_inverse=True)[1])
     arrays = {name: array[order] for name, array in {"entity": entity.codes, "event": event, "known": known, **columns}.items()}
     return of_arrays(view, entity.vocabulary, arrays, {"word": word.vocabulary} if "word" in view.columns else {})
 
@@ -228,14 +230,20 @@ def test_online_is_offline_bit_for_bit(name: str, rows: list[Row], requests: lis
     view, until = VIEWS[name], max(marks)
     log, store = log_of(view, rows), MemoryOnline()
     for mark in marks:
-        materialise(store, "v", log, mark)
-    assert store.watermark("v") == until
+        materialise(store, log, mark)
+    assert until_of(store, view) == until
     asked = requests_of([*requests, *((entity, until) for entity, _ in requests)])
     offline, both = (Reader([view], {name: log}, {name: "v"}, online).read(asked, asked.at) for online in (None, store))
     assert both.values.tobytes() == offline.values.tobytes()
     assert both.status.tobytes() == offline.status.tobytes()
     known = [sum(row.known <= at for row in rows if row.entity is not None) for at in (until, *asked.at.tolist())]
     assert both.online.tolist() == [at >= until and n == known[0] for at, n in zip(asked.at.tolist(), known[1:], strict=True)]
+
+
+def until_of(store: OnlineStore, view: FeatureView) -> int | None:
+    """Up to which knowledge time a store holds a view."""
+    mark = Mark.of(store.mark(space_of(view)))
+    return mark.until if mark else None
 
 
 def requests_of(asked: Sequence[tuple[str | None, int]]) -> Requests:
@@ -335,21 +343,21 @@ def test_the_future_changes_nothing(
 @given(rows=st.lists(rows_of, max_size=25), mark=times, older=times)
 def test_materialising_again_or_to_an_older_time_changes_nothing(rows: list[Row], mark: int, older: int) -> None:
     log, store = log_of(WINDOWS, rows), MemoryOnline()
-    materialise(store, "v", log, mark)
-    before = store.get("v", log.entities)
-    assert materialise(store, "v", log, mark) == 0
-    assert materialise(store, "v", log, min(older, mark)) == 0
-    assert store.get("v", log.entities) == before
-    assert store.watermark("v") == mark
+    materialise(store, log, mark)
+    before = store.get(space_of(WINDOWS), log.entities)
+    assert materialise(store, log, mark) == 0
+    assert materialise(store, log, min(older, mark)) == 0
+    assert store.get(space_of(WINDOWS), log.entities) == before
+    assert until_of(store, WINDOWS) == mark
 
 
 def test_only_entities_with_news_are_written() -> None:
     rows = [Row("a", START, START, 1.0, None), Row("b", START, START, 2.0, None), Row("a", START + HOUR, START + HOUR, 3.0, None)]
     log, store = log_of(WINDOWS, rows), MemoryOnline()
-    assert materialise(store, "v", log, START) == 2
-    assert materialise(store, "v", log, START + HOUR) == 1
-    assert materialise(store, "v", log, START + 2 * HOUR) == 0
-    assert store.watermark("v") == START + 2 * HOUR
+    assert materialise(store, log, START) == 2
+    assert materialise(store, log, START + HOUR) == 1
+    assert materialise(store, log, START + 2 * HOUR) == 0
+    assert until_of(store, WINDOWS) == START + 2 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -373,7 +381,7 @@ def test_many_entities_and_windows_do_not_run_into_each_other() -> None:
     assert block.values[:, block.names.index("windows__mean_1h")].tolist() == [float(i) for i in range(50)]
 
 
-def test_sums_are_bit_equal_where_rounding_shows(online: object) -> None:
+def test_sums_are_bit_equal_where_rounding_shows(online: OnlineStore) -> None:
     """Numbers whose sum depends on the order of adding: one row, a batch and online must add them in one order."""
     random = np.random.default_rng(0)
     rows = [
@@ -386,6 +394,6 @@ def test_sums_are_bit_equal_where_rounding_shows(online: object) -> None:
     batch = read(log, requests)
     alone = [read(log, [request]).values.tobytes() for request in requests]
     assert alone == [batch.values[i].tobytes() for i in range(len(requests))]
-    materialise(online, "a" * 40, log, START + 60 * MINUTE)  # type: ignore[arg-type]
+    materialise(online, log, START + 60 * MINUTE)
     keys, at = Coded.of(entity for entity, _ in requests), np.array([at for _, at in requests], dtype=np.int64)
-    assert same_bits(read_online(online, "a" * 40, WINDOWS, log.vocabularies, keys, at), batch)  # type: ignore[arg-type]
+    assert same_bits(Space(online, WINDOWS).read(keys, at, log.vocabularies), batch)

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -16,6 +16,7 @@ from tidemill import loop, project
 from tidemill.core import DAY, StoreError, show
 from tidemill.evaluation import gates
 from tidemill.features import MemoryOnline
+from tidemill.features.online import Change
 from tidemill.loop import Every
 from tidemill.session import Session
 from tidemill.web import app
@@ -104,10 +105,10 @@ class Halting(MemoryOnline):
 
     full = False
 
-    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         if self.full:
             raise StoreError("the online store cannot be used: MDB_MAP_FULL")
-        super().write(version, rows, watermark)
+        super().update(space, entities, change)
 
 
 def promote_another(folder: Path, declarations: str = "") -> None:
@@ -139,12 +140,12 @@ def test_the_store_drops_versions_that_served_before_the_last(copied: Path, monk
     monkeypatch.setattr(app, "online_store", lambda declared: store)
     current = app.Current(Session(copied))
     monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
-    seen = [set(current.endpoints["late"].reader.versions.values())]
+    seen = [{space.name for space in current.endpoints["late"].reader.spaces.values()}]
     for days in (4, 5, 6):
         promote_another(copied, DECLARATIONS.replace('"3d"]', f'"{days}d"]'))
         current.refresh()
-        seen.append(set(current.endpoints["late"].reader.versions.values()))
-        held = {version for version in set().union(*seen) if store.watermark(version) is not None}
+        seen.append({space.name for space in current.endpoints["late"].reader.spaces.values()})
+        held = set(store.spaces())
         assert held == seen[-1] | seen[-2], "a request that is under way may still read what served before"
     assert len(set().union(*seen)) > len(seen[-1] | seen[-2])
 
@@ -155,10 +156,10 @@ def test_one_thread_looks_and_the_others_go_on(copied: Path, monkeypatch: pytest
     inside, go_on = Event(), Event()
 
     class Slow(MemoryOnline):
-        def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
+        def update(self, space: str, entities: Sequence[str], change: Change) -> None:
             inside.set()
             assert go_on.wait(60)
-            super().write(version, rows, watermark)
+            super().update(space, entities, change)
 
     current.store = Slow()  # type: ignore[assignment]
     promote_another(copied, DECLARATIONS.replace('"3d"]', '"5d"]'))
@@ -202,7 +203,7 @@ def test_a_redis_for_the_online_store_is_a_setting_and_answers_go_on_offline_wit
         assert {**again, "at": ""} == {**first, "at": ""}
         assert (again["features_from"], len(names_of(prefix)) > 10) == ("online", True)
         redis.Redis.from_url(ADDRESS).set(names_of(prefix)[0], b"another's")
-        names = [name for name in names_of(prefix) if b"watermark" in name]
+        names = [name for name in names_of(prefix) if b"mark 3/" in name]
         redis.Redis.from_url(ADDRESS).mset(dict.fromkeys(names, b"no longer what was written"))
         last = client.post("/predict/late", json=newest).json()["predictions"][0]
         assert (last["probability"], last["features_from"]) == (first["probability"], "offline")

@@ -120,7 +120,7 @@ def test_slow_answers_do_not_block_those_that_come_after(served: Served) -> None
 class DeadStore(MemoryOnline):
     """An online store whose disk is gone."""
 
-    def watermark(self, version: str) -> int | None:
+    def mark(self, space: str) -> bytes | None:
         raise StoreError("the disk is gone")
 
 

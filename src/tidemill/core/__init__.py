@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from tidemill.core.drift import build_profile as build_profile
     from tidemill.core.drift import profile_like as profile_like
     from tidemill.core.exact import Sums as Sums
+    from tidemill.core.exact import partials as partials
+    from tidemill.core.exact import total as total
     from tidemill.core.metrics import METRICS as METRICS
     from tidemill.core.metrics import calibration_curve as calibration_curve
     from tidemill.core.metrics import calibration_error as calibration_error
@@ -89,6 +91,8 @@ _WITH_NUMPY = {
     "Ints": "arrays",
     "Ranges": "ranges",
     "Sums": "exact",
+    "partials": "exact",
+    "total": "exact",
     "pack": "arrays",
     "unpack": "arrays",
 }
@@ -159,6 +163,7 @@ __all__ = [
     "page",
     "paired_bootstrap",
     "paired_cluster_test",
+    "partials",
     "profile_like",
     "roc_auc",
     "row_log_loss",
@@ -168,6 +173,7 @@ __all__ = [
     "spend",
     "steps",
     "t_cdf",
+    "total",
     "unpack",
     "version_of",
     "walk",

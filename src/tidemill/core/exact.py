@@ -6,6 +6,7 @@ and is rounded once, by "rounding to odd" (Boldo and Melquiond, Emulation of FMA
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,16 +56,67 @@ class Sums:
         """The same as two numbers: the nearest one, and the nearest one to what is left. Of finite numbers."""
         digits, rows = self._digits(low, high, starts), len(low if starts is None else starts)
         near = _rounded(digits, self.top, self.width, rows)
-        left, rest, place = [], near, self.top
+        return near, _rounded(self._without(digits, near), self.top, self.width, rows)
+
+    def exact(self, low: Ints, high: Ints) -> Floats:
+        """The same as numbers whose sum it is without rounding, the greatest first: (m, k). Of finite numbers; raises OverflowError where
+        one is beyond all numbers.
+
+        >>> Sums.of(np.array([1e100, 1.0])).exact(np.array([0]), np.array([2])).tolist()
+        [[1e+100, 1.0]]
+        """
+        left, found = self._digits(low, high, None), list[Floats]()
+        while (near := _rounded(left, self.top, self.width, len(low))).any():
+            if np.isinf(near).any():
+                raise OverflowError
+            found.append(near)
+            left = self._without(left, near)
+        return np.stack(found, axis=1) if found else np.empty((len(low), 0))
+
+    def _without(self, digits: list[Ints], number: Floats) -> list[Ints]:
+        """Sums of digits less a number."""
+        left, place = list[Ints](), self.top
         for digit in digits:
             place -= self.width
-            whole = np.trunc(np.ldexp(rest, -place))
-            rest = rest - np.ldexp(whole, place)
+            whole = np.trunc(np.ldexp(number, -place))
+            number = number - np.ldexp(whole, place)
             left.append(digit - whole.astype(np.int64))
-        return near, _rounded(left, self.top, self.width, rows)
+        return left
 
     def _digits(self, low: Ints, high: Ints, starts: Ints | None) -> list[Ints]:
         return [_of_rows(digit[high] - digit[low], starts) for digit in self.digits]
+
+
+def total(values: Iterable[float]) -> float:
+    """The sum of numbers, exactly rounded: inf where it is beyond all numbers, NaN of inf and -inf.
+
+    >>> total([1e308, 1e308]), total([0.1] * 10)
+    (inf, 1.0)
+    """
+    values = list(values)
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.copysign(math.inf, math.fsum(value / 2**64 for value in values))
+    except ValueError:
+        return math.nan
+
+
+def partials(values: Iterable[float]) -> list[float]:
+    """Few numbers whose exact sum is that of many, the greatest first; of infinite ones those. Where it is beyond all numbers: all.
+
+    >>> partials([0.1] * 3)
+    [0.30000000000000004, -2.7755575615628914e-17]
+    """
+    values, found = list(values), list[float]()
+    if any(map(math.isinf, values)):
+        return sorted({value for value in values if math.isinf(value)})
+    try:
+        while near := math.fsum([*values, *(-one for one in found)]):
+            found.append(near)
+    except OverflowError:
+        return values
+    return found
 
 
 def _of_rows(values: Ints, starts: Ints | None) -> Ints:

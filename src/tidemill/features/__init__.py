@@ -30,7 +30,8 @@ from tidemill.features.declarations import (
 )
 from tidemill.features.frames import writable
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
-from tidemill.features.online import MemoryOnline, OnlineStore, materialise
+from tidemill.features.materialise import materialise
+from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.own import OwnColumns
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
@@ -107,6 +108,7 @@ __all__ = [
     "save_rows",
     "search",
     "source_of",
+    "space_of",
     "std",
     "sum",
     "summarise",

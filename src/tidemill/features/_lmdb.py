@@ -1,22 +1,24 @@
 """The online store in LMDB, a folder: no server."""
 
+import fcntl
 import logging
 import os
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from errno import EACCES, EROFS
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from tidemill.core import Damaged, StoreError, digest_bytes
-from tidemill.features.online import CHECKSUM, MARK, checksum
+from tidemill.features.online import CHECKSUM, MARK, Change, checksum
 from tidemill.store import store_error
 
 log = logging.getLogger(__name__)
 DAMAGED = ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError", "VersionMismatchError", "BadTxnError", "BadValsizeError")
 DELETE = "start `tidemill up`, which makes it anew, or delete the folder: it is a cache"
 SUM = "data.sum"  # the digest of LMDB's file
+OPEN = b"open "  # instead of it: and the name of the start of the machine since which it is written
 LOCK_SIZE = 8192  # of LMDB's lock file, with its default of 126 readers
 
 
@@ -26,12 +28,17 @@ class LmdbOnline:
     def __init__(self, folder: Path, *, gigabytes: float = 16) -> None:
         import lmdb
 
-        self._error, self._folder = lmdb.Error, folder
-        with self._explained():
-            folder.mkdir(parents=True, exist_ok=True)
-            _take_room(folder / "lock.mdb")
-            self._db: lmdb.Environment = lmdb.open(str(folder), map_size=int(gigabytes * 2**30), max_dbs=1, sync=False, metasync=False)
-            self._db.reader_check()  # frees the places of readers that were killed
+        self._error, self._folder, self._open, self._users = lmdb.Error, folder, False, _opened(folder)
+        fcntl.flock(self._users, fcntl.LOCK_SH)
+        try:
+            with self._explained():
+                _take_room(folder / "lock.mdb")
+                size = int(gigabytes * 2**30)
+                self._db: lmdb.Environment = lmdb.open(str(folder), map_size=size, max_dbs=1, sync=False, metasync=False)
+                self._db.reader_check()  # frees the places of readers that were killed
+        except BaseException:
+            self._users.close()
+            raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -49,46 +56,63 @@ class LmdbOnline:
             raise kind(f"the online store cannot be used: {error}", where=str(self._folder), hint=hint) from error
 
     @contextmanager
-    def _summed(self) -> Iterator[None]:
-        """The sum of the file, gone while it is written. Without one the next start begins anew: that is all that a full disk does here."""
-        (self._folder / SUM).unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
+    def _writing(self) -> Iterator[Any]:
+        """A transaction that writes. While the store is written it has no sum, but the name of this start of the machine."""
+        if not self._open:
+            (self._folder / SUM).write_bytes(OPEN + _boot())
+            self._open = True
+        with self._db.begin(write=True) as transaction:
+            yield transaction
+
+    def settle(self) -> None:
+        """Sum the file, where no other process has it open."""
+        with suppress(OSError):
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (self._folder / SUM).read_bytes().startswith(OPEN):
                 (self._folder / SUM).write_bytes(_file_sum(self._folder / "data.mdb"))
+            self._open = False
+        fcntl.flock(self._users, fcntl.LOCK_SH)
 
     @staticmethod
-    def _key(version: str, entity: str) -> bytes:
+    def _key(space: str, entity: str) -> bytes:
         text = entity.encode()
-        return version[:16].encode() + b"/" + (text if len(text) < 400 else digest_bytes(text).encode())  # LMDB takes 511 bytes
+        return space[:16].encode() + b"/" + (text if len(text) < 400 else digest_bytes(text).encode())  # LMDB takes 511 bytes
 
-    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
         with self._explained(), self._db.begin(buffers=False) as transaction:
-            keys = [self._key(version, entity) for entity in entities]
+            keys = [self._key(space, entity) for entity in entities]
             return [self._whole(key, transaction.get(key)) for key in keys]
 
-    def watermark(self, version: str) -> int | None:
+    def mark(self, space: str) -> bytes | None:
+        key = MARK + space.encode()
         with self._explained(), self._db.begin() as transaction:
-            mark = MARK + version.encode()
-            found = self._whole(mark, transaction.get(mark))
-        return int.from_bytes(found, "little", signed=True) if found else None
+            return self._whole(key, transaction.get(key))
 
-    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
-        mark = MARK + version.encode()
-        with self._explained(), self._summed(), self._db.begin(write=True) as transaction:
-            found = self._whole(mark, transaction.get(mark))
-            if found and int.from_bytes(found, "little", signed=True) > watermark:
+    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+        with self._explained(), self._writing() as transaction:
+            keys = [MARK + space.encode(), *(self._key(space, entity) for entity in entities)]
+            mark, *stored = [self._whole(key, transaction.get(key)) for key in keys]
+            found = change(mark, stored)
+            if found is None:
                 return
-            for entity, data in rows:
-                key = self._key(version, entity)
-                transaction.put(key, data + checksum(key, data))
-            data = watermark.to_bytes(8, "little", signed=True)
-            transaction.put(mark, data + checksum(mark, data))
+            for key, data in [(keys[0], found[0]), *((self._key(space, one), data) for one, data in found[1].items())]:
+                if data is None:
+                    transaction.delete(key)
+                else:
+                    transaction.put(key, data + checksum(key, data))
 
-    def keep(self, versions: Collection[str]) -> None:
-        kept = {version[:16].encode() for version in versions}
-        with self._explained(), self._summed(), self._db.begin(write=True) as transaction:
+    def spaces(self) -> dict[str, bytes]:
+        with self._explained(), self._db.begin() as transaction:
+            cursor, found = transaction.cursor(), dict[str, bytes]()
+            there = cursor.set_range(MARK)
+            while there and (key := bytes(cursor.key())).startswith(MARK):
+                found[key[len(MARK) :].decode()] = self._whole(key, bytes(cursor.value())) or b""
+                there = cursor.next()
+            return found
+
+    def keep(self, spaces: Collection[str]) -> None:
+        kept = {space[:16].encode() for space in spaces}
+        with self._explained(), self._writing() as transaction:
             cursor = transaction.cursor()
             cursor.first()
             while key := cursor.key():  # empty behind the last
@@ -97,7 +121,7 @@ class LmdbOnline:
                 elif key.startswith(MARK):
                     cursor.next()
                 else:
-                    cursor.set_range(key[:16] + b"0")  # behind all rows of a version that is kept: "0" follows "/"
+                    cursor.set_range(key[:16] + b"0")  # behind all rows of a space that is kept: "0" follows "/"
 
     def _whole(self, key: bytes, stored: bytes | None) -> bytes | None:
         """A value as it was written; raises Damaged for another."""
@@ -108,45 +132,80 @@ class LmdbOnline:
         return stored[:-CHECKSUM]
 
     def close(self) -> None:
-        """Close the environment."""
-        self._db.close()
+        """Close the environment; a second time changes nothing."""
+        if not self._users.closed:
+            self._db.close()
+            self.settle()
+            self._users.close()
 
 
 def open_folder(folder: Path) -> LmdbOnline:
-    """The store in a folder. One that is damaged, or whose last writer did not come to its end, is begun anew."""
-    try:
-        if not is_whole(folder):
-            log.warning("online_store=%s begun_anew=true error=its last write was cut short", folder)
-            _drop(folder)
-        return LmdbOnline(folder)
-    except Damaged as error:
-        log.warning("online_store=%s begun_anew=true error=%s", folder, error.what)
-        _drop(folder)
-        return LmdbOnline(folder)
+    """The store in a folder. One that is damaged is begun anew, and one that was open when the machine went down, unless another process
+    has it open, which saw to that."""
+    with _opened(folder) as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        try:
+            if alone and not is_whole(folder):
+                _renew(folder, "the machine went down while it was written")
+            fcntl.flock(users, fcntl.LOCK_SH)
+            found = LmdbOnline(folder)
+            found.spaces()  # of a file that others write to there is no sum
+            return found
+        except Damaged as error:
+            _renew(folder, error.what)  # who has it open goes on with the old file
+            fcntl.flock(users, fcntl.LOCK_SH)
+            return LmdbOnline(folder)
 
 
-def _drop(folder: Path) -> None:
+def _opened(folder: Path) -> BinaryIO:
+    """The file that every process locks while it has the store open."""
     try:
-        shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / "open.lock").open("ab")
     except OSError as error:
         raise store_error(error, str(folder), "the online store") from error
 
 
+def _renew(folder: Path, why: str) -> None:
+    """Begin a store anew that cannot be trusted."""
+    log.warning("online_store=%s begun_anew=true error=%s", folder, why)
+    for name in ("data.mdb", "lock.mdb", SUM):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(error, str(folder), "the online store") from error
+
+
 def is_whole(folder: Path) -> bool:
-    """Whether the store was written to its end; without one, yes. Raises Damaged where its file is another than was written: LMDB is not
-    asked, for it reads beyond the end of a damaged page, which can kill the process. Raises StoreError where it cannot be read."""
+    """Whether the store is what was written; without one, yes. A writer that was killed leaves whole transactions, but not a machine that
+    went down. Raises Damaged where its file is another than was written: LMDB is not asked, for it reads beyond the end of a damaged
+    page, which can kill the process. Raises StoreError where it cannot be read."""
     file, known = folder / "data.mdb", folder / SUM
     try:
         if not file.exists():
             return True
-        written = known.read_bytes() if known.exists() else b""
-        same = not written or written == _file_sum(file)
+        written = known.read_bytes() if known.exists() else OPEN
+        if written.startswith(OPEN):
+            return written != OPEN and written == OPEN + _boot()
+        same = written == _file_sum(file)
     except OSError as error:
         hint = "give this user the right to read it, or delete the folder: it is a cache"
         raise StoreError(f"the online store cannot be read: {error.strerror or error}", where=str(folder), hint=hint) from error
     if not same:
         raise Damaged("the online store is damaged: its file is not what was written", where=str(folder), hint=DELETE)
-    return bool(written)
+    return True
+
+
+def _boot() -> bytes:
+    """The name of this start of the machine, where it has one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    except OSError:
+        return b""
 
 
 def _file_sum(file: Path) -> bytes:

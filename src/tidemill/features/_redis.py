@@ -1,12 +1,12 @@
 """The online store in Redis, for gateways on several machines. All names begin with the store's prefix, so that projects share a server."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tidemill.core import Damaged, DefinitionError, MissingExtra, StoreError, digest_bytes
-from tidemill.features.online import CHECKSUM, MARK, checksum
+from tidemill.features.online import CHECKSUM, MARK, Change, checksum
 
 SOON = 0.5  # seconds that a server may take for an answer, unless the address says otherwise: a request waits for it
 AT_ONCE = 1_000  # names in one command
@@ -41,45 +41,57 @@ class RedisOnline:
             hint = "start it, or set store.online to another; until then features are read offline"
             raise StoreError(f"the online store cannot be used: {error}", where=self._where, hint=hint) from error
 
-    def _name(self, version: str, entity: str) -> bytes:
+    def _name(self, space: str, entity: str) -> bytes:
         text = entity.encode()
-        return b"%s%s/%s" % (self._prefix, version[:16].encode(), text if len(text) < 400 else digest_bytes(text).encode())
+        return b"%s%s/%s" % (self._prefix, space[:16].encode(), text if len(text) < 400 else digest_bytes(text).encode())
 
-    def _mark(self, version: str) -> bytes:
-        return self._prefix + MARK + version.encode()
-
-    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
         if not entities:
             return []
-        names = [self._name(version, entity) for entity in entities]
+        names = [self._name(space, entity) for entity in entities]
         with self._explained():
-            return [self._whole(name, stored) for name, stored in zip(names, self._db.mget(names), strict=True)]
+            return self._wholes(names, self._db.mget(names))
 
-    def watermark(self, version: str) -> int | None:
-        name = self._mark(version)
+    def mark(self, space: str) -> bytes | None:
+        name = self._prefix + MARK + space.encode()
         with self._explained():
-            found = self._whole(name, self._db.get(name))
-        return int.from_bytes(found, "little", signed=True) if found else None
+            return self._whole(name, self._db.get(name))
 
-    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
-        name, found = self._mark(version), list(rows)
-        values = {self._name(version, entity): data for entity, data in found} | {name: watermark.to_bytes(8, "little", signed=True)}
+    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+        names = [self._prefix + MARK + space.encode(), *(self._name(space, entity) for entity in entities)]
         with self._explained(), self._db.pipeline(transaction=True) as pipe:
             while True:
                 try:
-                    pipe.watch(name)
-                    stored = self._whole(name, pipe.get(name))
-                    if stored and int.from_bytes(stored, "little", signed=True) > watermark:
+                    pipe.watch(*names)
+                    mark, *stored = self._wholes(names, pipe.mget(names))
+                    found = change(mark, stored)
+                    if found is None:
                         return
+                    values = {names[0]: found[0], **{self._name(space, entity): data for entity, data in found[1].items()}}
                     pipe.multi()
-                    pipe.mset({one: data + checksum(one, data) for one, data in values.items()})
+                    there = {name: data + checksum(name, data) for name, data in values.items() if data is not None}
+                    if there:
+                        pipe.mset(there)
+                    gone = [name for name, data in values.items() if data is None]
+                    if gone:
+                        pipe.unlink(*gone)
                     pipe.execute()
                     return
-                except self._conflict:  # another process moved the watermark meanwhile
+                except self._conflict:  # another process changed one of them meanwhile
                     continue
 
-    def keep(self, versions: Collection[str]) -> None:
-        kept = {version[:16].encode() for version in versions}
+    def spaces(self) -> dict[str, bytes]:
+        with self._explained():
+            start = self._prefix + MARK
+            names = list(self._db.scan_iter(_pattern(start), count=AT_ONCE))
+            found = self._wholes(names, self._db.mget(names)) if names else []
+        return {name[len(start) :].decode(): data for name, data in zip(names, found, strict=True) if data is not None}
+
+    def settle(self) -> None:
+        """Nothing is to be done."""
+
+    def keep(self, spaces: Collection[str]) -> None:
+        kept = {space[:16].encode() for space in spaces}
         with self._explained():
             gone = []
             for name in self._db.scan_iter(_pattern(self._prefix), count=AT_ONCE):
@@ -90,6 +102,9 @@ class RedisOnline:
                     gone = []
             if gone:
                 self._db.unlink(*gone)
+
+    def _wholes(self, names: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None]:
+        return [self._whole(name, data) for name, data in zip(names, stored, strict=True)]
 
     def _whole(self, name: bytes, stored: bytes | None) -> bytes | None:
         if stored is None:

@@ -83,7 +83,8 @@ def count(expression: str = "TRUE", *, filter: str = "") -> Feature:
 
 
 def count_distinct(expression: str, *, filter: str = "") -> Feature:
-    """Number of different values in a window, nulls left out; 0 for none. Values are told apart by their text, as SQL spells it."""
+    """Number of different values in a window, nulls left out; 0 for none. Values are told apart by the digest of their text, as SQL spells
+    it: of a million different ones two are taken for one once in 18,000 cases."""
     return Feature("count_distinct", expression, filter=filter)
 
 

@@ -1,39 +1,46 @@
-"""The online store: for each entity of a view version, the few events that a read at or after the watermark can need.
+"""The online store: for each entity of a view, the state from which any read since a time is answered.
 
-It is a cache: `materialise` rebuilds it from the view log, and `open_online` begins a damaged one anew. Reading builds a small view
-log of the entities asked for and reads that, so both paths are one piece of code.
+It is a cache, made anew from the view log where it is lost. What is stored belongs to a *space*: one definition of a view. Its mark says
+up to which knowledge time it holds all, and of which version of the view.
 """
 
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from threading import Lock
+from typing import Any, Protocol
 
-import numpy as np
+import msgspec
 
-from tidemill.core import Array, Bools, Coded, Damaged, Instants, Ints, duration
-from tidemill.features.declarations import FeatureView, hop, width
-from tidemill.features.views import Block, ViewLog, of_arrays
-from tidemill.features.windows import EXPIRED, MOST, NULL, PRESENT, UNKNOWN
+from tidemill.core import definition, digest_value
+from tidemill.features.declarations import FeatureView
 
 CHECKSUM = 4  # bytes
-MARK = b"watermark 2/"  # before the name of a watermark: the number is that of the form of rows, so that those of another are made anew
-NEVER = -(2**62)  # before all times
+MARK = b"mark 3/"  # before the name of a space: the number is that of the form of states, so that those of another are made anew
+Change = Callable[[bytes | None, list[bytes | None]], tuple[bytes | None, Mapping[str, bytes | None]] | None]
 
 
 class OnlineStore(Protocol):
-    """Bytes by (view version, entity), and one watermark for each view version."""
+    """Bytes by (space, entity), and a mark for each space."""
 
-    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
+    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
         """What is stored for each entity."""
 
-    def watermark(self, version: str) -> int | None:
-        """Up to which knowledge time the version is stored, if it is."""
+    def mark(self, space: str) -> bytes | None:
+        """The mark of a space."""
 
-    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
-        """Store rows and move the watermark forward, all or nothing; an older watermark changes nothing."""
+    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+        """Give `change` the mark of a space and what is stored for some entities, and store the mark and the states that it gives instead
+        (None: nothing is to be there): all or nothing, and nobody else writes between. Where it gives None, nothing changes. It may be
+        called several times."""
 
-    def keep(self, versions: Collection[str]) -> None:
-        """Drop what is stored of all versions but these."""
+    def spaces(self) -> dict[str, bytes]:
+        """The mark of each space."""
+
+    def keep(self, spaces: Collection[str]) -> None:
+        """Drop what is stored of all spaces but these."""
+
+    def settle(self) -> None:
+        """Much was written, and nothing more is to follow soon."""
 
     def close(self) -> None:
         """Nothing is read or written any more."""
@@ -43,26 +50,45 @@ class MemoryOnline:
     """An online store that ends with the process."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], bytes] = {}
-        self._marks: dict[str, int] = {}
+        self._states: dict[str, dict[str, bytes]] = {}
+        self._marks: dict[str, bytes] = {}
+        self._writer = Lock()
 
-    def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
-        return [self._rows.get((version, entity)) for entity in entities]
+    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
+        states = self._states.get(space, {})
+        return [states.get(entity) for entity in entities]
 
-    def watermark(self, version: str) -> int | None:
-        return self._marks.get(version)
+    def mark(self, space: str) -> bytes | None:
+        return self._marks.get(space)
 
-    def write(self, version: str, rows: Iterable[tuple[str, bytes]], watermark: int) -> None:
-        if self._marks.get(version, watermark) <= watermark:
-            self._rows.update({(version, entity): data for entity, data in rows})
-            self._marks[version] = watermark
+    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+        with self._writer:
+            found = change(self.mark(space), self.get(space, entities))
+            if found is None:
+                return
+            _put(self._marks, {space: found[0]})
+            _put(self._states.setdefault(space, {}), found[1])
 
-    def keep(self, versions: Collection[str]) -> None:
-        self._rows = {key: data for key, data in self._rows.items() if key[0] in versions}
-        self._marks = {version: mark for version, mark in self._marks.items() if version in versions}
+    def spaces(self) -> dict[str, bytes]:
+        return dict(self._marks)
+
+    def keep(self, spaces: Collection[str]) -> None:
+        self._states = {space: states for space, states in self._states.items() if space in spaces}
+        self._marks = {space: mark for space, mark in self._marks.items() if space in spaces}
+
+    def settle(self) -> None:
+        """Nothing is to be done."""
 
     def close(self) -> None:
         """Nothing is to be done."""
+
+
+def _put(there: dict[str, bytes], values: Mapping[str, bytes | None]) -> None:
+    for name, data in values.items():
+        if data is None:
+            there.pop(name, None)
+        else:
+            there[name] = data
 
 
 def checksum(key: bytes, data: bytes) -> bytes:
@@ -70,69 +96,37 @@ def checksum(key: bytes, data: bytes) -> bytes:
     return zlib.crc32(data, zlib.crc32(key)).to_bytes(CHECKSUM, "little")
 
 
-def materialise(store: OnlineStore, version: str, log: ViewLog, until: int) -> int:
-    """Store what was known by `until`; returns the number of entities written. Only entities with news are written."""
-    since = store.watermark(version)
-    if since is not None and since >= until:
-        return 0
-    known, entity = log.events.known <= until, log.events.entity
-    fresh = np.zeros(len(log.entities), dtype=bool)
-    fresh[entity[known & (log.events.known > (NEVER if since is None else since))]] = True
-    store.write(version, _rows(log, known & fresh[entity], until), until)
-    return int(fresh.sum())
+class Making(msgspec.Struct, frozen=True):
+    """A space that is being written: of which version, up to when, and how many entities are done; `whole`: all of them, not only news."""
+
+    version: str
+    until: int
+    done: int
+    whole: bool
 
 
-def _rows(log: ViewLog, some: Bools, until: int) -> Iterator[tuple[str, bytes]]:
-    """What each entity needs of some of the events: those that a window reaches back to, or that are still to happen, and the one
-    before, which tells an entity that is known from one that is not. Row after row: event time, knowledge time and the columns, eight
-    bytes each."""
-    rows = np.flatnonzero(some)
-    event, entity = log.events.event[rows], log.events.entity[rows]
-    widths = [width(window) for window in log.view.windows]
-    begin = min([NEVER if w is None else (until - w) // hop(w) * hop(w) for w in widths], default=until + 1)
-    before = np.append((event[1:] < begin) & (entity[1:] == entity[:-1]), False)  # and so is the next one
-    rows = rows[~((event < begin) & before)]
-    table = np.empty((len(rows), 2 + len(log.columns)), dtype="<i8")
-    table[:, 0], table[:, 1] = log.events.event[rows], log.events.known[rows]
-    for i, column in enumerate(log.columns.values()):
-        table[:, 2 + i] = column[rows].view(np.int64)
-    data, size = memoryview(table.tobytes()), table.shape[1] * 8
-    there, starts = np.unique(log.events.entity[rows], return_index=True)
-    edges = [*(starts * size).tolist(), len(data)]
-    for one, start, end in zip(there.tolist(), edges, edges[1:], strict=False):
-        yield log.entities[one], bytes(data[start:end])
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a space: all that was known by `until` (None: nothing yet) is there, `digest` is that of its rows, and `words` are
+    the categories by their numbers. `pushed`: up to where what was pushed is there."""
+
+    view: dict[str, Any]
+    version: str = ""
+    until: int | None = None
+    digest: str = ""
+    words: dict[str, list[str]] = {}
+    pushed: int = 0
+    making: Making | None = None
+
+    @classmethod
+    def of(cls, data: bytes | None) -> "Mark | None":
+        """From bytes."""
+        return msgspec.json.decode(data, type=cls) if data else None
+
+    def bytes(self) -> bytes:
+        """As bytes."""
+        return msgspec.json.encode(self)
 
 
-def read_online(
-    store: OnlineStore, version: str, view: FeatureView, vocabularies: dict[str, tuple[str, ...]], keys: Coded, at: Instants
-) -> Block:
-    """The values of a view from the online store. `at` must not be older than its watermark."""
-    used = sorted({code for code in keys.codes.tolist() if code >= 0})
-    found = [(code, data) for code, data in zip(used, store.get(version, [keys.vocabulary[code] for code in used]), strict=True) if data]
-    size = 8 * (2 + len(view.kept))
-    if any(len(data) % size for _, data in found):
-        raise Damaged("the online store is damaged: a row is not what was written", hint="start `tidemill up`, which makes it anew")
-    table = np.frombuffer(b"".join(data for _, data in found), dtype="<i8").reshape(-1, size // 8)
-    short = {name: vocabularies[view.names_of(name)[0]] for name, feature in view.columns.items() if feature.category}
-    if len(table) == len(found) and not view.windows:
-        return _of_one_row(view, short, table, [code for code, _ in found], keys, at)
-    arrays: dict[str, Array] = {"event": table[:, 0], "known": table[:, 1]}
-    arrays |= {name: table[:, 2 + i].view(np.float64) for i, name in enumerate(view.kept)}
-    arrays["entity"] = np.repeat(np.arange(len(found), dtype=np.int32), [len(data) // size for _, data in found])
-    return of_arrays(view, tuple(keys.vocabulary[code] for code, _ in found), arrays, short).read(keys, at)
-
-
-def _of_one_row(
-    view: FeatureView, words: dict[str, tuple[str, ...]], table: Ints, codes: Sequence[int], keys: Coded, at: Instants
-) -> Block:
-    """What `ViewLog.read` gives where each entity has one row, which is nearly always so: without looking for the newest one."""
-    places = {code: place for place, code in enumerate(codes)}
-    place = np.array([places.get(code, -1) for code in keys.codes.tolist()])
-    rows = np.append(table, np.full((1, table.shape[1]), MOST), axis=0)[place]  # what is not there happens after all times
-    event, values = rows[:, 0], rows[:, 2:].view(np.float64)
-    seen = (event <= at) & (rows[:, 1] <= at)
-    use = seen & (at - event <= duration(view.ttl)) if view.ttl else seen
-    values[~use] = np.nan
-    null = np.isnan(values).all(axis=1)
-    status = np.select([~seen, ~use, null], [UNKNOWN, EXPIRED, NULL], PRESENT).astype(np.uint8)
-    return Block(view.names, values, status, {f"{view.name}__{name}": known for name, known in words.items()})
+def space_of(view: FeatureView) -> str:
+    """The name of the space of a view: the digest of its definition."""
+    return digest_value(definition(view))

@@ -3,14 +3,17 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from tidemill.core import Bools, Coded, Damaged, DefinitionError, Floats, Instants, StoreError
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.keys import joined
-from tidemill.features.online import OnlineStore, materialise, read_online
+from tidemill.features.materialise import Told, materialise, quiet
+from tidemill.features.online import OnlineStore
 from tidemill.features.requests import Requests
+from tidemill.features.space import Space
 from tidemill.features.views import Block, ViewLog
 from tidemill.features.windows import PRESENT, STATUS, UNKNOWN, Status
 
@@ -60,21 +63,29 @@ class Reader:
 
     def _read_fresh(self, requests: Requests, at: Instants) -> Matrix:
         fresh = self._fresh(at)
-        if fresh.all() or not fresh.any():
-            return self._read(requests, at, online=bool(fresh.any()))
-        return _merge(fresh, *(self._read(requests.take(rows), at[rows], online=o) for rows, o in ((fresh, True), (~fresh, False))))
+        try:
+            if fresh.all() or not fresh.any():
+                return self._read(requests, at, online=bool(fresh.any()))
+            return _merge(fresh, *(self._read(requests.take(rows), at[rows], online=o) for rows, o in ((fresh, True), (~fresh, False))))
+        except LookupError:  # something came in that is newer than these times
+            return self._read(requests, at, online=False)
 
     def _fresh(self, at: Instants) -> Bools:
         """Which times the online store holds all that was known at."""
         fresh = np.full(len(at), self.online is not None)
-        for name, version in self.versions.items():
-            mark = self.online.watermark(version) if self.online is not None else None
-            if mark is None:
+        for name, space in self.spaces.items():
+            mark = space.mark()
+            if mark is None or mark.until is None:
                 return np.zeros(len(at), dtype=bool)
             known = self.logs[name].events.news
-            after = np.searchsorted(known, mark, side="right")
-            fresh &= (at >= mark) & (np.searchsorted(known, at, side="right") == after)
+            after = np.searchsorted(known, mark.until, side="right")
+            fresh &= (at >= mark.until) & (np.searchsorted(known, at, side="right") == after)
         return fresh
+
+    @cached_property
+    def spaces(self) -> dict[str, Space]:
+        """The space of each looked-up view in the online store, if there is one."""
+        return {name: Space(self.online, log.view) for name, log in self.logs.items()} if self.online is not None else {}
 
     def _read(self, requests: Requests, at: Instants, *, online: bool) -> Matrix:
         blocks = [self._block(view, requests, at, online=online) for view in self.views]
@@ -93,7 +104,7 @@ class Reader:
         keys = self._keys(view, requests)
         history = self.logs[view.name]
         if online and self.online is not None:
-            block = read_online(self.online, self.versions[view.name], view, history.vocabularies, keys, at)
+            block = self.spaces[view.name].read(keys, at, history.vocabularies)
             lost = np.flatnonzero((block.status == UNKNOWN) & (keys.codes >= 0))
             if len(lost) and (history.read(keys.take(lost), at[lost]).status != UNKNOWN).any():
                 raise Damaged(f"the online store has lost an entity of {view.name}")
@@ -112,11 +123,13 @@ class Reader:
         """When the newest value of any view became known (microseconds UTC); 0 where there is none."""
         return max((int(log.events.news[-1]) for log in self.logs.values() if len(log.events.news)), default=0)
 
-    def materialise(self, until: int) -> dict[str, int]:
+    def materialise(self, until: int, *, tell: Told = quiet) -> dict[str, int]:
         """Bring the online store up to what was known at `until`; entities written by view."""
         if self.online is None:
             return {}
-        return {name: materialise(self.online, self.versions[name], log, until) for name, log in self.logs.items()}
+        return {
+            name: materialise(self.online, log, until, version=self.versions.get(name, ""), tell=tell) for name, log in self.logs.items()
+        }
 
 
 def _merge(fresh: Bools, one: Matrix, two: Matrix) -> Matrix:

@@ -13,7 +13,7 @@ from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, diges
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
-from tidemill.features.folds import Column, fold
+from tidemill.features.folds import Column, columns_of, fold, number_of
 from tidemill.features.keys import entity_sql
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, newest, visible
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
@@ -68,16 +68,7 @@ class ViewLog:
     @cached_property
     def folds(self) -> dict[str, Column]:
         """The values of each feature that count."""
-        found, same = dict[str, Column](), dict[tuple[str, ...], Column]()
-        for name, feature in self.view.columns.items():
-            whole = feature.function in ("first", "last")
-            key = (*self.view.kept[f"x:{name}"], feature.filter if whole else "", str(whole))
-            if key not in same:
-                values = self.columns[f"x:{name}"]
-                all_ = self.columns[f"w:{name}"] == 1 if whole and feature.filter else np.ones(len(values), dtype=bool)
-                same[key] = Column.of(values, all_ if whole else ~np.isnan(values))
-            found[name] = same[key]
-        return found
+        return columns_of(self.view, self.columns)
 
     def _newest(self, entity: Instants, at: Instants) -> tuple[Floats, Status]:
         row = newest(self.events, entity, at)
@@ -127,9 +118,13 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     for name in view.kept:
         column = raw[name]
         if isinstance(column, Coded):
+            numbers = np.arange(len(column.vocabulary) + 1, dtype=np.float64)
             if view.columns[name[2:]].category:
                 vocabularies[name[2:]] = list(column.vocabulary)
-            column = np.where(column.codes >= 0, column.codes, np.nan)
+            else:
+                numbers[:-1] = [number_of(word) for word in column.vocabulary]
+            numbers[-1] = np.nan
+            column = numbers[column.codes]
         arrays[name] = column[order] + 0.0  # zero has one sign
     blob = ledger.blobs.put(pack(arrays, {"entities": list(entity.vocabulary), "vocabularies": vocabularies}))
     digest = digest_value([definition(view), blob])  # the same events read through another window are another version

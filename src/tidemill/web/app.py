@@ -133,15 +133,15 @@ class Current:
                 self._lock.release()
 
     def _look(self, *, starting: bool = False) -> None:
-        self._looked, before = time.monotonic(), self._versions()
+        self._looked, before = time.monotonic(), self._spaces()
         with self._kept("all", starting=starting):
             handles = self.session.deployments
             for name, handle in handles.items():
                 with self._kept(name, starting=starting):
                     self._open(name, handle, starting=starting)
-            if starting or self._versions() != before:
+            if starting or self._spaces() != before:
                 with self._away(starting=starting):
-                    self.store.keep(self._versions() | before)  # a request that is under way may still read those before
+                    self.store.keep(self._spaces() | before)  # a request that is under way may still read those before
 
     @contextmanager
     def _kept(self, name: str, *, starting: bool) -> Iterator[None]:
@@ -179,9 +179,9 @@ class Current:
             self._marks[name] = mark
         self.endpoints[name] = endpoint
 
-    def _versions(self) -> set[str]:
-        """The view versions that serve."""
-        return {version for endpoint in self.endpoints.values() for version in endpoint.reader.versions.values()}
+    def _spaces(self) -> set[str]:
+        """The spaces of the views that serve."""
+        return {space.name for endpoint in self.endpoints.values() for space in endpoint.reader.spaces.values()}
 
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:

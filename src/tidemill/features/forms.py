@@ -1,0 +1,52 @@
+"""How the states of a view are made, added to and read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tidemill.core import Array, Floats, Instants, Ints
+from tidemill.features import merging, tiling
+from tidemill.features.answers import Answers
+from tidemill.features.declarations import FeatureView
+from tidemill.features.latest import Latest
+from tidemill.features.state import Row
+from tidemill.features.tiles import Tiles
+from tidemill.features.windows import Status
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """Of a view with windows."""
+
+    view: FeatureView
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        return Tiles(self.view)
+
+    def states(self, entity: Ints, event: Instants, known: Instants, columns: dict[str, Array], entities: int, until: int) -> list[bytes]:
+        """The state of each entity at a time, from its events known by then, sorted by (entity, event, known); of none b""."""
+        return tiling.states(self.tiles, entity, event, known, columns, entities, until)
+
+    def added(self, data: bytes | None, rows: Sequence[Row]) -> bytes:
+        """A state with more rows. It reads the same in whatever order they come, but for rows of equal times."""
+        return merging.added(self.tiles, data, rows)
+
+    def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
+        """Values (n, names) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError for a
+        time before a state can be read."""
+        found, status = Answers(self.tiles), []
+        for place, time in zip(which.tolist(), at.tolist(), strict=True):
+            status.append(found.add(states[place], time) if place >= 0 else found.nothing())
+        return found.values(), np.array(status, dtype=np.uint8)
+
+    def fits(self, data: bytes) -> bool:
+        """Whether bytes may be a state."""
+        return self.tiles.fits(data)
+
+
+def form_of(view: FeatureView) -> Latest | Windowed:
+    """The form of a view's states."""
+    return Windowed(view) if view.windows else Latest(view)

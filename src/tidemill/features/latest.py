@@ -1,0 +1,101 @@
+"""The state of an entity of a view without windows: the newest row, and those that may follow it.
+
+Words: the time since which it can be read, then rows by (event time, knowledge time, order of coming).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tidemill.core import Array, Bools, Floats, Instants, Ints, duration
+from tidemill.features.declarations import FeatureView
+from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, sliced
+from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Status
+
+KEPT = 8  # rows from which on those that a newer one hides are dropped
+NOTHING = 2**62  # after all times: where no row is
+
+
+@dataclass(frozen=True)
+class Latest:
+    """How such states are made, added to and read."""
+
+    view: FeatureView
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(self.view)
+
+    @cached_property
+    def ttl(self) -> int | None:
+        return duration(self.view.ttl) if self.view.ttl else None
+
+    def states(self, entity: Ints, event: Instants, known: Instants, columns: dict[str, Array], entities: int, until: int) -> list[bytes]:
+        """The state of each entity at a time, from its events known by then, sorted by (entity, event, known); of none b""."""
+        past = event <= until
+        hidden = np.append(past[:-1] & past[1:] & (entity[1:] == entity[:-1]), False) if len(event) else past
+        rows = np.flatnonzero(~hidden)
+        table = self.layout.table(event[rows], known[rows], [columns[name][rows] for name in self.layout.columns])
+        counts = np.bincount(entity[rows], minlength=entities)
+        there, width = counts > 0, self.layout.width
+        sizes = counts * width + there
+        words = np.full(int(sizes.sum()), until, dtype="<i8")
+        first = np.ones(len(words), dtype=bool)
+        first[(np.cumsum(sizes) - sizes)[there]] = False
+        words[first] = table.ravel()
+        return sliced(words, sizes)
+
+    def added(self, data: bytes | None, rows: Sequence[Row]) -> bytes:
+        """A state with more rows. It is the same in whatever order they come, but for rows of equal times."""
+        width = self.layout.width
+        words = memoryview(data or NEVER.to_bytes(8, "little", signed=True)).cast("q").tolist()
+        until, all_ = words[0], [tuple(words[i : i + width]) for i in range(1, len(words), width)]
+        all_ = sorted([*all_, *rows], key=lambda row: (row[EVENT], row[KNOWN], row[SEQ]))
+        if len(all_) > KEPT:
+            until = max(until, max(row[KNOWN] for row in all_))
+            past = sum(row[EVENT] <= until for row in all_)
+            all_ = all_[max(past - 1, 0) :]
+        return np.array([until, *(word for row in all_ for word in row)], dtype="<i8").tobytes()
+
+    def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
+        """Values (n, columns) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError
+        for a time before a state can be read."""
+        values, width = np.full((len(at), self.layout.width), NOTHING, dtype="<i8"), self.layout.width
+        one = 8 * (1 + width)
+        if all(len(data) == one for data in states):
+            table = np.frombuffer(b"".join(states), dtype="<i8").reshape(-1, 1 + width)
+            some = which >= 0
+            values[some] = table[which[some], 1:]
+            if (table[which[some], 0] > at[some]).any():
+                raise LookupError
+        else:
+            for i, (place, time) in enumerate(zip(which.tolist(), at.tolist(), strict=True)):
+                if place >= 0 and (row := self._newest(states[place], time)) is not None:
+                    values[i] = row
+        return self._valued(values, at)
+
+    def _newest(self, data: bytes, at: int) -> memoryview | None:
+        words, width = memoryview(data).cast("q"), self.layout.width
+        if words[0] > at:
+            raise LookupError
+        for start in range(len(words) - width, 0, -width):
+            if words[start + EVENT] <= at and words[start + KNOWN] <= at:
+                return words[start : start + width]
+        return None
+
+    def _valued(self, rows: Ints, at: Instants) -> tuple[Floats, Status]:
+        event, values = rows[:, EVENT], rows[:, FIRST:].view(np.float64)
+        seen = (event <= at) & (rows[:, KNOWN] <= at)
+        use: Bools = seen & (at - event <= self.ttl) if self.ttl is not None else seen
+        values[~use] = np.nan
+        places = [self.layout.places[f"x:{name}"] for name in self.view.columns]
+        if places != list(range(values.shape[1])):
+            values = values[:, places]
+        null = np.isnan(values).all(axis=1)
+        return values, np.select([~seen, ~use, null], [UNKNOWN, EXPIRED, NULL], PRESENT).astype(np.uint8)
+
+    def fits(self, data: bytes) -> bool:
+        """Whether bytes may be a state."""
+        return len(data) % 8 == 0 and len(data) > 8 and (len(data) // 8 - 1) % self.layout.width == 0

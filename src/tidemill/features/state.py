@@ -1,0 +1,74 @@
+"""What the online store holds of one entity: words of eight bytes, from which every read since a time is answered.
+
+Each begins with that time: all that was known by then is in it. Of events that came later, or are still to happen, it has the rows
+themselves. `latest.py` has the form for views of the newest row, `tiles.py` that for windows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from tidemill.core import Array, Floats, Ints
+from tidemill.features.declarations import FeatureView
+
+NEVER = -(2**62)  # before all times
+SEQ, EVENT, KNOWN, FIRST = 0, 1, 2, 3  # words of a row: where it stands in what was pushed, its times; and then its columns
+Words = Mapping[str, Sequence[str]]  # the categories of a feature, by its name: a column of it has their numbers
+Row = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a view's rows: one for each expression, however many features are of it."""
+
+    view: FeatureView
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The kept columns that are stored."""
+        return list({self._key(name): name for name in reversed(self.view.kept)}.values())[::-1]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each kept column stands among them."""
+        stored = [self._key(name) for name in self.columns]
+        return {name: stored.index(self._key(name)) for name in self.view.kept}
+
+    @cached_property
+    def width(self) -> int:
+        """How many words a row has."""
+        return FIRST + len(self.columns)
+
+    @cached_property
+    def coded(self) -> dict[str, str]:
+        """The features of categories, by the stored column."""
+        return {name: name[2:] for name in self.columns if self.view.columns[name[2:]].category}
+
+    def _key(self, name: str) -> tuple[str, ...]:
+        return (*self.view.kept[name], str(self.view.columns[name[2:]].category))
+
+    def table(self, event: Ints, known: Ints, columns: Sequence[Array]) -> Ints:
+        """Rows (n, width) of what was not pushed."""
+        table = np.zeros((len(event), self.width), dtype="<i8")
+        table[:, EVENT], table[:, KNOWN] = event, known
+        for i, column in enumerate(columns):
+            table[:, FIRST + i] = column.view(np.int64)
+        return table
+
+
+def recoded(column: Floats, own: Sequence[str], words: Sequence[str]) -> Floats:
+    """A column of categories in the numbers of other words, which have all of them."""
+    if tuple(own) == tuple(words):
+        return column
+    number = {word: i for i, word in enumerate(words)}
+    table = np.array([*(number[word] for word in own), np.nan])
+    return table[np.where(np.isnan(column), -1, column).astype(np.int64)]
+
+
+def sliced(words: Ints, counts: Ints) -> list[bytes]:
+    """One run of words as bytes for each of its stretches."""
+    data, edges = memoryview(words.tobytes()), [0, *(np.cumsum(counts) * 8).tolist()]
+    return [bytes(data[start:end]) for start, end in pairwise(edges)]
