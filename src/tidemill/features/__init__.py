@@ -30,7 +30,7 @@ from tidemill.features.declarations import (
 )
 from tidemill.features.frames import writable
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
-from tidemill.features.materialise import materialise
+from tidemill.features.materialising import materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.own import OwnColumns
 from tidemill.features.reader import Matrix, Reader

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Floats, total
-from tidemill.features.folds import bucket_of, deviation, middle_of
+from tidemill.features.folds import bucket_of, deviation, deviation_of, middle_of
 from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ
-from tidemill.features.tiles import EMPTY, FOLDED, LATER, LENGTHS, NEEDS, SQUARE, SUM, UNTIL, Slot, Tiles, events_of, merged, views_of
+from tidemill.features.tiles import EMPTY, FOLDED, LATER, LENGTHS, SQUARE, SUM, UNTIL, Tiles, events_of, folded, joined, views_of
 from tidemill.features.windows import EXPIRED, PRESENT, UNKNOWN
+
+FEW = 64  # standard deviations that are computed faster one by one
 
 
 class Answers:
@@ -20,12 +22,6 @@ class Answers:
     def __init__(self, tiles: Tiles) -> None:
         self._tiles, self._found = tiles, list[float]()
         self._spread, self._middle = list[tuple[int, list[float]]](), list[tuple[int, int]]()  # places of what is computed at the end
-        slots = tiles.slots
-        self._plan = []
-        for name, feature in tiles.view.columns.items():
-            part = tiles.parts[name]
-            needs = [slots.index(Slot(kind, part)) for kind in NEEDS.get(feature.function, ())]
-            self._plan.append((feature.function, part, needs, feature.n, feature.q))
 
     def nothing(self) -> int:
         self._found += [nan] * len(self._tiles.view.names)
@@ -57,7 +53,8 @@ class Answers:
             slots = tiles.entry(q, d, high + (i - low) * entry + 1, sizes) if i < high else [EMPTY[slot.kind] for slot in tiles.slots]
             filled = filled or i < high or bool(fresh)
             if fresh:
-                slots = [merged(slot, own, events_of(slot.part, fresh)) for slot, own in zip(tiles.slots, slots, strict=True)]
+                later = (folded(slot.kind, events_of(slot.part, fresh)) for slot in tiles.slots)
+                slots = [joined(slot.kind, own, more) for slot, own, more in zip(tiles.slots, slots, later, strict=True)]
             self._window(slots, fresh, begin, number, q, d, lists)
         return PRESENT if filled else EXPIRED
 
@@ -71,7 +68,7 @@ class Answers:
     def _window(self, slots: list[Any], fresh: list[Any], begin: int, number: int, q: Any, d: Any, lists: list[tuple[int, int]]) -> None:
         """The features of one window."""
         found, tiles = self._found, self._tiles
-        for function, part, needs, n, share in self._plan:
+        for function, part, needs, n, share in tiles.plan:
             if function == "count":
                 found.append(float(slots[needs[0]]))
             elif function in ("min", "max"):
@@ -88,19 +85,18 @@ class Answers:
                     self._spread.append((len(found), [count, *_pair(numbers), *_pair(squares)]))
                 found.append(nan)
             elif function == "last":
-                low, high = lists[list(tiles.newest).index(part)]
+                low, high = lists[tiles.places[function, part, 0]]
                 events = [(q[k], q[k + 1], d[k + 2]) for k in range(low, high, 3) if q[k] >= begin]
                 if fresh:
                     events = sorted([*events, *events_of(part, fresh)], key=lambda event: event[:2])
                 values = [event[2] for event in reversed(events[-(n or 1) :])]
                 found += [*values, *[nan] * ((n or 1) - len(values))]
             elif function == "count_distinct":
-                low, high = lists[len(tiles.newest) + tiles.different.index(part)]
+                low, high = lists[tiles.places[function, part, 0]]
                 values_ = {d[k] for k in range(low, high, 2) if q[k + 1] >= begin}
                 found.append(float(len(values_.union(event[2] for event in events_of(part, fresh)))))
             else:
-                place = tiles.buckets.index((tiles.hops[number], part))
-                low, high = lists[len(tiles.newest) + len(tiles.different) + place]
+                low, high = lists[tiles.places[function, part, tiles.hops[number].step]]
                 counted = Counter[int]()
                 for k in range(low, high, 3):
                     if q[k] >= begin:
@@ -114,10 +110,13 @@ class Answers:
     def values(self) -> Floats:
         """All of them: (n, names)."""
         values = np.array(self._found)
-        if self._spread:
-            places, numbers = zip(*self._spread, strict=True)
+        if len(self._spread) < FEW:
+            for place, numbers in self._spread:
+                values[place] = deviation_of(*numbers)
+        else:
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                values[list(places)] = deviation(*np.array(numbers, dtype=np.float64).T)
+                found = deviation(*np.array([numbers for _, numbers in self._spread], dtype=np.float64).T)
+            values[[place for place, _ in self._spread]] = found
         if self._middle:
             places, buckets = zip(*self._middle, strict=True)
             values[list(places)] = middle_of(np.array(buckets))

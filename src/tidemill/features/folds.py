@@ -4,6 +4,7 @@ A value depends on nothing but the events of its window: sums are exactly rounde
 matters, and one row, a million, and tiles that were merged give the same bits.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -183,7 +184,14 @@ def deviation(count: Floats, high: Floats, low: Floats, square: Floats, rest: Fl
     return np.where(count > 1, np.sqrt(found / (count * (count - 1))), np.nan)
 
 
-def _product(one: Floats, two: Floats) -> tuple[Floats, Floats]:
+def deviation_of(count: float, high: float, low: float, square: float, rest: float) -> float:
+    """The same of one row: `count` > 1, and all are finite."""
+    one, two = _times(square, rest, count), _squared(high, low)
+    found = (one[0] - two[0]) + (one[1] - two[1])
+    return math.sqrt((found if found > one[0] * 2.0**-98 else 0.0) / (count * (count - 1)))
+
+
+def _product(one: T, two: T) -> tuple[T, T]:
     """A product as its nearest number and the rest."""
     split = [value * 134_217_729.0 for value in (one, two)]
     (a, c), found = [whole - (whole - value) for whole, value in zip(split, (one, two), strict=True)], one * two
@@ -191,12 +199,12 @@ def _product(one: Floats, two: Floats) -> tuple[Floats, Floats]:
     return found, ((a * c - found) + a * d + b * c) + b * d
 
 
-def _times(high: Floats, low: Floats, factor: Floats) -> tuple[Floats, Floats]:
+def _times(high: T, low: T, factor: T) -> tuple[T, T]:
     found, rest = _product(high, factor)
     return found, rest + low * factor
 
 
-def _squared(high: Floats, low: Floats) -> tuple[Floats, Floats]:
+def _squared(high: T, low: T) -> tuple[T, T]:
     found, rest = _product(high, high)
     return found, rest + 2 * high * low
 

@@ -22,7 +22,8 @@ from tidemill.features.tiles import (
     Hop,
     Tiles,
     events_of,
-    merged,
+    folded,
+    joined,
     normal,
     reals,
     views_of,
@@ -138,14 +139,15 @@ def _tails(
     rows = [row for row in fresh if one.tile(row[EVENT]) >= begin]
     starts = sorted({start for start in (*own, *(one.tile(row[EVENT]) for row in rows)) if start >= begin}, reverse=True)
     last: tuple[int, list[Any]] = (0, [EMPTY[slot.kind] for slot in tiles.slots])
-    place = len(rows)
+    more, place = last[1], len(rows)
     for start in starts:
-        last = own.get(start, last)
+        last, before = own.get(start, last), place
         while place and one.tile(rows[place - 1][EVENT]) >= start:
             place -= 1
-        since = rows[place:]
-        slots = [normal(slot, merged(slot, value, events_of(slot.part, since))) for slot, value in zip(tiles.slots, last[1], strict=True)]
-        found[start] = (last[0] + len(since), slots)
+        if place < before:
+            more = [normal(slot.kind, folded(slot.kind, events_of(slot.part, rows[place:]))) for slot in tiles.slots]
+        slots = [normal(slot.kind, joined(slot.kind, *pair)) for slot, *pair in zip(tiles.slots, last[1], more, strict=True)]
+        found[start] = (last[0] + len(rows) - place, slots)
     return found
 
 

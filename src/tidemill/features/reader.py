@@ -10,7 +10,7 @@ import numpy as np
 from tidemill.core import Bools, Coded, Damaged, DefinitionError, Floats, Instants, StoreError
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.keys import joined
-from tidemill.features.materialise import Told, materialise, quiet
+from tidemill.features.materialising import Told, materialise, quiet
 from tidemill.features.online import OnlineStore
 from tidemill.features.requests import Requests
 from tidemill.features.space import Space

@@ -148,7 +148,25 @@ class Tiles:
         """How many words the head has."""
         return LENGTHS + len(self.hops) + len(self.lists)
 
+    @cached_property
+    def plan(self) -> list[tuple[str, Part, list[int], int, float]]:
+        """How each feature is read: its function, its part, its slots, n and q."""
+        found = []
+        for name, feature in self.view.columns.items():
+            part = self.parts[name]
+            needs = [self.slots.index(Slot(kind, part)) for kind in NEEDS.get(feature.function, ())]
+            found.append((feature.function, part, needs, feature.n, feature.q))
+        return found
+
+    @cached_property
+    def places(self) -> dict[tuple[str, Part, int], int]:
+        """Which list is that of a part: of a function, and for buckets of a hop."""
+        found = {("last", part, 0): i for i, part in enumerate(self.newest)}
+        found |= {("count_distinct", part, 0): len(found) + i for i, part in enumerate(self.different)}
+        return found | {("approx_quantile", part, one.step): len(found) + i for i, (one, part) in enumerate(self.buckets)}
+
     def sizes(self, sums: int, squares: int) -> list[int]:
+        """How many words each slot has."""
         known = {"first": 3, "sum": sums, "square": squares}
         return [known.get(slot.kind, 1) for slot in self.slots]
 
@@ -197,23 +215,31 @@ def events_of(part: Part, rows: Sequence[Any]) -> list[Event]:
     return [(row[EVENT], row[KNOWN], row[column]) for row in rows if part.chosen == -2 or row[chosen] == 1]
 
 
-def merged(slot: Slot, own: Any, events: list[Event]) -> Any:
-    """A slot of a tail with later events."""
-    if not events:
-        return own
-    if slot.kind == "count":
-        return own + len(events)
-    if slot.kind == "first":
-        return min([own, *events], key=lambda event: event[:2])
+def folded(kind: str, events: Sequence[Event]) -> Any:
+    """What a slot is of some events alone."""
+    if kind == "count":
+        return len(events)
+    if kind == "first":
+        return min([NO_EVENT, *events], key=lambda event: event[:2])
     values = [event[2] for event in events]
-    if slot.kind == "sum":
-        return [*own, *values]
-    if slot.kind == "square":
-        return [*own, *(part for value in values for part in square_of(value))]
-    values += [] if isnan(own) else [own]
-    return min(values) if slot.kind == "least" else max(values)
+    if kind == "sum":
+        return values
+    if kind == "square":
+        return [part for value in values for part in square_of(value)]
+    return (min if kind == "least" else max)(values, default=nan)
 
 
-def normal(slot: Slot, value: Any) -> Any:
+def joined(kind: str, own: Any, later: Any) -> Any:
+    """A slot of some events and of later ones."""
+    if kind in ("count", "sum", "square"):
+        return own + later
+    if kind == "first":
+        return min(own, later, key=lambda event: event[:2])
+    if isnan(own) or isnan(later):
+        return later if isnan(own) else own
+    return min(own, later) if kind == "least" else max(own, later)
+
+
+def normal(kind: str, value: Any) -> Any:
     """A slot as it is kept: of sums few numbers."""
-    return partials(value) if slot.kind in ("sum", "square") else value
+    return partials(value) if kind in ("sum", "square") else value

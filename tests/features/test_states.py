@@ -1,0 +1,212 @@
+"""States of the online store: made of all events at once, or of some with the rest added in any portions, they read the same."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from features.oracle import Row
+from features.test_point_in_time import (
+    ENTITY,
+    EVENTS,
+    NOWHERE,
+    START,
+    VIEWS,
+    asked,
+    log_of,
+    read,
+    requests_of,
+    rows_of,
+    thorough,
+    times,
+    until_of,
+)
+from tidemill.core import DAY, HOUR, MINUTE, Coded
+from tidemill.features import (
+    FeatureView,
+    MemoryOnline,
+    Reader,
+    ViewLog,
+    approx_quantile,
+    latest,
+    materialise,
+    materialising,
+    mean,
+    merging,
+    space_of,
+    std,
+)
+from tidemill.features.forms import Windowed, form_of
+from tidemill.features.latest import Latest
+from tidemill.features.space import Space
+from tidemill.features.state import Layout
+
+RANKS = FeatureView(
+    "ranks",
+    EVENTS,
+    entity=ENTITY,
+    windows=["10min", "1h", "13d", "lifetime"],
+    features={"median": approx_quantile("number", 0.5), "most": approx_quantile("number", 0.9), "std": std("number")},
+    where=NOWHERE,
+)
+ALL = {**VIEWS, "ranks": RANKS}
+
+
+@pytest.fixture(params=[2, 1_000], ids=["merged often", "merged never"])
+def seldom(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From how many rows on those that came later are merged."""
+    monkeypatch.setattr(merging, "MANY", request.param)
+    monkeypatch.setattr(latest, "KEPT", request.param)
+
+
+def layout_of(form: Latest | Windowed) -> Layout:
+    return form.tiles.layout if isinstance(form, Windowed) else form.layout
+
+
+def word_rows(layout: Layout, words: list[str], rows: Sequence[Row], first: int) -> list[tuple[int, ...]]:
+    """Rows as the store has them; new words get the next numbers."""
+    found = []
+    for seq, row in enumerate(rows, first):
+        if row.word is not None and row.word not in words:
+            words.append(row.word)
+        number, word = (np.nan if row.number is None else row.number), np.nan if row.word is None else float(words.index(row.word))
+        own = {"x:word": word, "x:sum_x": number if row.word == "x" else np.nan}
+        values = [own.get(name, float(row.word == "x") if name[:2] == "w:" else number) for name in layout.columns]
+        found.append((seq, row.event, row.known, *np.array(values).view(np.int64).tolist()))
+    return found
+
+
+@pytest.mark.usefixtures("seldom")
+@pytest.mark.parametrize("name", ALL)
+@thorough
+@given(rows=st.lists(rows_of, max_size=15), later=st.lists(rows_of, max_size=15), requests=asked, mark=times, many=st.integers(1, 6))
+@example(rows=[], later=[Row("a", START + i * MINUTE, START, 0.1, "x") for i in range(9)], requests=[("a", START)], mark=START, many=2)
+@example(rows=[], later=[Row("a", START - i * HOUR, START, 0.1, "x") for i in range(9)], requests=[("a", START)], mark=START, many=4)
+def test_what_comes_later_is_as_if_it_had_always_been_there(
+    name: str, rows: list[Row], later: list[Row], requests: list[tuple[str | None, int]], mark: int, many: int
+) -> None:
+    view, store = ALL[name], MemoryOnline()
+    rows = [Row(row.entity, row.event, min(row.known, mark), row.number, row.word) for row in rows]
+    later = [Row(row.entity, row.event, max(row.known, mark + 1), row.number, row.word) for row in later if row.entity is not None]
+    materialise(store, log_of(view, rows), mark)
+    form, own = form_of(view), Space(store, view)
+    words = list((own.mark() or pytest.fail("no mark")).words.get("word", []))
+    for first in range(0, len(later), many):
+        part = later[first : first + many]
+        for entity in {row.entity for row in part if row.entity is not None}:
+            fresh = word_rows(layout_of(form), words, [row for row in part if row.entity == entity], first)
+            before = store.get(space_of(view), [entity])[0]
+            data = form.added(before, fresh)
+            assert form.fits(data)
+            store.update(space_of(view), [], lambda mark, _, entity=entity, data=data: (mark, {entity: data}))  # type: ignore[misc]
+    end = max([mark, *(row.known for row in later)])
+    log = log_of(view, [*rows, *later])
+    asked_then = [(entity, max(at, end)) for entity, at in requests]
+    expected = read(log, asked_then)
+    keys, at = Coded.of(entity for entity, _ in asked_then), np.array([at for _, at in asked_then], dtype=np.int64)
+    values, status = own._form.read(*_found(store, view, keys), at)
+    for i, one in enumerate(expected.names):
+        if vocabulary := expected.vocabularies.get(one):
+            number = np.array([*(words.index(word) if word in words else np.nan for word in vocabulary), np.nan])
+            codes = expected.values[:, i]
+            expected.values[:, i] = number[np.where(np.isnan(codes), -1, codes).astype(int)]
+    assert values.tobytes() == np.ascontiguousarray(expected.values).tobytes()
+    assert status.tobytes() == expected.status.tobytes()
+
+
+def _found(store: MemoryOnline, view: FeatureView, keys: Coded) -> tuple[list[bytes], np.ndarray]:
+    found = store.get(space_of(view), keys.vocabulary)
+    places = np.cumsum([data is not None for data in found]) - 1
+    which = [int(places[code]) if code >= 0 and found[code] else -1 for code in keys.codes.tolist()]
+    return [data for data in found if data], np.array(which, dtype=np.int64)
+
+
+@pytest.mark.parametrize("name", ALL)
+@thorough
+@given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
+def test_quantiles_and_all_else_are_the_same_from_events_and_from_states(
+    name: str, rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]
+) -> None:
+    view, store = ALL[name], MemoryOnline()
+    log = log_of(view, rows)
+    for mark in marks:
+        materialise(store, log, mark)
+    asked_then = requests_of([(entity, max(marks)) for entity, _ in requests])
+    offline, online = (Reader([view], {name: log}, {}, one).read(asked_then, asked_then.at) for one in (None, store))
+    assert online.online.all()
+    assert online.values.tobytes() == offline.values.tobytes()
+    assert online.status.tobytes() == offline.status.tobytes()
+
+
+# ── other data ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+MEAN = FeatureView("mean", EVENTS, entity=ENTITY, windows=["1h"], features={"m": mean("number")}, where=NOWHERE)
+
+
+def logs() -> tuple[ViewLog, ViewLog, ViewLog]:
+    """A log, the same that went on, and one whose past is another."""
+    rows = [Row("abc"[i % 3], START + i * MINUTE, START + i * MINUTE, float(i), None) for i in range(30)]
+    more = [Row("a", START + HOUR, START + HOUR, 1.0, None), Row("d", START + HOUR, START + HOUR, 2.0, None)]
+    return log_of(MEAN, rows), log_of(MEAN, [*rows, *more]), log_of(MEAN, [row for row in rows if row.entity != "c"])
+
+
+def test_of_data_that_went_on_only_the_news_are_written() -> None:
+    store, (first, second, _) = MemoryOnline(), logs()
+    assert materialise(store, first, START + 30 * MINUTE, version="1") == 3
+    assert materialise(store, second, START + HOUR, version="2") == 2
+    assert _answers(store, second, START + HOUR) == _answers(None, second, START + HOUR)
+
+
+def test_of_data_whose_past_is_another_all_is_made_anew() -> None:
+    store, (first, _, other) = MemoryOnline(), logs()
+    materialise(store, first, START + 30 * MINUTE, version="1")
+    assert materialise(store, other, START + 30 * MINUTE, version="2") == 2
+    assert store.get(space_of(MEAN), ["c"]) == [None]
+    assert _answers(store, other, START + HOUR) == _answers(None, other, START + HOUR)
+
+
+def test_an_older_version_of_the_data_changes_nothing() -> None:
+    store, (first, second, _) = MemoryOnline(), logs()
+    materialise(store, second, START + DAY, version="2")
+    before = store.spaces()
+    assert materialise(store, first, START + HOUR, version="1") == 0
+    assert store.spaces() == before
+
+
+class Dying(MemoryOnline):
+    """A store whose process is killed at one of its writes."""
+
+    writes = 0
+
+    def update(self, *change: object) -> None:
+        self.writes -= 1
+        if not self.writes:
+            raise KeyboardInterrupt
+        super().update(*change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("writes", range(1, 5))
+def test_a_killed_writer_is_gone_on_from_and_until_then_nothing_is_read(writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialising, "PART", 1)
+    store, (first, second, _), told = Dying(), logs(), list[tuple[int, int]]()
+    store.writes = writes
+    with pytest.raises(KeyboardInterrupt):
+        materialise(store, first, START + 30 * MINUTE, version="1")
+    assert until_of(store, MEAN) is None
+    assert materialise(store, first, START + 30 * MINUTE, version="1", tell=lambda *done: told.append(done)) == 4 - writes
+    assert told == [(done, 3) for done in range(writes - 1, 4)]
+    assert _answers(store, first, START + 30 * MINUTE) == _answers(None, first, START + 30 * MINUTE)
+    store.writes = 2 + writes % 2
+    with pytest.raises(KeyboardInterrupt):
+        materialise(store, second, START + HOUR, version="2")
+    assert materialise(store, first, START + HOUR, version="3") == 3, "what was begun is of other data"
+    assert _answers(store, first, START + HOUR) == _answers(None, first, START + HOUR)
+
+
+def _answers(store: MemoryOnline | None, log: ViewLog, at: int) -> tuple[bytes, bytes]:
+    asked_then = requests_of([(entity, at) for entity in "abcd"])
+    found = Reader([MEAN], {"mean": log}, {}, store).read(asked_then, asked_then.at)
+    assert store is None or found.online.all()
+    return found.values.tobytes(), found.status.tobytes()
