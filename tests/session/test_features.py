@@ -14,6 +14,8 @@ from tidemill import loop
 from tidemill.core import DefinitionError, UnknownName
 from tidemill.data import ingest
 from tidemill.features import Matrix, OwnColumns
+from tidemill.registry.models import create_model
+from tidemill.registry.registered import create_version
 from tidemill.session import Session
 from tidemill.training import Task
 
@@ -168,6 +170,26 @@ def test_what_a_tracked_run_asks_for_is_its_input(copied: Path, tmp_path: Path) 
     assert saved.inputs == {"fifty": str(found.ref)}
     assert set(unsaved.inputs) == {"courier_last"}
     assert unsaved.inputs["courier_last"].startswith("feature view:courier_last@")
+
+
+def test_a_clients_model_has_the_features_that_its_run_read(copied: Path, tmp_path: Path) -> None:
+    session, rows = tidemill.open(copied), bookings(copied)
+    some, views = {name: column[:50] for name, column in rows.items()}, ["courier_last", "booking:weight", "depot_recent:delivered_3d"]
+    with tidemill.run("notebook", to=copied, captured=False, system_metrics=0, wait=60) as run:
+        session.historical_features(some, views, at="asked", timezone="UTC", save="fifty", status=True)
+    with session.project.writing("test") as ledger:
+        create_model(ledger, "mine")
+        create_version(ledger, "mine", f"runs:/{run.id}/model", run_id=run.id)
+        create_version(ledger, "mine", "elsewhere:/model")
+    edit(copied, ('windows=["12h", "3d"]', 'windows=["1d"]'), ('"courier_last"', '"other"'))
+    found = tidemill.open(copied).historical_features(rows, model="mine/1", at="asked", timezone="UTC")
+    assert list(found.columns) == ["courier_last__late", "booking__weight", "depot_recent__delivered_3d"]
+    assert [note.partition(" is read as mine/1")[0] for note in found.report.notes] == ["courier_last", "depot_recent"]
+    matrix, places = matrix_of(tidemill.open(tmp_path / "parcels"), rows["parcel"])
+    assert found.columns["booking__weight"].tobytes() == matrix.values[places, matrix.names.index("booking__weight")].tobytes()
+    assert "source:parcels.csv@" in repr(session.lineage("models:/mine/1"))
+    with pytest.raises(UnknownName, match="mine/2 was registered by a client: nothing is known of its features"):
+        session.historical_features(rows, model="mine/2", at="asked", timezone="UTC")
 
 
 # ── features of the request itself ──────────────────────────────────────────────────────────────────────────────────

@@ -86,7 +86,8 @@ def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *
         with made(brought, question, chunk, listen) as (file, report):
             digest = keep(ledger.blobs, file)
         meta = {"blobs": {"rows": digest}, "rows": report.rows, "features": question.names}
-        params = {"report": report.plain(), "file": str(brought.file.absolute())}
+        datasets = {one.view.dataset.name: definition(one.view.dataset) for one in question.computed.values()}
+        params = {"report": report.plain(), "file": str(brought.file.absolute()), "datasets": datasets}
         return Made({"rows": Artifact(Ref.of(KIND, name, digest), meta)}, params, {"rows": float(report.rows)})
 
     return ledger.once(KIND, name, _inputs(brought, question), make, code=own_code(*DATA_CODE, "features"))

@@ -6,7 +6,7 @@ Read `tick.py` first, then `decide.py`.
 from tidemill.loop.build import Built, build, prepare
 from tidemill.loop.compare import compare
 from tidemill.loop.declarations import Age, DriftFound, Every, Never, PolicyComparison, QualityDrop, RetrainPolicy, SkewFound, Trigger
-from tidemill.loop.former import edits, former_views
+from tidemill.loop.former import edits, former_features
 from tidemill.loop.live import Passed, lost_answers, run_once
 from tidemill.loop.people import Waiting, approvable, approvals, needed, standing, waiting
 from tidemill.loop.replay import Progress, Replay, replay, with_model
@@ -38,7 +38,7 @@ __all__ = [
     "build",
     "compare",
     "edits",
-    "former_views",
+    "former_features",
     "lost_answers",
     "measure",
     "needed",

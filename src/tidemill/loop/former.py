@@ -8,7 +8,7 @@ from typing import Any
 
 from tidemill.core import Declaration, Where, definition, differences
 from tidemill.data import Check, Dataset, Source
-from tidemill.features import FeatureView, Function, RequestView, from_definition, functions_of
+from tidemill.features import SAVED, Chosen, FeatureView, Function, RequestView, from_definition, functions_of
 from tidemill.ledger import Artifact, Ledger, lineage, told
 from tidemill.loop.declarations import RetrainPolicy
 from tidemill.loop.origin import examples_of, nodes, rows_of
@@ -29,17 +29,26 @@ def former_task(today: Task, recipe: Mapping[str, Any]) -> Task:
     return Task(plain["name"], datasets[plain["request"]], plain["predict_at"], views, label, plain["type_of"], where=today.where)
 
 
-def former_views(ledger: Ledger, model: Artifact, today: Sequence[Declaration], where: Where) -> list[FeatureView | RequestView]:
-    """The views that a model reads, in its order, as they and their datasets were defined when it was trained. Sources lie where those of
-    today's declarations do, or else beside `where`."""
-    made = [(node.ref, node.execution.inputs) for node in nodes(lineage(ledger, examples_of(ledger, model).ref)) if node.execution]
+def former_features(ledger: Ledger, bound: Artifact, today: Sequence[Declaration], where: Where) -> list[Chosen]:
+    """The features that a model of the loop, or that saved rows have, in their order, their views and datasets as they were defined then.
+    Sources lie where those of today's declarations do, or else beside `where`."""
+    saved = bound.ref.kind == SAVED
+    tree = lineage(ledger, bound.ref if saved else examples_of(ledger, bound).ref)
+    assert tree.execution is not None
+    inputs, made = tree.execution.inputs, [(node.ref, node.execution.inputs) for node in nodes(tree) if node.execution]
+    datasets = {ref.name: one["definition"] for ref, one in made if ref.kind == "dataset"}
+    plain = {ref.name: one["definition"] for ref, one in made if ref.kind == "feature view"}
+    if saved:
+        datasets |= tree.execution.params["datasets"]
+        plain |= {name: one["definition"] for name, one in inputs["request views"].items()}
+    else:
+        plain |= {view["name"]: view for ref, one in made if ref.kind == "requests" for view in one["views"]}
     places = {one.path: one.where for one in today if isinstance(one, Source)}
-    datasets = {ref.name: _dataset(inputs["definition"], places, where) for ref, inputs in made if ref.kind == "dataset"}
-    views = {ref.name: inputs["definition"] for ref, inputs in made if ref.kind == "feature view"}
-    views |= {view["name"]: view for ref, inputs in made if ref.kind == "requests" for view in inputs["views"]}
-    [order] = [inputs["definition"]["features"] for ref, inputs in made if ref.kind == "examples"]
-    functions = functions_of(today)
-    return [_view(views[name], datasets, where, functions) for name in order]
+    then = {name: _dataset(one, places, where) for name, one in datasets.items()}
+    views = {name: _view(one, then, where, functions_of(today)) for name, one in plain.items()}
+    names = inputs["features"] if saved else [full for name in inputs["definition"]["features"] for full in views[name].names]
+    owner = {full: view for view in views.values() for full in view.names}
+    return [Chosen(owner[full], (full,)) for full in names if full in owner]  # the others are statuses
 
 
 def edits(views: Sequence[FeatureView | RequestView], today: Sequence[Declaration]) -> dict[str, str]:

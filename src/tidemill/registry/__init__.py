@@ -4,7 +4,7 @@ Versions of the loop and those that MLflow's clients register are one registry.
 """
 
 from tidemill.registry.diff import Facts, diff
-from tidemill.registry.facts import facts_of, facts_of_model, model_of
+from tidemill.registry.facts import bound_to, facts_of, facts_of_model
 from tidemill.registry.files import download_uri, export
 from tidemill.registry.history import Move, alias_history, named_version, restore_alias, split_alias, version_before
 from tidemill.registry.importing import import_registry
@@ -30,6 +30,7 @@ __all__ = [
     "Version",
     "alias_history",
     "apply",
+    "bound_to",
     "diff",
     "download_uri",
     "export",
@@ -38,7 +39,6 @@ __all__ = [
     "get_model",
     "import_registry",
     "looped",
-    "model_of",
     "named_version",
     "plan",
     "promote",

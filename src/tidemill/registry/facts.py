@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tidemill.core import Ref, StoreError, TidemillError, UnknownName, show
+from tidemill.features import SAVED
 from tidemill.ledger import Artifact, Ledger, Node, lineage
 from tidemill.models import golden_of, load_model, signature_of
 from tidemill.registry.diff import Facts
@@ -27,18 +28,23 @@ def facts_of(ledger: Ledger, text: str) -> Facts:
     return facts_of_model(ledger, ledger.artifact_of("model", digest), label) if digest else _of_client(ledger, version, label)
 
 
-def model_of(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
-    """What a model of the loop is called, and its artifact: by its ref (`model:boosted@1f3c…`), or as a version (`boosted/3`,
-    `boosted@champion`). Raises UnknownName."""
+def bound_to(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
+    """What tells the features of a model, named by its ref (`model:boosted@1f3c…`) or as a version (`boosted/3`, `boosted@champion`): what
+    it is called, and the model of the loop; of a version that a client registered the saved rows that its run read. Raises UnknownName."""
     if isinstance(ref, Ref) or ref.startswith("model:"):
         found = ledger.artifact(ref if isinstance(ref, Ref) else Ref.parse(ref))
         return str(found.ref), found
     version = named_version(ledger, ref)
     label = f"{version.name}/{version.version}"
     digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), "")
-    if not digest:
-        raise UnknownName(f"{label} was registered by a client: nothing is known of its features", hint="name the views that it takes")
-    return label, ledger.artifact_of("model", digest)
+    if digest:
+        return label, ledger.artifact_of("model", digest)
+    read = get_run(ledger, version.run_id).inputs.dataset_inputs or () if version.run_id else ()
+    saved = next((one.dataset.digest for one in read if one.dataset and one.dataset.source.startswith(f"{SAVED}:")), "")
+    if not saved:
+        hint = "name the views that it takes; or ask for its features within its run, with save=…, before it is registered"
+        raise UnknownName(f"{label} was registered by a client: nothing is known of its features", hint=hint)
+    return label, ledger.artifact_of(SAVED, saved)
 
 
 def facts_of_model(ledger: Ledger, artifact: Artifact, label: str) -> Facts:

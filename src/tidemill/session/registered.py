@@ -1,9 +1,11 @@
 """Where a version comes from that a client registered: its run, and the datasets and logged models that the run read."""
 
+from contextlib import suppress
+
 from tidemill.core import Ref, UnknownName
-from tidemill.ledger import Ledger, Node
+from tidemill.ledger import Ledger, Node, lineage
 from tidemill.registry import ModelVersion
-from tidemill.tracking import get_run
+from tidemill.tracking import Dataset, get_run
 
 
 def registered_tree(ledger: Ledger, version: ModelVersion, *, forward: bool = False) -> Node:
@@ -17,12 +19,19 @@ def registered_tree(ledger: Ledger, version: ModelVersion, *, forward: bool = Fa
     return Node(ref, "", {"source": version.source or ""}, None, parents)
 
 
+def _read(ledger: Ledger, one: Dataset) -> Node:
+    """What a run read; of a thing of this project the way back to its sources."""
+    with suppress(UnknownName):
+        return lineage(ledger, ledger.artifact_of(Ref.parse(one.source).kind, one.digest).ref, role="read")
+    return Node(Ref("dataset", one.name, one.digest), "read", {}, None, ())
+
+
 def _run(ledger: Ledger, run_id: str) -> tuple[Node, ...]:
     try:
         run = get_run(ledger, run_id)
     except UnknownName:  # it was never here
         return (Node(Ref("run", run_id), "run", {}, None, ()),)
     data = [one.dataset for one in run.inputs.dataset_inputs or () if one.dataset]
-    read = [Node(Ref("dataset", one.name, one.digest), "read", {}, None, ()) for one in data]
+    read = [_read(ledger, one) for one in data]
     read += [Node(Ref("logged model", one.model_id), "read", {}, None, ()) for one in run.inputs.model_inputs or ()]
     return (Node(Ref("run", run.info.run_name or run_id, run_id), "run", {}, None, tuple(read)),)

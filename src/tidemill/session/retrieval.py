@@ -75,11 +75,11 @@ def chosen_views(project: Project, views: Views, model: str | Ref, ledger: Calla
         return features.choose(views, {view.name: view for view in declared}), ()
     if views:
         raise DefinitionError("views and a model are both named", hint="a model names its views: leave one of them out")
-    label, artifact = registry.model_of(ledger(), model)
-    bound = loop.former_views(ledger(), artifact, project.declarations, Where(str(project.folder / "tidemill.toml")))
-    edited = loop.edits(bound, project.declarations)
+    label, bound = registry.bound_to(ledger(), model)
+    chosen = loop.former_features(ledger(), bound, project.declarations, Where(str(project.folder / "tidemill.toml")))
+    edited = loop.edits([one.view for one in chosen], project.declarations)
     notes = [f"{name} is read as {label} was trained with it, and declared otherwise now: {what}" for name, what in edited.items()]
-    return features.choose(bound, {}), tuple(notes)
+    return chosen, tuple(notes)
 
 
 def retrieve(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> tuple[Historical, list[Any]]:

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from tidemill.tracking.uploads import complete_upload as complete_upload
     from tidemill.tracking.uploads import drop_uploads as drop_uploads
     from tidemill.tracking.uploads import keep_part as keep_part
+    from tidemill.tracking.values import Dataset as Dataset
     from tidemill.tracking.values import Pair as Pair
     from tidemill.tracking.values import Tagging as Tagging
     from tidemill.tracking.values import Value as Value
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
 _OFFERED = {
     "ActiveRun": "client",
     "Comparison": "filters",
+    "Dataset": "values",
     "FROZEN": "experiments",
     "ROOT": "experiments",
     "keep_pieces": "importing",
