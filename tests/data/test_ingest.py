@@ -2,15 +2,17 @@
 
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from data.conftest import ROWS, Folder
 from disks import small_disk
 from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, StoreError, instant, version_of
-from tidemill.data import Check, Dataset, Source, fresh, in_range, ingest, not_null, stale, unique, versions
+from tidemill.data import Check, Dataset, Source, ask, fresh, in_range, ingest, kept_open, not_null, stale, unique, versions
 from tidemill.ledger import Artifact, Ledger
 
 # ── what a version is ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -452,3 +454,13 @@ def test_a_remark_in_a_query_is_no_change_of_it(one: str, two: str, same: bool) 
     source = Source("t.csv")
     made = [version_of(Dataset("d", {"t": source}, query=query, event_time="a")) for query in (one, two)]
     assert (made[0] == made[1]) is same
+
+
+def test_a_question_is_answered_alike_by_an_engine_of_its_own_and_by_one_that_is_kept_open() -> None:
+    lower = partial(ask, "SELECT lower(?)")
+    with kept_open():
+        kept = [lower(text) for text in ("ÄÖ", "İ", None)]
+        with pytest.raises(duckdb.Error):
+            ask("SELECT CAST(? AS INTEGER)", "ü")
+        assert lower("Ü") == "ü", "an error ends nothing"
+    assert kept == [lower(text) for text in ("ÄÖ", "İ", None)] == ["äö", "i̇", None]

@@ -2,7 +2,22 @@
 
 from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_names, csv_table, load_csv, odd_values, read_as_csv
-from tidemill.data.engine import Column, Columns, confine, engine, explained, fetch, has_zone, instant_of, literal, named, quote, table
+from tidemill.data.engine import (
+    Column,
+    Columns,
+    ask,
+    confine,
+    engine,
+    explained,
+    fetch,
+    has_zone,
+    instant_of,
+    kept_open,
+    literal,
+    named,
+    quote,
+    table,
+)
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -31,6 +46,7 @@ __all__ = [
     "Segment",
     "Source",
     "append_predictions",
+    "ask",
     "broken",
     "comma_numbers",
     "confine",
@@ -45,6 +61,7 @@ __all__ = [
     "in_range",
     "ingest",
     "instant_of",
+    "kept_open",
     "literal",
     "load_csv",
     "logged",

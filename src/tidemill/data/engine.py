@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,30 @@ def engine(file: str = ":memory:") -> Iterator["DuckDBPyConnection"]:
         yield connection
     finally:
         connection.close()
+
+
+_asked: ContextVar["DuckDBPyConnection | None"] = ContextVar("engine that is asked", default=None)
+
+
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Within it one engine answers all that is asked; not for longer, since one that is open at a fork hangs the child at its end."""
+    with engine() as connection:
+        before = _asked.set(connection)
+        try:
+            yield
+        finally:
+            _asked.reset(before)
+
+
+def ask(sql: str, value: object) -> Any:
+    """The value of a question about one value (`?`): milliseconds, of which within `kept_open` only the first takes more than one."""
+    connection = _asked.get()
+    if connection is None:
+        with kept_open():
+            return ask(sql, value)
+    row = connection.execute(sql, [value]).fetchone()
+    return row[0] if row else None
 
 
 def confine(connection: "DuckDBPyConnection", *, folder: Path | None = None, file: Path | None = None) -> None:

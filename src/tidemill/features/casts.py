@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import DAY, DataError, instant
-from tidemill.data import engine, explained
+from tidemill.data import ask, explained
 from tidemill.features.calendar import civil
 from tidemill.features.kinds import Kind, Unsure, keeping, kind_of, nearest, single, within
 
@@ -24,12 +24,12 @@ HELD = {"DATE": "({} - DATE '1970-01-01')::BIGINT", "TIMESTAMP": "epoch_us({})",
 def by_engine(value: str, source: str, target: Kind) -> Any:
     """What the engine makes of a text of a type, where that is too seldom or too odd to do here: milliseconds. Raises DataError."""
     cast = f"CAST(CAST(? AS {source}) AS {target})"
-    with engine() as connection, explained(f"{value!r} is no {target}"):
-        if target.letter in ("a", "t", "z") and connection.execute(f"SELECT isinf({cast})", [value]).fetchone() == (True,):
+    with explained(f"{value!r} is no {target}"):
+        if target.letter in ("a", "t", "z") and ask(f"SELECT isinf({cast})", value):
             raise Unsure(f"{value!r} is no finite time")
         held = HELD.get(target.name, "CAST({} AS VARCHAR)" if target.letter in ("n", "") else "{}")
-        row = connection.execute(f"SELECT {held.format(cast)}", [value]).fetchone() or (None,)
-    return int(row[0].replace(".", "")) if target.letter == "n" else row[0]
+        found = ask(f"SELECT {held.format(cast)}", value)
+    return int(found.replace(".", "")) if target.letter == "n" else found
 
 
 def _text_to_whole(kind: Kind, text: str) -> Any:
@@ -197,8 +197,8 @@ def received(text: str) -> Callable[[Any], Any]:
 
 def _spelt(kind: str, value: Any) -> Any:
     """The text of a value of a type that expressions do not know."""
-    with engine() as connection, explained(f"{value!r} is no {kind}"):
-        return (connection.execute(f"SELECT CAST(CAST(? AS {kind}) AS VARCHAR)", [value]).fetchone() or (None,))[0]
+    with explained(f"{value!r} is no {kind}"):
+        return ask(f"SELECT CAST(CAST(? AS {kind}) AS VARCHAR)", value)
 
 
 def _numeric(source: Kind, target: Kind) -> Cast | None:

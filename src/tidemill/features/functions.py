@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, DataError
-from tidemill.data import engine
+from tidemill.data import ask
 from tidemill.features import calendar
 from tidemill.features.casts import half_away
 from tidemill.features.kinds import Shape, Unsure, keeping, nearest, towards_zero, within
@@ -206,9 +206,7 @@ def extreme(shape: Shape, name: str) -> Function:
 @keeping(10_000)
 def _cased(text: str, function: str) -> str:
     """The engine's own upper or lower case of a text with other letters than a to z."""
-    with engine() as connection:
-        row = connection.execute(f"SELECT {function}(?)", [text]).fetchone()
-    return str(row and row[0])
+    return str(ask(f"SELECT {function}(?)", text))
 
 
 def upper(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tidemill.core import Array, Coded, DataError, DefinitionError, Ref, definition, pack
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import Columns, Dataset, quote, scan
+from tidemill.data import Columns, Dataset, kept_open, quote, scan
 from tidemill.features.declarations import RequestView
 from tidemill.features.own import OwnColumns
 from tidemill.features.requests import Kinds, key_sql, named_functions, places_of, request_columns, with_functions
@@ -95,9 +95,10 @@ def compare(own: OwnColumns, raw: Columns, source: str) -> None:
     texts = [raw[f"c:{name}"] for name in own.types]
     rows = [dict(zip(own.types, row, strict=True)) for row in zip(*(column.texts() for column in texts), strict=True)]  # type: ignore[union-attr]
     hint = "leave it out, or compute it in the query of the dataset"
-    for name, one, among in own.differences(rows, raw):
-        what = f"{own.columns[name][0]!r} gives {one} for one request, and {among} among all rows"
-        raise DefinitionError(what, where=places_of(own.views).get(name, source), hint=hint)
+    with kept_open():
+        for name, one, among in own.differences(rows, raw):
+            what = f"{own.columns[name][0]!r} gives {one} for one request, and {among} among all rows"
+            raise DefinitionError(what, where=places_of(own.views).get(name, source), hint=hint)
     for view, function, where in named_functions(own.views):
         odd = function.difference(raw, len(rows), view, where)
         if odd:
