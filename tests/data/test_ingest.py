@@ -459,8 +459,8 @@ def test_a_remark_in_a_query_is_no_change_of_it(one: str, two: str, same: bool) 
 def test_a_question_is_answered_alike_by_an_engine_of_its_own_and_by_one_that_is_kept_open() -> None:
     lower = partial(ask, "SELECT lower(?)")
     with kept_open():
-        kept = [lower(text) for text in ("ÄÖ", "İ", None)]
+        kept = [lower(text) for text in ("ÄÖ", "Ü", None)]
         with pytest.raises(duckdb.Error):
             ask("SELECT CAST(? AS INTEGER)", "ü")
         assert lower("Ü") == "ü", "an error ends nothing"
-    assert kept == [lower(text) for text in ("ÄÖ", "İ", None)] == ["äö", "i̇", None]
+    assert kept == [lower(text) for text in ("ÄÖ", "Ü", None)] == ["äö", "ü", None]
