@@ -270,7 +270,10 @@ def test_no_rows_are_saved_too(shops: Session) -> None:
 @pytest.mark.parametrize(
     ("more", "kind", "what"),
     [
-        ({"save": "my orders"}, DefinitionError, "my orders"),
+        ({"save": "my orders"}, DefinitionError, "name 'my orders' has ' '"),
+        ({"save": True}, DefinitionError, "True is no text"),
+        ({"chunk": -1}, DefinitionError, "chunk=-1 is below 0"),
+        ({"chunk": 1e5}, DefinitionError, r"chunk=100000\.0 is no whole number"),
         ({"rows": "nowhere.parquet"}, MissingFile, "there is no file 'nowhere.parquet'"),
         ({"rows": pd.DataFrame({"shop": [7]})}, DataError, "the frame has no column 'event_timestamp'"),
         ({"until": "2024-03-10 11:00"}, DefinitionError, "zone"),

@@ -11,7 +11,7 @@ import pytest
 
 import tidemill
 from tidemill import loop
-from tidemill.core import DefinitionError, UnknownName
+from tidemill.core import DefinitionError, Ref, UnknownName
 from tidemill.data import ingest
 from tidemill.features import Matrix, OwnColumns
 from tidemill.registry.models import create_model
@@ -137,6 +137,8 @@ def test_a_model_is_named_by_its_ref_too(copied: Path) -> None:
     trained = session.train("trees", until="2024-03-01")
     rows = {name: column[:50] for name, column in bookings(copied).items()}
     found = session.historical_features(rows, model=trained.model, at="asked", timezone="UTC", save="fifty")
+    alike = session.historical_features(rows, model=found.ref or "", at="asked", timezone="UTC")
+    assert alike.columns["booking__weight"].tolist() == read_parquet(found.file)["booking__weight"].tolist()
     assert found.ref == session.historical_features(rows, model=str(trained.model), at="asked", timezone="UTC", save="fifty").ref
     assert len(read_parquet(found.file)["booking__grade"]) == 50
 
@@ -150,6 +152,7 @@ def read_parquet(file: Path | None) -> dict[str, Any]:
     [
         ({"model": "trees/99"}, UnknownName, "version=99"),
         ({"model": "trees"}, UnknownName, "'trees' names no version"),
+        ({"model": Ref("dataset", "bookings")}, UnknownName, "dataset:bookings@.* is no model"),
         ({"model": "trees@champion", "views": ["booking"]}, DefinitionError, "views and a model are both named"),
         ({}, DefinitionError, "is no list of views"),
     ],

@@ -30,9 +30,12 @@ def facts_of(ledger: Ledger, text: str) -> Facts:
 
 def bound_to(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
     """What tells the features of a model, named by its ref (`model:boosted@1f3c…`) or as a version (`boosted/3`, `boosted@champion`): what
-    it is called, and the model of the loop; of a version that a client registered the saved rows that its run read. Raises UnknownName."""
+    it is called, and the model of the loop; of a version that a client registered, the saved rows that its run read. A ref may name saved
+    rows too. Raises UnknownName."""
     if isinstance(ref, Ref) or ref.startswith("model:"):
         found = ledger.artifact(ref if isinstance(ref, Ref) else Ref.parse(ref))
+        if found.ref.kind not in ("model", SAVED):
+            raise UnknownName(f"{found.ref} is no model", hint="name a model, or rows that were saved with their features")
         return str(found.ref), found
     version = named_version(ledger, ref)
     label = f"{version.name}/{version.version}"

@@ -8,7 +8,7 @@ from shutil import copyfile
 from typing import Any
 
 from tidemill import data, features, loop, registry
-from tidemill.core import DefinitionError, Ref, Where, show
+from tidemill.core import DefinitionError, Problems, Ref, Where, odd_name, odd_number, show
 from tidemill.data import Dataset
 from tidemill.features import Brought, Chosen, Computed, FeatureView, Historical, Listen, Opened, Question, RequestView, View
 from tidemill.ledger import Ledger
@@ -37,6 +37,12 @@ class Asked:
     to: Path | None
     listen: Listen
     notes: tuple[str, ...] = ()
+
+    def problems(self) -> Problems:
+        """What is wrong with it before anything is read."""
+        yield from odd_number("chunk", self.chunk, "[0, inf)", "chunk=100_000", whole=True)
+        if self.save != "":
+            yield from odd_name("saved rows", self.save)
 
     @property
     def dataset(self) -> Dataset | None:
@@ -84,6 +90,8 @@ def chosen_views(project: Project, views: Views, model: str | Ref, ledger: Calla
 
 def retrieve(asked: Asked, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> tuple[Historical, list[Any]]:
     """The features, and what was read for them: the rows that are saved, or else the versions of the views."""
+    for problem in asked.problems():
+        raise problem
     if asked.to:
         features.writable(asked.to)
     if asked.save:
