@@ -44,6 +44,10 @@ class Coded:
         """The column as text."""
         return [self.vocabulary[code] if code >= 0 else None for code in self.codes.tolist()]
 
+    def numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The codes as numbers, NaN for null."""
+        return np.where(self.codes >= 0, self.codes, np.nan)
+
     def take(self, rows: Any) -> "Coded":
         """Some rows, with the whole vocabulary."""
         return Coded(self.codes[rows], self.vocabulary)

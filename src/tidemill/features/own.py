@@ -145,7 +145,7 @@ def _requests(raw: Mapping[str, Any]) -> Requests:
     texts = {name[2:]: column for name, column in raw.items() if name.startswith("t:")}
     names = [name for name in raw if name.startswith("x:")]
     vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
-    numbers = [np.where(c.codes >= 0, c.codes, np.nan) if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
+    numbers = [c.numbers() if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
     own = [(text or "").encode() for text in raw["__key"].texts()]
     longest = max(map(len, own), default=0)

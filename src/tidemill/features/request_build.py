@@ -73,7 +73,7 @@ def _make(
         if name[:2] in ("t:", "x:"):
             if isinstance(column, Coded):
                 vocabularies[name] = list(column.vocabulary)
-                column = column.codes if name[0] == "t" else np.where(column.codes >= 0, column.codes, np.nan)
+                column = column.codes if name[0] == "t" else column.numbers()
             arrays[name] = column[order]
     names = [name for name in raw if name.startswith("x:")]
     digest = ledger.blobs.put(pack(arrays, {"vocabularies": vocabularies, "names": names}))

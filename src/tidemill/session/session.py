@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidemill import features, loop, project, registry, serving, tracking, training
-from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant
+from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
 from tidemill.features import Historical, Listen, OnlineStore, open_online
 from tidemill.ledger import Branch, Ledger, Node
 from tidemill.loop import RetrainPolicy
@@ -136,6 +136,8 @@ class Session:
         on, also before it was known. `status` adds a column with the status of each view; `to` writes a Parquet file, `chunk` rows at a
         time (`listen(done, rows)` is told), and gives no frame; `save` records such a file under a name as an artifact of the ledger,
         with its lineage, and finds it again. Raises UnknownName, DefinitionError and DataError."""
+        for problem in odd_number("chunk", chunk, "[0, inf)", "chunk=100_000", whole=True):
+            raise problem
         chosen, notes = chosen_views(self.project, views, model, lambda: self.ledger)
         cut = None if until is None else instant(until, self.project.timezone)
         file, rows = Path(to) if to else None, named_rows(self.project, rows)
