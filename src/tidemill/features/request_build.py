@@ -61,6 +61,13 @@ def _make(
         raise DataError(
             f"{late} requests of {dataset.name!r} are known only after their prediction time", where=str(dataset.where), hint=hint
         )
+    digest, rows = ledger.blobs.put(_packed(raw)), len(raw["__key"])
+    meta = {"blobs": {"requests": digest}, "rows": rows}
+    return Made({"version": Artifact(Ref.of("requests", dataset.name, digest), meta)}, metrics={"rows": rows})
+
+
+def _packed(raw: Columns) -> bytes:
+    """Requests by (prediction time, key), as `load_requests` opens them."""
     keys = raw["__key"]
     assert isinstance(keys, Coded)
     order = np.lexsort((keys.codes, raw["__at"]))  # type: ignore[arg-type]
@@ -75,10 +82,7 @@ def _make(
                 vocabularies[name] = list(column.vocabulary)
                 column = column.codes if name[0] == "t" else column.numbers()
             arrays[name] = column[order]
-    names = [name for name in raw if name.startswith("x:")]
-    digest = ledger.blobs.put(pack(arrays, {"vocabularies": vocabularies, "names": names}))
-    meta = {"blobs": {"requests": digest}, "rows": len(order)}
-    return Made({"version": Artifact(Ref.of("requests", dataset.name, digest), meta)}, metrics={"rows": len(order)})
+    return pack(arrays, {"vocabularies": vocabularies, "names": [name for name in raw if name.startswith("x:")]})
 
 
 def _check_one(ledger: Ledger, dataset: Dataset, version: Artifact, columns: Kinds, own: OwnColumns, source: str) -> None:
