@@ -127,7 +127,10 @@ def test_saved_rows_are_found_again_and_know_what_they_came_from(shops: Session)
     again = save(shops)
     assert (again.ref, again.why, again.report) == (first.ref, "", first.report)
     assert first.ref is not None
-    tree = lineage(shops.ledger, first.ref)
+    tree = shops.lineage(first.ref)
+    assert repr(shops.lineage("training rows:orders")) == repr(tree)
+    forward = repr(shops.lineage("dataset:sales", forward=True))
+    assert "training rows:orders@" in forward
     parents = sorted(str(node.ref).partition("@")[0] for node in tree.parents)
     assert parents == ["feature view:counts", "feature view:newest", "rows:orders"]
     assert "source:sales.parquet" in repr(tree)
@@ -313,6 +316,8 @@ def test_the_command_saves_and_tells(shops: Session, tmp_path: Path, capsys: pyt
     assert "made again, the same" in capsys.readouterr().out
     with pytest.raises(click.UsageError, match="Missing argument 'NAME'"):
         tidemill_(args=["-C", str(tmp_path), "features", "saved", "--again"], standalone_mode=False)
+    with pytest.raises(click.UsageError, match="Missing option '--views' or '--model'"):
+        tidemill_(args=[*words[:5], "--save", "orders"], standalone_mode=False)
     with pytest.raises(click.UsageError, match="Missing option '--to' or '--save'"):
         tidemill_(args=words[:-2], standalone_mode=False)
 

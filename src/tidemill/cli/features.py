@@ -29,6 +29,8 @@ def get(folder: str, *, rows: str, views: str, to: Path | None, save: str, as_js
     """Write or save rows with their features. Raises UnknownName, DefinitionError and DataError."""
     if to is None and not save:
         raise click.UsageError("Missing option '--to' or '--save'.")
+    if not views and not more["model"]:
+        raise click.UsageError("Missing option '--views' or '--model'.")
     asked = [view.strip() for view in views.split(",") if view.strip()]
     with _bar(quiet=as_json) as listen:
         found = Session(folder).historical_features(rows, asked, to=to, save=save, listen=listen, **more)
@@ -63,8 +65,9 @@ def saved(folder: str, name: str, *, again: bool, to: Path | None, as_json: bool
     for one in several:
         until = one["until"] or "[dim]its views' versions[/]"
         ref = escape(f"{one['name']}@{one['digest'][:12]}")
-        table.add_row(ref, f"{one['rows']:,}", str(len(one["features"])), until, escape(one["from"]), one["made"][:19])
-    out.print(table if several else "nothing is saved yet; `tidemill features get … --save NAME` does that")
+        table.add_row(ref, f"{one['rows']:,}", str(len(one["features"])), until, escape(one["from"]), one["made"][:16].replace("T", " "))
+    said = table if several else "nothing is saved yet; `tidemill features get … --save NAME` does that"
+    (out if out.is_terminal else Terminal(width=1000)).print(said)  # a pipe has no edge
 
 
 @contextmanager

@@ -59,17 +59,10 @@ def _question(ledger: Ledger, inputs: Mapping[str, Any], functions: Iterable[Fun
     for view in {one.view.name: one.view for one in chosen}.values():
         if isinstance(view, FeatureView):
             version = ledger.artifact_of("feature view", inputs["views"][view.name].rpartition("#")[2])
-            opened[view.name] = Opened(load(ledger, view, version), _types(ledger, version), version)
+            opened[view.name] = Opened(load(ledger, view, version), inputs["keys"][view.name], version)
         else:
             said = inputs["request views"][view.name]
             dataset = Dataset.recorded(view.dataset.name, "event", timezone=said["timezone"])
             computed[view.name] = Computed.of(replace(view, dataset=dataset), said["types"])
     asked = {name: inputs[name] for name in ("as_known", "timezone", "status", "until")}
     return Question(chosen, opened, inputs["at"], computed, **asked)
-
-
-def _types(ledger: Ledger, version: Artifact) -> Mapping[str, str]:
-    """The types of the columns of the dataset that a view version was made from."""
-    newest = max(ledger.parents(version.ref), key=lambda edge: edge.execution)
-    found: Mapping[str, str] = ledger.artifact(Ref.parse(newest.parent)).meta["types"]
-    return found

@@ -106,9 +106,10 @@ def _inputs(brought: Brought, question: Question) -> dict[str, Any]:
     views = {name: one.version.ref for name, one in question.opened.items() if one.version}
     own = {name: _request_view(one) for name, one in question.computed.items()}
     definitions = {name: definition(one.log.view) for name, one in question.opened.items()}
+    keys = {name: {column: one.types[column] for column in one.log.view.entity.keys} for name, one in question.opened.items()}
     asked = {"features": question.names, "at": question.at, "timezone": question.timezone, "until": question.until}
-    asked |= {"status": question.status}
-    return {"rows": brought.ref, "views": views, "definitions": definitions, "request views": own, "as_known": question.as_known, **asked}
+    asked |= {"as_known": question.as_known, "status": question.status}
+    return {"rows": brought.ref, "views": views, "definitions": definitions, "keys": keys, "request views": own, **asked}
 
 
 def _request_view(one: Computed) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tidemill import features, loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
 from tidemill.features import Historical, Listen, OnlineStore, open_online
-from tidemill.ledger import Branch, Ledger, Node
+from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
 from tidemill.monitoring import Monitor, Skew
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
@@ -229,6 +229,8 @@ class Session:
         was made from it instead, down to the deployments that serve it and their monitors. Raises UnknownName."""
         if isinstance(ref, str) and ref.startswith("models:/"):
             return self._registered(ref, forward=forward)
+        if not any(branch.state for branch in self.branches):
+            return self._recorded(ref, forward=forward)
         wrong: list[UnknownName] = []
         found: list[Node] = []
         for history in self.histories:
@@ -243,6 +245,13 @@ class Session:
             raise wrong[0] if len({error.what for error in wrong}) == 1 else UnknownName("; ".join(error.what for error in wrong))
         parents = tuple(parent for node in found for parent in node.parents)
         return found[0] if len(found) == 1 else Node(Ref("prediction", str(ref).removeprefix("prediction:")), "", {}, None, parents)
+
+    def _recorded(self, ref: Ref | str, *, forward: bool) -> Node:
+        """The lineage of a thing of the ledger, where nothing serves yet."""
+        if isinstance(ref, str) and (":" not in ref or ref.startswith("prediction:")):
+            raise _nothing_yet()
+        found = self.ledger.artifact(ref if isinstance(ref, Ref) else Ref.parse(ref)).ref
+        return self._forward(found) if forward else lineage(self.ledger, found)
 
     def _registered(self, text: str, *, forward: bool) -> Node:
         """The lineage of a registered version: of one of the loop that of its model, of a client's that of its run."""
