@@ -137,6 +137,19 @@ def test_saved_rows_are_found_again_and_know_what_they_came_from(shops: Session)
     assert shops.ledger.artifact(first.ref).meta["rows"] == 4
 
 
+def test_rows_of_whatever_holds_them_are_saved_alike(shops: Session) -> None:
+    arrays = {"label": np.array(ROWS["label"]), "shop": np.array(ROWS["shop"])}
+    arrays["event_timestamp"] = np.array(["2024-03-10T11:00"] * 4, dtype="datetime64[us]")
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        several = [Streamed(SQL), connection.sql(SQL), arrays, pd.DataFrame(ROWS)]
+        found = [save(shops, rows, timezone="UTC") for rows in several]
+    for one in found:
+        assert read(one.file)["newest__amount"] == [None, 1.0, None, 1.0]
+        assert read(one.file)["shop"] == [8, 7, 9, 7]
+    assert found[0].ref == found[1].ref, "the same rows of the same types"
+
+
 def test_rows_of_a_file_are_known_by_its_content(shops: Session, tmp_path: Path) -> None:
     file = rows_file(tmp_path)
     first = save(shops, file)
