@@ -51,9 +51,11 @@ class Asked:
 
     def question(self, ledger: Ledger) -> Question:
         """The question over the versions of its views: those of today's files, built or found in the cache."""
-        opened, computed = dict[str, Opened](), dict[str, Computed]()
-        for view in {one.view.name: one.view for one in self.chosen}.values():
-            dataset = data.ingest(ledger, view.dataset).output
+        views, opened, computed = {one.view.name: one.view for one in self.chosen}, dict[str, Opened](), dict[str, Computed]()
+        each = {view.dataset.name: view.dataset for view in views.values()}
+        datasets = {name: data.ingest(ledger, dataset).output for name, dataset in each.items()}  # its files are read for their digests
+        for view in views.values():
+            dataset = datasets[view.dataset.name]
             if isinstance(view, RequestView):
                 computed[view.name] = Computed.of(view, dataset.meta["types"])
             else:
