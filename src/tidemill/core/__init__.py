@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tidemill.core.arrays import pack as pack
     from tidemill.core.arrays import unpack as unpack
     from tidemill.core.coded import Coded as Coded
+    from tidemill.core.coded import find as find
     from tidemill.core.drift import DriftResult as DriftResult
     from tidemill.core.drift import DriftTest as DriftTest
     from tidemill.core.drift import Profile as Profile
@@ -86,6 +87,7 @@ _WITH_NUMPY = {
     "Array": "arrays",
     "Bools": "arrays",
     "Coded": "coded",
+    "find": "coded",
     "Floats": "arrays",
     "Instants": "arrays",
     "Ints": "arrays",
@@ -149,6 +151,7 @@ __all__ = [
     "digest_bytes",
     "digest_value",
     "duration",
+    "find",
     "instant",
     "mean_of_monthly_auc_bootstrap",
     "midnights",

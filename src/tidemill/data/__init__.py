@@ -30,6 +30,7 @@ from tidemill.data.predictions import (
     prediction_tables,
     segments,
 )
+from tidemill.data.pushes import Push, append_push, check_pushable, failed_check, push_tables, pushed, pushed_by, pushed_offset, pushes
 from tidemill.data.said import plain_type
 from tidemill.data.versions import CODE, ingest, scan, source_ref, stale
 
@@ -43,17 +44,21 @@ __all__ = [
     "OddValue",
     "Prediction",
     "Predictions",
+    "Push",
     "Segment",
     "Source",
     "append_predictions",
+    "append_push",
     "ask",
     "broken",
+    "check_pushable",
     "comma_numbers",
     "confine",
     "csv_names",
     "csv_table",
     "engine",
     "explained",
+    "failed_check",
     "fetch",
     "find_predictions",
     "fresh",
@@ -71,6 +76,11 @@ __all__ = [
     "pack_predictions",
     "plain_type",
     "prediction_tables",
+    "push_tables",
+    "pushed",
+    "pushed_by",
+    "pushed_offset",
+    "pushes",
     "quote",
     "read_as_csv",
     "scan",

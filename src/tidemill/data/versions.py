@@ -14,10 +14,13 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tidemill.core import DataError, DefinitionError, Ref, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, named, quote, table
+from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, plain_type
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
@@ -52,10 +55,14 @@ def ingest(ledger: Ledger, dataset: Dataset, *, branch: str = "") -> Once:
     """
     sources = {name: source_ref(ledger, source) for name, source in dataset.sources.items()}
     inputs = {"definition": definition(dataset), "sources": sources}
-    return ledger.once("dataset", dataset.name, inputs, lambda: _make(ledger, dataset, sources), branch=branch, code=own_code(*CODE))
+    ledger.records.ensure(push_tables)
+    upto = pushed(ledger, dataset.name)
+    inputs |= {"pushed": upto.digest} if upto.last else {}
+    make = partial(_make, ledger, dataset, sources, upto.last)
+    return ledger.once("dataset", dataset.name, inputs, make, branch=branch, code=own_code(*CODE))
 
 
-def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref]) -> Made:
+def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: int) -> Made:
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))
@@ -65,7 +72,9 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref]) -> Made:
         refuse_volatile(connection, dataset.sql(), columns, f"the query of dataset {dataset.name!r}", _place(dataset))
         types = _describe(connection, dataset)
         file = Path(scratch) / "rows.parquet"
-        _write(connection, dataset, types, file)
+        if upto:
+            _open_pushed(connection, types, pushes(ledger, dataset.name, 0, upto), Path(scratch) / "pushed.json")
+        _write(connection, dataset, types, file, pushed=upto > 0)
         problems = violations(connection, dataset, table(file))
         if problems:
             raise DataError(
@@ -73,7 +82,7 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref]) -> Made:
             )
         meta: dict[str, Any] = {"types": types, **_profile(connection, table(file), types)}
         digest = ledger.blobs.put(file.read_bytes())
-    meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys)}
+    meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys), **({"pushed": upto} if upto else {})}
     return Made({"version": Artifact(Ref.of("dataset", dataset.name, digest), meta)}, metrics={"rows": meta["rows"]})
 
 
@@ -189,12 +198,28 @@ def _instant_sql(dataset: Dataset, column: str, types: Mapping[str, str]) -> str
     raise _cause(dataset, column) or plain
 
 
-def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path) -> None:
+def _open_pushed(connection: "DuckDBPyConnection", types: Mapping[str, str], found: Iterable[Push], file: Path) -> None:
+    """Make a table of what was pushed: the columns, when each row was known, and its number."""
+    with file.open("wb") as out:
+        for push in found:
+            for number, row in enumerate(push.rows, push.first):
+                out.write(msgspec.json.encode({**row, "__known": push.known, "__number": number}) + b"\n")
+    kinds = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in {**types, "__known": "BIGINT", "__number": "BIGINT"}.items())
+    with explained("what was pushed cannot be read"):
+        reader = f"read_json({literal(str(file))}, format = 'newline_delimited', columns = {{{kinds}}})"
+        connection.execute(f"CREATE TABLE __pushed AS SELECT * FROM {reader}")
+
+
+def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path, *, pushed: bool = False) -> None:
     event = _instant_sql(dataset, dataset.event_time, types)
     known = _instant_sql(dataset, dataset.known_at or dataset.event_time, types)
     columns = ", ".join(quote(name) for name in types)
     rows = f"SELECT *, {event} AS __event, {known} AS __known FROM ({dataset.sql()}\n)"
     order = f"ORDER BY __known, __event, {columns}"
+    if pushed:  # rows of equal times stand in the order in which they came, behind those of files
+        more = f"SELECT {columns}, {event} AS __event, __known, __number FROM __pushed"
+        rows = f"SELECT *, 0 AS __number FROM ({rows}) UNION ALL BY NAME {more}"
+        rows, order = f"SELECT * EXCLUDE (__number) FROM ({rows}) ORDER BY __known, __event, __number, {columns}", ""
     with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset), partial(_cause, dataset)):
         connection.execute("SET threads = 1")  # the same rows must give the same bytes
         key = literal(", ".join(dataset.keys))  # rows with another key are another version: they are found and joined by it

@@ -33,6 +33,7 @@ from tidemill.features.historical import Chosen, Historical, Listen, Opened, Que
 from tidemill.features.materialising import materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.own import OwnColumns
+from tidemill.features.pushing import Feed, Pusher
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
 from tidemill.features.request_rows import Computed
@@ -58,6 +59,7 @@ __all__ = [
     "Events",
     "Feature",
     "FeatureView",
+    "Feed",
     "Function",
     "Historical",
     "Hit",
@@ -68,6 +70,7 @@ __all__ = [
     "OnlineStore",
     "Opened",
     "OwnColumns",
+    "Pusher",
     "Question",
     "Reader",
     "RequestView",

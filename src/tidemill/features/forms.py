@@ -11,7 +11,7 @@ from tidemill.features import merging, tiling
 from tidemill.features.answers import Answers
 from tidemill.features.declarations import FeatureView
 from tidemill.features.latest import Latest
-from tidemill.features.state import Row
+from tidemill.features.state import Layout, Row
 from tidemill.features.tiles import Tiles
 from tidemill.features.windows import Status
 
@@ -25,6 +25,10 @@ class Windowed:
     @cached_property
     def tiles(self) -> Tiles:
         return Tiles(self.view)
+
+    @property
+    def layout(self) -> Layout:
+        return self.tiles.layout
 
     def states(self, entity: Ints, event: Instants, known: Instants, columns: dict[str, Array], entities: int, until: int) -> list[bytes]:
         """The state of each entity at a time, from its events known by then, sorted by (entity, event, known); of none b""."""

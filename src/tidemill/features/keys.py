@@ -47,6 +47,18 @@ def joined(parts: Sequence[Coded]) -> Coded:
     return Coded.of(texts).take(inverse.ravel())
 
 
+def joined_text(parts: Sequence[str | None]) -> str | None:
+    """The text of one key from its parts; None where one is null.
+
+    >>> joined_text(["1", None]), joined_text(["ü"])
+    (None, 'ü')
+    """
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return known[0] if len(known) == 1 else SEPARATOR.join(map(_escaped, known))
+
+
 def _escaped(part: str) -> str:
     for odd, instead in _ESCAPED:
         part = part.replace(odd, instead)

@@ -1,6 +1,6 @@
 """A view log into the online store: part by part, so that memory does not grow with it, and going on where a killed process ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tidemill.core import Array, Bools, definition, digest_bytes
-from tidemill.features.forms import form_of
+from tidemill.core import Array, Bools, definition, digest_bytes, find
+from tidemill.features.forms import Windowed, form_of
+from tidemill.features.latest import Latest
 from tidemill.features.online import Making, Mark, OnlineStore, space_of
+from tidemill.features.pushing import Feed, Rows, catch_up
 from tidemill.features.state import recoded
 from tidemill.features.views import ViewLog
 
@@ -25,16 +27,18 @@ def quiet(done: int, of: int) -> None:
     """Tell nobody."""
 
 
-def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = "", tell: Told = quiet) -> int:
-    """Bring a view's space up to what was known by `until`; returns the number of entities written. Only those with news are, unless the
-    rows known by its mark are others than they were: then all are made anew. An older time changes nothing."""
+def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = "", feed: Feed | None = None, tell: Told = quiet) -> int:
+    """Bring a view's space up to what was known by `until`, and to all that was pushed; returns the number of entities written. Only those
+    with news are, unless the rows known by its mark are others than they were: then all are made anew. An older time changes nothing."""
     space, mark = space_of(log.view), Mark.of(store.mark(space_of(log.view)))
     if mark and mark.until is not None and not mark.making:
         same = (version, until) == (mark.version, mark.until)
         if same or until < mark.until:
-            return 0
-    work = _Work(store, space, log, until, version)
+            return catch_up(store, feed) if feed else 0
+    work = _Work(store, space, log, until, version, feed)
     written = work.run(work.begun(mark), tell)
+    if feed:
+        catch_up(store, feed)
     if written:
         store.settle()
     return written
@@ -47,6 +51,7 @@ class _Work:
     log: ViewLog
     until: int
     version: str
+    feed: Feed | None
 
     def begun(self, mark: Mark | None) -> Mark:
         """The mark under which it is written."""
@@ -54,12 +59,13 @@ class _Work:
         if mark and going and (going.version, going.until) == (self.version, self.until):
             return mark
         words = {name: list(self.log.vocabularies[full]) for name, full in self._coded.items()}
+        last = self.feed.last if self.feed else 0
         if mark and not going and mark.until is not None:
             more = {name: [*own, *sorted({*words[name]}.difference(own))] for name, own in mark.words.items()}
             if self.version == mark.version or self._digest(self.log.events.known <= mark.until, more) == int(mark.digest, 16):
-                return msgspec.structs.replace(mark, words=more, making=Making(self.version, self.until, 0, whole=False))
+                return msgspec.structs.replace(mark, words=more, making=Making(self.version, self.until, 0, whole=False, pushed=last))
         self.store.keep([space for space in self.store.spaces() if space != self.space])
-        making = Making(self.version, self.until, 0, whole=True)
+        making = Making(self.version, self.until, 0, whole=True, pushed=last)
         return Mark(definition(self.log.view), words=words, making=making)
 
     def run(self, mark: Mark, tell: Told) -> int:
@@ -70,29 +76,43 @@ class _Work:
         news = known <= self.until
         if not making.whole and mark.until is not None:
             news = news & (known > mark.until)
-        some = np.unique(entity[news])
-        done = making.done
-        tell(done, len(some))
-        for low, high in self._parts(some[done:]):
-            part = some[done + low : done + high]
-            states = self._states(part, mark.words)
-            now = msgspec.structs.replace(mark, making=msgspec.structs.replace(making, done=done + high))
-            self.store.update(self.space, [], lambda _, __, now=now, states=states: (now.bytes(), states))  # type: ignore[misc]
-            tell(done + high, len(some))
-        digest = _sum(int(mark.digest or "0", 16), self._digest(news, mark.words))
-        whole = msgspec.structs.replace(mark, version=self.version, until=self.until, digest=f"{digest:x}", making=None)
-        self.store.update(self.space, [], lambda _, __: (whole.bytes(), {}))
-        return len(some) - done
+        later, words = self._later(making.pushed, mark.words)
+        names = sorted({*(self.log.entities[one] for one in np.unique(entity[news]).tolist()), *later})
+        places, done = find(self.log.entities, names), making.done
+        tell(done, len(names))
+        for low, high in self._parts(places, done):
+            states = self._states(places[low:high][places[low:high] >= 0], words)
+            whole = states | {name: self._form.added(states.get(name), later[name]) for name in names[low:high] if name in later}
+            self._put(msgspec.structs.replace(mark, making=msgspec.structs.replace(making, done=high)), whole)
+            tell(high, len(names))
+        digest = _sum(int(mark.digest or "0", 16), self._digest(news, words))
+        self._put(Mark(mark.view, self.version, self.until, f"{digest:x}", words, making.pushed), {})
+        return len(names) - done
 
-    def _parts(self, entities: Array) -> list[tuple[int, int]]:
+    def _put(self, mark: Mark, states: Mapping[str, bytes]) -> None:
+        self.store.update(self.space, [], lambda *_: (mark.bytes(), states))
+
+    @cached_property
+    def _form(self) -> Latest | Windowed:
+        return form_of(self.log.view)
+
+    def _later(self, upto: int, words: Words) -> tuple[Rows, Words]:
+        """What was pushed and is not in the log, or was not known by the time; and the words with its categories."""
+        more = {name: list(own) for name, own in words.items()}
+        if self.feed is None:
+            return {}, more
+        return self.feed.rows(self.feed.between(min(self.log.pushed, self.feed.known_by(self.until)), upto), more), more
+
+    def _parts(self, places: Array, done: int) -> list[tuple[int, int]]:
         """Stretches of entities, each with no more events than are read at once."""
-        found, start, events = list[tuple[int, int]](), 0, 0
-        for i, many in enumerate((self.log.events.starts[entities + 1] - self.log.events.starts[entities]).tolist()):
+        sizes = np.append(np.diff(self.log.events.starts), 0)[places]  # of one that is not in the log: none
+        found, start, events = list[tuple[int, int]](), done, 0
+        for i, many in enumerate(sizes[done:].tolist(), done):
             if i > start and (events + many > EVENTS or i - start >= PART):
                 found.append((start, i))
                 start, events = i, 0
             events += many
-        return [*found, (start, len(entities))] if len(entities) > start else found
+        return [*found, (start, len(places))] if len(places) > start else found
 
     def _states(self, entities: Array, words: Words) -> dict[str, bytes]:
         """The states of some entities, which are ascending."""
@@ -102,8 +122,7 @@ class _Work:
         rows = rows[events.known[rows] <= self.until] if len(rows) else rows
         columns = {name: self._column(name, words)[rows] for name in self.log.columns}
         owner = np.searchsorted(entities, events.entity[rows])
-        form = form_of(self.log.view)
-        found = form.states(owner, events.event[rows], events.known[rows], columns, len(entities), self.until)
+        found = self._form.states(owner, events.event[rows], events.known[rows], columns, len(entities), self.until)
         return {self.log.entities[one]: data for one, data in zip(entities.tolist(), found, strict=True) if data}
 
     def _column(self, name: str, words: Words) -> Array:

@@ -97,12 +97,14 @@ def checksum(key: bytes, data: bytes) -> bytes:
 
 
 class Making(msgspec.Struct, frozen=True):
-    """A space that is being written: of which version, up to when, and how many entities are done; `whole`: all of them, not only news."""
+    """A space that is being written: of which version, up to when, and how many entities are done; `whole`: all of them, not only news;
+    `pushed`: the last row that was pushed when it began."""
 
     version: str
     until: int
     done: int
     whole: bool
+    pushed: int = 0
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -66,7 +66,7 @@ class OwnColumns:
 
     def requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
         """The requests that rows ask. Raises DataError for a missing or mistyped column, and for a value that cannot be computed."""
-        return _requests(with_functions(self.views, self.computed([self._taken(row) for row in rows])))
+        return _requests(with_functions(self.views, self.computed([self.taken_row(row) for row in rows])))
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""
@@ -91,7 +91,8 @@ class OwnColumns:
             what = f"{WRONG}: {name.partition(':')[2] or name.strip('_')}: {error.what}"
             raise DataError(what, hint=error.hint or "send other values, or have the expression take them") from None
 
-    def _taken(self, row: Mapping[str, Any]) -> Row:
+    def taken_row(self, row: Mapping[str, Any]) -> Row:
+        """The values of a row that was sent, in the order of the columns. Raises DataError for one that lacks or does not fit."""
         for name in self.types:
             if name not in row:
                 hint = f"send a known key alone, or all of: {', '.join(self.types)}"

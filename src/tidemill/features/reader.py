@@ -1,7 +1,7 @@
 """One reader for a set of views: requests in, a matrix of feature values out, offline or online, by the same code."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.keys import joined
 from tidemill.features.materialising import Told, materialise, quiet
 from tidemill.features.online import OnlineStore
+from tidemill.features.pushing import Feed, catch_up
 from tidemill.features.requests import Requests
 from tidemill.features.space import Space
 from tidemill.features.views import Block, ViewLog
@@ -46,6 +47,7 @@ class Reader:
     logs: dict[str, ViewLog]
     versions: dict[str, str]
     online: OnlineStore | None = None
+    feeds: Mapping[str, Feed] = field(default_factory=dict)  # what is pushed, by view
     _damage: list[str] = field(default_factory=list)
 
     def read(self, requests: Requests, at: Instants) -> Matrix:
@@ -128,8 +130,15 @@ class Reader:
         if self.online is None:
             return {}
         return {
-            name: materialise(self.online, log, until, version=self.versions.get(name, ""), tell=tell) for name, log in self.logs.items()
+            name: materialise(self.online, log, until, version=self.versions.get(name, ""), feed=self.feeds.get(name), tell=tell)
+            for name, log in self.logs.items()
         }
+
+    def catch_up(self) -> None:
+        """Add to the online store what was pushed since, where who pushed it could not. Raises StoreError."""
+        for feed in self.feeds.values():
+            if self.online is not None:
+                catch_up(self.online, feed)
 
 
 def _merge(fresh: Bools, one: Matrix, two: Matrix) -> Matrix:

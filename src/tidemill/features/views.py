@@ -42,6 +42,7 @@ class ViewLog:
     events: Events
     columns: dict[str, Floats]
     vocabularies: dict[str, tuple[str, ...]]
+    pushed: int = 0  # the number of the last row of its dataset that was pushed and is in it
 
     def read(self, keys: Coded, at: Instants) -> Block:
         """Values as known at each row's own time. `keys` and `at` (n,)."""
@@ -129,13 +130,16 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     blob = ledger.blobs.put(pack(arrays, {"entities": list(entity.vocabulary), "vocabularies": vocabularies}))
     digest = digest_value([definition(view), blob])  # the same events read through another window are another version
     meta = {"blobs": {"events": blob}, "rows": len(order), "entities": len(entity.vocabulary), "features": view.names}
+    meta |= {"pushed": dataset.meta["pushed"]} if "pushed" in dataset.meta else {}
+    meta |= {"types": dataset.meta["types"], "event_time": view.dataset.event_time, "timezone": view.dataset.timezone}
     return Made({"version": Artifact(Ref.of("feature view", view.name, digest), meta)}, metrics={"rows": len(order)})
 
 
 def load(ledger: Ledger, view: FeatureView, version: Artifact) -> ViewLog:
     """Open a view version for reading; its arrays stay in the blob's memory map."""
     arrays, meta = unpack(ledger.blobs.get(version.meta["blobs"]["events"]))
-    return of_arrays(view, tuple(meta["entities"]), arrays, {k: tuple(v) for k, v in meta["vocabularies"].items()})
+    found = of_arrays(view, tuple(meta["entities"]), arrays, {k: tuple(v) for k, v in meta["vocabularies"].items()})
+    return replace(found, pushed=version.meta.get("pushed", 0))
 
 
 def of_arrays(view: FeatureView, entities: tuple[str, ...], arrays: dict[str, Array], vocabularies: dict[str, tuple[str, ...]]) -> ViewLog:

@@ -49,7 +49,7 @@ class Built:
 def prepare(ledger: Ledger) -> Ledger:
     """Make the tables of every stage that the loop records into."""
     tracking.prepare(ledger)
-    for tables in (registry.tables, data.prediction_tables):
+    for tables in (registry.tables, data.prediction_tables, data.push_tables):
         ledger.records.ensure(tables)
     return ledger
 

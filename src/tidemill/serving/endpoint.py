@@ -19,6 +19,7 @@ from tidemill.core import DataError, Floats, Instants, Ints, Ref, Refused, Tidem
 from tidemill.data import Dataset
 from tidemill.features import (
     FeatureView,
+    Feed,
     Function,
     Matrix,
     OnlineStore,
@@ -320,17 +321,19 @@ def open_recipe(
 ) -> tuple[Reader, Requests, Dataset, Mapping[str, str]]:
     """What a recipe reads features with: the reader of its views, its requests, and their dataset with the types of its columns."""
     views = [from_definition(view["definition"], functions) for view in recipe["views"]]
-    logs, versions = {}, {}
+    logs, versions, feeds = {}, {}, {}
     for view, plain in zip(views, recipe["views"], strict=True):
         if isinstance(view, FeatureView):
-            logs[view.name] = load(ledger, view, ledger.artifact(Ref("feature view", view.name, "", plain["digest"])))
-            versions[view.name] = plain["digest"]
+            version = ledger.artifact(Ref("feature view", view.name, "", plain["digest"]))
+            logs[view.name], versions[view.name] = load(ledger, view, version), plain["digest"]
+            if "types" in version.meta:  # those of before 0.1 have none
+                feeds[view.name] = Feed.of(ledger, view, version)
     request = recipe["request"]
     times = {"known_at": request["known_at"], "timezone": request["timezone"]}
     dataset = Dataset.recorded(request["name"], request["event_time"], key=tuple(request["key"]), **times)
     types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
     requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
-    return Reader(views, logs, versions, online), requests, dataset, types
+    return Reader(views, logs, versions, online, feeds), requests, dataset, types
 
 
 def own_columns(reader: Reader, dataset: Dataset, types: Mapping[str, str], predict_at: str) -> OwnColumns:

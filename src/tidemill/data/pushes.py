@@ -1,0 +1,152 @@
+"""Rows of a dataset that come one by one: a log in the records. A row is known from when it is written there, and the next version of the
+dataset holds it. Where a source numbers its rows, each of them is taken once, whoever sends it again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
+
+from tidemill.core import DataError, digest_bytes
+from tidemill.data.declarations import Dataset
+from tidemill.ledger import Ledger
+from tidemill.store import Driver
+
+MOST = 10_000  # rows at once
+AT_ONCE = 1_000  # pushes read at once
+PUT_OFFSET = (
+    "INSERT INTO push_source (dataset, source, offset_) VALUES (?, ?, ?) "
+    "ON CONFLICT (dataset, source) DO UPDATE SET offset_ = excluded.offset_"
+)
+PushedRow = Mapping[str, Any]
+
+push_tables = MetaData()
+Table(
+    "push",
+    push_tables,
+    Column("dataset", Text, primary_key=True),
+    Column("last", BigInteger, primary_key=True),  # the number of its last row
+    Column("known", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("digest", Text, nullable=False),  # of all rows of the dataset so far
+)
+Table(
+    "push_source",
+    push_tables,
+    Column("dataset", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("offset_", BigInteger, nullable=False),
+)
+
+
+class Push(NamedTuple):
+    """Rows that came together: `first` is the number of the first one, and all are known since `known` (microseconds UTC)."""
+
+    first: int
+    known: int
+    rows: list[dict[str, Any]]
+
+    @property
+    def last(self) -> int:
+        """The number of the last row."""
+        return self.first + len(self.rows) - 1
+
+
+class Pushed(NamedTuple):
+    """Up to where a log goes: the number of its last row, and the digest of all; 0 and "" of an empty one."""
+
+    last: int
+    digest: str
+
+
+def append_push(
+    ledger: Ledger, dataset: str, rows: Sequence[PushedRow], now: int, *, source: str = "", offsets: Sequence[int] = ()
+) -> Push | None:
+    """Write rows to the log of a dataset, all or none. `offsets` (n,), ascending, are their numbers in a source: rows that it gave before
+    are left out; None where nothing is left. They survive the end of the process. Raises DataError."""
+    if len(rows) > MOST:
+        raise DataError(f"{len(rows):,} rows are pushed at once", hint=f"push at most {MOST:,}, or bring a file to the dataset")
+    if offsets and (not source or len(offsets) != len(rows) or any(b <= a for a, b in pairwise(offsets))):
+        raise DataError("the offsets of a push do not fit", hint="name the source, and give one ascending whole number for each row")
+    with ledger.records.transaction(synced=False) as sql:
+        if offsets:
+            seen = sql.one("SELECT offset_ FROM push_source WHERE dataset = ? AND source = ?", (dataset, source))
+            rows = [row for row, offset in zip(rows, offsets, strict=True) if seen is None or offset > seen[0]]
+        if not rows:
+            return None
+        before = sql.one("SELECT last, known, digest FROM push WHERE dataset = ? ORDER BY last DESC LIMIT 1", (dataset,)) or (0, now, "")
+        found = Push(before[0] + 1, max(now, before[1]), [dict(row) for row in rows])
+        content = msgspec.json.encode(found.rows)
+        digest = digest_bytes(before[2].encode(), found.known.to_bytes(8, "little", signed=True), content)
+        sql.run(
+            "INSERT INTO push (dataset, last, known, content, digest) VALUES (?, ?, ?, ?, ?)",
+            (dataset, found.last, found.known, content, digest),
+        )
+        if offsets:
+            sql.run(PUT_OFFSET, (dataset, source, offsets[-1]))
+        return found._replace(rows=msgspec.json.decode(content))
+
+
+def pushed(ledger: Ledger, dataset: str) -> Pushed:
+    """Up to where the log of a dataset goes."""
+    row = ledger.records.row("SELECT last, digest FROM push WHERE dataset = ? ORDER BY last DESC LIMIT 1", (dataset,))
+    return Pushed(*row) if row else Pushed(0, "")
+
+
+def pushed_offset(ledger: Ledger, dataset: str, source: str) -> int | None:
+    """The offset of the last row that a source gave: it goes on after it."""
+    row = ledger.records.row("SELECT offset_ FROM push_source WHERE dataset = ? AND source = ?", (dataset, source))
+    return int(row[0]) if row else None
+
+
+def pushed_by(ledger: Ledger, dataset: str, known: int) -> int:
+    """The number of the last row that was known by a time."""
+    query = "SELECT last FROM push WHERE dataset = ? AND known <= ? ORDER BY last DESC LIMIT 1"
+    row = ledger.records.row(query, (dataset, known))
+    return int(row[0]) if row else 0
+
+
+def pushes(ledger: Ledger, dataset: str, after: int, upto: int) -> Iterator[Push]:
+    """What was pushed behind one row, up to another."""
+    while after < upto:
+        with ledger.records.snapshot() as sql:
+            found = _read(sql, dataset, after, upto)
+        if not found:
+            return
+        for push in found:
+            yield push if push.first > after else Push(after + 1, push.known, push.rows[after + 1 - push.first :])
+            after = push.last
+
+
+def _read(sql: Driver, dataset: str, after: int, upto: int) -> list[Push]:
+    query = "SELECT last, known, content FROM push WHERE dataset = ? AND last > ? ORDER BY last LIMIT ?"
+    found = []
+    for last, known, content in sql.all(query, (dataset, after, AT_ONCE)):
+        rows = msgspec.json.decode(content)
+        push = Push(last - len(rows) + 1, known, rows)
+        if push.first <= upto:
+            found.append(push._replace(rows=rows[: upto - push.first + 1]))
+    return found
+
+
+def check_pushable(dataset: Dataset) -> None:
+    """Raise DataError for a dataset whose rows depend on each other: it takes whole files only."""
+    single = [check.name for check in dataset.checks if check.kind_of == "unique"]
+    if dataset.keys or single:
+        what = f"rows of dataset {dataset.name!r} cannot be pushed: it has {'one row for each key' if dataset.keys else single[0]}"
+        raise DataError(what, where=str(dataset.where), hint="push to a dataset of events, which has no key")
+
+
+def failed_check(dataset: Dataset, row: Mapping[str, Any]) -> str:
+    """The first declared check that a row fails, in a sentence; empty where it keeps all."""
+    for check in dataset.checks:
+        value = row.get(check.column)
+        if check.kind_of == "not_null" and value is None:
+            return f"{check.name} fails: {check.column} is null"
+        if check.kind_of == "in_range" and value is not None:
+            low, high = (None if one is None else type(value)(one) if abs(one) != float("inf") else None for one in (check.low, check.high))
+            if (low is not None and value < low) or (high is not None and value > high):
+                return f"{check.name} fails: {check.column}={value}"
+    return ""
