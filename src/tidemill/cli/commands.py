@@ -1,7 +1,7 @@
 """The commands with their arguments and options. What a command does is imported when it runs, so that its help comes at once."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -317,6 +317,20 @@ def skew_of_features(obj: dict[str, Any], deployment: str, since: str | None, ro
     from tidemill.cli.skew import skew
 
     skew(obj["folder"], deployment, since, rows, as_json=as_json)
+
+
+@features.command("push")
+@click.argument("dataset")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--source", default="", help="Where the rows come from, with --offset: what it gave before is skipped.")
+@click.option("--offset", type=int, default=None, help="The number of the first row in its source; those of the others follow it.")
+@with_json
+@click.pass_obj
+def push_rows(obj: dict[str, Any], dataset: str, file: BinaryIO, source: str, offset: int | None, as_json: bool) -> None:
+    """Add rows to DATASET, known from now on: JSON, a list or one object on each line, of FILE or of standard input."""
+    from tidemill.cli.push import push
+
+    push(obj["folder"], dataset, file, source, offset, as_json=as_json)
 
 
 @features.command("saved")

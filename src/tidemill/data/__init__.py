@@ -30,12 +30,24 @@ from tidemill.data.predictions import (
     prediction_tables,
     segments,
 )
-from tidemill.data.pushes import Push, append_push, check_pushable, failed_check, push_tables, pushed, pushed_by, pushed_offset, pushes
+from tidemill.data.pushes import (
+    MOST_PUSHED,
+    Push,
+    append_push,
+    check_pushable,
+    failed_check,
+    push_tables,
+    pushed,
+    pushed_by,
+    pushed_offset,
+    pushes,
+)
 from tidemill.data.said import plain_type
 from tidemill.data.versions import CODE, ingest, scan, source_ref, stale
 
 __all__ = [
     "CODE",
+    "MOST_PUSHED",
     "Check",
     "Column",
     "Columns",

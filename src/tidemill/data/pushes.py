@@ -14,7 +14,7 @@ from tidemill.data.declarations import Dataset
 from tidemill.ledger import Ledger
 from tidemill.store import Driver
 
-MOST = 10_000  # rows at once
+MOST_PUSHED = 10_000  # rows at once
 AT_ONCE = 1_000  # pushes read at once
 PUT_OFFSET = (
     "INSERT INTO push_source (dataset, source, offset_) VALUES (?, ?, ?) "
@@ -66,8 +66,8 @@ def append_push(
 ) -> Push | None:
     """Write rows to the log of a dataset, all or none. `offsets` (n,), ascending, are their numbers in a source: rows that it gave before
     are left out; None where nothing is left. They survive the end of the process. Raises DataError."""
-    if len(rows) > MOST:
-        raise DataError(f"{len(rows):,} rows are pushed at once", hint=f"push at most {MOST:,}, or bring a file to the dataset")
+    if len(rows) > MOST_PUSHED:
+        raise DataError(f"{len(rows):,} rows are pushed at once", hint=f"push at most {MOST_PUSHED:,}, or bring a file to the dataset")
     if offsets and (not source or len(offsets) != len(rows) or any(b <= a for a, b in pairwise(offsets))):
         raise DataError("the offsets of a push do not fit", hint="name the source, and give one ascending whole number for each row")
     with ledger.records.transaction(synced=False) as sql:

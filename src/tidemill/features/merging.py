@@ -36,8 +36,8 @@ MANY = 32  # rows that came later, from which on they are merged
 class Opened:
     """A state as values, to be changed: tails by start, each the number of its rows and its slots; and the lists."""
 
-    until: int = NEVER
-    folded: bool = False
+    until: int
+    folded: bool
     tails: list[dict[int, tuple[int, list[Any]]]] = field(default_factory=list)
     newest: list[list[Event]] = field(default_factory=list)
     different: list[dict[float, int]] = field(default_factory=list)
@@ -47,8 +47,7 @@ class Opened:
 
 def added(tiles: Tiles, data: bytes | None, rows: Sequence[Row]) -> bytes:
     """A state with more rows. It reads the same in whatever order they come, but for rows of equal times."""
-    if data is None:
-        return _closed(tiles, _merged(tiles, Opened(), list(rows)))
+    data = data or NEVER.to_bytes(8, "little", signed=True) + bytes(8 * (tiles.head - 1))
     later = int.from_bytes(data[8 * LATER : 8 * LATER + 8], "little") + len(rows)
     if later <= MANY:
         count = later.to_bytes(8, "little")
@@ -107,25 +106,22 @@ def _merged(tiles: Tiles, state: Opened, rows: list[Row]) -> Opened:
     """A state with rows folded that happened by the time when all of them are known."""
     until = max([state.until, *(row[KNOWN] for row in rows)])
     fresh = [(*row[:FIRST], *reals(row)) for row in sorted(rows, key=lambda row: (row[EVENT], row[KNOWN], row[SEQ])) if row[EVENT] <= until]
-    tails = state.tails or [{} for _ in tiles.hops]
-    newest, different = state.newest or [[] for _ in tiles.newest], state.different or [{} for _ in tiles.different]
-    buckets = state.buckets or [Counter() for _ in tiles.buckets]
     first = tiles.whole.begin(until)
     return Opened(
         until,
         state.folded or bool(fresh),
-        [_tails(tiles, one, own, fresh, until) for one, own in zip(tiles.hops, tails, strict=True)],
+        [_tails(tiles, one, own, fresh, until) for one, own in zip(tiles.hops, state.tails, strict=True)],
         [
             sorted([*own, *events_of(part, fresh)], key=lambda event: event[:2])[-many:]
-            for (part, many), own in zip(tiles.newest.items(), newest, strict=True)
+            for (part, many), own in zip(tiles.newest.items(), state.newest, strict=True)
         ],
         [
             {v: e for v, e in _latest(own, events_of(part, fresh)).items() if e >= first}
-            for part, own in zip(tiles.different, different, strict=True)
+            for part, own in zip(tiles.different, state.different, strict=True)
         ],
         [
             Counter({key: n for key, n in _counted(one, own, events_of(part, fresh)).items() if key[0] >= one.begin(until)})
-            for (one, part), own in zip(tiles.buckets, buckets, strict=True)
+            for (one, part), own in zip(tiles.buckets, state.buckets, strict=True)
         ],
         [row for row in rows if row[EVENT] > until],
     )

@@ -46,7 +46,7 @@ class Feed:
     def last(self) -> int:
         """The number of the last row; 0 where rows of this view cannot be computed one by one: its versions alone have them then."""
         last = pushed(self.ledger, self.dataset.name).last
-        return last if last and self._computable else 0
+        return last if last and self.computable else 0
 
     def known_by(self, until: int) -> int:
         """The number of the last row that was known by a time."""
@@ -57,7 +57,8 @@ class Feed:
         return pushes(self.ledger, self.dataset.name, after, upto)
 
     @cached_property
-    def _computable(self) -> bool:
+    def computable(self) -> bool:
+        """Whether a row of this view can be computed by itself."""
         try:
             return bool(self.own.values)
         except DefinitionError as error:
@@ -105,6 +106,8 @@ class Feed:
 def catch_up(store: OnlineStore, feed: Feed, fresh: Push | None = None) -> int:
     """Add to a view's space what was pushed since; `fresh` is what was just written to the log. Returns how many rows the log is further
     now. A space that is not there, or is being written, is left: who writes it adds them."""
+    if not (feed.computable if fresh else feed.last):
+        return 0
     space, added = space_of(feed.view), 0
     while True:
         data = store.mark(space)
@@ -152,17 +155,30 @@ class Pusher:
                 self._check(row)
             except DataError as error:
                 raise DataError(f"row {number}: {error.what}", where=f"dataset {self._dataset.name}", hint=error.hint) from None
-        feeds = list(self._all())
+        away = self._look()
         draft = Push(1, now, msgspec.json.decode(msgspec.json.encode(rows)))
-        for feed in feeds:  # what cannot be computed is refused before it is written
-            feed.rows([draft], {})
+        for feed in self._feeds.values():  # what cannot be computed is refused before it is written
+            if feed and feed.computable:
+                feed.rows([draft], {})
         push = append_push(self._ledger, self._dataset.name, rows, now, source=source, offsets=offsets)
         try:
-            for feed in feeds:
-                catch_up(self._store, feed, push)
+            for feed in self._feeds.values():
+                if feed and not away:
+                    catch_up(self._store, feed, push)
         except StoreError as error:
-            log.warning("pushed=%s online_store=away error=%s", self._dataset.name, error.what)
+            away = error.what
+        if away:
+            log.warning("pushed=%s online_store=away error=%s", self._dataset.name, away)
         return push
+
+    def _look(self) -> str:
+        """Take the feeds of all spaces of views over the dataset; returns why the store does not tell them, if so."""
+        try:
+            spaces = self._store.spaces()
+        except StoreError as error:
+            return error.what
+        self._feeds = {space: self._feeds.get(space) or self._feed(Mark.of(data)) for space, data in spaces.items()}
+        return ""
 
     def _check(self, row: Mapping[str, Any]) -> None:
         if not isinstance(row, Mapping):
@@ -175,15 +191,6 @@ class Pusher:
         failed = failed_check(self._dataset, taken)
         if failed:
             raise DataError(failed, hint="correct the row, or the check of the dataset")
-
-    def _all(self) -> Iterator[Feed]:
-        """The feeds of all spaces of views over the dataset."""
-        for space, data in self._store.spaces().items():
-            if space not in self._feeds:
-                self._feeds[space] = self._feed(Mark.of(data))
-            feed = self._feeds[space]
-            if feed:
-                yield feed
 
     def _feed(self, mark: Mark | None) -> Feed | None:
         if mark is None or not mark.version or mark.view["dataset"] != self._dataset.name:

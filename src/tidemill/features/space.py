@@ -42,7 +42,8 @@ class Space:
         values, status = self._form.read(states, which, at)
         words = dict[str, tuple[str, ...]]()
         for feature, full in self._coded.items():
-            own = self._mark[1].words[feature] if self._mark[1] else []
+            mark = self._mark[1] or self.mark()
+            own = mark.words[feature] if mark else []
             words |= dict.fromkeys(full, self._numbered(values, full, own, known[full[0]]))
         return Block(self._view.names, values, status, words)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from tidemill.serving import Constant, Deployment, Endpoint, Standing
 from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
+from tidemill.session.pushing import Pushing, Rows
 from tidemill.session.registered import registered_tree
 from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, retrieve, saved_ref
 from tidemill.session.status import status
@@ -93,6 +95,8 @@ class Session:
         if self._ledger is not None:
             self._ledger.records.close()
             self._ledger = None
+        if "_pushing" in self.__dict__:
+            self.__dict__.pop("_pushing").close()
 
     # ── by hand ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,6 +162,25 @@ class Session:
         found = features.load_rows(self.ledger, self.ledger.artifact(saved_ref(name)))
         tracking.note_input(found)
         return copied(found, Path(to) if to else None)
+
+    def push(self, dataset: str, rows: Rows, *, source: str = "", offsets: int | Sequence[int] = ()) -> dict[str, Any]:
+        """Add rows to a dataset, known from now on: to its next version, and at once to the online store, in all views over it.
+
+        `rows` is a dict by column, or several; a time is a datetime or a text, with its zone unless the dataset declares one. They survive
+        the end of the process when this returns. `offsets`, of one row or of each, are their numbers in a `source`: what it gave before is
+        skipped, so a consumer that was killed may send again, or go on behind `pushed_offset(dataset, source)`.
+
+        Returns {"dataset", "rows", "skipped", "known"}. Raises UnknownName, DataError for a row that does not fit, and then none is added,
+        and StoreError."""
+        return self._pushing.push(dataset, rows, project.now(), source=source, offsets=offsets)
+
+    def pushed_offset(self, dataset: str, source: str) -> int | None:
+        """The offset of the last row that a source gave to a dataset."""
+        return self._pushing.offset(dataset, source)
+
+    @cached_property
+    def _pushing(self) -> Pushing:
+        return Pushing(self.project, online_store(self.project))
 
     def train(self, model: str, *, until: Time) -> "Result":
         """Train a declared model on what was known at `until`, as for `training_set`: tracked, cached, compiled with parity."""

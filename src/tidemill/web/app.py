@@ -139,6 +139,9 @@ class Current:
             for name, handle in handles.items():
                 with self._kept(name, starting=starting):
                     self._open(name, handle, starting=starting)
+            for name, endpoint in self.endpoints.items():
+                with self._kept(name, starting=False):
+                    endpoint.reader.catch_up()
             if starting or self._spaces() != before:
                 with self._away(starting=starting):
                     self.store.keep(self._spaces() | before)  # a request that is under way may still read those before

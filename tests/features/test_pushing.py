@@ -1,0 +1,264 @@
+"""Rows that are pushed: in the log once, online at once, and in the next version as they were online."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tidemill as tm
+from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, StoreError, Where, instant, show
+from tidemill.data import ingest, pushed, pushed_offset, pushes
+from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, space_of
+from tidemill.features.online import Mark
+from tidemill.ledger import Ledger
+from tidemill.store import FolderBlobs, MemoryBlobs, Records
+
+SALES = """shop,sold,amount,kind
+1,2024-03-10T10:00:00Z,20,new
+1,2024-03-10T10:30:00Z,35,
+2,2024-03-10T09:00:00Z,7,old
+"""
+NOW = instant("2024-03-10T12:00:00Z")
+CHECKS = [tm.in_range("amount", 0, 1_000), tm.not_null("shop")]
+
+
+class Shops:
+    """Sales over one file, a view of the newest and one of windows over them."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        (folder / "sales.csv").write_text(SALES)
+        self.ledger, self.where = ledger, Where(str(folder / "shops.py"), 3)
+        query = "SELECT CAST(shop AS INT) AS shop, CAST(sold AS TIMESTAMPTZ) AS sold, CAST(amount AS DOUBLE) AS amount, kind FROM s"
+        source = {"s": tm.Source("sales.csv", where=self.where)}
+        self.sales = tm.Dataset("sales", source, event_time="sold", query=query, checks=CHECKS, where=self.where)
+        shop = tm.Entity("shop", key="shop")
+        self.newest = tm.FeatureView("newest", self.sales, shop, {"amount": tm.last("amount"), "kind": tm.category("kind")}, ttl="1d")
+        kinds = {"n": tm.count(), "mean": tm.mean("amount * 2"), "kinds": tm.count_distinct("kind"), "sd": tm.std("amount")}
+        self.recent = tm.FeatureView("recent", self.sales, shop, kinds, windows=["1h", "1d", "lifetime"], filter="amount > 1")
+        self.views = [self.newest, self.recent]
+
+    def reader(self, online: OnlineStore | None = None) -> Reader:
+        """Over what there is now."""
+        versions = {view.name: build(self.ledger, view, ingest(self.ledger, self.sales).output).output for view in self.views}
+        logs = {view.name: load(self.ledger, view, versions[view.name]) for view in self.views}
+        feeds = {view.name: Feed.of(self.ledger, view, versions[view.name]) for view in self.views}
+        return Reader(self.views, logs, {name: one.ref.digest for name, one in versions.items()}, online, feeds)
+
+    def pusher(self, online: OnlineStore) -> Pusher:
+        types = self.ledger.artifact(Ref("dataset", "sales")).meta["types"]
+        return Pusher(self.ledger, self.sales, types, online)
+
+
+def sale(shop: int | None, sold: str | int, amount: float | None, kind: str | None = None) -> dict[str, Any]:
+    return {"shop": shop, "sold": show(sold) if isinstance(sold, int) else sold, "amount": amount, "kind": kind}
+
+
+def asked(at: int, shops: str = "1239") -> Requests:
+    when = np.full(len(shops), at)
+    keys = np.array([shop.encode() for shop in shops])
+    return Requests(keys, when, when, when, {"shop": Coded.of(shops)}, [], np.empty((len(shops), 0)), {})
+
+
+def shown(reader: Reader, at: int) -> list[dict[str, Any]]:
+    """What is read, with words for categories, and from where."""
+    requests = asked(at)
+    matrix = reader.read(requests, requests.at)
+    rows: list[dict[str, Any]] = [{} for _ in requests.at]
+    for name, column in zip(matrix.names, matrix.values.T.tolist(), strict=True):
+        words = matrix.vocabularies.get(name)
+        for row, value in zip(rows, column, strict=True):
+            row[name] = None if value != value else words[int(value)] if words else value
+    for row, status, online in zip(rows, matrix.status.tolist(), matrix.online.tolist(), strict=True):
+        row |= {"status": status, "online": online}
+    return rows
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    records = Records(tmp_path / "records.db")
+    yield Ledger(records, FolderBlobs(tmp_path / "blobs"), lambda: 0)
+    records.close()
+
+
+@pytest.fixture
+def shops(tmp_path: Path, ledger: Ledger) -> Shops:
+    return Shops(tmp_path, ledger)
+
+
+def same_offline(shops: Shops, online: list[dict[str, Any]], at: int) -> None:
+    """What was read online is what the next version gives."""
+    offline = [{**row, "online": True} for row in shown(shops.reader(), at)]
+    assert offline == online
+
+
+def test_a_pushed_row_is_online_at_once_and_in_the_next_version(shops: Shops, online: OnlineStore) -> None:
+    reader = shops.reader(online)
+    reader.materialise(NOW)
+    before = shown(reader, NOW)
+    rows = [sale(1, NOW - HOUR // 2, 9.0, "never seen"), sale(3, NOW - MINUTE, 4.0, "new"), sale(2, "2024-03-10T08:00:00Z", 50.0)]
+    push = shops.pusher(online).push(rows, NOW + SECOND)
+    assert push is not None
+    assert (push.first, push.last, push.known) == (1, 3, NOW + SECOND)
+    after = shown(reader, NOW + SECOND)
+    assert all(row["online"] for row in after)
+    assert (after[0]["newest__amount"], after[0]["newest__kind"], after[0]["recent__n_lifetime"]) == (9.0, "never seen", 3)
+    assert (after[1]["newest__amount"], after[1]["recent__n_lifetime"]) == (7.0, 2), "an older sale does not hide a newer one"
+    assert (after[2]["newest__kind"], after[3]["status"]) == ("new", [2, 2])
+    assert shown(reader, NOW) == before, "a moment before, it was not known"
+    same_offline(shops, after, NOW + SECOND)
+
+
+def test_what_a_source_gave_before_is_skipped(shops: Shops) -> None:
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    pusher, rows = shops.pusher(store), [sale(1, NOW, float(i)) for i in range(5)]
+    assert pushed_offset(shops.ledger, "sales", "clicks/0") is None
+    assert len(pusher.push(rows[:3], NOW, source="clicks/0", offsets=[7, 8, 11]).rows) == 3  # type: ignore[union-attr]
+    assert pushed_offset(shops.ledger, "sales", "clicks/0") == 11
+    again = pusher.push(rows, NOW, source="clicks/0", offsets=[7, 8, 11, 12, 13])
+    assert again is not None
+    assert [row["amount"] for row in again.rows] == [3.0, 4.0]
+    assert pusher.push(rows, NOW, source="clicks/0", offsets=[7, 8, 11, 12, 13]) is None
+    assert len(pusher.push(rows[:1], NOW, source="clicks/1", offsets=[7]).rows) == 1, "another source counts for itself"  # type: ignore[union-attr]
+    assert pushed(shops.ledger, "sales").last == 6
+    with pytest.raises(DataError, match="the offsets of a push do not fit"):
+        pusher.push(rows[:2], NOW, source="clicks/0", offsets=[20, 20])
+    with pytest.raises(DataError, match="the offsets of a push do not fit"):
+        pusher.push(rows[:2], NOW, offsets=[20, 21])
+
+
+def test_who_could_not_write_to_the_store_is_caught_up_with(shops: Shops, caplog: pytest.LogCaptureFixture) -> None:
+    store, away = MemoryOnline(), Away()
+    readers = [shops.reader(store), shops.reader(away)]
+    for reader in readers:
+        reader.materialise(NOW)
+    pusher = shops.pusher(away)
+    pusher.push([], NOW)
+    away.is_away = True
+    assert pusher.push([sale(1, NOW, 9.0)], NOW + 1) is not None
+    assert "online_store=away" in caplog.text
+    away.is_away = False
+    assert pusher.push([sale(1, NOW + 1, 10.0)], NOW + 2) is not None
+    for reader in readers:
+        reader.catch_up()
+        assert shown(reader, NOW + 3)[0]["recent__n_1h"] == 2
+    marks = [Mark.of(data) for data in (*store.spaces().values(), *away.spaces().values())]
+    assert {mark.pushed for mark in marks if mark} == {2}
+
+
+class Away(MemoryOnline):
+    """A store that can be away."""
+
+    is_away = False
+
+    def spaces(self) -> dict[str, bytes]:
+        if self.is_away:
+            raise StoreError("the online store cannot be used: Connection refused")
+        return super().spaces()
+
+    def mark(self, space: str) -> bytes | None:
+        if self.is_away:
+            raise StoreError("the online store cannot be used: Connection refused")
+        return super().mark(space)
+
+
+events = st.builds(
+    lambda shop, at, amount, kind: (shop, NOW + at, amount, kind),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([0, MINUTE, -HOUR, -DAY, -2 * DAY, HOUR, -40 * DAY]),
+    st.sampled_from([0.5, 3.0, 0.1, 7.25, 999.0]),
+    st.sampled_from([None, "new", "old", "other"]),
+)
+steps = st.lists(
+    st.tuples(st.sampled_from(["push", "materialise", "materialise older", "version"]), st.lists(events, min_size=1, max_size=3)),
+    max_size=8,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps)
+def test_after_any_steps_online_is_what_the_next_version_gives(tmp_path: Path, steps: list[tuple[str, list[Any]]]) -> None:
+    """Pushes between versions and materialisations of any of them: nothing is lost, nothing counts twice."""
+    shops, store, now = Shops(tmp_path, Ledger(Records(None), MemoryBlobs(), lambda: 0)), MemoryOnline(), NOW
+    reader = shops.reader(store)
+    reader.materialise(now)
+    pusher = shops.pusher(store)
+    for step, rows in steps:
+        now += MINUTE
+        if step == "push":
+            pusher.push([sale(shop, at, amount, kind) for shop, at, amount, kind in rows], now)
+        elif step == "version":
+            reader = shops.reader(store)
+        else:
+            reader.materialise(now if step == "materialise" else now - 3 * MINUTE)
+    final = shops.reader(store)
+    now += 2 * HOUR
+    online = [space.read(asked(now).texts["shop"], asked(now).at, final.logs[name].vocabularies) for name, space in final.spaces.items()]
+    for name, block in zip(final.spaces, online, strict=True):
+        offline = final.logs[name].read(asked(now).texts["shop"], asked(now).at)
+        assert block.status.tolist() == offline.status.tolist()
+        assert _texts(block) == _texts(offline)
+
+
+def _texts(block: Any) -> list[list[Any]]:
+    words = [block.vocabularies.get(name) for name in block.names]
+    return [[None if v != v else one[int(v)] if one else v for v, one in zip(row, words, strict=True)] for row in block.values.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"shop": 1, "sold": "2024-03-10T10:00:00Z", "amount": 3.0}, "row 1: the request lacks 'kind'"),
+        (sale(1, "2024-03-10T10:00:00", 3.0), "row 1: .*2024-03-10T10:00:00 is not a time with its zone"),
+        (sale(1, "2024-03-10T10:00:00Z", "much"), "row 1: .*amount = 'much'"),  # type: ignore[arg-type]
+        (sale(1, "2024-03-10T10:00:00Z", 1e6), "row 1: .*in_range.* fails: amount=1000000.0"),
+        (sale(None, "2024-03-10T10:00:00Z", 3.0), "row 1: not_null.* fails: shop is null"),
+        ({**sale(1, "2024-03-10T10:00:00Z", 3.0), "colour": "red"}, "row 1: there is no column 'colour'"),
+        ({**sale(1, "x", 3.0), "sold": None}, "row 1: .*time is null"),
+        ("a text", "row 1: 'a text' is no row"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_with_all_that_came_with_it(shops: Shops, row: Any, what: str) -> None:
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    with pytest.raises(DataError, match=what):
+        shops.pusher(store).push([sale(1, NOW, 9.0), row], NOW)
+    assert pushed(shops.ledger, "sales").last == 0
+    assert list(pushes(shops.ledger, "sales", 0, 10)) == []
+
+
+def test_a_dataset_with_a_key_takes_no_pushed_rows(shops: Shops) -> None:
+    keyed = tm.Dataset("sales", shops.sales.sources, event_time="sold", query=shops.sales.query, key="shop", where=shops.where)
+    with pytest.raises(DataError, match="it has one row for each key"):
+        Pusher(shops.ledger, keyed, {"shop": "INTEGER", "sold": "TIMESTAMP WITH TIME ZONE"}, MemoryOnline())
+
+
+def test_a_view_that_cannot_be_computed_row_by_row_has_pushed_rows_with_its_next_version(
+    shops: Shops, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = tm.FeatureView("odd", shops.sales, tm.Entity("shop", key="shop"), {"x": tm.last("list_sum([amount, 1])")})
+    shops.views = [shops.newest, odd]
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    shops.pusher(store).push([sale(1, NOW, 9.0)], NOW + 1)
+    assert "view=odd pushed_rows=with the next version" in caplog.text
+    mark = Mark.of(store.mark(space_of(shops.newest)))
+    assert mark is not None
+    assert mark.pushed == 1
+    reader = shops.reader(store)
+    reader.materialise(NOW + 1)
+    assert shown(reader, NOW + 1)[0]["odd__x"] == 10
+
+
+def test_versions_without_pushes_are_as_they_were(shops: Shops) -> None:
+    first = ingest(shops.ledger, shops.sales)
+    shops.reader(MemoryOnline())
+    assert ingest(shops.ledger, shops.sales).cached
+    shops.pusher(MemoryOnline()).push([sale(1, NOW, 9.0)], NOW)
+    second = ingest(shops.ledger, shops.sales)
+    assert (second.cached, second.output.meta["rows"], second.output.meta["pushed"]) == (False, first.output.meta["rows"] + 1, 1)
+    assert "pushed" in second.why
