@@ -34,7 +34,9 @@ def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = 
     if mark and mark.until is not None and not mark.making:
         same = (version, until) == (mark.version, mark.until)
         if same or until < mark.until:
-            return catch_up(store, feed) if feed else 0
+            if feed:
+                catch_up(store, feed)
+            return 0
     work = _Work(store, space, log, until, version, feed)
     written = work.run(work.begun(mark), tell)
     if feed:

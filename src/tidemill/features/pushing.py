@@ -1,9 +1,11 @@
 """What was pushed to a dataset, into the spaces of the views over it: each row once, in the order in which it was written to the log."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import nan
 from typing import Any
 
 import msgspec
@@ -24,6 +26,8 @@ from tidemill.ledger import Artifact, Ledger
 log = logging.getLogger(__name__)
 PART = 1_000  # pushes that are added at once
 Rows = dict[str, list[Row]]  # of states, by entity
+Computed = tuple[str, int, list[Any]]  # an entity, an event time and the values of columns
+Counted = tuple[Push, list[Computed | None]]  # what was pushed, and what a view makes of each row of it
 
 
 @dataclass(frozen=True)
@@ -72,67 +76,107 @@ class Feed:
         columns = {f"k:{i}": (quote(name), "text") for i, name in enumerate(view.entity.keys)}
         columns |= {"__event": (instant_of(quote(self.dataset.event_time), self.dataset.timezone), "instant")}
         columns |= {"__some": (f"CASE WHEN ({view.filter or 'TRUE'}) THEN 1 ELSE 0 END", "number")}
-        stored = form_of(view).layout.columns
-        columns |= {name: view.kept[name] for name in stored}
+        columns |= {name: view.kept[name] for name in self.form.layout.columns}
         return OwnColumns.over(self.dataset, self.types, [], columns, str(view.where))
+
+    @cached_property
+    def space(self) -> str:
+        """The name of the view's space."""
+        return space_of(self.view)
+
+    @cached_property
+    def form(self) -> Latest | Windowed:
+        """The form of its states."""
+        return form_of(self.view)
 
     def rows(self, found: Iterable[Push], words: dict[str, list[str]]) -> Rows:
         """The rows by entity; new categories get the next numbers of `words`."""
+        return self.numbered([(push, self.counted(push)) for push in found], words)
+
+    def counted(self, push: Push) -> list[Computed | None]:
+        """What the view makes of each row."""
+        return [self.computed([self.own.taken(name, row.get(name)) for name in self.own.types]) for row in push.rows]
+
+    def computed(self, taken: Sequence[Any]) -> Computed | None:
+        """What the view makes of a row, whose values are taken: entity, event time and columns; None where it does not count."""
+        value = {name: call(taken) for name, call in self.own.values.items()}
+        entity = joined_text([value[f"k:{i}"] for i in range(len(self.view.entity.keys))])
+        if entity is None or not value["__some"]:
+            return None
+        return entity, value["__event"], [value[name] for name in self.form.layout.columns]
+
+    def numbered(self, found: Iterable[Counted], words: dict[str, list[str]]) -> Rows:
+        """The rows as the states have them, by entity; new categories get the next numbers of `words`."""
         rows = Rows()
-        for push in found:
-            for number, row in enumerate(push.rows, push.first):
-                taken = [self.own.taken(name, row.get(name)) for name in self.own.types]
-                value = {name: call(taken) for name, call in self.own.values.items()}
-                entity = joined_text([value[f"k:{i}"] for i in range(len(self.view.entity.keys))])
-                if entity is not None and value["__some"]:
-                    numbers = [self._number(name, value[name], words) for name in form_of(self.view).layout.columns]
-                    bits = np.array(numbers).view(np.int64).tolist()
-                    rows.setdefault(entity, []).append((number, value["__event"], push.known, *bits))
+        for push, several in found:
+            for seq, one in enumerate(several, push.first):
+                if one is not None:
+                    entity, event, values = one
+                    numbers = [number(value, words) for number, value in zip(self._numbers, values, strict=True)]
+                    bits = struct.unpack(f"<{len(numbers)}q", struct.pack(f"<{len(numbers)}d", *numbers))
+                    rows.setdefault(entity, []).append((seq, event, push.known, *bits))
         return rows
 
-    def _number(self, name: str, value: Any, words: dict[str, list[str]]) -> float:
-        if value is None:
-            return np.nan
-        if self.view.kept[name][1] == "number":
-            return float(value) + 0.0  # zero has one sign
-        if not self.view.columns[name[2:]].category:
-            return number_of(value)
-        known = words.setdefault(name[2:], [])
-        if value not in known:
-            known.append(value)
-        return float(known.index(value))
+    @cached_property
+    def _numbers(self) -> list[Callable[[Any, dict[str, list[str]]], float]]:
+        """For each column how its value becomes a number."""
+        ways = list[Callable[[Any, dict[str, list[str]]], float]]()
+        for name in self.form.layout.columns:
+            text, category = self.view.kept[name][1] == "text", self.view.columns[name[2:]].category
+            ways.append(partial(_coded, name[2:]) if category else _told_apart if text else _number)
+        return ways
 
 
-def catch_up(store: OnlineStore, feed: Feed, fresh: Push | None = None) -> int:
-    """Add to a view's space what was pushed since; `fresh` is what was just written to the log. Returns how many rows the log is further
-    now. A space that is not there, or is being written, is left: who writes it adds them."""
-    if not (feed.computable if fresh else feed.last):
-        return 0
-    space, added = space_of(feed.view), 0
-    while True:
-        data = store.mark(space)
+def _number(value: Any, _: dict[str, list[str]]) -> float:
+    return nan if value is None else float(value) + 0.0  # zero has one sign
+
+
+def _told_apart(value: Any, _: dict[str, list[str]]) -> float:
+    return nan if value is None else number_of(value)
+
+
+def _coded(feature: str, value: Any, words: dict[str, list[str]]) -> float:
+    if value is None:
+        return nan
+    known = words.setdefault(feature, [])
+    if value not in known:
+        known.append(value)
+    return float(known.index(value))
+
+
+def catch_up(store: OnlineStore, feed: Feed, fresh: Counted | None = None) -> None:
+    """Add to a view's space what was pushed since; `fresh` is what was just written to the log. A space that is not there, or is being
+    written, is left: who writes it adds it. Raises StoreError."""
+    if fresh and _add(store, feed, [fresh]):
+        return
+    last = feed.last
+    while last:
+        mark = Mark.of(store.mark(feed.space))
+        if mark is None or mark.until is None or mark.making or mark.pushed >= last:
+            return
+        _add(store, feed, [(push, feed.counted(push)) for push in feed.between(mark.pushed, min(last, mark.pushed + PART))])
+
+
+def _add(store: OnlineStore, feed: Feed, found: Sequence[Counted]) -> bool:
+    """Add what was pushed, if all before it is there; returns whether nothing is left to do."""
+    there = False
+
+    def change(data: bytes | None, states: list[bytes | None]) -> tuple[bytes, dict[str, bytes]] | None:
+        nonlocal there
         mark = Mark.of(data)
-        if mark is None or mark.until is None or mark.making:
-            return added
-        follows = fresh is not None and fresh.first == mark.pushed + 1
-        found = [fresh] if follows and fresh else list(feed.between(mark.pushed, min(feed.last, mark.pushed + PART)))
-        if not found:
-            return added
+        if mark is None or mark.until is None or mark.making or mark.pushed >= found[-1][0].last:
+            there = True
+            return None
+        if mark.pushed != found[0][0].first - 1:
+            return None
         words = {name: list(own) for name, own in mark.words.items()}
-        rows = feed.rows(found, words)
-        after = msgspec.structs.replace(mark, words=words, pushed=found[-1].last).bytes()
-        store.update(space, list(rows), partial(_added, form_of(feed.view), data, after, rows))
-        if store.mark(space) == after:
-            added += found[-1].last - mark.pushed
+        rows, there = feed.numbered(found, words), True
+        after = msgspec.structs.replace(mark, words=words, pushed=found[-1][0].last)
+        return after.bytes(), {entity: feed.form.added(state, rows[entity]) for entity, state in zip(entities, states, strict=True)}
 
-
-def _added(
-    form: Latest | Windowed, before: bytes | None, after: bytes, rows: Rows, mark: bytes | None, states: Sequence[bytes | None]
-) -> tuple[bytes, dict[str, bytes]] | None:
-    """The change that adds rows to states, if nobody was first."""
-    if mark != before:
-        return None
-    return after, {entity: form.added(state, more) for (entity, more), state in zip(rows.items(), states, strict=True)}
+    entities = list({row[0]: None for _, rows in found for row in rows if row is not None})
+    store.update(feed.space, entities, change)
+    return there
 
 
 class Pusher:
@@ -142,34 +186,47 @@ class Pusher:
         """Raises DataError for a dataset whose rows cannot be pushed."""
         check_pushable(dataset)
         self._ledger, self._dataset, self._store, self._feeds = ledger, dataset, store, dict[str, Feed | None]()
-        self._types = {name: kind for name, kind in types.items() if not name.startswith("__")}
+        plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
         event = {"__event": (instant_of(quote(dataset.event_time), dataset.timezone), "instant")}
-        self._own = OwnColumns.over(dataset, self._types, [], event, str(dataset.where))
+        self._own = OwnColumns.over(dataset, plain, [], event, str(dataset.where))
 
     def push(self, rows: Sequence[Mapping[str, Any]], now: int, *, source: str = "", offsets: Sequence[int] = ()) -> Push | None:
         """Write rows, known since `now` (microseconds UTC); None where the source gave all of them before. Raises DataError for a row that
         does not fit, and then nothing is written, and StoreError. Where only the online store fails, they are written, and it gets them
         with the next."""
-        for number, row in enumerate(rows):
-            try:
-                self._check(row)
-            except DataError as error:
-                raise DataError(f"row {number}: {error.what}", where=f"dataset {self._dataset.name}", hint=error.hint) from None
+        plain = _plain(rows)
+        taken = [self._taken(number, row) for number, row in enumerate(plain)]
         away = self._look()
-        draft = Push(1, now, msgspec.json.decode(msgspec.json.encode(rows)))
-        for feed in self._feeds.values():  # what cannot be computed is refused before it is written
-            if feed and feed.computable:
-                feed.rows([draft], {})
-        push = append_push(self._ledger, self._dataset.name, rows, now, source=source, offsets=offsets)
+        feeds = [feed for feed in self._feeds.values() if feed and feed.computable]
+        counted = [[feed.computed(row) for row in taken] for feed in feeds]  # what cannot be computed is refused before it is written
+        push = append_push(self._ledger, self._dataset.name, plain, now, source=source, offsets=offsets)
         try:
-            for feed in self._feeds.values():
-                if feed and not away:
-                    catch_up(self._store, feed, push)
+            for feed, several in zip(feeds, counted, strict=True):
+                if push and not away:
+                    catch_up(self._store, feed, (push, several[len(several) - len(push.rows) :]))
         except StoreError as error:
             away = error.what
         if away:
             log.warning("pushed=%s online_store=away error=%s", self._dataset.name, away)
         return push
+
+    def _taken(self, number: int, row: Any) -> Sequence[Any]:
+        """The values of a row. Raises DataError for one that does not fit."""
+        try:
+            if not isinstance(row, Mapping):
+                raise DataError(f"{row!r} is no row", hint=f"send a dict with {', '.join(self._own.types)}")
+            odd = next((name for name in row if name not in self._own.types), None)
+            if odd is not None:
+                raise DataError(f"there is no column {odd!r}", hint=f"the dataset has: {', '.join(self._own.types)}")
+            taken = self._own.taken_row(row)
+            if self._own.values["__event"](taken) is None:
+                raise DataError(f"{self._dataset.event_time} is null", hint="send when it happened")
+            failed = failed_check(self._dataset, dict(zip(self._own.types, taken, strict=True)))
+            if failed:
+                raise DataError(failed, hint="correct the row, or the check of the dataset")
+        except DataError as error:
+            raise DataError(f"row {number}: {error.what}", where=f"dataset {self._dataset.name}", hint=error.hint) from None
+        return taken
 
     def _look(self) -> str:
         """Take the feeds of all spaces of views over the dataset; returns why the store does not tell them, if so."""
@@ -177,20 +234,9 @@ class Pusher:
             spaces = self._store.spaces()
         except StoreError as error:
             return error.what
-        self._feeds = {space: self._feeds.get(space) or self._feed(Mark.of(data)) for space, data in spaces.items()}
+        known = self._feeds
+        self._feeds = {space: known[space] if space in known else self._feed(Mark.of(data)) for space, data in spaces.items()}
         return ""
-
-    def _check(self, row: Mapping[str, Any]) -> None:
-        if not isinstance(row, Mapping):
-            raise DataError(f"{row!r} is no row", hint=f"send a dict with {', '.join(self._types)}")
-        odd = next((name for name in row if name not in self._types), None)
-        if odd is not None:
-            raise DataError(f"there is no column {odd!r}", hint=f"the dataset has: {', '.join(self._types)}")
-        taken = dict(zip(self._types, self._own.taken_row(row), strict=True))
-        self._own.computed([list(taken.values())])
-        failed = failed_check(self._dataset, taken)
-        if failed:
-            raise DataError(failed, hint="correct the row, or the check of the dataset")
 
     def _feed(self, mark: Mark | None) -> Feed | None:
         if mark is None or not mark.version or mark.view["dataset"] != self._dataset.name:
@@ -198,3 +244,18 @@ class Pusher:
         view = from_definition(mark.view)
         assert isinstance(view, FeatureView)
         return Feed.of(self._ledger, view, self._ledger.artifact(Ref("feature view", view.name, "", mark.version)))
+
+
+def _plain(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Rows as they come back from the log."""
+    try:
+        found: list[Any] = msgspec.json.decode(msgspec.json.encode(rows, enc_hook=_scalar))
+        return found
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise DataError(f"the rows cannot be written: {error}", hint="send numbers, texts, times, true, false or null") from None
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")

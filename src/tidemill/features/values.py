@@ -40,6 +40,10 @@ def _problem(kind: str, value: Any) -> str:
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:
+    if type(value) is float:
+        return value.is_integer() if whole else not isinf(value)
+    if type(value) is int:
+        return True
     if isinstance(value, str):
         try:
             number = Decimal(value)
