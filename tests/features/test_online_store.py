@@ -227,6 +227,12 @@ def test_a_store_whose_writer_was_killed_is_kept_unless_the_machine_went_down_to
     store.close()
 
 
+def test_a_store_that_was_only_opened_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        open_online(tmp_path).close()
+    assert (is_whole(tmp_path), caplog.text) == (True, "")
+
+
 SHARE = """
 import sys
 from pathlib import Path

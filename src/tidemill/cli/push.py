@@ -28,7 +28,7 @@ def push(folder: str, dataset: str, file: BinaryIO, source: str, offset: int | N
         print_json(found)
         return
     skipped = f", {found['skipped']:,} were there before" if found["skipped"] else ""
-    out.print(f"{found['rows']:,} rows pushed to {dataset}{skipped}")
+    out.print(f"{found['rows']:,} row{'' if found['rows'] == 1 else 's'} pushed to {dataset}{skipped}")
 
 
 def _rows(file: BinaryIO) -> list[dict[str, Any]]:

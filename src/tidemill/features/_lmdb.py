@@ -68,8 +68,9 @@ class LmdbOnline:
         """Sum the file, where no other process has it open."""
         with suppress(OSError):
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (self._folder / SUM).read_bytes().startswith(OPEN):
-                (self._folder / SUM).write_bytes(_file_sum(self._folder / "data.mdb"))
+            known = self._folder / SUM
+            if not known.exists() or known.read_bytes().startswith(OPEN):
+                known.write_bytes(_file_sum(self._folder / "data.mdb"))
             self._open = False
         fcntl.flock(self._users, fcntl.LOCK_SH)
 

@@ -19,7 +19,7 @@ from tidemill.features.forms import Windowed, form_of
 from tidemill.features.keys import joined_text
 from tidemill.features.latest import Latest
 from tidemill.features.online import Mark, OnlineStore, space_of
-from tidemill.features.own import OwnColumns
+from tidemill.features.own import WRONG, OwnColumns
 from tidemill.features.state import Row
 from tidemill.ledger import Artifact, Ledger
 
@@ -218,6 +218,9 @@ class Pusher:
             odd = next((name for name in row if name not in self._own.types), None)
             if odd is not None:
                 raise DataError(f"there is no column {odd!r}", hint=f"the dataset has: {', '.join(self._own.types)}")
+            missing = next((name for name in self._own.types if name not in row), None)
+            if missing is not None:
+                raise DataError(f"it lacks {missing!r}", hint=f"send all of {', '.join(self._own.types)}: null where there is nothing")
             taken = self._own.taken_row(row)
             if self._own.values["__event"](taken) is None:
                 raise DataError(f"{self._dataset.event_time} is null", hint="send when it happened")
@@ -225,7 +228,8 @@ class Pusher:
             if failed:
                 raise DataError(failed, hint="correct the row, or the check of the dataset")
         except DataError as error:
-            raise DataError(f"row {number}: {error.what}", where=f"dataset {self._dataset.name}", hint=error.hint) from None
+            what = error.what.removeprefix(f"{WRONG}: ").replace("the request's ", "")
+            raise DataError(f"row {number}: {what}", where=f"dataset {self._dataset.name}", hint=error.hint) from None
         return taken
 
     def _look(self) -> str:
