@@ -90,10 +90,21 @@ def test_what_no_space_needs_is_dropped(online: OnlineStore) -> None:
     assert (online.get(V2, ["x"]), online.mark(V2)) == ([None], None)
 
 
-@pytest.mark.parametrize("entity", ["", " ", "ü€𝄞", "a/b", "\x1f", "x" * 399, "x" * 400, "x" * 5000])
+def test_several_spaces_are_read_in_one_go(online: OnlineStore) -> None:
+    put(online, V1, {"x": b"1", "z" * 5000: b"long"}, b"first")
+    put(online, V2, {"x": b"2"}, None)
+    asked = [(V1, ["x", "never", "z" * 5000, "x"]), (V2, ["x"]), ("f" * 40, ["x"]), (V1, [])]
+    first = (b"first", [b"1", None, b"long", b"1"])
+    assert online.read(asked) == [first, (None, [b"2"]), (None, [None]), (b"first", [])]
+    assert online.read(asked[:1]) == [first]
+    assert online.read([]) == []
+
+
+@pytest.mark.parametrize("entity", ["", " ", "ü€𝄞", "a/b", "\x1f", "x" * 99, "€" * 99, "x" * 100, "x" * 399, "x" * 400, "x" * 5000])
 def test_any_text_names_an_entity(online: OnlineStore, entity: str) -> None:
     put(online, V1, {entity: b"it", entity + "2": b"another"})
     assert online.get(V1, [entity, entity + "2", entity + "3"]) == [b"it", b"another", None]
+    assert online.read([(V1, [entity, entity + "2", entity + "3"])]) == [(b"mark", [b"it", b"another", None])]
 
 
 # ── LMDB, on disk ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,8 +213,9 @@ def test_a_value_that_is_not_what_was_written_is_not_given(tmp_path: Path) -> No
     file = tmp_path / "data.mdb"
     data = file.read_bytes()
     file.write_bytes(data.replace(b"writtenwritten", b"writtenwrittem"))
-    with pytest.raises(Damaged, match="a value is not what was written"):
-        store.get(V1, ["x"])
+    for read in (lambda: store.get(V1, ["x"]), lambda: store.read([(V1, ["x"])])):
+        with pytest.raises(Damaged, match="a value is not what was written"):
+            read()
     assert store.mark(V1) == b"mark"
     store.close()
 
@@ -321,15 +333,23 @@ def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
         put(store, V1, {"x": b"written", "y": b"written"})
         db = redis.Redis.from_url(ADDRESS)
         db.set(f"{prefix}:{V1[:16]}/x", db.get(f"{prefix}:{V1[:16]}/y"))  # whole, but another's
-        with pytest.raises(Damaged, match="a value is not what was written"):
-            store.get(V1, ["x"])
+        for read in (lambda: store.get(V1, ["x"]), lambda: store.read([(V1, ["y", "x"])])):
+            with pytest.raises(Damaged, match="a value is not what was written"):
+                read()
         assert store.get(V1, ["y"]) == [b"written"]
         store.close()
 
 
 def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
     store = open_online("redis://ann:secret@127.0.0.1:1/0")
-    for call in (lambda: store.get(V1, ["x"]), lambda: store.mark(V1), lambda: put(store, V1, {}), lambda: store.keep([]), store.spaces):
+    for call in (
+        lambda: store.get(V1, ["x"]),
+        lambda: store.mark(V1),
+        lambda: store.read([(V1, [])]),
+        lambda: put(store, V1, {}),
+        lambda: store.keep([]),
+        store.spaces,
+    ):
         with pytest.raises(StoreError, match="the online store cannot be used") as error:
             call()
         assert (error.value.where, "secret" in str(error.value)) == ("redis://127.0.0.1:1/0", False)

@@ -107,6 +107,10 @@ def test_what_comes_later_is_as_if_it_had_always_been_there(
     expected = read(log, asked_then)
     keys, at = Coded.of(entity for entity, _ in asked_then), np.array([at for _, at in asked_then], dtype=np.int64)
     values, status = own._form.read(*_found(store, view, keys), at)
+    for i, data in enumerate(store.get(space_of(view), [entity or "nobody" for entity, _ in asked_then])):
+        [each], [one] = form.each([data], int(at[i]))
+        assert np.array(each, dtype=np.float64).tobytes() == values[i].tobytes()
+        assert one == status[i]
     for i, one in enumerate(expected.names):
         if vocabulary := expected.vocabularies.get(one):
             number = np.array([*(words.index(word) if word in words else np.nan for word in vocabulary), np.nan])

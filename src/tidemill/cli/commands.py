@@ -346,6 +346,18 @@ def saved_rows(obj: dict[str, Any], name: str, again: bool, to: Path | None, as_
     saved(obj["folder"], name, again=again, to=to, as_json=as_json)
 
 
+@features.command("materialise")
+@click.argument("view", nargs=-1)
+@click.option("--until", default=None, help="As far as was known then: a date, or a time with its zone. Default: all that is known now.")
+@with_json
+@click.pass_obj
+def materialise_features(obj: dict[str, Any], view: tuple[str, ...], until: str | None, as_json: bool) -> None:
+    """Put VIEWs into the online store, or bring them up to date there; without one all that are declared. A killed one goes on."""
+    from tidemill.cli.features import materialise
+
+    materialise(obj["folder"], view, until, as_json=as_json)
+
+
 @features.command("get")
 @click.argument("rows")
 @click.option("--views", default="", help="Views, or VIEW:FEATURE, with commas between: weather,delays:mean.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -70,14 +70,37 @@ def saved(folder: str, name: str, *, again: bool, to: Path | None, as_json: bool
     (out if out.is_terminal else Terminal(width=1000)).print(said)  # a pipe has no edge
 
 
+def materialise(folder: str, views: Sequence[str], until: str | None, *, as_json: bool) -> None:
+    """Put views into the online store. Raises UnknownName, DefinitionError and StoreError."""
+    with _progress(quiet=as_json) as bar:
+        tasks = dict[str, TaskID]()
+
+        def listen(view: str, done: int, entities: int) -> None:
+            if view not in tasks:
+                tasks[view] = bar.add_task(view)
+            bar.update(tasks[view], completed=done, total=entities)
+
+        written = Session(folder).materialise(views, until=until, listen=listen)
+    if as_json:
+        print_json({"written": written})
+        return
+    for name, many in written.items():
+        out.print(escape(f"{name}: {many:,} entities written" if many else f"{name}: nothing new"))
+    if not written:
+        out.print("no view of an entity is declared; a tm.FeatureView is one")
+
+
 @contextmanager
 def _bar(*, quiet: bool) -> Iterator[Listen]:
     """What shows how many rows are done, on a terminal and while it lasts."""
-    with Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), console=out, transient=True, disable=quiet or not out.is_terminal
-    ) as bar:
+    with _progress(quiet=quiet) as bar:
         task = bar.add_task("rows", total=None)
         yield lambda done, rows: bar.update(task, completed=done, total=rows)
+
+
+def _progress(*, quiet: bool) -> Progress:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    return Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal)
 
 
 def list_views(folder: str, *, as_json: bool) -> None:

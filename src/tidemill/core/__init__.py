@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tidemill.core.arrays import unpack as unpack
     from tidemill.core.coded import Coded as Coded
     from tidemill.core.coded import find as find
+    from tidemill.core.coded import place_of as place_of
     from tidemill.core.drift import DriftResult as DriftResult
     from tidemill.core.drift import DriftTest as DriftTest
     from tidemill.core.drift import Profile as Profile
@@ -88,6 +89,7 @@ _WITH_NUMPY = {
     "Bools": "arrays",
     "Coded": "coded",
     "find": "coded",
+    "place_of": "coded",
     "Floats": "arrays",
     "Instants": "arrays",
     "Ints": "arrays",
@@ -167,6 +169,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_cluster_test",
     "partials",
+    "place_of",
     "profile_like",
     "roc_auc",
     "row_log_loss",

@@ -36,7 +36,7 @@ class Coded:
         if vocabulary is self.vocabulary:
             return self.codes
         if len(self.codes) * 8 < len(self.vocabulary):
-            return np.array([_bisect(vocabulary, text) for text in self.texts()], dtype=np.int32)
+            return np.array([place_of(vocabulary, text) for text in self.texts()], dtype=np.int32)
         table = np.append(find(vocabulary, self.vocabulary), np.int32(-1))
         return np.asarray(table[self.codes], dtype=np.int32)
 
@@ -56,7 +56,8 @@ class Coded:
         return len(self.codes)
 
 
-def _bisect(vocabulary: Sequence[str], text: str | None) -> int:
+def place_of(vocabulary: Sequence[str], text: str | None) -> int:
+    """The code of one value in a sorted vocabulary, −1 where it is null or unknown."""
     place = bisect_left(vocabulary, text) if text is not None else len(vocabulary)
     return place if place < len(vocabulary) and vocabulary[place] == text else -1
 

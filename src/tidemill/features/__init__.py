@@ -29,8 +29,9 @@ from tidemill.features.declarations import (
     sum,
 )
 from tidemill.features.frames import writable
+from tidemill.features.getter import Getter, Looked, OnlineFeatures
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
-from tidemill.features.materialising import materialise
+from tidemill.features.materialising import bring_up, materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.own import OwnColumns
 from tidemill.features.pushing import Feed, Pusher
@@ -61,12 +62,15 @@ __all__ = [
     "FeatureView",
     "Feed",
     "Function",
+    "Getter",
     "Historical",
     "Hit",
     "Listen",
     "LmdbOnline",
+    "Looked",
     "Matrix",
     "MemoryOnline",
+    "OnlineFeatures",
     "OnlineStore",
     "Opened",
     "OwnColumns",
@@ -79,6 +83,7 @@ __all__ = [
     "ViewLog",
     "approx_quantile",
     "bring",
+    "bring_up",
     "build",
     "build_requests",
     "category",

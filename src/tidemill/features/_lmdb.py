@@ -9,9 +9,11 @@ from errno import EACCES, EROFS
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO
+from zlib import crc32
 
 from tidemill.core import Damaged, StoreError, digest_bytes
-from tidemill.features.online import CHECKSUM, MARK, Change, checksum
+from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Stored, checksum, named
+from tidemill.features.online import is_whole as is_value_whole
 from tidemill.store import store_error
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ DAMAGED = ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError", 
 DELETE = "start `tidemill up`, which makes it anew, or delete the folder: it is a cache"
 SUM = "data.sum"  # the digest of LMDB's file
 OPEN = b"open "  # instead of it: and the name of the start of the machine since which it is written
+Known = tuple[bytes, bytes, bytes | None, bytes | None]  # of a space: how its keys begin, the key of its mark, what lies there, the mark
 LOCK_SIZE = 8192  # of LMDB's lock file, with its default of 126 readers
 
 
@@ -29,6 +32,8 @@ class LmdbOnline:
         import lmdb
 
         self._error, self._folder, self._open, self._users = lmdb.Error, folder, False, _opened(folder)
+        self._sharing = 1  # users of this object
+        self._known: dict[str, Known] = {}
         fcntl.flock(self._users, fcntl.LOCK_SH)
         try:
             with self._explained():
@@ -49,11 +54,15 @@ class LmdbOnline:
         except OSError as error:
             raise store_error(error, str(self._folder), "the online store") from error
         except self._error as error:
-            if getattr(error, "code", 0) in (EACCES, EROFS):
-                raise store_error(OSError(error.code, error.reason), str(self._folder), "the online store") from error
-            kind = Damaged if type(error).__name__ in DAMAGED else StoreError
-            hint = "free some space; if that is not it, delete the folder: it is a cache and is made anew"
-            raise kind(f"the online store cannot be used: {error}", where=str(self._folder), hint=hint) from error
+            raise self._said(error) from error
+
+    def _said(self, error: Any) -> StoreError:
+        """An error of LMDB, as ours."""
+        if getattr(error, "code", 0) in (EACCES, EROFS):
+            return store_error(OSError(error.code, error.reason), str(self._folder), "the online store")
+        kind = Damaged if type(error).__name__ in DAMAGED else StoreError
+        hint = "free some space; if that is not it, delete the folder: it is a cache and is made anew"
+        return kind(f"the online store cannot be used: {error}", where=str(self._folder), hint=hint)
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
@@ -76,8 +85,7 @@ class LmdbOnline:
 
     @staticmethod
     def _key(space: str, entity: str) -> bytes:
-        text = entity.encode()
-        return space[:16].encode() + b"/" + (text if len(text) < 400 else digest_bytes(text).encode())  # LMDB takes 511 bytes
+        return space[:16].encode() + b"/" + named(entity)
 
     def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
         with self._explained(), self._db.begin(buffers=False) as transaction:
@@ -88,6 +96,40 @@ class LmdbOnline:
         key = MARK + space.encode()
         with self._explained(), self._db.begin() as transaction:
             return self._whole(key, transaction.get(key))
+
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
+        found, before, names = list[Stored](), None, list[bytes]()
+        try:
+            with self._db.begin() as transaction:
+                get, whole, sum_ = transaction.get, WHOLE, crc32
+                for space, entities in asked:
+                    if entities is not before:
+                        before, names = entities, [named(entity) for entity in entities]
+                    start, mark, before_mark, whole_mark = self._known.get(space) or self._know(space)
+                    states: list[bytes | None] = []
+                    for name in names:
+                        key = start + name
+                        data = get(key)
+                        if data is None:
+                            states.append(None)
+                        elif sum_(data, sum_(key)) == whole:
+                            states.append(data[:-CHECKSUM])
+                        else:
+                            raise self._damaged()
+                    data = get(mark)
+                    found.append((whole_mark if data == before_mark else self._read_mark(space, data), states))
+        except self._error as error:
+            raise self._said(error) from error
+        return found
+
+    def _know(self, space: str) -> Known:
+        return self._known.setdefault(space, (self._key(space, ""), MARK + space.encode(), None, None))
+
+    def _read_mark(self, space: str, stored: bytes | None) -> bytes | None:
+        """The mark of a space, which is not the last that was read."""
+        start, key, *_ = self._know(space)
+        self._known[space] = (start, key, stored, self._whole(key, stored))
+        return self._known[space][3]
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         with self._explained(), self._writing() as transaction:
@@ -128,13 +170,22 @@ class LmdbOnline:
         """A value as it was written; raises Damaged for another."""
         if stored is None:
             return None
-        if stored[-CHECKSUM:] != checksum(key, stored[:-CHECKSUM]):
-            raise Damaged("the online store is damaged: a value is not what was written", where=str(self._folder), hint=DELETE)
+        if not is_value_whole(key, stored):
+            raise self._damaged()
         return stored[:-CHECKSUM]
 
+    def _damaged(self) -> Damaged:
+        return Damaged("the online store is damaged: a value is not what was written", where=str(self._folder), hint=DELETE)
+
+    def share(self) -> bool:
+        """Let one more user close it; not one that is closed."""
+        self._sharing += not self._users.closed
+        return not self._users.closed
+
     def close(self) -> None:
-        """Close the environment; a second time changes nothing."""
-        if not self._users.closed:
+        """Close the environment with its last user; a second time changes nothing."""
+        self._sharing -= 1
+        if self._sharing < 1 and not self._users.closed:
             self._db.close()
             self.settle()
             self._users.close()

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from zlib import crc32
 
-from tidemill.core import Damaged, DefinitionError, MissingExtra, StoreError, digest_bytes
-from tidemill.features.online import CHECKSUM, MARK, Change, checksum
+from tidemill.core import Damaged, DefinitionError, MissingExtra, StoreError
+from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Stored, checksum, is_whole, named
 
 SOON = 0.5  # seconds that a server may take for an answer, unless the address says otherwise: a request waits for it
 AT_ONCE = 1_000  # names in one command
@@ -38,12 +39,15 @@ class RedisOnline:
         try:
             yield
         except self._error as error:
-            hint = "start it, or set store.online to another; until then features are read offline"
-            raise StoreError(f"the online store cannot be used: {error}", where=self._where, hint=hint) from error
+            raise self._said(error) from error
+
+    def _said(self, error: Exception) -> StoreError:
+        """An error of Redis, as ours."""
+        hint = "start it, or set store.online to another; until then features are read offline"
+        return StoreError(f"the online store cannot be used: {error}", where=self._where, hint=hint)
 
     def _name(self, space: str, entity: str) -> bytes:
-        text = entity.encode()
-        return b"%s%s/%s" % (self._prefix, space[:16].encode(), text if len(text) < 400 else digest_bytes(text).encode())
+        return b"%s%s/%s" % (self._prefix, space[:16].encode(), named(entity))
 
     def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
         if not entities:
@@ -56,6 +60,31 @@ class RedisOnline:
         name = self._prefix + MARK + space.encode()
         with self._explained():
             return self._whole(name, self._db.get(name))
+
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
+        names, before, own = list[bytes](), None, list[bytes]()
+        for space, entities in asked:
+            if entities is not before:
+                before, own = entities, [named(entity) for entity in entities]
+            start = self._prefix + space[:16].encode() + b"/"
+            names.append(self._prefix + MARK + space.encode())
+            names += [start + name for name in own]
+        try:
+            stored = self._db.mget(names) if names else []
+        except self._error as error:
+            raise self._said(error) from error
+        some, own = stored, names
+        if None in stored:
+            there = [i for i, data in enumerate(stored) if data is not None]
+            some, own = [stored[i] for i in there], [names[i] for i in there]
+        if some and set(map(crc32, some, map(crc32, own))) != {WHOLE}:
+            raise self._damaged()
+        whole, found, place = [data and data[:-CHECKSUM] for data in stored], list[Stored](), 0
+        for _, entities in asked:
+            end = place + 1 + len(entities)
+            found.append((whole[place], whole[place + 1 : end]))
+            place = end
+        return found
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         names = [self._prefix + MARK + space.encode(), *(self._name(space, entity) for entity in entities)]
@@ -109,10 +138,13 @@ class RedisOnline:
     def _whole(self, name: bytes, stored: bytes | None) -> bytes | None:
         if stored is None:
             return None
-        if stored[-CHECKSUM:] != checksum(name, stored[:-CHECKSUM]):
-            hint = f"delete what begins with {self._prefix.decode()!r} there: it is a cache, and `tidemill up` makes it anew"
-            raise Damaged("the online store is damaged: a value is not what was written", where=self._where, hint=hint)
+        if not is_whole(name, stored):
+            raise self._damaged()
         return stored[:-CHECKSUM]
+
+    def _damaged(self) -> Damaged:
+        hint = f"delete what begins with {self._prefix.decode()!r} there: it is a cache, and `tidemill up` makes it anew"
+        return Damaged("the online store is damaged: a value is not what was written", where=self._where, hint=hint)
 
     def close(self) -> None:
         """Close the connections."""

@@ -11,7 +11,7 @@ from tidemill.features import merging, tiling
 from tidemill.features.answers import Answers
 from tidemill.features.declarations import FeatureView
 from tidemill.features.latest import Latest
-from tidemill.features.state import Layout, Row
+from tidemill.features.state import Layout, Row, Value, not_a_state
 from tidemill.features.tiles import Tiles
 from tidemill.features.windows import Status
 
@@ -45,6 +45,15 @@ class Windowed:
         for place, time in zip(which.tolist(), at.tolist(), strict=True):
             status.append(found.add(states[place], time) if place >= 0 else found.nothing())
         return found.values(), np.array(status, dtype=np.uint8)
+
+    def each(self, states: Sequence[bytes | None], at: int) -> tuple[list[Sequence[Value]], list[int]]:
+        """The same of a few states at one time, None for nothing: as a request reads them."""
+        found, status = Answers(self.tiles), []
+        for data in states:
+            if data is not None and not self.fits(data):
+                raise not_a_state()
+            status.append(found.nothing() if data is None else found.add(data, at))
+        return [[None if value != value else value for value in row] for row in found.values().tolist()], status  # NaN is not itself
 
     def fits(self, data: bytes) -> bool:
         """Whether bytes may be a state."""

@@ -3,14 +3,18 @@
 So `("1", "11")` is not `("11", "1")`, whatever characters the parts hold, and a null in any part is a null key, which matches nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 
-from tidemill.core import Coded
-from tidemill.data import literal, quote
+from tidemill.core import Coded, DataError
+from tidemill.data import literal, plain_type, quote
 from tidemill.features.declarations import Entity
 from tidemill.features.requests import SEPARATOR
+from tidemill.features.values import WHOLE
 
 ESCAPE = "\x1e"
 _ESCAPED = ((ESCAPE, f"{ESCAPE}0"), (SEPARATOR, f"{ESCAPE}1"))
@@ -63,3 +67,54 @@ def _escaped(part: str) -> str:
     for odd, instead in _ESCAPED:
         part = part.replace(odd, instead)
     return part
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The columns of an entity's key with their types in the view's dataset."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+
+    @classmethod
+    def of(cls, entity: Entity, types: Mapping[str, str]) -> "Keys":
+        """Those of an entity, by the types of a dataset's columns."""
+        return cls(tuple(entity.keys), tuple(types[column] for column in entity.keys))
+
+    def texts(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """The text of each row's key, as `joined_sql` spells it; None where a part is null. Numbers of another type are equal where their
+        values are. Raises DataError for a row without a part, and for one that cannot be meant.
+
+        >>> Keys(("shop",), ("BIGINT",)).texts([{"shop": 7}, {"shop": 7.0}, {"shop": "7"}, {"shop": None}])
+        ['7', '7', '7', None]
+        """
+        try:
+            if len(self.columns) == 1:
+                column, kind = self.columns[0], self.types[0]
+                return [value if type(value := row[column]) is str else _text(column, kind, value) for row in rows]
+            parts = [Keys((column,), (kind,)).texts(rows) for column, kind in zip(self.columns, self.types, strict=True)]
+        except KeyError as error:
+            row = next(row for row in rows if error.args[0] not in row)
+            hint = f"send {', '.join(self.columns)}"
+            raise DataError(f"a row lacks the key {error.args[0]!r}", available=sorted(map(str, row)), hint=hint) from error
+        return [None if None in row else SEPARATOR.join(map(_escaped, row)) for row in zip(*parts, strict=True)]
+
+
+def _text(column: str, kind: str, value: Any) -> str | None:
+    """A part of a key that is no text, spelled as SQL spells it in the type of its column."""
+    if value is None or value != value:  # NaN is not itself
+        return None
+    if isinstance(value, bool):
+        if kind in ("BOOLEAN", "VARCHAR"):
+            return str(value).lower()
+    elif isinstance(value, int) and (kind in WHOLE or kind == "VARCHAR"):
+        return str(value)
+    elif isinstance(value, float) and kind in WHOLE:
+        return str(int(value)) if value.is_integer() else None
+    elif isinstance(value, str):
+        return str(value)
+    elif isinstance(value, date) and not isinstance(value, datetime) and kind in ("DATE", "VARCHAR"):
+        return value.isoformat()
+    raise DataError(
+        f"the key {column!r} is {value!r}, and the view's is {plain_type(kind)}", hint="send it as the text that its files have"
+    )

@@ -3,15 +3,18 @@
 Words: the time since which it can be read, then rows by (event time, knowledge time, order of coming).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
+from struct import Struct
+from typing import Any
 
 import numpy as np
 
 from tidemill.core import Array, Bools, Floats, Instants, Ints, duration
 from tidemill.features.declarations import FeatureView
-from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, sliced
+from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, sliced
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Status
 
 KEPT = 8  # rows from which on those that a newer one hides are dropped
@@ -75,6 +78,51 @@ class Latest:
                 if place >= 0 and (row := self._newest(states[place], time)) is not None:
                     values[i] = row
         return self._valued(values, at)
+
+    def each(self, states: Sequence[bytes | None], at: int) -> tuple[list[Sequence[Value]], list[int]]:
+        """The same of a few states at one time, None for nothing: as a request reads them."""
+        heads, columns, size, nothing, chosen = self._one
+        alone = [data if data is None or len(data) == size else self._several(data, at) for data in states]
+        some = [data for data in alone if data is not None] if None in alone else alone
+        joined, oldest = b"".join(some), NEVER if self.ttl is None else at - self.ttl  # type: ignore[arg-type]
+        rows = list(columns(joined) if chosen is None else map(chosen, columns(joined)))
+        total = sum(map(sum, rows))
+        status, all_ = [PRESENT] * len(some), total == total  # NaN is not itself
+        for i, (until, _, event, known) in enumerate(heads(joined)):
+            if until > at:
+                raise LookupError
+            if event > at or known > at or event < oldest:
+                rows[i], status[i] = nothing, EXPIRED if event <= at and known <= at else UNKNOWN
+            elif not all_:
+                rows[i] = tuple(None if value != value else value for value in rows[i])
+                status[i] = NULL if rows[i] == nothing else PRESENT
+        if some is alone:
+            return rows, status
+        each = iter(zip(rows, status, strict=True))
+        whole = [(nothing, UNKNOWN) if data is None else next(each) for data in alone]
+        return [row for row, _ in whole], [one for _, one in whole]
+
+    @cached_property
+    def _one(self) -> tuple[Callable[..., Any], Callable[..., Any], int, tuple[None, ...], Callable[[Any], Any] | None]:
+        """States with one row each: what gives their heads and their columns, the size of one, the features where there are none, and what
+        takes them of the columns where they are others."""
+        columns, places = len(self.layout.columns), [self.layout.places[f"x:{name}"] for name in self.view.columns]
+        head = 1 + FIRST
+        chosen: Callable[[Any], Any] | None = itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+        return (
+            Struct(f"<{head}q{8 * columns}x").iter_unpack,
+            Struct(f"<{8 * head}x{columns}d").iter_unpack,
+            8 * (head + columns),
+            (None,) * len(places),
+            None if places == list(range(columns)) else chosen,
+        )
+
+    def _several(self, data: bytes, at: int) -> bytes | None:
+        """A state with several rows, as if it had only the one that is read at a time; None for none."""
+        if not self.fits(data):
+            raise not_a_state()
+        row = self._newest(data, at)
+        return None if row is None else data[:8] + bytes(row)
 
     def _newest(self, data: bytes, at: int) -> memoryview | None:
         words, width = memoryview(data).cast("q"), self.layout.width

@@ -11,12 +11,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tidemill.core import definition, digest_value
+from tidemill.core import definition, digest_bytes, digest_value
 from tidemill.features.declarations import FeatureView
 
+LONG = 400  # bytes of an entity from which on its digest stands for it: LMDB takes 511
+NOBODY = b"\xff"  # no text has these bytes
 CHECKSUM = 4  # bytes
+WHOLE = zlib.crc32(bytes(CHECKSUM))  # the checksum of whatever has its own checksum behind it
 MARK = b"mark 3/"  # before the name of a space: the number is that of the form of states, so that those of another are made anew
 Change = Callable[[bytes | None, list[bytes | None]], tuple[bytes | None, Mapping[str, bytes | None]] | None]
+Asked = tuple[str, Sequence[str | None]]  # a space, and entities
+Stored = tuple[bytes | None, list[bytes | None]]  # its mark, and their states
 
 
 class OnlineStore(Protocol):
@@ -27,6 +32,9 @@ class OnlineStore(Protocol):
 
     def mark(self, space: str) -> bytes | None:
         """The mark of a space."""
+
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
+        """Of each space its mark and what is stored for some entities; None for None. In one go, for it is asked with each request."""
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         """Give `change` the mark of a space and what is stored for some entities, and store the mark and the states that it gives instead
@@ -61,6 +69,13 @@ class MemoryOnline:
     def mark(self, space: str) -> bytes | None:
         return self._marks.get(space)
 
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
+        found = []
+        for space, entities in asked:
+            states = self._states.get(space, {})
+            found.append((self.mark(space), [None if entity is None else states.get(entity) for entity in entities]))
+        return found
+
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         with self._writer:
             found = change(self.mark(space), self.get(space, entities))
@@ -91,9 +106,30 @@ def _put(there: dict[str, bytes], values: Mapping[str, bytes | None]) -> None:
             there[name] = data
 
 
+def named(entity: str | None) -> bytes:
+    """The bytes by which an entity is found within a space; None is not there.
+
+    >>> named("JFK"), len(named("x" * 5_000))
+    (b'JFK', 40)
+    """
+    if entity is None:
+        return NOBODY
+    text = entity.encode()
+    return text if len(text) < LONG else digest_bytes(text).encode()
+
+
 def checksum(key: bytes, data: bytes) -> bytes:
     """What stands behind a value: of it and its name."""
     return zlib.crc32(data, zlib.crc32(key)).to_bytes(CHECKSUM, "little")
+
+
+def is_whole(key: bytes, stored: bytes) -> bool:
+    """Whether a value is what was written under a name, with its checksum behind it.
+
+    >>> is_whole(b"name", b"value" + checksum(b"name", b"value")), is_whole(b"other", b"value" + checksum(b"name", b"value"))
+    (True, False)
+    """
+    return zlib.crc32(stored, zlib.crc32(key)) == WHOLE
 
 
 class Making(msgspec.Struct, frozen=True):

@@ -66,7 +66,11 @@ class OwnColumns:
 
     def requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
         """The requests that rows ask. Raises DataError for a missing or mistyped column, and for a value that cannot be computed."""
-        return _requests(with_functions(self.views, self.computed([self.taken_row(row) for row in rows])))
+        return _requests(self.features(rows))
+
+    def features(self, rows: Sequence[Mapping[str, Any]]) -> Columns:
+        """Each column of what rows ask, with the features that functions compute. Raises DataError as `requests` does."""
+        return with_functions(self.views, self.computed([self.taken_row(row) for row in rows]))
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""

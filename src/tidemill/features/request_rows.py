@@ -3,9 +3,9 @@
 Comes in: rows with the columns that the expressions of a request view read. Goes out: a column for each feature, as at serving.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,13 @@ class Computed:
         OwnColumns.over(view.dataset, plain, [view], columns)
         read = {name: plain[name] for name in columns_read(plain, [sql for sql, _ in columns.values()])}
         return cls(view, read, OwnColumns.over(view.dataset, read or NOTHING, [view], columns))
+
+    def values(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """The features of a few rows, as one request gives them: None for nothing. Raises DataError for a missing or mistyped column."""
+        found = {name.removeprefix("x:"): column for name, column in self.own.features(rows).items()}
+        columns = [found[name] for name in self.view.names]
+        texts = [column.texts() if isinstance(column, Coded) else column.tolist() for column in columns]
+        return [[None if value != value else value for value in row] for row in zip(*texts, strict=True)]  # NaN is not itself
 
     @property
     def _table(self) -> str:

@@ -5,10 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from tidemill.core import Coded, Damaged, Floats, Instants
+from tidemill.core import Coded, Floats, Instants
 from tidemill.features.declarations import FeatureView
 from tidemill.features.forms import form_of
 from tidemill.features.online import Mark, OnlineStore, space_of
+from tidemill.features.state import not_a_state
 from tidemill.features.views import Block
 
 Known = Mapping[str, Sequence[str]]  # the categories of a feature, by its full name
@@ -37,7 +38,7 @@ class Space:
         places = {code: i for i, code in enumerate(code for code, data in zip(used, found, strict=True) if data)}
         states = [data for data in found if data]
         if not all(map(self._form.fits, states)):
-            raise Damaged("the online store is damaged: a state is not what was written", hint="start `tidemill up`, which makes it anew")
+            raise not_a_state()
         which = np.array([places.get(code, -1) for code in keys.codes.tolist()], dtype=np.int64)
         values, status = self._form.read(states, which, at)
         words = dict[str, tuple[str, ...]]()

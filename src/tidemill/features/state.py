@@ -11,13 +11,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from tidemill.core import Array, Floats, Ints
+from tidemill.core import Array, Damaged, Floats, Ints
 from tidemill.features.declarations import FeatureView
 
 NEVER = -(2**62)  # before all times
 SEQ, EVENT, KNOWN, FIRST = 0, 1, 2, 3  # words of a row: where it stands in what was pushed, its times; and then its columns
 Words = Mapping[str, Sequence[str]]  # the categories of a feature, by its name: a column of it has their numbers
 Row = tuple[int, ...]
+Value = float | str | None  # of a feature: a text where it is a category, None where there is nothing
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Layout:
         for i, column in enumerate(columns):
             table[:, FIRST + i] = column.view(np.int64)
         return table
+
+
+def not_a_state() -> Damaged:
+    """The error for bytes that no writer of states gives."""
+    return Damaged("the online store is damaged: a state is not what was written", hint="start `tidemill up`, which makes it anew")
 
 
 def recoded(column: Floats, own: Sequence[str], words: Sequence[str]) -> Floats:

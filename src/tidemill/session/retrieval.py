@@ -51,16 +51,7 @@ class Asked:
 
     def question(self, ledger: Ledger) -> Question:
         """The question over the versions of its views: those of today's files, built or found in the cache."""
-        views, opened, computed = {one.view.name: one.view for one in self.chosen}, dict[str, Opened](), dict[str, Computed]()
-        each = {view.dataset.name: view.dataset for view in views.values()}
-        datasets = {name: data.ingest(ledger, dataset).output for name, dataset in each.items()}  # its files are read for their digests
-        for view in views.values():
-            dataset = datasets[view.dataset.name]
-            if isinstance(view, RequestView):
-                computed[view.name] = Computed.of(view, dataset.meta["types"])
-            else:
-                version = features.build(ledger, view, dataset).output
-                opened[view.name] = Opened(features.load(ledger, view, version), dataset.meta["types"], version)
+        opened, computed = opened_views(ledger, self.chosen)
         at = (self.dataset.event_time if self.dataset else EVENT_TIME) if self.at == "" else self.at
         timezone = self.timezone or (self.dataset.timezone if self.dataset else "")
         return Question(self.chosen, opened, at, computed, self.as_known, timezone, self.status, self.until)
@@ -68,6 +59,21 @@ class Asked:
     def brought(self, ledger: Ledger) -> Brought | None:
         """The rows of a dataset."""
         return features.rows_of(ledger, data.ingest(ledger, self.dataset).output, self.until) if self.dataset else None
+
+
+def opened_views(ledger: Ledger, chosen: Sequence[Chosen]) -> tuple[dict[str, Opened], dict[str, Computed]]:
+    """The views that are chosen, over the newest data: those that are looked up, and those of the request itself."""
+    views, opened, computed = {one.view.name: one.view for one in chosen}, dict[str, Opened](), dict[str, Computed]()
+    each = {view.dataset.name: view.dataset for view in views.values()}
+    datasets = {name: data.ingest(ledger, dataset).output for name, dataset in each.items()}  # its files are read for their digests
+    for view in views.values():
+        dataset = datasets[view.dataset.name]
+        if isinstance(view, RequestView):
+            computed[view.name] = Computed.of(view, dataset.meta["types"])
+        else:
+            version = features.build(ledger, view, dataset).output
+            opened[view.name] = Opened(features.load(ledger, view, version), dataset.meta["types"], version)
+    return opened, computed
 
 
 def named_rows(project: Project, rows: Any) -> Any:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tidemill import features, loop, project, registry, serving, tracking, training
-from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
-from tidemill.features import Historical, Listen, OnlineStore, open_online
+from tidemill.core import DataError, DefinitionError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
+from tidemill.features import FeatureView, Feed, Getter, Historical, Listen, Looked, OnlineFeatures, OnlineStore, RequestView, open_online
 from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
 from tidemill.monitoring import Monitor, Skew
@@ -24,12 +24,13 @@ from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.pushing import Pushing, Rows
 from tidemill.session.registered import registered_tree
-from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, retrieve, saved_ref
+from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, opened_views, retrieve, saved_ref
 from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
 
 Time = str | date | datetime
 T = TypeVar("T")
+ListenToViews = Callable[[str, int, int], object]  # a view, how many of its entities are written, of how many
 
 
 class Handle:
@@ -150,6 +151,50 @@ class Session:
         for one in read:
             tracking.note_input(one)
         return found
+
+    def online(self, views: Views = (), *, model: str | Ref = "") -> Getter:
+        """The newest features by entity keys, prepared for many questions: `get(row)`, `get_many(rows)`, and `read(rows)`, which tells the
+        status of each view and where its values came from. Views and models are named as for `historical_features`.
+
+        The online store answers for the views that are in it: those that `tidemill up` serves, and those that `materialise` put there.
+        Of others, and where it cannot be read, the same values come from the offline path. Raises UnknownName, DefinitionError and
+        DataError."""
+        chosen, notes = chosen_views(self.project, views, model, lambda: self.ledger)
+        opened, computed = self._cached_or_made("online", lambda ledger: opened_views(ledger, chosen))
+        looked, store, zone = {name: Looked(one) for name, one in opened.items()}, online_store(self.project), self.project.timezone
+        return Getter(chosen, looked, computed, store, project.now, zone, notes)
+
+    def online_features(self, rows: Any, views: Views = (), *, model: str | Ref = "", at: Time | None = None) -> OnlineFeatures:
+        """The newest features of entities, by their keys, in the order asked; with the status of each view, the time up to which the online
+        store holds all that was known, and whether it answered.
+
+        `rows` is a dict with the keys by their names, a list of such, columns as a dict of lists, or a frame; views and models are named as
+        for `historical_features`. `at` asks for what was known then (a time with its zone, or a date: its midnight in the project's), by
+        default now. Who asks often prepares it: `online`. Raises UnknownName, DefinitionError and DataError."""
+        return self.online(views, model=model).read(rows, at=at)
+
+    def materialise(
+        self, views: Sequence[str | FeatureView] = (), *, until: Time | None = None, listen: ListenToViews = lambda view, done, of: None
+    ) -> dict[str, int]:
+        """Put views into the online store, as far as is known by `until` (default: now), or bring them up to date there; returns how many
+        entities were written of each. Without names, all that are declared. A killed one goes on where it ended; what is there already,
+        or newer, costs nothing. `listen(view, done, entities)` is told. Raises UnknownName, DefinitionError, and StoreError."""
+        named = views or [view.name for view in self.project.all(FeatureView)]
+        if not named:
+            return {}
+        chosen, _ = chosen_views(self.project, named, "", lambda: self.ledger)
+        odd = next((one.view.name for one in chosen if isinstance(one.view, RequestView)), None)
+        if odd:
+            raise DefinitionError(f"view {odd!r} is computed from the request", hint="only views of an entity are stored")
+        put = features.bring_up if until is None else features.materialise
+        cut = project.now() if until is None else instant(until, self.project.timezone)
+        store, written = online_store(self.project), dict[str, int]()
+        with self.project.writing("features materialise", wait=600) as ledger:
+            for name, one in opened_views(loop.prepare(ledger), chosen)[0].items():
+                assert one.version is not None
+                feed = Feed.of(ledger, one.log.view, one.version)
+                written[name] = put(store, one.log, cut, version=one.version.ref.digest, feed=feed, tell=partial(listen, name))
+        return written
 
     def saved_rows(self, name: str, *, again: bool = False, to: str | Path | None = None, listen: Listen = features.quiet) -> Historical:
         """Rows that `historical_features` saved under a name: the newest, or one version (`orders@1f3c…`). `again` makes them anew from

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
+from tidemill.features import FeatureView, space_of
 from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store
 from tidemill.web.protocol import App
@@ -56,7 +57,7 @@ class Pages:
         """A request that can be answered: the key of the newest one, at a time that the online store knows; where everything that is
         looked up has expired by then, at its own."""
         from tidemill.core import duration, show
-        from tidemill.features import LIFETIME, SEPARATOR, FeatureView
+        from tidemill.features import LIFETIME, SEPARATOR
 
         endpoint = self.gateway.endpoints[name]
         row = len(endpoint.requests) - 1
@@ -144,7 +145,8 @@ class Current:
                     endpoint.reader.catch_up()
             if starting or self._spaces() != before:
                 with self._away(starting=starting):
-                    self.store.keep(self._spaces() | before)  # a request that is under way may still read those before
+                    declared = {space_of(view) for view in self.session.project.all(FeatureView)}  # `materialise` may have put them there
+                    self.store.keep(self._spaces() | before | declared)  # a request that is under way may still read those before
 
     @contextmanager
     def _kept(self, name: str, *, starting: bool) -> Iterator[None]:

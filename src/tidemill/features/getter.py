@@ -1,0 +1,285 @@
+"""The newest features of entities, by their keys: prepared once, and asked with each request.
+
+The same values as `Reader` gives, from the same states, without arrays: a few rows cost about what reading the store costs.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import cached_property
+from itertools import chain
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tidemill.core import Coded, Damaged, DataError, StoreError, instant, place_of, show
+from tidemill.features.forms import form_of
+from tidemill.features.historical import Chosen, Opened
+from tidemill.features.keys import Keys
+from tidemill.features.online import Mark, OnlineStore, Stored, space_of
+from tidemill.features.request_rows import Computed
+from tidemill.features.state import Value
+from tidemill.features.windows import STATUS, UNKNOWN
+
+log = logging.getLogger(__name__)
+ABSENT = "nothing of it is in the online store: `tidemill features materialise {}` puts it there"
+OLDER = "it is asked for as known before what the online store holds"
+NEWER = "more is known by then than the online store holds: `tidemill features materialise {}` brings it up to date"
+CHANGED = "the online store holds what became known later"
+Time = int | str | date | datetime
+Row = Mapping[str, Any]
+
+
+class Block(NamedTuple):
+    """The values of a view for each row, and their status; `until`: up to which knowledge time the online store holds all (microseconds
+    UTC; None where nothing); `why` the store did not answer, or nothing where it did."""
+
+    values: Sequence[Sequence[Value]]
+    status: Sequence[int]
+    until: int | None
+    why: str
+
+
+@dataclass(frozen=True)
+class OnlineFeatures:
+    """`names` of features in the order asked, and `rows` of their values: a number, a text for a category, None for nothing. By view:
+    `status` of each row (present, null, unknown or expired), `until`: up to which time the online store holds all that was known, and
+    `offline`: why it did not answer, where it did not. `at` is when they were asked for (microseconds UTC, as `until`)."""
+
+    names: tuple[str, ...]
+    rows: Sequence[Sequence[Value]]
+    status: Mapping[str, Sequence[str]]
+    until: Mapping[str, int | None]
+    offline: Mapping[str, str]
+    at: int
+
+    @property
+    def columns(self) -> dict[str, list[Value]]:
+        """The values by feature."""
+        return {name: [row[i] for row in self.rows] for i, name in enumerate(self.names)}
+
+    def dicts(self) -> list[dict[str, Value]]:
+        """The values of each row by feature."""
+        return [dict(zip(self.names, row, strict=True)) for row in self.rows]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        views = {}
+        for view, status in self.status.items():
+            until, why = self.until[view], self.offline.get(view, "")
+            said = {"from": "offline", "why": why} if why else {"from": "online"}
+            views[view] = {"status": status, **said, "until": None if until is None else show(until)}
+        return {"at": show(self.at), "features": self.names, "rows": self.rows, "views": views}
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self.rows):,} rows, {len(self.names)} features, as known at {show(self.at)}"]
+        for view, status in self.status.items():
+            until = self.until[view]
+            counts = ", ".join(f"{status.count(name):,} {name}" for name in STATUS if name in status)
+            known = f"offline: {self.offline[view]}" if view in self.offline else f"online, up to {show(until or 0)}"
+            lines.append(f"{view}: {counts or 'nothing asked'}; {known}")
+        return "\n".join(lines)
+
+
+class Looked:
+    """A view that is looked up: its states in the online store, or where that cannot answer its log."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.log, self.view = opened.log, opened.log.view
+        self.keys = Keys.of(self.view.entity, opened.types)
+        self.space, self.form = space_of(self.view), form_of(self.view)
+        self._known: tuple[bytes | None, int | None, int, Any] = (None, None, 0, None)
+        coded = [name for name, feature in self.view.columns.items() if feature.category]
+        self._coded = [(self.view.names.index(full), name) for name in coded for full in self.view.names_of(name)]
+
+    def online(self, stored: Stored, texts: Sequence[str | None], at: int) -> Block:
+        """What the store says; raises StoreError where it is not what was written."""
+        data, states = stored
+        before, until, limit, words = self._known
+        if data is not before and data != before:
+            _, until, limit, words = self._known = self._read(data)
+        if until is None or not until <= at < limit:
+            why = ABSENT if until is None else OLDER if at < until else NEWER
+            return self.offline(texts, at, why.format(self.view.name))
+        try:
+            values, status = self.form.each(states, at)
+        except LookupError:
+            return self.offline(texts, at, CHANGED)
+        if UNKNOWN in status:
+            self._look_for_lost([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN], at)
+        return Block(values if words is None else [self._spelled(row, words) for row in values], status, until, "")
+
+    def offline(self, texts: Sequence[str | None], at: int, why: str) -> Block:
+        """What the log says."""
+        codes = [-1 if text is None else place_of(self.log.entities, text) for text in texts]
+        block = self.log.read(Coded(np.array(codes, dtype=np.int32), self.log.entities), np.full(len(codes), at))
+        values: list[Sequence[Value]] = [[None if value != value else value for value in row] for row in block.values.tolist()]
+        if self._coded:
+            words = {name: block.vocabularies[self.view.names_of(name)[0]] for _, name in self._coded}
+            values = [self._spelled(row, words) for row in values]
+        return Block(values, block.status.tolist(), self._known[1], why)
+
+    def _read(self, data: bytes | None) -> tuple[bytes | None, int | None, int, Any]:
+        """A mark: until when all is there, the first time at which more is known, and the words of categories."""
+        mark, news = Mark.of(data), self.log.events.news
+        if mark is None or mark.until is None:
+            return data, None, 0, None
+        later = int(np.searchsorted(news, mark.until, side="right"))
+        limit = int(news[later]) if later < len(news) else 2**63
+        return data, mark.until, limit, mark.words if self._coded else None
+
+    def _spelled(self, row: Sequence[Value], words: Mapping[str, Sequence[str]]) -> Sequence[Value]:
+        found = list(row)
+        for place, name in self._coded:
+            code = found[place]
+            if code is not None:
+                found[place] = words[name][int(code)]
+        return found
+
+    def _look_for_lost(self, texts: Sequence[str | None], at: int) -> None:
+        """Raise Damaged where the store knows nothing of an entity that the log knows."""
+        there = [text for text in texts if text is not None and place_of(self.log.entities, text) >= 0]
+        if there and any(one != UNKNOWN for one in self.offline(there, at, "").status):
+            raise Damaged(f"the online store has lost an entity of {self.view.name}")
+
+
+@dataclass(frozen=True)
+class Getter:
+    """The newest values of features, by entity keys; made by `Session.online`. `notes` are what there is to say of them.
+
+    A row is a dict with the keys of the entities by the names of their columns (and, for a view of the request itself, the columns that
+    it reads); several rows are a list of such, or columns: a dict of lists, or a frame. `at` asks for what was known at a time, by default
+    now: microseconds UTC, or a time with its zone."""
+
+    chosen: Sequence[Chosen]
+    looked: Mapping[str, Looked]
+    computed: Mapping[str, Computed]
+    store: OnlineStore | None
+    clock: Callable[[], int]
+    timezone: str = "UTC"
+    notes: tuple[str, ...] = ()
+    _said: set[str] = field(default_factory=set)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features, in the order asked."""
+        return tuple(name for one in self.chosen for name in one.names)
+
+    def get(self, row: Row, *, at: Time | None = None) -> dict[str, Value]:
+        """The values of one row: a number, a text for a category, None for nothing. Raises DataError for a row that lacks a key."""
+        blocks = self._blocks([row], self.clock() if at is None else self._time(at))
+        return dict(zip(self.names, blocks[0].values[0] if self._plain else next(iter(self._rows(blocks))), strict=True))
+
+    def get_many(self, rows: Any, *, at: Time | None = None) -> list[dict[str, Value]]:
+        """The values of each row."""
+        names, blocks = self.names, self._blocks(rows_of(rows, self.needed), self._time(at))
+        return [dict(zip(names, row, strict=True)) for row in self._rows(blocks)]
+
+    def read(self, rows: Any, *, at: Time | None = None) -> OnlineFeatures:
+        """The values of each row with the status of each view, and where they came from."""
+        when = self._time(at)
+        blocks = self._blocks(rows_of(rows, self.needed), when)
+        looked = dict(zip(self.looked, blocks, strict=False))
+        status = {name: [STATUS[one] for one in block.status] for name, block in looked.items()}
+        why = {name: block.why for name, block in looked.items() if block.why}
+        until = {name: block.until for name, block in looked.items()}
+        return OnlineFeatures(self.names, [[*row] for row in self._rows(blocks)], status, until, why, when)
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """The columns of a row that are read."""
+        keys = [column for one in self.looked.values() for column in one.keys.columns]
+        return tuple(dict.fromkeys([*keys, *(column for one in self.computed.values() for column in one.types)]))
+
+    def _time(self, at: Time | None) -> int:
+        return self.clock() if at is None else at if isinstance(at, int) else instant(at, self.timezone)
+
+    def _rows(self, blocks: Sequence[Block]) -> Iterable[Iterable[Value]]:
+        """The chosen values of each row, of all views."""
+        parts = [blocks[i].values if take is None else list(map(take, blocks[i].values)) for i, take in self._parts]
+        return parts[0] if len(parts) == 1 else map(chain.from_iterable, zip(*parts, strict=True))
+
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether one view is asked for, and all of it."""
+        return self._parts == [(0, None)]
+
+    @cached_property
+    def _parts(self) -> Sequence[tuple[int, Callable[[Any], Sequence[Value]] | None]]:
+        """For each that is chosen the place of its view, and what takes the values that are asked for; None for all of them."""
+        views, found = [*self.looked, *self.computed], []
+        for one in self.chosen:
+            own, names = list(one.view.names), list(one.names)
+            places = slice(own.index(names[0]), own.index(names[0]) + len(names))
+            take = itemgetter(places) if own[places] == names else itemgetter(*map(own.index, names))
+            found.append((views.index(one.view.name), None if own == names else take))
+        return found
+
+    def _blocks(self, rows: Sequence[Row], at: int) -> list[Block]:
+        """What each view says: those that are looked up, then those of the request."""
+        texts = [keys.texts(rows) for keys in self._keys]
+        found = self._looked_up([(view, texts[i]) for view, i in self._views], at) if texts else []
+        return [*found, *(Block(view.values(rows), (), None, "") for view in self.computed.values())] if self.computed else found
+
+    @cached_property
+    def _keys(self) -> list[Keys]:
+        return list(dict.fromkeys(one.keys for one in self.looked.values()))
+
+    @cached_property
+    def _views(self) -> list[tuple[Looked, int]]:
+        """The views that are looked up, and which keys they have."""
+        return [(one, self._keys.index(one.keys)) for one in self.looked.values()]
+
+    def _looked_up(self, asked: Sequence[tuple[Looked, Sequence[str | None]]], at: int) -> list[Block]:
+        if self.store is None:
+            return [view.offline(texts, at, "there is no online store") for view, texts in asked]
+        try:
+            stored = self.store.read([(view.space, texts) for view, texts in asked])
+            return [view.online(own, texts, at) for (view, texts), own in zip(asked, stored, strict=True)]
+        except StoreError as error:
+            if error.what not in self._said:  # said once, not with every request
+                log.warning("online_store=damaged answered_from=offline error=%s", error.what)
+                self._said.add(error.what)
+            why = f"the online store cannot be read: {error.what}"
+            return [view.offline(texts, at, why) for view, texts in asked]
+
+
+def rows_of(rows: Any, needed: Sequence[str]) -> Sequence[Row]:
+    """Rows from what a user gives: a dict, a list of dicts, columns as a dict of lists, or a frame. Raises DataError.
+
+    >>> rows_of({"origin": "JFK"}, ["origin"]), rows_of({"origin": ["JFK", "LGA"]}, ["origin"])
+    ([{'origin': 'JFK'}], [{'origin': 'JFK'}, {'origin': 'LGA'}])
+    """
+    if isinstance(rows, Sequence) and not isinstance(rows, str):
+        odd = next((i for i, row in enumerate(rows) if not isinstance(row, Mapping)), None)
+        if odd is not None:
+            raise DataError(f"row {odd} is {rows[odd]!r}", hint=_example(needed))
+        return rows
+    if isinstance(rows, Mapping) and not any(_several(rows[name]) for name in needed if name in rows):
+        return [rows]
+    try:
+        columns = {name: _listed(rows[name]) for name in needed}
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{type(rows).__name__} is no rows with {', '.join(needed)}", hint=_example(needed)) from error
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the columns have different lengths: {sizes}", hint="give a value for each row")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _several(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes)
+
+
+def _listed(column: Any) -> list[Any]:
+    """The values of a column of numpy, pandas, polars or pyarrow, as Python's own."""
+    if not _several(column):
+        raise TypeError
+    how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
+    return list(getattr(column, how)() if how else column)
+
+
+def _example(needed: Sequence[str]) -> str:
+    return f"for example {{{', '.join(f'{name!r}: …' for name in needed)}}}, or a list of such, or a dict of lists"
