@@ -2,11 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
-from features.ours import Ours
-from tidemill.features.conformance import CASES, Case, History, check, expected, random_cases, run
+from features.ours import Ours, OursInLmdb, OursInRedis, OursOnline
+from tidemill.features.conformance import (
+    CASES,
+    PROBES,
+    Ask,
+    Cannot,
+    Case,
+    History,
+    Materialise,
+    Probe,
+    Push,
+    View,
+    check,
+    check_online,
+    expected,
+    random_cases,
+    run,
+    run_probe,
+)
 from tidemill.features.conformance.__main__ import main
 from tidemill.features.conformance.values import Value, time
 
@@ -123,3 +141,121 @@ def test_the_suite_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_time_says_its_zone() -> None:
     assert time("10:00") == time("2024-03-10T11:00:00+01:00")
+
+
+# ── the online half ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("store", [OursInLmdb, OursInRedis], ids=["lmdb", "redis"])
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_our_online_half_is_right(store: type[OursOnline], probe: Probe) -> None:
+    outcome = run_probe(store(), probe)
+    assert (outcome.wrong, outcome.cannot) == ("", "")
+
+
+class Plain:
+    """An online store that keeps all rows and answers by the rule, which a test may break."""
+
+    def __init__(self) -> None:
+        self.rows: list[History] = []
+        self.there: list[History] = []
+        self.seen: set[int] = set()
+
+    def define(self, view: View) -> None:
+        self.ttl = view.ttl
+
+    def write(self, view: View) -> None:
+        self.rows = list(view.rows)
+
+    def materialise(self, until: datetime) -> None:
+        self.there += [row for row in self.rows if row.known <= until and row not in self.there]
+
+    def push(self, rows: Sequence[History], at: datetime, offsets: Sequence[int]) -> None:
+        fresh = [row for row, offset in zip(rows, offsets or range(-len(rows), 0), strict=True) if offset not in self.seen]
+        self.there += fresh
+        self.seen |= set(offsets)
+
+    def online(self, keys: Sequence[tuple[object, ...]], features: Sequence[str], at: datetime) -> Sequence[Sequence[Value]]:
+        found = [expected(self.there, key, at, self.ttl, as_known=True) for key in keys]  # type: ignore[arg-type]
+        return [[pair["xy".index(name)] for name in features] for pair in found]
+
+    def close(self) -> None: ...
+
+
+class Overwrites(Plain):
+    """What was written last is what is answered, as in a store of one row for each key."""
+
+    def materialise(self, until: datetime) -> None:
+        self.put([row for row in self.rows if row.known <= until])
+
+    def push(self, rows: Sequence[History], at: datetime, offsets: Sequence[int]) -> None:
+        self.put(rows)
+
+    def put(self, rows: Sequence[History]) -> None:
+        for row in rows:
+            self.there = [one for one in self.there if one.key != row.key] + [row]
+
+
+class NoTtl(Plain):
+    def define(self, view: View) -> None:
+        self.ttl = None
+
+
+class ByEventTime(Plain):
+    """Materialises a window of event times, as a job does: what comes late is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: datetime | None = None
+
+    def materialise(self, until: datetime) -> None:
+        self.there += [row for row in self.rows if row.known <= until and (self.last is None or row.event > self.last)]
+        self.last = until
+
+
+class SkipsNull(Plain):
+    def online(self, keys, features, at):  # type: ignore[no-untyped-def]
+        self.there = [row for row in self.there if row.values[0] is not None]
+        return super().online(keys, features, at)
+
+
+class OwnOrder(Plain):
+    def online(self, keys, features, at):  # type: ignore[no-untyped-def]
+        return super().online(keys, sorted(features), at)
+
+
+class TakesTwice(Plain):
+    def push(self, rows: Sequence[History], at: datetime, offsets: Sequence[int]) -> None:
+        super().push(rows, at, ())
+
+
+class NoPush(Plain):
+    def push(self, rows: Sequence[History], at: datetime, offsets: Sequence[int]) -> None:
+        raise Cannot("it takes no single rows")
+
+
+def test_answers_of_probes_follow_from_the_rule_and_each_is_in_the_order_of_time() -> None:
+    assert not [outcome for outcome in check_online(Plain) if outcome.wrong or outcome.cannot]
+    assert len({probe.name for probe in PROBES}) == len(PROBES) >= 30
+    for probe in PROBES:
+        times = [step.at for step in probe.steps if not isinstance(step, Materialise)]  # but an old window may come again
+        assert times == sorted(times)
+        assert any(isinstance(step, Ask) for step in probe.steps)
+        assert all(row.known == step.at for step in probe.steps if isinstance(step, Push) for row in step.rows)
+
+
+@pytest.mark.parametrize(
+    ("store", "least"), [(Overwrites, 5), (NoTtl, 3), (ByEventTime, 2), (SkipsNull, 3), (OwnOrder, 1), (TakesTwice, 2)], ids=str
+)
+def test_an_online_half_that_is_wrong_is_found_out(store: type[Plain], least: int) -> None:
+    assert len([outcome for outcome in check_online(store) if outcome.wrong]) >= least
+
+
+def test_what_a_store_cannot_do_is_neither_right_nor_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("features.test_conformance:NoPush", online=True) == 0
+    out = capsys.readouterr().out
+    assert "a pushed row is there at once: cannot be asked: it takes no single rows\n" in out
+    pushes = sum(any(isinstance(step, Push) for step in probe.steps) for probe in PROBES)
+    assert out.endswith(f"{len(PROBES) - pushes} of {len(PROBES) - pushes} probes are right; {pushes} cannot be asked\n")
+    assert main("features.test_conformance:NoTtl", online=True) >= 3
+    assert "a microsecond more is too old, though nothing new came: step 1: ((1.0, 0.5),), not ((None, None),)" in capsys.readouterr().out

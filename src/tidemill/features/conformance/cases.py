@@ -12,22 +12,22 @@ from tidemill.features.conformance.values import Case, History, Key, View, time
 H, D = timedelta(hours=1), timedelta(days=1)
 
 
-def _key(key: Any) -> Key:
+def key_of(key: Any) -> Key:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _view(rows: Sequence[tuple[Any, ...]], ttl: timedelta | None = None, name: str = "v", keys: tuple[str, ...] = ("k",)) -> View:
-    history = (History(_key(row[0]), time(row[1]), time(row[2]), (row[3], row[4] if len(row) > 4 else 0.5)) for row in rows)
+def view_of(rows: Sequence[tuple[Any, ...]], ttl: timedelta | None = None, name: str = "v", keys: tuple[str, ...] = ("k",)) -> View:
+    history = (History(key_of(row[0]), time(row[1]), time(row[2]), (row[3], row[4] if len(row) > 4 else 0.5)) for row in rows)
     return View(name, keys, tuple(history), ttl)
 
 
 def _case(name: str, rows: Any, asked: Any, x: Any, ttl: timedelta | None = None, *, as_known: bool = True, keys: Any = ("k",)) -> Case:
     """One view; the answer is the row with this `x`, or where `x` is None nothing."""
-    view = _view(rows, ttl, keys=keys)
+    view = view_of(rows, ttl, keys=keys)
     answers = tuple(
         next((row.values for row in view.rows if row.values[0] == one), (None, None)) if one is not None else (None, None) for one in x
     )
-    return Case(name, (view,), tuple((_key(key), time(at)) for key, at in asked), (answers,), as_known)
+    return Case(name, (view,), tuple((key_of(key), time(at)) for key, at in asked), (answers,), as_known)
 
 
 A = ("a", "10:00", "10:00", 1.0)
@@ -127,7 +127,7 @@ NULLS = [
     ),
     Case(
         "a row is taken whole: a null beside a value does not call back an older value",
-        (_view([("a", "10:00", "10:00", 1.0, 2.0), ("a", "11:00", "11:00", None, 3.0)]),),
+        (view_of([("a", "10:00", "10:00", 1.0, 2.0), ("a", "11:00", "11:00", None, 3.0)]),),
         ((("a",), time("12:00")),),
         (((None, 3.0),),),
     ),
@@ -253,7 +253,7 @@ TIMES = [
     ),
 ]
 
-TWO = (_view([A, A2], H, "first"), _view([("a", "10:30", "10:30", 7.0), B], None, "second"))
+TWO = (view_of([A, A2], H, "first"), view_of([("a", "10:30", "10:30", 7.0), B], None, "second"))
 SEVERAL = [
     Case(
         "views have their own rows and TTL",

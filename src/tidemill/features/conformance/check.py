@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import isnan
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from tidemill.features.conformance.cases import CASES
+from tidemill.features.conformance.probes import PROBES, Ask, Materialise, Probe, Push
 from tidemill.features.conformance.values import Case, History, Key, Value, View, expected, time
 
 Pair = tuple[Value, Value]
@@ -31,12 +32,39 @@ class Store(Protocol):
         """The case is over."""
 
 
+class Cannot(Exception):
+    """What an adapter raises where its store cannot do something, and says what; the probe then counts neither as right nor as wrong."""
+
+
+class Online(Protocol):
+    """What the online half of a feature store must be able to do, or its adapter raise `Cannot`; made anew for each probe."""
+
+    def define(self, view: View) -> None:
+        """Declare a view, as a `Store` does."""
+
+    def write(self, view: View) -> None:
+        """Bring its rows to where they are materialised from."""
+
+    def materialise(self, until: datetime) -> None:
+        """Bring what was known by a time to where requests are answered."""
+
+    def push(self, rows: Sequence[History], at: datetime, offsets: Sequence[int]) -> None:
+        """Take rows that are known from `at` on; `offsets`, if any, are their numbers in one source."""
+
+    def online(self, keys: Sequence[Key], features: Sequence[str], at: datetime) -> Sequence[Sequence[Value]]:
+        """The values of some features for each key, as they are answered at a time, which no step came after."""
+
+    def close(self) -> None:
+        """The probe is over."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """A case and what is wrong with its answer; empty where it is right."""
+    """A case or a probe and what is wrong with its answer; empty where it is right. `cannot`: what the store says that it cannot do."""
 
-    case: Case
+    case: Case | Probe
     wrong: str
+    cannot: str = ""
 
 
 def run(store: Store, case: Case) -> Outcome:
@@ -54,6 +82,33 @@ def run(store: Store, case: Case) -> Outcome:
         return Outcome(case, _wrong(case, [[(_plain(x), _plain(y)) for x, y in answer] for answer in answers]))
     except Exception as error:  # noqa: BLE001 – a store that fails has an outcome like any other
         return Outcome(case, f"{type(error).__name__}: {error}")
+
+
+def run_probe(store: Online, probe: Probe) -> Outcome:
+    """Ask the online half of a store one probe."""
+    try:
+        try:
+            store.define(probe.view)
+            store.write(probe.view)
+            for number, step in enumerate(probe.steps):
+                match step:
+                    case Materialise(until):
+                        store.materialise(until)
+                    case Push(at, rows, offsets):
+                        store.push(rows, at, offsets)
+                    case Ask(at, keys, answers, features):
+                        found = tuple(tuple(map(_plain, row)) for row in store.online(keys, features, at))
+                        if found != answers:
+                            return Outcome(probe, f"step {number}: {found}, not {answers}")
+                    case _:
+                        assert_never(step)
+        finally:
+            store.close()
+    except Cannot as error:
+        return Outcome(probe, "", str(error) or "it does not say what")
+    except Exception as error:  # noqa: BLE001 – as above
+        return Outcome(probe, f"{type(error).__name__}: {error}")
+    return Outcome(probe, "")
 
 
 def _plain(value: Any) -> Value:
@@ -75,6 +130,11 @@ def _wrong(case: Case, answers: Sequence[Sequence[Pair]]) -> str:
 def check(make: Callable[[], Store], cases: Sequence[Case] | None = None) -> list[Outcome]:
     """Ask a store every case, by default those worked by hand and twenty random ones; it is made anew for each."""
     return [run(make(), case) for case in (cases if cases is not None else [*CASES, *random_cases(20)])]
+
+
+def check_online(make: Callable[[], Online], probes: Sequence[Probe] = PROBES) -> list[Outcome]:
+    """Ask the online half of a store every probe; it is made anew for each."""
+    return [run_probe(make(), probe) for probe in probes]
 
 
 def random_cases(count: int, seed: int = 0) -> Iterator[Case]:
