@@ -133,12 +133,13 @@ class LmdbOnline:
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         with self._explained(), self._writing() as transaction:
-            keys = [MARK + space.encode(), *(self._key(space, entity) for entity in entities)]
+            start = self._key(space, "")
+            keys = [MARK + space.encode(), *(start + named(entity) for entity in entities)]
             mark, *stored = [self._whole(key, transaction.get(key)) for key in keys]
             found = change(mark, stored)
             if found is None:
                 return
-            for key, data in [(keys[0], found[0]), *((self._key(space, one), data) for one, data in found[1].items())]:
+            for key, data in [(keys[0], found[0]), *((start + named(one), data) for one, data in found[1].items())]:
                 if data is None:
                     transaction.delete(key)
                 else:

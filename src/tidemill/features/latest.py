@@ -3,6 +3,7 @@
 Words: the time since which it can be read, then rows by (event time, knowledge time, order of coming).
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,13 @@ from tidemill.features.declarations import FeatureView
 from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, sliced
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Status
 
-KEPT = 8  # rows from which on those that a newer one hides are dropped
+KEPT = 8  # rows from which on, at each doubling, those that a newer one hides are dropped
 NOTHING = 2**62  # after all times: where no row is
+
+
+def _time(row: Row) -> Row:
+    """By what rows are ordered."""
+    return row[EVENT], row[KNOWN], row[SEQ]
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,24 @@ class Latest:
         return sliced(words, sizes)
 
     def added(self, data: bytes | None, rows: Sequence[Row]) -> bytes:
-        """A state with more rows. It is the same in whatever order they come, but for rows of equal times."""
-        width = self.layout.width
-        words = memoryview(data or NEVER.to_bytes(8, "little", signed=True)).cast("q").tolist()
-        until, all_ = words[0], [tuple(words[i : i + width]) for i in range(1, len(words), width)]
-        all_ = sorted([*all_, *rows], key=lambda row: (row[EVENT], row[KNOWN], row[SEQ]))
-        if len(all_) > KEPT:
-            until = max(until, max(row[KNOWN] for row in all_))
-            past = sum(row[EVENT] <= until for row in all_)
-            all_ = all_[max(past - 1, 0) :]
-        return np.array([until, *(word for row in all_ for word in row)], dtype="<i8").tobytes()
+        """A state with more rows. It reads the same in whatever order they come, but for rows of equal times."""
+        data, rows, width = data or NEVER.to_bytes(8, "little", signed=True), sorted(rows, key=_time), self.layout.width
+        if len(data) > 8 and _time(struct.unpack_from(f"<{FIRST}q", data, len(data) - 8 * width)) > _time(rows[0]):
+            rows, data = sorted([*self._rows(data), *rows], key=_time), data[:8]
+        before = len(data) // (8 * width)
+        data += b"".join(struct.pack(f"<{width}q", *row) for row in rows)
+        after = len(data) // (8 * width)
+        return self._pruned(data) if after > KEPT and after.bit_length() > before.bit_length() else data
+
+    def _rows(self, data: bytes) -> list[Row]:
+        return list(struct.iter_unpack(f"<{self.layout.width}q", memoryview(data)[8:]))
+
+    def _pruned(self, data: bytes) -> bytes:
+        """A state without the rows that a newer one hides, from when all of them are known."""
+        rows = self._rows(data)
+        until = max([int.from_bytes(data[:8], "little", signed=True), *(row[KNOWN] for row in rows)])
+        past = sum(row[EVENT] <= until for row in rows)
+        return until.to_bytes(8, "little", signed=True) + data[8 + 8 * self.layout.width * max(past - 1, 0) :]
 
     def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
         """Values (n, columns) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError

@@ -1,6 +1,6 @@
 """A view log into the online store: part by part, so that memory does not grow with it, and going on where a killed process ended."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -151,12 +151,20 @@ class _Work:
     def _digest(self, rows: Bools, words: Words) -> int:
         """Of some rows, in whatever order: a sum of 128 bits, to which more rows can be added."""
         there, owner = np.unique(self.log.events.entity[rows], return_inverse=True)
-        names = [int(digest_bytes(self.log.entities[one].encode())[:16], 16) for one in there.tolist()]
-        mixed = np.array(names, dtype=np.uint64)[owner]
+        mixed = _numbers([self.log.entities[one] for one in there.tolist()])[owner]
         for column in (self.log.events.event, self.log.events.known, *(self._column(name, words) for name in self.log.columns)):
             mixed = _mix(mixed ^ column[rows].view(np.uint64))
         high, low = (int(part.sum(dtype=np.uint64)) for part in (mixed, _mix(mixed + np.uint64(1))))
         return high << 64 | low
+
+
+def _numbers(names: Sequence[str]) -> UInts:
+    """A number for each name, by its first 64 bytes, or the digest of a longer one."""
+    texts = [text if len(text) <= 64 else digest_bytes(text).encode() for text in (name.encode() for name in names)]
+    found = np.zeros(len(names), dtype=np.uint64)
+    for part in np.array(texts, dtype="S64").view(np.uint64).reshape(-1, 8).T:
+        found = _mix(found ^ part)
+    return found
 
 
 def _mix(bits: UInts) -> UInts:
