@@ -12,6 +12,7 @@ import pytest
 
 from tidemill import loop
 from tidemill.core import DAY, HOUR, DefinitionError, Ref, instant, show
+from tidemill.data import append_push
 from tidemill.evaluation import gates
 from tidemill.features import MemoryOnline
 from tidemill.ledger import Ledger, lineage
@@ -243,6 +244,17 @@ def test_what_came_later_with_an_earlier_time_is_told_apart(tmp_path: Path) -> N
     gone = first.built.versions["view depot_recent"].meta["blobs"]["events"]
     first.ledger.blobs.delete(gone)
     assert live.measure(replace(CHECK, rows=10)).found.left_out == {"what they were read from is no longer kept": 10}
+
+
+def test_answers_with_pushed_rows_wait_for_the_version_that_has_them(tmp_path: Path) -> None:
+    toy = open_toy(write_project(tmp_path / "parcels"))
+    live = Live(toy, loop.run_once(toy.ledger, toy.built, toy.policy, toy.at(BEGIN), ZONE).branch, tmp_path / "late.jsonl")
+    before, after = live.rows("2024-03-02", 1), live.rows("2024-03-03", 1)
+    append_push(toy.ledger, "deliveries", [{"parcel": "pushed"}], toy.at("2024-03-03"))
+    live.serve(live.endpoint, [*before, *after])
+    found = live.measure().found
+    assert found.rows == len(before)
+    assert found.left_out == {"what was pushed by then is not in a version yet: the next one has it": len(after)}
 
 
 # ── the job ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -40,6 +40,7 @@ from tidemill.data.pushes import (
     pushed,
     pushed_by,
     pushed_offset,
+    pushed_since,
     pushes,
 )
 from tidemill.data.said import plain_type
@@ -92,6 +93,7 @@ __all__ = [
     "pushed",
     "pushed_by",
     "pushed_offset",
+    "pushed_since",
     "pushes",
     "quote",
     "read_as_csv",

@@ -108,6 +108,12 @@ def pushed_by(ledger: Ledger, dataset: str, known: int) -> int:
     return int(row[0]) if row else 0
 
 
+def pushed_since(ledger: Ledger, dataset: str, after: int) -> int | None:
+    """From when what was pushed behind a row is known; None where nothing was."""
+    row = ledger.records.row("SELECT min(known) FROM push WHERE dataset = ? AND last > ?", (dataset, after))
+    return None if row is None or row[0] is None else int(row[0])
+
+
 def pushes(ledger: Ledger, dataset: str, after: int, upto: int) -> Iterator[Push]:
     """What was pushed behind one row, up to another."""
     while after < upto:

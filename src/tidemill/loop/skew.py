@@ -7,12 +7,13 @@ and requests that served, those of today, and the log.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from tidemill import registry
+from tidemill import data, registry
 from tidemill.core import Damaged, MissingFile, Ref, UnknownName, canonical, definition, digest_value, show
 from tidemill.features import Function
 from tidemill.ledger import Artifact, Execution, Ledger, Made, own_code
@@ -25,6 +26,7 @@ MOST = 200  # executions that are looked at for the newest version of a definiti
 GONE = "what they were read from is no longer kept"
 UNBUILT = "the features of their model are no longer built"
 UNKNOWN = "their version is not known on this branch"
+PUSHED = "what was pushed by then is not in a version yet: the next one has it"
 UNHELD = "their request is no longer held, or cannot be computed any more"
 
 Recipe = dict[str, Any]
@@ -105,8 +107,20 @@ def _groups(ledger: Ledger, branch: str, rows: Sequence[Logged]) -> tuple[list[_
         if isinstance(known, str) or isinstance(then, str):
             left_out[str(then)] += len(alike)
         else:
-            groups.append(_Group(alike, known.model, known.today, then))
-    return groups, left_out
+            sure = [row for row in alike if row.at_us < _pushed_since(ledger, known.today)]
+            left_out[PUSHED] += len(alike) - len(sure)
+            groups += [_Group(sure, known.model, known.today, then)] if sure else []
+    return groups, +left_out
+
+
+def _pushed_since(ledger: Ledger, recipe: Recipe) -> float:
+    """From when the online store knows pushed rows that the versions of a recipe have not."""
+    times = []
+    for view in recipe["views"]:
+        if view["digest"]:
+            meta = ledger.artifact(Ref("feature view", view["definition"]["name"], "", view["digest"])).meta
+            times.append(data.pushed_since(ledger, view["definition"]["dataset"], meta.get("pushed", 0)))
+    return min((time for time in times if time is not None), default=inf)
 
 
 def _bound(ledger: Ledger, branch: str, label: str) -> _Bound | str:
