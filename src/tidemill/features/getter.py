@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ ABSENT = "nothing of it is in the online store: `tidemill features materialise {
 OLDER = "it is asked for as known before what the online store holds"
 NEWER = "more is known by then than the online store holds: `tidemill features materialise {}` brings it up to date"
 CHANGED = "the online store holds what became known later"
+_shown = lru_cache(256)(show)  # a mark is told with each answer, and seldom another
 Time = int | str | date | datetime
 Row = Mapping[str, Any]
 
@@ -70,7 +71,7 @@ class OnlineFeatures:
         for view, status in self.status.items():
             until, why = self.until[view], self.offline.get(view, "")
             said = {"from": "offline", "why": why} if why else {"from": "online"}
-            views[view] = {"status": status, **said, "until": None if until is None else show(until)}
+            views[view] = {"status": status, **said, "until": None if until is None else _shown(until)}
         return {"at": show(self.at), "features": self.names, "rows": self.rows, "views": views}
 
     def __repr__(self) -> str:

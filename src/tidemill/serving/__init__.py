@@ -9,21 +9,25 @@ from tidemill.serving.offline import Recomputed, recompute
 from tidemill.serving.routing import Route, to_challenger
 
 if TYPE_CHECKING:
+    from tidemill.serving.features import FEATURES_PATH as FEATURES_PATH
+    from tidemill.serving.features import Features as Features
     from tidemill.serving.gateway import Gateway as Gateway
     from tidemill.serving.gateway import gateway_routes as gateway_routes
     from tidemill.serving.gateway import reply as reply
     from tidemill.serving.gateway import route as route
     from tidemill.serving.gateway import unrouted as unrouted
 
-_WITH_HTTP = ("Gateway", "gateway_routes", "reply", "route", "unrouted")
+_WITH_HTTP = ("FEATURES_PATH", "Features", "Gateway", "gateway_routes", "reply", "route", "unrouted")
 
 __all__ = [
+    "FEATURES_PATH",
     "Answer",
     "AnswerLog",
     "Canary",
     "Constant",
     "Deployment",
     "Endpoint",
+    "Features",
     "Logged",
     "PreviousVersion",
     "Recomputed",
@@ -43,6 +47,6 @@ def __getattr__(name: str) -> object:
     """The web framework is loaded only where something is served."""
     if name not in _WITH_HTTP:
         raise AttributeError(f"module 'tidemill.serving' has no attribute {name!r}")
-    from tidemill.serving import gateway
+    from tidemill.serving import features, gateway
 
-    return getattr(gateway, name)
+    return getattr(features if name in ("FEATURES_PATH", "Features") else gateway, name)

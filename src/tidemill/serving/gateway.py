@@ -5,10 +5,8 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -18,12 +16,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
-from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName, instant
+from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName
+from tidemill.features import Getter
 from tidemill.models import Signature
 from tidemill.serving.endpoint import Endpoint
+from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.log import AnswerLog
+from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
-MAX_BODY = 4 * 2**20
 REQUIRES = ("open", "predict", "read")
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -64,6 +64,7 @@ class Gateway:
     client_time: bool
     due: Callable[[], bool] = lambda: False
     refresh: Callable[[], None] = lambda: None
+    features: Features | None = None
 
     async def endpoint(self, request: Request) -> Endpoint:
         """The endpoint that a path names; raises UnknownName."""
@@ -127,18 +128,7 @@ class Gateway:
         times = [asked.at] * len(asked.rows) if isinstance(asked.at, str) else asked.at
         if len(times) != len(asked.rows):
             raise DataError(f"`at` has {len(times)} times for {len(asked.rows)} rows", hint="send one time, or one for each row")
-        return [_zoned(time) for time in times]
-
-
-def _zoned(text: str) -> int:
-    """An instant with its zone, of years that can be shown again. Raises DataError."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or not 1 < moment.year < 9999:
-        raise DataError(f"at = {text!r} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
-    return instant(moment)
+        return [zoned(time) for time in times]
 
 
 def _matrix(inputs: Sequence[Tensor], signature: Signature) -> Floats:
@@ -177,14 +167,11 @@ async def decode(request: Request, kind: type[T]) -> T:
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY:
-            raise DataError(f"the body is larger than {MAX_BODY} bytes", hint="send fewer rows at once")
+            raise too_large()
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"the body is not what is expected: {error}", hint='for example {"rows": [{"id": "…"}]}') from error
-
-
-_CODES = ((UnknownName, 404), (Refused, 403), (DefinitionError, 400), (DataError, 400))
 
 
 def guarded(handler: Handler) -> Handler:
@@ -192,22 +179,15 @@ def guarded(handler: Handler) -> Handler:
 
     async def guard(request: Request) -> Response:
         try:
-            _check_origin(request)
+            check_origin(request.headers.get("origin"), request.headers.get("host"), request.url.path)
             return await handler(request)
         except ClientDisconnect:  # in the middle of its body: nobody reads an answer
             return Response(status_code=400)
         except TidemillError as error:
-            status = next((code for kind, code in _CODES if isinstance(error, kind)), 503)
-            return reply({"error": str(error), "detail": error.data()}, status)
+            status, body = told(error)
+            return reply(body, status)
 
     return guard
-
-
-def _check_origin(request: Request) -> None:
-    """Raise Refused for a page of another site: a browser sends without asking what looks like a form, and names where it is from."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise Refused(f"a page of {origin} may not ask this server", where=request.url.path, hint="ask from a program, not from a page")
 
 
 async def unrouted(request: Request, error: Exception) -> Response:
@@ -221,16 +201,24 @@ async def unrouted(request: Request, error: Exception) -> Response:
     return answer
 
 
-def route(method: str, path: str, handler: Handler, *, requires: str) -> HttpRoute:
+def route(method: str, path: str, handler: Handler | Features, *, requires: str) -> HttpRoute:
     """A route that says what it requires; raises DefinitionError for one that does not."""
     if requires not in REQUIRES:
         raise DefinitionError(f"route {method} {path} does not say what it requires", available=list(REQUIRES))
-    return HttpRoute(path, guarded(handler), methods=[method], name=f"{requires}:{path}")
+    endpoint = handler if isinstance(handler, Features) else guarded(handler)
+    return HttpRoute(path, endpoint, methods=[method], name=f"{requires}:{path}")
+
+
+def _none(views: Sequence[str]) -> Getter:
+    raise UnknownName(f"there is no view {', '.join(views)}", hint="ask a server of a project that declares views")
 
 
 def gateway_routes(gateway: Gateway) -> list[HttpRoute]:
-    """The routes that serving offers."""
+    """The routes that serving offers; those of many small requests first."""
+    features = gateway.features or Features(lambda views: None, _none)
     return [
+        route("POST", FEATURES_PATH, features, requires="read"),
+        route("GET", FEATURES_PATH, features, requires="read"),
         route("GET", "/v2", gateway.server, requires="open"),
         route("GET", "/v2/health/live", gateway.live, requires="open"),
         route("GET", "/v2/health/ready", gateway.ready, requires="open"),

@@ -15,9 +15,11 @@ from starlette.responses import HTMLResponse, Response
 
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.features import FeatureView, space_of
-from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, reply, route, unrouted
+from tidemill.serving import FEATURES_PATH as PATH
+from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, gateway_routes, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store
-from tidemill.web.protocol import App
+from tidemill.web.features import Getters
+from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
 from tidemill.web.server import run_server
 from tidemill.web.status import render_status
@@ -105,7 +107,7 @@ def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
 class Current:
     """The endpoints of what serves now: when a run promotes a version, the next request finds it, without a restart."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, clock: Callable[[], int] = now) -> None:
         self.session = session
         self.endpoints: dict[str, Endpoint] = {}
         self.logs: dict[str, AnswerLog] = {}
@@ -113,6 +115,7 @@ class Current:
         self._lock, self._looked = Lock(), 0.0
         try:
             self.store = online_store(session.project)
+            self.getters = Getters(session, self.store, self.endpoints, clock)
             self._look(starting=True)
         except Damaged:
             raise
@@ -136,7 +139,7 @@ class Current:
     def _look(self, *, starting: bool = False) -> None:
         self._looked, before = time.monotonic(), self._spaces()
         with self._kept("all", starting=starting):
-            handles = self.session.deployments
+            handles = self.session.deployments if self.session.project.all(Deployment) else {}
             for name, handle in handles.items():
                 with self._kept(name, starting=starting):
                     self._open(name, handle, starting=starting)
@@ -183,6 +186,7 @@ class Current:
             endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
             self._marks[name] = mark
         self.endpoints[name] = endpoint
+        self.getters.forget()
 
     def _spaces(self) -> set[str]:
         """The spaces of the views that serve."""
@@ -191,9 +195,11 @@ class Current:
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
     """The application over a session. The online store is brought up to what is known by now first."""
-    current = Current(session)
+    current = Current(session, clock)
     client_time = bool(session.project.settings["serve.client_time"])
-    gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh)
+    waits = isinstance(session.project.settings.online, str)
+    features = Features(current.getters.prepared, current.getters.open, client_time, waits, current.due, current.refresh)
+    gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh, features)
     pages = Pages(session, gateway, url)
     own = [
         route("GET", "/", pages.home, requires="read"),
@@ -206,6 +212,16 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> S
     return app
 
 
+def directly(features: Features, otherwise: App) -> App:
+    """Lead what asks for features past all else: a framework takes as long as the answer."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        quick = scope["type"] == "http" and scope["path"] == PATH and scope["method"] in ("GET", "POST")
+        await (features if quick else otherwise)(scope, receive, send)
+
+    return app
+
+
 def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
     """Serve a project until interrupted, MLflow's protocol included; `ready` is told the address."""
     with ExitStack() as last:
@@ -214,6 +230,6 @@ def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None
             app = make_app(session, url)  # first: it says which of its files may not be written
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
-            return only_local(tracking_app(ledger, app))
+            return only_local(directly(app.state.gateway.features, tracking_app(ledger, app)))
 
         run_server(make, host, port, ready)

@@ -1,0 +1,38 @@
+"""What no request may be, and how an error is told over HTTP."""
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, instant
+
+MAX_BODY = 4 * 2**20
+_CODES = ((UnknownName, 404), (Refused, 403), (DefinitionError, 400), (DataError, 400))
+
+
+def told(error: TidemillError) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer that tells an error."""
+    status = next((code for kind, code in _CODES if isinstance(error, kind)), 503)
+    return status, {"error": str(error), "detail": error.data()}
+
+
+def check_origin(origin: str | None, host: str | None, path: str) -> None:
+    """Raise Refused for a page of another site: a browser sends without asking what looks like a form, and names where it is from."""
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise Refused(f"a page of {origin} may not ask this server", where=path, hint="ask from a program, not from a page")
+
+
+def too_large() -> DataError:
+    """The error for a body that is larger than is taken."""
+    return DataError(f"the body is larger than {MAX_BODY} bytes", hint="send fewer rows at once")
+
+
+def zoned(text: str) -> int:
+    """An instant with its zone, of years that can be shown again. Raises DataError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or not 1 < moment.year < 9999:
+        raise DataError(f"at = {text!r} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+    return instant(moment)
