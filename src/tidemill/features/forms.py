@@ -8,7 +8,7 @@ import numpy as np
 
 from tidemill.core import Array, Floats, Instants, Ints
 from tidemill.features import merging, tiling
-from tidemill.features.answers import Answers
+from tidemill.features.answers import answered, nothing
 from tidemill.features.declarations import FeatureView
 from tidemill.features.latest import Latest
 from tidemill.features.state import Layout, Row, Value, not_a_state
@@ -41,19 +41,19 @@ class Windowed:
     def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
         """Values (n, names) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError for a
         time before a state can be read."""
-        found, status = Answers(self.tiles), []
-        for place, time in zip(which.tolist(), at.tolist(), strict=True):
-            status.append(found.add(states[place], time) if place >= 0 else found.nothing())
-        return found.values(), np.array(status, dtype=np.uint8)
+        pairs = zip(which.tolist(), at.tolist(), strict=True)
+        found = [answered(self.tiles, states[place], time) if place >= 0 else nothing(self.tiles) for place, time in pairs]
+        values = np.array([row for row, _ in found]).reshape(len(found), len(self.view.names))
+        return values, np.array([status for _, status in found], dtype=np.uint8)
 
     def each(self, states: Sequence[bytes | None], at: int) -> tuple[list[Sequence[Value]], list[int]]:
         """The same of a few states at one time, None for nothing: as a request reads them."""
-        found, status = Answers(self.tiles), []
-        for data in states:
-            if data is not None and not self.fits(data):
-                raise not_a_state()
-            status.append(found.nothing() if data is None else found.add(data, at))
-        return [[None if value != value else value for value in row] for row in found.values().tolist()], status  # NaN is not itself
+        if not all(self.fits(data) for data in states if data is not None):
+            raise not_a_state()
+        found = [nothing(self.tiles) if data is None else answered(self.tiles, data, at) for data in states]
+        return [[None if value != value else value for value in row] for row, _ in found], [
+            status for _, status in found
+        ]  # NaN: not itself
 
     def fits(self, data: bytes) -> bool:
         """Whether bytes may be a state."""

@@ -68,6 +68,16 @@ class Slot(NamedTuple):
     part: Part
 
 
+class Asked(NamedTuple):
+    """A feature as it is read: its function, its part, the places of its slots, of how many events, and which share of them."""
+
+    function: str
+    part: Part
+    slots: list[int]
+    n: int
+    q: float
+
+
 @dataclass(frozen=True)
 class Tiles:
     """How such states are made, added to and read."""
@@ -149,13 +159,13 @@ class Tiles:
         return LENGTHS + len(self.hops) + len(self.lists)
 
     @cached_property
-    def plan(self) -> list[tuple[str, Part, list[int], int, float]]:
-        """How each feature is read: its function, its part, its slots, n and q."""
+    def plan(self) -> list[Asked]:
+        """How each feature is read."""
         found = []
         for name, feature in self.view.columns.items():
             part = self.parts[name]
             needs = [self.slots.index(Slot(kind, part)) for kind in NEEDS.get(feature.function, ())]
-            found.append((feature.function, part, needs, feature.n, feature.q))
+            found.append(Asked(feature.function, part, needs, feature.n, feature.q))
         return found
 
     @cached_property
