@@ -1,13 +1,14 @@
 """Sums of stretches against `math.fsum`, which is exactly rounded too; counting in stretches against brute force."""
 
 import math
+from fractions import Fraction
 from itertools import chain
 
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tidemill.core import Ranges, Sums
+from tidemill.core import Ranges, Sums, partials, total
 
 powers = st.builds(lambda sign, k: sign * 2.0**k, st.sampled_from([-1.0, 1.0]), st.integers(-60, 60))
 hard = st.sampled_from([0.1, 1e16, -1e16, 1.0, 2**-53, 2**-54, -(2**-53), 5e-324, -5e-324, 1 + 2**-52, -0.0])
@@ -50,6 +51,23 @@ def test_infinities_and_sums_beyond_all_numbers() -> None:
     low, high = np.array([0, 0, 1, 3, 3]), np.array([1, 3, 3, 4, 5])
     found = Sums.of(np.array([1.0, np.inf, -np.inf, 1.5e308, 1.5e308])).between(low, high)
     assert np.array_equal(found, [1.0, np.nan, np.nan, 1.5e308, np.inf], equal_nan=True)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from([1e308, 1.7e308, -1e308, -1.7e308, 1.0, 5e-324, 2.0**970]), max_size=9))
+@example([1e308, 1e308, -1e308])
+def test_a_sum_that_leaves_all_numbers_on_the_way_alone_is_that_sum(values: list[float]) -> None:
+    exact = sum(map(Fraction, values))
+    expected = float(exact) if abs(exact) < 2**1024 - 2**970 else math.inf if exact > 0 else -math.inf
+    assert total(values) == Sums.of(np.array(values)).between(np.array([0]), np.array([len(values)]))[0] == expected
+    few = partials(values)
+    assert sum(map(Fraction, few)) == exact
+    assert len(few) <= 4 or math.isinf(expected)
+
+
+def test_infinite_numbers_among_those_whose_sum_is_beyond_all() -> None:
+    assert total([1e308, 1e308, -math.inf]) == -math.inf
+    assert math.isnan(total([1e308, 1e308, -math.inf, math.inf]))
 
 
 @settings(max_examples=400, deadline=None)

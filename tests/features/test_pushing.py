@@ -262,3 +262,60 @@ def test_versions_without_pushes_are_as_they_were(shops: Shops) -> None:
     second = ingest(shops.ledger, shops.sales)
     assert (second.cached, second.output.meta["rows"], second.output.meta["pushed"]) == (False, first.output.meta["rows"] + 1, 1)
     assert "pushed" in second.why
+
+
+# ── odd values ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LARGE = {
+    "squares beyond all numbers": [1e200, -1.5e200, 1.0],
+    "squares at the end of all numbers": [1.2e154, 1.3e154, -1.3e154],
+    "sums beyond all numbers": [1e308] * 3,
+    "sums beyond all numbers on the way alone": [1e308, 1e308, -1e308],
+    "numbers of all sizes": [1e-320, -5e-324, 1e-200, 3.0, 1e15, -0.0],
+    "many": [1e308 * (1 if i % 3 else -1) for i in range(70)],
+}
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["at once", "one by one"])
+@pytest.mark.parametrize("amounts", LARGE.values(), ids=LARGE)
+def test_numbers_of_any_size_give_the_same_bits_pushed_materialised_and_offline(tmp_path: Path, amounts: list[float], each: bool) -> None:
+    shops = Shops(tmp_path, Ledger(Records(None), MemoryBlobs(), lambda: 0))
+    number = {"n": tm.count(), "sum": tm.sum("amount"), "mean": tm.mean("amount"), "sd": tm.std("amount"), "last": tm.last("amount", n=2)}
+    shops.sales = tm.Dataset("sales", shops.sales.sources, event_time="sold", query=shops.sales.query, where=shops.where)
+    shops.views = [tm.FeatureView("numbers", shops.sales, tm.Entity("shop", key="shop"), number, windows=["1h", "lifetime"])]
+    store = MemoryOnline()
+    reader = shops.reader(store)
+    reader.materialise(NOW)
+    rows = [sale(1, NOW - MINUTE, amount) for amount in amounts]
+    for i, part in enumerate([[row] for row in rows] if each else [rows]):
+        shops.pusher(store).push(part, NOW + i)
+    at = NOW + SECOND
+    pushed_ = shown(reader, at)
+    assert all(row["online"] for row in pushed_)
+    same_offline(shops, pushed_, at)
+    anew = shops.reader(MemoryOnline())
+    anew.materialise(at)
+    assert shown(anew, at) == pushed_
+
+
+def test_a_spread_beyond_all_numbers_is_null_and_other_windows_have_theirs(shops: Shops) -> None:
+    """Of 1e200 the square is beyond all numbers: it once was waited for in vain."""
+    rows = [(1, NOW - DAY, 1e200), (1, NOW - DAY, 2e200), (1, NOW, 1.0), (1, NOW, 3.0), (2, NOW, 1e153), (2, NOW, 3e153)]
+    shops.sales = tm.Dataset("sales", shops.sales.sources, event_time="sold", query=shops.sales.query, where=shops.where)
+    shops.views = [tm.FeatureView("v", shops.sales, tm.Entity("shop", key="shop"), {"sd": tm.std("amount")}, windows=["10min", "13d"])]
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    shops.pusher(store).push([sale(*row) for row in rows], NOW)
+    for reader in (shops.reader(), shops.reader(store)):
+        found = shown(reader, NOW)
+        assert (found[0]["v__sd_10min"], found[0]["v__sd_13d"], found[1]["v__sd_13d"]) == (2**0.5, None, None)
+
+
+def test_an_infinite_number_is_refused_and_not_made_null(shops: Shops) -> None:
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    with pytest.raises(DataError, match=r"row 1: amount = -inf"):
+        shops.pusher(store).push([sale(1, NOW, 9.0), sale(1, NOW, -float("inf"))], NOW)
+    shops.pusher(store).push([sale(1, NOW, float("nan"))], NOW)
+    push = next(pushes(shops.ledger, "sales", 0, 10))
+    assert push.rows[0]["amount"] is None, "NaN is null, as in a frame"

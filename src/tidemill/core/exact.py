@@ -8,6 +8,7 @@ and is rounded once, by "rounding to odd" (Boldo and Melquiond, Emulation of FMA
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -90,14 +91,15 @@ class Sums:
 def total(values: Iterable[float]) -> float:
     """The sum of numbers, exactly rounded: inf where it is beyond all numbers, NaN of inf and -inf.
 
-    >>> total([1e308, 1e308]), total([0.1] * 10)
-    (inf, 1.0)
+    >>> total([1e308, 1e308]), total([1e308, 1e308, -1e308]), total([0.1] * 10)
+    (inf, 1e+308, 1.0)
     """
     values = list(values)
     try:
         return math.fsum(values)
-    except OverflowError:
-        return math.copysign(math.inf, math.fsum(value / 2**64 for value in values))
+    except OverflowError:  # of the whole, or on the way to it
+        infinite = [value for value in values if math.isinf(value)]
+        return total(infinite) if infinite else _nearest(sum(map(Fraction, values)))
     except ValueError:
         return math.nan
 
@@ -115,8 +117,21 @@ def partials(values: Iterable[float]) -> list[float]:
         while near := math.fsum([*values, *(-one for one in found)]):
             found.append(near)
     except OverflowError:
-        return values
+        left = sum(map(Fraction, values))
+        if math.isinf(_nearest(left)):
+            return values
+        found = []
+        while near := _nearest(left):
+            found.append(near)
+            left -= Fraction(near)
     return found
+
+
+def _nearest(value: Fraction | int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _of_rows(values: Ints, starts: Ints | None) -> Ints:

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
-from math import floor, isfinite, nan
+from math import floor, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,7 +134,7 @@ def _mean(seen: _Seen, one: Asked) -> list[float]:
 
 def _std(seen: _Seen, one: Asked) -> list[float]:
     count, numbers, squares = (seen.slots[slot] for slot in one.slots)
-    return [deviation_of(count, *_pair(numbers), *_pair(squares)) if count > 1 and all(map(isfinite, numbers)) else nan]
+    return [deviation_of(count, *_pair(numbers), *_pair(squares)) if count > 1 else nan]
 
 
 def _pair(numbers: list[float]) -> tuple[float, float]:

@@ -46,7 +46,7 @@ class Column:
     @cached_property
     def squares(self) -> Sums:
         """For sums of squares."""
-        return Sums.of(*square_of(self.values))
+        return Sums.of(*squares_of(self.values))
 
     @cached_property
     def before(self) -> tuple[Ints, Ranges]:
@@ -65,13 +65,18 @@ class Column:
         return buckets, Ranges.of(number)
 
 
-def square_of(value: T) -> tuple[T, T]:
-    """The square of a number, or of many, as its nearest number and the rest (Dekker, A floating-point technique for extending the
-    available precision, Numer. Math. 18, 1971)."""
-    high = value * 134_217_729.0
-    high = high - (high - value)
-    low, square = value - high, value * value
-    return square, ((high * high - square) + 2 * high * low) + low * low
+def square_of(value: float) -> tuple[float, float]:
+    """The square of a number as its nearest number and the rest; (inf, 0.0) where that is beyond all numbers."""
+    found = _product(value, value)
+    return found if math.isfinite(found[1]) else (math.inf, 0.0)
+
+
+def squares_of(values: Floats) -> tuple[Floats, Floats]:
+    """The same of many."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square, rest = _product(values, values)
+    some = np.isfinite(rest)
+    return np.where(some, square, np.inf), np.where(some, rest, 0.0)
 
 
 def number_of(word: str) -> float:
@@ -169,30 +174,36 @@ def _mean(column: Column, rows: Window, q: float) -> Floats:
 
 
 def _std(column: Column, rows: Window, q: float) -> Floats:
-    """The standard deviation of a sample, from the exact sums of the values and of their squares; null for fewer than two."""
+    """The standard deviation of a sample, from the exact sums of the values and of their squares; null for fewer than two, and where those
+    are beyond all numbers."""
     pairs = [sums.pair(rows.low, rows.high, rows.several) for sums in (column.sums, column.squares)]
     found = deviation(rows.count.astype(np.float64), *pairs[0], *pairs[1])
-    finite = column.sums.infinite is None or ~np.isinf(column.sums.between(rows.low, rows.high, rows.several))
-    return np.where(finite, found, np.nan)
+    for sums in (column.sums, column.squares):
+        if sums.infinite is not None:
+            found = np.where(np.isfinite(sums.between(rows.low, rows.high, rows.several)), found, np.nan)
+    return found
 
 
 def deviation(count: Floats, high: Floats, low: Floats, square: Floats, rest: Floats) -> Floats:
     """Standard deviations from counts, sums and sums of squares, of each its nearest number and the rest."""
     one, two = _times(square, rest, count), _squared(high, low)
     found = (one[0] - two[0]) + (one[1] - two[1])
-    found = np.where(found > one[0] * 2.0**-98, found, 0.0)  # what is less is rounding
-    return np.where(count > 1, np.sqrt(found / (count * (count - 1))), np.nan)
+    rounding, sure = found <= one[0] * 2.0**-98, (count > 1) & np.isfinite(found)
+    return np.where(sure, np.sqrt(np.where(rounding, 0.0, found) / (count * (count - 1))), np.nan)
 
 
 def deviation_of(count: float, high: float, low: float, square: float, rest: float) -> float:
-    """The same of one row: `count` > 1, and all are finite."""
+    """The same of one row: `count` > 1."""
     one, two = _times(square, rest, count), _squared(high, low)
     found = (one[0] - two[0]) + (one[1] - two[1])
-    return math.sqrt((found if found > one[0] * 2.0**-98 else 0.0) / (count * (count - 1)))
+    if not math.isfinite(found):
+        return math.nan
+    return math.sqrt((0.0 if found <= one[0] * 2.0**-98 else found) / (count * (count - 1)))
 
 
 def _product(one: T, two: T) -> tuple[T, T]:
-    """A product as its nearest number and the rest."""
+    """A product as its nearest number and the rest (Dekker, A floating-point technique for extending the available precision, Numer.
+    Math. 18, 1971); of numbers, or of many."""
     split = [value * 134_217_729.0 for value in (one, two)]
     (a, c), found = [whole - (whole - value) for whole, value in zip(split, (one, two), strict=True)], one * two
     b, d = one - a, two - c

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import msgspec
@@ -195,6 +195,8 @@ class Pusher:
         does not fit, and then nothing is written, and StoreError. Where only the online store fails, they are written, and it gets them
         with the next."""
         plain = _plain(rows)
+        for number, row in enumerate(rows):
+            _check_finite(number, row, self._dataset.name)
         taken = [self._taken(number, row) for number, row in enumerate(plain)]
         away = self._look()
         feeds = [feed for feed in self._feeds.values() if feed and feed.computable]
@@ -257,6 +259,14 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         return found
     except (TypeError, ValueError, UnicodeEncodeError) as error:
         raise DataError(f"the rows cannot be written: {error}", hint="send numbers, texts, times, true, false or null") from None
+
+
+def _check_finite(number: int, row: Any, dataset: str) -> None:
+    """Raise DataError for an infinite number: as JSON it would be null."""
+    odd = next((name for name, value in row.items() if value in (inf, -inf)), None) if isinstance(row, Mapping) else None
+    if odd is not None:
+        hint = "send a finite number, or null where there is none"
+        raise DataError(f"row {number}: {odd} = {row[odd]} is not finite", where=f"dataset {dataset}", hint=hint)
 
 
 def _scalar(value: Any) -> Any:
