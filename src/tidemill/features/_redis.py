@@ -22,6 +22,7 @@ class RedisOnline:
         except ImportError as error:
             raise MissingExtra("the library of Redis is not installed", hint="pip install 'tidemill[redis]'") from error
         self._error, self._conflict = redis.RedisError, redis.WatchError
+        self._marks: dict[str, tuple[bytes | None, bytes | None]] = {}  # by space the last that was read: as it lies there, and alone
         try:
             parts = urlsplit(address)
             asked = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -73,18 +74,31 @@ class RedisOnline:
             stored = self._db.mget(names) if names else []
         except self._error as error:
             raise self._said(error) from error
+        found, place = list[Stored](), 0
+        for space, entities in asked:
+            end = place + 1 + len(entities)
+            found.append(
+                (self._read_mark(space, names[place], stored[place]), self._states(names[place + 1 : end], stored[place + 1 : end]))
+            )
+            place = end
+        return found
+
+    def _read_mark(self, space: str, name: bytes, stored: bytes | None) -> bytes | None:
+        """A mark, summed where it is not the last that was read."""
+        last = self._marks.get(space)
+        if last is None or last[0] != stored:
+            last = self._marks[space] = (stored, self._whole(name, stored))
+        return last[1]
+
+    def _states(self, names: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None]:
+        """States that were read, all of them whole."""
         some, own = stored, names
         if None in stored:
             there = [i for i, data in enumerate(stored) if data is not None]
             some, own = [stored[i] for i in there], [names[i] for i in there]
-        if some and set(map(crc32, some, map(crc32, own))) != {WHOLE}:
+        if some and set(map(crc32, some, map(crc32, own))) != {WHOLE}:  # type: ignore[arg-type]
             raise self._damaged()
-        whole, found, place = [data and data[:-CHECKSUM] for data in stored], list[Stored](), 0
-        for _, entities in asked:
-            end = place + 1 + len(entities)
-            found.append((whole[place], whole[place + 1 : end]))
-            place = end
-        return found
+        return [data and data[:-CHECKSUM] for data in stored]
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         names = [self._prefix + MARK + space.encode(), *(self._name(space, entity) for entity in entities)]
