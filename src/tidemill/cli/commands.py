@@ -333,6 +333,20 @@ def push_rows(obj: dict[str, Any], dataset: str, file: BinaryIO, source: str, of
     push(obj["folder"], dataset, file, source, offset, as_json=as_json)
 
 
+@features.command("erase")
+@click.argument("entity")
+@click.argument("key", nargs=-1, required=True)
+@click.option("--why", default="", help="What the record of the erasure says.")
+@click.option("--yes", is_flag=True, help="Erase; without it what there is is printed and nothing happens.")
+@with_json
+@click.pass_obj
+def erase_entity(obj: dict[str, Any], entity: str, key: tuple[str, ...], why: str, yes: bool, as_json: bool) -> None:
+    """Erase all values and events of one entity, whose KEY has a value for each column of its key, offline and online."""
+    from tidemill.cli.erase import erase
+
+    erase(obj["folder"], entity, key, why=why, yes=yes, as_json=as_json)
+
+
 @features.command("saved")
 @click.argument("name", required=False, default="")
 @click.option("--again", is_flag=True, help="Make the rows anew from what the ledger recorded of them, and compare.")

@@ -20,6 +20,8 @@ from tidemill.session import Session
 VERSIONS, ROWS = 5, 60  # of a view, and of its statistics, that are shown
 UNITS = (("y", 31_557_600, 2 * 31_557_600), ("d", 86_400, 2 * 86_400), ("h", 3_600, 2 * 3_600), ("min", 60, 120), ("s", 1, 0))
 NEVER = "nothing is built yet; `tidemill run` or `tidemill replay` builds what a model needs, `tidemill features get` what is asked for"
+AWAY = {"damaged": " [red]damaged[/]", "erased": " [yellow]erased[/]"}
+ERASED = "its bytes were erased because somebody asked for it; the next run makes it anew from what is left"
 DAMAGED = "its bytes are not what was written; `tidemill doctor` names the file and says what to do"
 
 Plain = Mapping[str, Any]
@@ -132,6 +134,7 @@ def list_views(folder: str, *, as_json: bool) -> None:
     told = [f"age: by the replay's clock, {', '.join(sorted(clocks))}"] if clocks else []
     told += ["* of an earlier definition: what is declared now is not built yet"] if any(map(_edited, found)) else []
     told += [f"damaged: {DAMAGED}"] if any(map(_damaged, found)) else []
+    told += [f"erased: {ERASED}"] if any(_bytes(view) == "erased" for view in found) else []
     told += [] if any(view["newest"] for view in found) else [NEVER]
     for line in told:
         out.print(f"[dim]{line}[/]")
@@ -141,14 +144,18 @@ def _edited(view: Plain) -> bool:
     return bool(view["newest"] and view["newest"]["of_an_earlier_definition"])
 
 
+def _bytes(view: Plain) -> str:
+    return view["newest"]["bytes"] if view["newest"] else ""
+
+
 def _damaged(view: Plain) -> bool:
-    return bool(view["newest"] and view["newest"]["bytes"] == "damaged")
+    return _bytes(view) == "damaged"
 
 
 def _version(view: Plain) -> str:
     if view["newest"] is None:
         return "[dim]not built[/]"
-    return f"{view['newest']['version']}{'[yellow]*[/]' if _edited(view) else ''}{' [red]damaged[/]' if _damaged(view) else ''}"
+    return f"{view['newest']['version']}{'[yellow]*[/]' if _edited(view) else ''}{AWAY.get(_bytes(view), '')}"
 
 
 def _age(view: Plain) -> str:
@@ -306,7 +313,8 @@ def _versions(found: Plain) -> list[tuple[str, str | Text]]:
 def _state(found: Plain) -> list[tuple[str, str | Text]]:
     fresh, cost = found["freshness"], found["cost"]
     if fresh is None:
-        return [("", f"[red]damaged[/]: {DAMAGED}" if _damaged(found) else "its bytes are no longer kept; the next run builds it again")]
+        why = {"damaged": f"[red]damaged[/]: {DAMAGED}", "erased": f"[yellow]erased[/]: {ERASED}"}
+        return [("", why.get(_bytes(found), "its bytes are no longer kept; the next run builds it again"))]
     clock = f"the replay's clock stands at {fresh['now']}" if fresh["clock"] == "replay" else f"it is {fresh['now'][:19]}Z"
     old = (
         f"{span(fresh['seconds'])} old: the newest row was known at {fresh['newest'][:19]}Z, {clock}"

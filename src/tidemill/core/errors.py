@@ -61,6 +61,10 @@ class MissingFile(TidemillError, FileNotFoundError):
     code = 3
 
 
+class Erased(MissingFile):
+    """What was here was erased because somebody asked for it: its bytes are gone for good."""
+
+
 class StoreError(TidemillError, OSError):
     """The records or blobs cannot be read or written: a full or read-only disk, a file that is away."""
 

@@ -25,3 +25,4 @@ class Event(StrEnum):
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
     ANSWERS_LOST = "answers lost"
+    ERASED = "erased"

@@ -18,6 +18,7 @@ from tidemill.data.engine import (
     quote,
     table,
 )
+from tidemill.data.erased import Key, erase_pushed, pushed_datasets, remember, rows_in, unfinished
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -44,7 +45,7 @@ from tidemill.data.pushes import (
     pushes,
 )
 from tidemill.data.said import plain_type
-from tidemill.data.versions import CODE, ingest, scan, source_ref, stale
+from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_in_files, scan, source_ref, stale
 
 __all__ = [
     "CODE",
@@ -54,6 +55,7 @@ __all__ = [
     "Columns",
     "CommaNumbers",
     "Dataset",
+    "Key",
     "OddValue",
     "Prediction",
     "Predictions",
@@ -70,6 +72,7 @@ __all__ = [
     "csv_names",
     "csv_table",
     "engine",
+    "erase_pushed",
     "explained",
     "failed_check",
     "fetch",
@@ -80,6 +83,7 @@ __all__ = [
     "ingest",
     "instant_of",
     "kept_open",
+    "known_types",
     "literal",
     "load_csv",
     "logged",
@@ -92,15 +96,21 @@ __all__ = [
     "push_tables",
     "pushed",
     "pushed_by",
+    "pushed_datasets",
     "pushed_offset",
+    "pushed_rows",
     "pushed_since",
     "pushes",
     "quote",
     "read_as_csv",
+    "remember",
+    "rows_in",
+    "rows_in_files",
     "scan",
     "segments",
     "source_ref",
     "stale",
     "table",
+    "unfinished",
     "unique",
 ]

@@ -21,6 +21,7 @@ PUT_OFFSET = (
     "ON CONFLICT (dataset, source) DO UPDATE SET offset_ = excluded.offset_"
 )
 PushedRow = Mapping[str, Any]
+ERASED = dict[str, Any]()  # what stands in the place of a row that was erased
 
 push_tables = MetaData()
 Table(
@@ -42,7 +43,8 @@ Table(
 
 
 class Push(NamedTuple):
-    """Rows that came together: `first` is the number of the first one, and all are known since `known` (microseconds UTC)."""
+    """Rows that came together: `first` is the number of the first one, and all are known since `known` (microseconds UTC).
+    One that was erased is empty."""
 
     first: int
     known: int
@@ -79,7 +81,7 @@ def append_push(
         before = sql.one("SELECT last, known, digest FROM push WHERE dataset = ? ORDER BY last DESC LIMIT 1", (dataset,)) or (0, now, "")
         found = Push(before[0] + 1, max(now, before[1]), [dict(row) for row in rows])
         content = msgspec.json.encode(found.rows)
-        digest = digest_bytes(before[2].encode(), found.known.to_bytes(8, "little", signed=True), content)
+        digest = chained(before[2], found.known, content)
         sql.run(
             "INSERT INTO push (dataset, last, known, content, digest) VALUES (?, ?, ?, ?, ?)",
             (dataset, found.last, found.known, content, digest),
@@ -87,6 +89,11 @@ def append_push(
         if offsets:
             sql.run(PUT_OFFSET, (dataset, source, offsets[-1]))
         return found._replace(rows=msgspec.json.decode(content))
+
+
+def chained(before: str, known: int, content: bytes) -> str:
+    """The digest of all rows, from that of those before a push."""
+    return digest_bytes(before.encode(), known.to_bytes(8, "little", signed=True), content)
 
 
 def pushed(ledger: Ledger, dataset: str) -> Pushed:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidemill.core import DataError, DefinitionError, Ref, definition, digest_bytes, duration, show, show_duration
+from tidemill.core import DataError, DefinitionError, Ref, UnknownName, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, named, quote, table
+from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, plain_type
 from tidemill.data.volatile import refuse_volatile
@@ -58,11 +59,22 @@ def ingest(ledger: Ledger, dataset: Dataset, *, branch: str = "") -> Once:
     ledger.records.ensure(push_tables)
     upto = pushed(ledger, dataset.name)
     inputs |= {"pushed": upto.digest} if upto.last else {}
-    make = partial(_make, ledger, dataset, sources, upto.last)
+    erased = erased_keys(ledger)
+    gone = erased_inputs(erased, known_types(ledger, dataset.name)) if erased else ""
+    inputs |= {"erased keys": gone} if gone else {}
+    make = partial(_make, ledger, dataset, sources, upto.last, erased)
     return ledger.once("dataset", dataset.name, inputs, make, branch=branch, code=own_code(*CODE))
 
 
-def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: int) -> Made:
+def known_types(ledger: Ledger, dataset: str) -> dict[str, str] | None:
+    """The columns of the newest version of a dataset; None where there is none."""
+    try:
+        return dict(ledger.artifact(Ref("dataset", dataset)).meta["types"])
+    except UnknownName:
+        return None
+
+
+def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: int, erased: Mapping[tuple[str, ...], Sequence[str]]) -> Made:
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))
@@ -74,7 +86,7 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
         file = Path(scratch) / "rows.parquet"
         if upto:
             _open_pushed(connection, types, pushes(ledger, dataset.name, 0, upto), Path(scratch) / "pushed.json")
-        _write(connection, dataset, types, file, pushed=upto > 0)
+        _write(connection, dataset, types, file, pushed=upto > 0, without=left_out(erased, types))
         problems = violations(connection, dataset, table(file))
         if problems:
             raise DataError(
@@ -84,6 +96,30 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
         digest = ledger.blobs.put(file.read_bytes())
     meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys), **({"pushed": upto} if upto else {})}
     return Made({"version": Artifact(Ref.of("dataset", dataset.name, digest), meta)}, metrics={"rows": meta["rows"]})
+
+
+def rows_in_files(dataset: Dataset, key: Key) -> int:
+    """How many rows of a dataset's query over its files are of a key. Raises as `ingest`."""
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
+        for name, source in dataset.sources.items():
+            _open(connection, name, source, Path(scratch))
+        confine(connection, folder=Path(scratch))
+        types = _describe(connection, dataset)
+        if not key.among(types):
+            return 0
+        with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset), partial(_cause, dataset)):
+            return count(connection, f"({dataset.sql()}\n)", key.condition(types))
+
+
+def pushed_rows(ledger: Ledger, dataset: str, types: Mapping[str, str], key: Key) -> list[int]:
+    """The numbers of the pushed rows of a dataset that are of a key."""
+    upto = pushed(ledger, dataset).last
+    if not upto or not key.among(types):
+        return []
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
+        _open_pushed(connection, types, pushes(ledger, dataset, 0, upto), Path(scratch) / "pushed.json")
+        query = f"SELECT __number FROM __pushed WHERE {key.condition(types)} ORDER BY __number"
+        return [int(row[0]) for row in connection.execute(query).fetchall()]
 
 
 def _check_same(source: Source, ref: Ref) -> None:
@@ -203,18 +239,19 @@ def _open_pushed(connection: "DuckDBPyConnection", types: Mapping[str, str], fou
     with file.open("wb") as out:
         for push in found:
             for number, row in enumerate(push.rows, push.first):
-                out.write(msgspec.json.encode({**row, "__known": push.known, "__number": number}) + b"\n")
+                if row:
+                    out.write(msgspec.json.encode({**row, "__known": push.known, "__number": number}) + b"\n")
     kinds = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in {**types, "__known": "BIGINT", "__number": "BIGINT"}.items())
     with explained("what was pushed cannot be read"):
         reader = f"read_json({literal(str(file))}, format = 'newline_delimited', columns = {{{kinds}}})"
         connection.execute(f"CREATE TABLE __pushed AS SELECT * FROM {reader}")
 
 
-def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path, *, pushed: bool = False) -> None:
+def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path, *, pushed: bool, without: str) -> None:
     event = _instant_sql(dataset, dataset.event_time, types)
     known = _instant_sql(dataset, dataset.known_at or dataset.event_time, types)
     columns = ", ".join(quote(name) for name in types)
-    rows = f"SELECT *, {event} AS __event, {known} AS __known FROM ({dataset.sql()}\n)"
+    rows = f"SELECT *, {event} AS __event, {known} AS __known FROM ({dataset.sql()}\n) WHERE NOT {without}"
     order = f"ORDER BY __known, __event, {columns}"
     if pushed:  # rows of equal times stand in the order in which they came, behind those of files
         more = f"SELECT {columns}, {event} AS __event, __known, __number FROM __pushed"
@@ -311,7 +348,7 @@ def scan(
     chosen = {name: casts[kind].format(sql) for name, (sql, kind) in columns.items()}
     called = {name: f"{_called(name, sql)} over dataset {dataset.name!r}" for name, (sql, _) in columns.items()}
     places = {name: (sources or {}).get(name, source) for name in columns}
-    types, path = version.meta["types"], ledger.blobs.path(version.meta["blobs"]["rows"])
+    types, path = version.meta["types"], ledger.blobs.path(version.blob("rows"))
 
     def rows(connection: "DuckDBPyConnection", names: Iterable[str]) -> Columns:
         shown = ", ".join(f"{chosen[name]} AS {quote(name)}" for name in names)

@@ -28,6 +28,7 @@ from tidemill.features.declarations import (
     std,
     sum,
 )
+from tidemill.features.erasing import Erasure, apply_erasure, plan_erasure
 from tidemill.features.frames import writable
 from tidemill.features.getter import Getter, Looked, OnlineFeatures
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
@@ -57,6 +58,7 @@ __all__ = [
     "Chosen",
     "Computed",
     "Entity",
+    "Erasure",
     "Events",
     "Feature",
     "FeatureView",
@@ -81,6 +83,7 @@ __all__ = [
     "Requests",
     "View",
     "ViewLog",
+    "apply_erasure",
     "approx_quantile",
     "bring",
     "bring_up",
@@ -110,6 +113,7 @@ __all__ = [
     "min",
     "of_arrays",
     "open_online",
+    "plan_erasure",
     "quiet",
     "request_view",
     "rows_of",

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from errno import EACCES, EROFS
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from zlib import crc32
 
@@ -38,12 +39,17 @@ class LmdbOnline:
         try:
             with self._explained():
                 _take_room(folder / "lock.mdb")
-                size = int(gigabytes * 2**30)
-                self._db: lmdb.Environment = lmdb.open(str(folder), map_size=size, max_dbs=1, sync=False, metasync=False)
+                self._size = int(gigabytes * 2**30)
+                self._db = self._environment()
                 self._db.reader_check()  # frees the places of readers that were killed
         except BaseException:
             self._users.close()
             raise
+
+    def _environment(self) -> Any:
+        import lmdb
+
+        return lmdb.open(str(self._folder), map_size=self._size, max_dbs=1, sync=False, metasync=False)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -166,6 +172,28 @@ class LmdbOnline:
                     cursor.next()
                 else:
                     cursor.set_range(key[:16] + b"0")  # behind all rows of a space that is kept: "0" follows "/"
+
+    def purge(self) -> bool:
+        """Write the file anew without its free pages. False where somebody else has it open, who would go on with the old one."""
+        if self._sharing > 1:
+            return False
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            return False
+        try:
+            with self._explained(), TemporaryDirectory(prefix=".purge-", dir=self._folder) as aside:
+                self._db.copy(aside, compact=True)
+                self._db.close()
+                (self._folder / SUM).unlink(missing_ok=True)
+                Path(aside, "data.mdb").replace(self._folder / "data.mdb")
+                (self._folder / SUM).write_bytes(_file_sum(self._folder / "data.mdb"))
+                self._open, self._known = False, {}
+                self._db = self._environment()
+        finally:
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+        return True
 
     def _whole(self, key: bytes, stored: bytes | None) -> bytes | None:
         """A value as it was written; raises Damaged for another."""

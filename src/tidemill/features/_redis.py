@@ -133,6 +133,10 @@ class RedisOnline:
     def settle(self) -> None:
         """Nothing is to be done."""
 
+    def purge(self) -> bool:
+        """What is deleted is gone from memory; what the server wrote to disk, it rewrites at its own times."""
+        return True
+
     def keep(self, spaces: Collection[str]) -> None:
         kept = {space[:16].encode() for space in spaces}
         with self._explained():

@@ -50,6 +50,9 @@ class OnlineStore(Protocol):
     def settle(self) -> None:
         """Much was written, and nothing more is to follow soon."""
 
+    def purge(self) -> bool:
+        """Leave no byte of what was deleted; False where somebody else has the store open."""
+
     def close(self) -> None:
         """Nothing is read or written any more."""
 
@@ -93,6 +96,10 @@ class MemoryOnline:
 
     def settle(self) -> None:
         """Nothing is to be done."""
+
+    def purge(self) -> bool:
+        """Nothing is to be done."""
+        return True
 
     def close(self) -> None:
         """Nothing is to be done."""

@@ -95,7 +95,8 @@ class Feed:
 
     def counted(self, push: Push) -> list[Computed | None]:
         """What the view makes of each row."""
-        return [self.computed([self.own.taken(name, row.get(name)) for name in self.own.types]) for row in push.rows]
+        taken = ([self.own.taken(name, row.get(name)) for name in self.own.types] if row else None for row in push.rows)
+        return [None if row is None else self.computed(row) for row in taken]  # None: it was erased
 
     def computed(self, taken: Sequence[Any]) -> Computed | None:
         """What the view makes of a row, whose values are taken: entity, event time and columns; None where it does not count."""

@@ -107,7 +107,7 @@ def with_functions(views: Sequence[RequestView], raw: Columns) -> Columns:
 
 def load_requests(ledger: Ledger, version: Artifact) -> Requests:
     """Open the requests for reading."""
-    arrays, meta = unpack(ledger.blobs.get(version.meta["blobs"]["requests"]))
+    arrays, meta = unpack(ledger.blobs.get(version.blob("requests")))
     vocabularies = {name: tuple(words) for name, words in meta["vocabularies"].items()}
     texts = {name[2:]: Coded(codes, vocabularies[name]) for name, codes in arrays.items() if name.startswith("t:")}
     values = np.stack([arrays[name] for name in meta["names"]], axis=1) if meta["names"] else np.empty((len(arrays["at"]), 0))

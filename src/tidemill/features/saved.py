@@ -69,7 +69,7 @@ def bring(rows: object, name: str) -> Iterator[Brought]:
 
 def rows_of(ledger: Ledger, version: Artifact, until: int | None) -> Brought:
     """The rows of a dataset version that were known by `until`, in its order."""
-    file = ledger.blobs.path(version.meta["blobs"]["rows"])
+    file = ledger.blobs.path(version.blob("rows"))
     known = "" if until is None else f" WHERE __known <= {until}"
     sql = f"SELECT * EXCLUDE (__event, __known) FROM {table(file)}{known}"
     return Brought(version.ref, Stored(f"dataset {version.ref.name!r}", sql), file, version.meta)
@@ -120,7 +120,7 @@ def _request_view(one: Computed) -> dict[str, Any]:
 def load_rows(ledger: Ledger, saved: Artifact, execution: int = 0, why: str = "") -> Historical:
     """Saved rows, as they lie in the ledger: nothing is read before it is asked for. `execution` made them, by default the newest that did;
     `why` it ran."""
-    file = ledger.blobs.path(saved.meta["blobs"]["rows"])
+    file = ledger.blobs.path(saved.blob("rows"))
     with ExitStack() as stack:
         frame = Arrow(stack.enter_context(engine()), f"SELECT * FROM {table(file)}", {}, stack.pop_all())
     report = Report.of((ledger.execution(execution) if execution else execution_of(ledger, saved.ref)).params["report"])

@@ -137,7 +137,7 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
 
 def load(ledger: Ledger, view: FeatureView, version: Artifact) -> ViewLog:
     """Open a view version for reading; its arrays stay in the blob's memory map."""
-    arrays, meta = unpack(ledger.blobs.get(version.meta["blobs"]["events"]))
+    arrays, meta = unpack(ledger.blobs.get(version.blob("events")))
     found = of_arrays(view, tuple(meta["entities"]), arrays, {k: tuple(v) for k, v in meta["vocabularies"].items()})
     return replace(found, pushed=version.meta.get("pushed", 0))
 

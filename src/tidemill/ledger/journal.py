@@ -57,11 +57,14 @@ class Journal:
             raise UnknownName(f"no {kind} has the digest {digest[:12]}", where=self.records.where)
         return as_artifact(rows[0])
 
+    def artifacts(self) -> list[Artifact]:
+        """All of them, the oldest first."""
+        return [as_artifact(row) for row in self._rows(select(t.artifact).order_by(t.artifact.c.recorded_at, t.artifact.c.digest))]
+
     def named_blobs(self) -> set[str]:
         """The digests of the blobs that are needed: those of every model, and of the newest artifact of each other kind and name."""
         newest: dict[tuple[str, str], Artifact] = {}
-        rows = [as_artifact(row) for row in self._rows(select(t.artifact).order_by(t.artifact.c.recorded_at))]
-        for one in rows:
+        for one in self.artifacts():
             newest[one.ref.kind, one.ref.name if one.ref.kind != "model" else one.ref.digest] = one
         return {digest for one in newest.values() for digest in one.meta.get("blobs", {}).values()}
 

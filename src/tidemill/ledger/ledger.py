@@ -6,7 +6,7 @@ Every stage records through here; reading never waits for writing.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -103,7 +103,8 @@ class Ledger(Journal):
             refs = msgspec.json.decode(row.outputs)
             outputs = {role: as_artifact(connection.execute(_ARTIFACT, ref).one()) for role, ref in refs.items()}
         blobs = [digest for made in outputs.values() for digest in made.meta.get("blobs", {}).values()]
-        return (row.id, outputs) if all(self.blobs.has(digest) for digest in blobs) else None
+        whole = not any(made.erased for made in outputs.values()) and all(self.blobs.has(digest) for digest in blobs)
+        return (row.id, outputs) if whole else None
 
     def _why(self, kind: str, name: str, plain: dict[str, Any]) -> str:
         query = select(t.execution.c.inputs, t.execution.c.status).where(t.execution.c.kind == kind, t.execution.c.name == name)
@@ -182,7 +183,20 @@ class Ledger(Journal):
         ref = artifact.ref
         row: dict[str, Any] = {"kind": ref.kind, "name": ref.name, "version": ref.version, "digest": ref.digest}
         row |= {"recorded_at": self.wall(), "meta": _json(artifact.meta)}
-        connection.execute(upsert(connection, t.artifact).values(row).on_conflict_do_nothing())
+        if not connection.execute(upsert(connection, t.artifact).values(row).on_conflict_do_nothing()).rowcount:
+            own = [column == row[column.name] for column in t.artifact.primary_key]
+            before = as_artifact(connection.execute(select(t.artifact).where(*own)).one())
+            if before.erased:  # the same content again, in which nothing was to be erased
+                connection.execute(update(t.artifact).where(*own).values(meta=row["meta"]))
+
+    def erase(self, connection: Connection, ref: Ref, *, at: int, why: str, without: Collection[str] = ()) -> None:
+        """Record that the bytes of an artifact are erased, with the parts of its meta that tell of them; who opens it is told when and why.
+        Deleting its blobs, which are noted, is up to the caller."""
+        own = [column == getattr(ref, column.name) for column in t.artifact.primary_key]
+        meta = as_artifact(connection.execute(select(t.artifact).where(*own)).one()).meta
+        gone = {"at": at, "why": why, "blobs": sorted(meta.get("blobs", {}).values())}
+        kept = {name: value for name, value in meta.items() if name not in ("blobs", *without)}
+        connection.execute(update(t.artifact).where(*own).values(meta=_json({**kept, "erased": gone})))
 
     def _put_edges(self, connection: Connection, edges: list[Edge]) -> None:
         rows = [{"execution": e.execution, "role": e.role, "parent": e.parent, "child": e.child} for e in edges if e.parent != e.child]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidemill.core import Ref
+from tidemill.core import Erased, Ref, show
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,19 @@ class Artifact:
     ref: Ref
     meta: dict[str, Any]
     recorded_at: int = 0
+
+    @property
+    def erased(self) -> bool:
+        """Whether its bytes were erased because somebody asked for it."""
+        return "erased" in self.meta
+
+    def blob(self, role: str) -> str:
+        """The digest of its bytes in a role. Raises Erased, which says when and why."""
+        if self.erased:
+            at, why = show(self.meta["erased"]["at"]), self.meta["erased"]["why"]
+            what = f"{self.ref} was erased on {at}" + (f": {why}" if why else "")
+            raise Erased(what, hint="`tidemill run` makes a new version from the data that are left; this one cannot be had again")
+        return str(self.meta["blobs"][role])
 
 
 @dataclass(frozen=True)

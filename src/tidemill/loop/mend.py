@@ -60,7 +60,9 @@ def _broken(ledger: Ledger, artifact: Artifact) -> list[str]:
 def _made_from(ledger: Ledger, model: Artifact, examples: Examples) -> tuple[Examples, int]:
     """The examples and the cut-off of a model's training set; of lost ones, those of today, which may hold the same rows."""
     theirs = examples_of(ledger, model)
-    return examples if _broken(ledger, theirs) else load_examples(ledger, theirs), int(training_set_of(ledger, model).meta["until"])
+    return examples if theirs.erased or _broken(ledger, theirs) else load_examples(ledger, theirs), int(
+        training_set_of(ledger, model).meta["until"]
+    )
 
 
 # ── the log of a replay ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -181,7 +181,8 @@ def _newest(ledger: Ledger, like: Ref) -> Ref | None:
 
 
 def _kept(ledger: Ledger, ref: Ref) -> bool:
-    return all(ledger.blobs.has(digest) for digest in ledger.artifact(ref).meta["blobs"].values())
+    found = ledger.artifact(ref)
+    return not found.erased and all(ledger.blobs.has(digest) for digest in found.meta["blobs"].values())
 
 
 def _recipe(ledger: Ledger, refs: Mapping[str, Ref], order: Sequence[str]) -> Recipe:

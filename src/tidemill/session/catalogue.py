@@ -12,7 +12,20 @@ from typing import Any
 import numpy as np
 
 from tidemill import features, registry, training
-from tidemill.core import SECOND, Damaged, Floats, Instants, MissingFile, Ref, StoreError, UnknownName, definition, digest_value, show
+from tidemill.core import (
+    SECOND,
+    Damaged,
+    Erased,
+    Floats,
+    Instants,
+    MissingFile,
+    Ref,
+    StoreError,
+    UnknownName,
+    definition,
+    digest_value,
+    show,
+)
 from tidemill.features import FeatureView, Opened, RequestView, View
 from tidemill.ledger import Artifact, Execution, Ledger, descendants
 from tidemill.loop import State
@@ -84,12 +97,14 @@ class Past:
         return next((one for one in found if digest_value(one.definition) == now), found[0] if found else None)
 
     def kept(self, ref: Ref) -> tuple[Artifact | None, str]:
-        """An artifact, and whether its bytes are "kept", "gone" or "damaged"; only one whose bytes can be read."""
+        """An artifact, and whether its bytes are "kept", "gone", "erased" or "damaged"; only one whose bytes can be read."""
         assert self.ledger is not None
         try:
             found = self.ledger.artifact(ref)
-            for digest in found.meta["blobs"].values():
-                self.ledger.blobs.get(digest)
+            for role in found.meta.get("blobs", ["erased"]):
+                self.ledger.blobs.get(found.blob(role))
+        except Erased:
+            return None, "erased"
         except (UnknownName, MissingFile):
             return None, "gone"
         except Damaged:

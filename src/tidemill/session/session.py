@@ -14,12 +14,25 @@ from typing import Any, TypeVar
 
 from tidemill import features, loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, DefinitionError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
-from tidemill.features import FeatureView, Feed, Getter, Historical, Listen, Looked, OnlineFeatures, OnlineStore, RequestView, open_online
+from tidemill.features import (
+    Erasure,
+    FeatureView,
+    Feed,
+    Getter,
+    Historical,
+    Listen,
+    Looked,
+    OnlineFeatures,
+    OnlineStore,
+    RequestView,
+    open_online,
+)
 from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
 from tidemill.monitoring import Monitor, Skew
 from tidemill.serving import Constant, Deployment, Endpoint, Standing
 from tidemill.session.catalogue import Catalogue, Past
+from tidemill.session.erasing import erase, key_of
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.pushing import Pushing, Rows
@@ -222,6 +235,16 @@ class Session:
     def pushed_offset(self, dataset: str, source: str) -> int | None:
         """The offset of the last row that a source gave to a dataset."""
         return self._pushing.offset(dataset, source)
+
+    def erase_entity(self, entity: str, *key: object, why: str = "", dry_run: bool = False) -> Erasure:
+        """Erase all values and events of one entity, offline in all versions and online; `key` has the values of its key, in their order.
+        What is then opened and was erased raises Erased; the next version is made without the entity, also where a file still holds it.
+
+        Returns what was found and what remains, with `repr` and `plain()`; `dry_run` only that. A call that was cut off goes on when it is
+        repeated. Raises UnknownName, DataError, Busy and StoreError."""
+        found = key_of(self.project, entity, key)
+        self.close()
+        return erase(self.project, entity, found, lambda: online_store(self.project), now=project.now(), why=why, dry_run=dry_run)
 
     @cached_property
     def _pushing(self) -> Pushing:

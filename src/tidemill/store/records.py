@@ -37,6 +37,7 @@ class _Database(Protocol):
     def format(self, connection: Connection) -> int: ...
     def set_format(self, connection: Connection, number: int) -> None: ...
     def check(self, connection: Connection) -> list[str]: ...
+    def purge(self) -> bool: ...
     def alone(self, command: str, wait: float, waiting: Callable[[str], None] | None) -> AbstractContextManager[None]: ...
     def close(self) -> None: ...
 
@@ -195,6 +196,11 @@ class Records:
                 return self._database.check(connection)
         except Damaged as error:
             return [error.what]
+
+    def purge(self) -> bool:
+        """Leave no byte of deleted and overwritten rows in the file; False where somebody else reads them. A server sees to that at its own
+        times. Not for use inside a transaction."""
+        return self._database.purge()
 
     def close(self) -> None:
         """Close all connections."""

@@ -206,6 +206,20 @@ class Sqlite:
         """What SQLite's own integrity check finds wrong."""
         return [str(row) for row in connection.execute(text("pragma integrity_check")).scalars() if row != "ok"]
 
+    def purge(self) -> bool:
+        """Write the file anew, and empty the log of the writer into it."""
+        if self._path is None:
+            return True
+        connection = self._own_connection("synced")
+        try:
+            connection.execute("vacuum")
+            row = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            return False
+        return not row[0]
+
     @contextmanager
     def alone(self, command: str, wait: float, waiting: Callable[[str], None] | None) -> Iterator[None]:
         """The project's writer holds a lock beside the file already."""

@@ -71,7 +71,7 @@ def _make(ledger: Ledger, task: Task, requests: Artifact, views: dict[str, Artif
         "labelled": int((~np.isnan(label)).sum()),
         "without label": int((np.isnan(label) & (resolved < NEVER)).sum()),
     }
-    blobs = {"examples": digest, "requests": requests.meta["blobs"]["requests"]}
+    blobs = {"examples": digest, "requests": requests.blob("requests")}
     recipe = digest_value([[definition(view) for view in task.features], task.predict_at])
     version = Artifact(Ref.of("examples", task.name, digest_value([blobs, recipe])), {"blobs": blobs, "recipe": recipe, **counts})
     return Made({"version": version}, metrics={k: float(v) for k, v in counts.items()})
@@ -103,8 +103,8 @@ def _labels(ledger: Ledger, label: Label, version: Artifact, requests: Requests)
 
 def load_examples(ledger: Ledger, version: Artifact) -> Examples:
     """Open stored examples; nothing is copied until it is used."""
-    arrays, meta = unpack(ledger.blobs.get(version.meta["blobs"]["examples"]))
-    requests = load_requests(ledger, Artifact(version.ref, {"blobs": {"requests": version.meta["blobs"]["requests"]}}))
+    arrays, meta = unpack(ledger.blobs.get(version.blob("examples")))
+    requests = load_requests(ledger, Artifact(version.ref, {"blobs": {"requests": version.blob("requests")}}))
     words = {name: tuple(vocabulary) for name, vocabulary in meta["vocabularies"].items()}
     online = np.zeros(len(requests), dtype=bool)
     matrix = Matrix(tuple(meta["names"]), arrays["x"], words, tuple(meta["views"]), arrays["status"], online)

@@ -1,0 +1,212 @@
+"""One entity erased from a project: no byte of its events is left in the project's state, and what was made of them says so."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tidemill
+from processes import run_python
+from tidemill.core import DataError, Erased, Event, UnknownName
+from tidemill.features import open_online
+from tidemill.session import Session
+
+SALES = """shop,till,sold,amount,kind
+1,a,2024-03-10T10:00:00Z,20.5,new
+1,b,2024-03-10T10:30:00Z,35.5,old
+2,a,2024-03-10T09:00:00Z,77123.25,QMARKERQ
+2,a,2024-03-10T09:30:00Z,77123.75,new
+3,b,2024-03-10T09:30:00Z,7.5,old
+"""
+CODE = """import tidemill as tm
+
+query = "SELECT shop, till, CAST(sold AS TIMESTAMPTZ) AS sold, CAST(amount AS DOUBLE) AS amount, kind FROM s"
+sales = tm.Dataset("sales", {"s": tm.Source("sales.csv")}, event_time="sold", query=query)
+other = tm.Dataset("other", {"s": tm.Source("other.csv")}, event_time="at")
+shop = tm.Entity("shop", key="shop")
+till = tm.Entity("till", key=["shop", "till"])
+newest = tm.FeatureView("newest", sales, shop, {"amount": tm.last("amount"), "kind": tm.category("kind")})
+total = tm.FeatureView("total", sales, shop, {"n": tm.count(), "sum": tm.sum("amount")}, windows=["1d", "lifetime"])
+tills = tm.FeatureView("tills", sales, till, {"amount": tm.last("amount")})
+"""
+VIEWS = ["newest", "total", "tills"]
+MARKERS = [b"QMARKERQ", b"77123", b"PUSHEDQ", np.float64(77123.25).tobytes(), np.float64(77123.75).tobytes(), np.float64(88123.5).tobytes()]
+
+
+@pytest.fixture
+def shops(tmp_path: Path) -> Iterator[Session]:
+    (tmp_path / "tidemill.toml").write_text('[project]\nname = "shops"\n')
+    (tmp_path / "shops.py").write_text(CODE)
+    (tmp_path / "sales.csv").write_text(SALES)
+    (tmp_path / "other.csv").write_text("id,at\n2,2024-03-10T09:00:00Z\n")
+    session = tidemill.open(tmp_path)
+    yield session
+    session.close()
+
+
+def ask(session: Session, shops: str = "123", **more: Any) -> dict[str, list[Any]]:
+    """The features of shops after all that was pushed."""
+    rows = {"shop": np.array([int(shop) for shop in shops]), "till": np.array(["a"] * len(shops), dtype=object)}
+    rows["event_timestamp"] = np.array(["2044-03-10T12"] * len(shops), dtype="datetime64[us]")
+    found = session.historical_features(rows, VIEWS, timezone="UTC", **more)
+    return {name: [None if one != one else one for one in column.tolist()] for name, column in found.columns.items()}
+
+
+def pushed(shop: int, amount: float, kind: str, till: str = "a") -> dict[str, Any]:
+    return {"shop": shop, "till": till, "sold": "2024-03-10T11:00:00Z", "amount": amount, "kind": kind}
+
+
+def holding(folder: Path) -> dict[str, list[bytes]]:
+    """The files of a project's state that hold a marker."""
+    found = {}
+    for path in (folder / ".tidemill").rglob("*"):
+        if path.is_file() and (there := [marker for marker in MARKERS if marker in path.read_bytes()]):
+            found[path.relative_to(folder).as_posix()] = there
+    return found
+
+
+def full(session: Session) -> None:
+    """Two versions of each view, pushed rows, saved rows, and all of it online."""
+    ask(session)
+    session.push("sales", [pushed(2, 88123.5, "PUSHEDQ"), pushed(1, 3.5, "new")], source="s", offsets=[7, 8])
+    ask(session)
+    rows = {"shop": [2, 1], "event_timestamp": np.array(["2024-03-10T12"] * 2, dtype="datetime64[us]")}
+    session.historical_features({k: np.array(v) for k, v in rows.items()}, ["newest"], timezone="UTC", save="mine", until="2044-01-01")
+    session.materialise()
+
+
+def test_what_is_erased_leaves_no_byte_and_all_else_stays(shops: Session) -> None:
+    full(shops)
+    before, folder = ask(shops), shops.project.folder
+    assert {name.split("/")[1].partition("-")[0] for name in holding(folder)} >= {"blobs", "records.db", "online"}
+    plan = shops.erase_entity("shop", 2, dry_run=True)
+    assert not plan.done
+    assert ask(shops) == before, "a plan changes nothing"
+    done = shops.erase_entity("shop", 2, why="asked by mail")
+    assert [one["what"] for one in done.plain()["found"]] == [one["what"] for one in plan.plain()["found"]]
+    shops.close()
+    assert holding(folder) == {}
+    after = ask(shops)
+    assert holding(folder) == {}, "neither does the next version bring it back"
+    for name, values in before.items():
+        if "__" in name:
+            assert [after[name][0], after[name][2]] == [values[0], values[2]], name
+            assert after[name][1] is None, name
+    assert shops.pushed_offset("sales", "s") == 8
+
+
+def test_the_report_says_what_and_where(shops: Session) -> None:
+    full(shops)
+    found = shops.erase_entity("shop", 2).plain()
+    by = {(one["place"], one["what"].partition("@")[0]) for one in found["found"]}
+    assert by >= {
+        ("offline", "dataset:sales"),
+        ("offline", "feature view:newest"),
+        ("offline", "training rows:mine"),
+        ("offline", "rows:mine"),
+    }
+    assert by >= {("pushed", "dataset:sales"), ("online", "view:total"), ("files", "sales.csv (dataset:sales)")}
+    rows = {one["what"]: one["rows"] for one in found["found"]}
+    assert rows["sales.csv (dataset:sales)"] == 2
+    assert rows["dataset:sales"] == 1
+    assert len([one for one in found["found"] if one["what"].startswith("dataset:sales@")]) == 2, "both versions"
+    assert found["done"]
+    assert "predictions" in {one["what"] for one in found["stays"]}
+    assert json.loads(json.dumps(found)) == found
+    decided = shops.ledger.decisions("")
+    assert [(one.kind, one.subject) for one in decided] == [(Event.ERASED, "entity:shop")]
+    assert shops.ledger.verify_decisions() == 1
+    assert shops.erase_entity("shop", 2, dry_run=True).plain()["found"] == [
+        {"place": "files", "what": "sales.csv (dataset:sales)", "rows": 2, "outcome": found["found"][-1]["outcome"]}
+    ]
+
+
+def test_what_was_erased_says_so_when_it_is_opened(shops: Session) -> None:
+    full(shops)
+    shops.erase_entity("shop", 2, why="asked by mail")
+    with pytest.raises(Erased, match=r"training rows:mine@.* was erased on .*: asked by mail"):
+        shops.saved_rows("mine")
+    assert {one["name"]: one["newest"]["bytes"] for one in shops.features.list()} == dict.fromkeys(VIEWS, "erased")
+    ask(shops)
+    assert {one["name"]: one["newest"]["bytes"] for one in shops.features.list()} == dict.fromkeys(VIEWS, "kept")
+
+
+def test_what_is_pushed_afterwards_is_new(shops: Session) -> None:
+    full(shops)
+    shops.erase_entity("shop", 2)
+    ask(shops)
+    shops.push("sales", pushed(2, 5.0, "new"))
+    found = ask(shops)
+    assert (found["newest__amount"][1], found["total__n_lifetime"][1]) == (5.0, 1)
+
+
+def test_one_key_of_several_parts_goes_and_its_neighbours_stay(shops: Session) -> None:
+    csv = shops.project.folder / "sales.csv"
+    csv.write_text(csv.read_text() + "4,a\x1fb,2024-03-10T09:00:00Z,1.5,old\n4,a,2024-03-10T09:10:00Z,2.5,old\n")
+    ask(shops)
+    found = shops.erase_entity("till", 4, "a\x1fb")
+    assert {one["rows"] for one in found.plain()["found"]} == {1, None}, "of views of shops it is not told"
+    rows = {"shop": np.array([4, 4]), "till": np.array(["a\x1fb", "a"], dtype=object)}
+    rows["event_timestamp"] = np.array(["2044-03-10T12"] * 2, dtype="datetime64[us]")
+    values = shops.historical_features(rows, ["tills", "total"], timezone="UTC").columns
+    assert values["tills__amount"].tolist()[1] == 2.5
+    assert np.isnan(values["tills__amount"][0])
+    assert values["total__n_lifetime"].tolist() == [1, 1], "the shop itself is not erased, only what its till sold"
+
+
+@pytest.mark.parametrize("key", [(99,), ("no such",), ("x' OR '1'='1",)])
+def test_of_an_unknown_key_nothing_is_found_and_nothing_happens(shops: Session, key: tuple[object, ...]) -> None:
+    full(shops)
+    found = shops.erase_entity("shop", *key)
+    assert (found.found, found.done, found.plain()["found"]) == (False, False, [])
+    assert repr(found).endswith("nothing found")
+    assert shops.ledger.decisions("") == []
+
+
+def test_what_is_no_entity_or_no_key_of_it_is_refused(shops: Session) -> None:
+    full(shops)
+    with pytest.raises(UnknownName, match="no entity 'shops' is declared"):
+        shops.erase_entity("shops", 2)
+    for parts in ([2, "a"], [], [None], [""]):
+        with pytest.raises(DataError, match="the key of entity 'shop' is shop"):
+            shops.erase_entity("shop", *parts)
+
+
+KILLED = """
+import os, sys, tidemill
+from tidemill.store.blobs import FolderBlobs
+from tidemill.features import _lmdb
+from tidemill.store.records import Records
+where, session = {"blobs": (FolderBlobs, "delete"), "online": (_lmdb.LmdbOnline, "update"), "purge": (Records, "purge")}[sys.argv[2]], None
+def die(*_): os.kill(os.getpid(), 9)
+setattr(*where, die)
+tidemill.open(sys.argv[1]).erase_entity("shop", 2)
+"""
+
+
+@pytest.mark.parametrize("at", ["blobs", "online", "purge"])
+def test_an_erasure_that_is_killed_is_ended_by_the_next(shops: Session, at: str) -> None:
+    full(shops)
+    folder = shops.project.folder
+    shops.close()
+    assert run_python(KILLED, folder, at).returncode == -9
+    assert shops.erase_entity("shop", 2).done
+    shops.close()
+    assert holding(folder) == {}
+    assert ask(shops)["total__n_lifetime"][::2] == [3, 1]
+
+
+def test_who_has_the_online_store_open_is_told_of_and_the_next_call_sees_to_it(shops: Session) -> None:
+    full(shops)
+    folder = shops.project.folder
+    other = open_online(folder / ".tidemill" / "online")
+    assert "online store" in {one.what for one in shops.erase_entity("shop", 2).stays}
+    shops.close()
+    assert set(holding(folder)) == {".tidemill/online/data.mdb"}
+    other.close()
+    again = shops.erase_entity("shop", 2)
+    assert "online store" not in {one.what for one in again.stays}
+    assert holding(folder) == {}
