@@ -5,7 +5,7 @@ is read here, at the edge.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cached_property, partial
@@ -202,7 +202,7 @@ class Session:
         put = features.bring_up if until is None else features.materialise
         cut = project.now() if until is None else instant(until, self.project.timezone)
         store, written = online_store(self.project), dict[str, int]()
-        with self.project.writing("features materialise", wait=600) as ledger:
+        with closing(store), self.project.writing("features materialise", wait=600) as ledger:
             for name, one in opened_views(loop.prepare(ledger), chosen)[0].items():
                 assert one.version is not None
                 feed = Feed.of(ledger, one.log.view, one.version)
