@@ -1,6 +1,7 @@
 """Rows that are pushed: in the log once, online at once, and in the next version as they were online."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import tidemill as tm
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, StoreError, Where, instant, show
 from tidemill.data import ingest, pushed, pushed_offset, pushes
-from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, space_of
+from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, materialising, space_of
 from tidemill.features.online import Mark
 from tidemill.ledger import Ledger
 from tidemill.store import FolderBlobs, MemoryBlobs, Records
@@ -63,9 +64,9 @@ def asked(at: int, shops: str = "1239") -> Requests:
     return Requests(keys, when, when, when, {"shop": Coded.of(shops)}, [], np.empty((len(shops), 0)), {})
 
 
-def shown(reader: Reader, at: int) -> list[dict[str, Any]]:
+def shown(reader: Reader, at: int, shops: str = "1239") -> list[dict[str, Any]]:
     """What is read, with words for categories, and from where."""
-    requests = asked(at)
+    requests = asked(at, shops)
     matrix = reader.read(requests, requests.at)
     rows: list[dict[str, Any]] = [{} for _ in requests.at]
     for name, column in zip(matrix.names, matrix.values.T.tolist(), strict=True):
@@ -89,9 +90,9 @@ def shops(tmp_path: Path, ledger: Ledger) -> Shops:
     return Shops(tmp_path, ledger)
 
 
-def same_offline(shops: Shops, online: list[dict[str, Any]], at: int) -> None:
+def same_offline(shops: Shops, online: list[dict[str, Any]], at: int, asked_for: str = "1239") -> None:
     """What was read online is what the next version gives."""
-    offline = [{**row, "online": True} for row in shown(shops.reader(), at)]
+    offline = [{**row, "online": True} for row in shown(shops.reader(), at, asked_for)]
     assert offline == online
 
 
@@ -319,3 +320,64 @@ def test_an_infinite_number_is_refused_and_not_made_null(shops: Shops) -> None:
     shops.pusher(store).push([sale(1, NOW, float("nan"))], NOW)
     push = next(pushes(shops.ledger, "sales", 0, 10))
     assert push.rows[0]["amount"] is None, "NaN is null, as in a frame"
+
+
+# ── several at work ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Beside(MemoryOnline):
+    """A store in which something else happens just before one of the writes."""
+
+    countdown = 0
+    happens: Callable[[], object] = staticmethod(lambda: None)
+
+    def update(self, space: str, entities: Sequence[str], change: Any) -> None:
+        self.countdown -= 1
+        if self.countdown == 0:
+            self.happens()
+        super().update(space, entities, change)
+
+
+@pytest.mark.parametrize("write", range(1, 9))
+@pytest.mark.parametrize("other", ["push", "another materialises and pushes", "another version"])
+def test_who_writes_beside_a_materialisation_neither_loses_nor_counts_twice(
+    tmp_path: Path, write: int, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(materialising, "PART", 1)
+    shops, store = Shops(tmp_path, Ledger(Records(None), MemoryBlobs(), lambda: 0)), Beside()
+    first = shops.reader(store)
+    first.materialise(NOW)
+    pusher = shops.pusher(store)
+    pusher.push([sale(1, NOW, 9.0), sale(3, NOW, 9.0)], NOW + 1)
+    second = shops.reader(store)
+    pusher.push([sale(1, NOW, 10.0), sale(2, NOW, 10.0)], NOW + 2)
+    third = shops.reader(store)
+
+    def happens() -> None:
+        if other != "push":
+            (second if other == "another version" else third).materialise(NOW + MINUTE)
+        pusher.push([sale(1, NOW, 11.0), sale(4, NOW, 11.0, "odd")], NOW + 2 * MINUTE)
+
+    store.countdown, store.happens = write, happens
+    third.materialise(NOW + MINUTE)
+    if store.countdown > 0:
+        happens()
+    third.catch_up()
+    online = shown(third, NOW + 3 * MINUTE, "1234")
+    assert all(row["online"] for row in online)
+    same_offline(shops, online, NOW + 3 * MINUTE, "1234")
+
+
+def test_pushes_that_wait_are_read_a_few_at_a_time(shops: Shops, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads many pushes never has more rows in hand than some, however many are asked for; each once."""
+    monkeypatch.setattr(sys.modules["tidemill.data.pushes"], "AT_ONCE", 4)
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    pusher = shops.pusher(store)
+    for size in (1, 3, 5, 1, 1, 9, 2):
+        pusher.push([sale(1, NOW, float(size)) for _ in range(size)], NOW + size)
+    for after in range(23):
+        for upto in range(after, 24):
+            found = list(pushes(shops.ledger, "sales", after, upto))
+            numbers = [push.first + i for push in found for i in range(len(push.rows))]
+            assert numbers == list(range(after + 1, min(upto, 22) + 1))

@@ -15,7 +15,7 @@ from tidemill.ledger import Ledger
 from tidemill.store import Driver
 
 MOST_PUSHED = 10_000  # rows at once
-AT_ONCE = 1_000  # pushes read at once
+AT_ONCE = 10_000  # rows read at once, and the rest of the last push
 PUT_OFFSET = (
     "INSERT INTO push_source (dataset, source, offset_) VALUES (?, ?, ?) "
     "ON CONFLICT (dataset, source) DO UPDATE SET offset_ = excluded.offset_"
@@ -125,22 +125,24 @@ def pushes(ledger: Ledger, dataset: str, after: int, upto: int) -> Iterator[Push
     """What was pushed behind one row, up to another."""
     while after < upto:
         with ledger.records.snapshot() as sql:
-            found = _read(sql, dataset, after, upto)
+            found = _read(sql, dataset, after, min(upto, after + AT_ONCE))
         if not found:
             return
         for push in found:
-            yield push if push.first > after else Push(after + 1, push.known, push.rows[after + 1 - push.first :])
-            after = push.last
+            yield Push(max(push.first, after + 1), push.known, push.rows[max(after + 1 - push.first, 0) : upto + 1 - push.first])
+        after = found[-1].last
 
 
 def _read(sql: Driver, dataset: str, after: int, upto: int) -> list[Push]:
-    query = "SELECT last, known, content FROM push WHERE dataset = ? AND last > ? ORDER BY last LIMIT ?"
+    """The pushes that have rows behind one, up to another, whole."""
+    query = (
+        "SELECT last, known, content FROM push WHERE dataset = ? AND last > ? AND last <= "
+        "COALESCE((SELECT MIN(last) FROM push WHERE dataset = ? AND last >= ?), ?) ORDER BY last"
+    )
     found = []
-    for last, known, content in sql.all(query, (dataset, after, AT_ONCE)):
+    for last, known, content in sql.all(query, (dataset, after, dataset, upto, upto)):
         rows = msgspec.json.decode(content)
-        push = Push(last - len(rows) + 1, known, rows)
-        if push.first <= upto:
-            found.append(push._replace(rows=rows[: upto - push.first + 1]))
+        found.append(Push(last - len(rows) + 1, known, rows))
     return found
 
 

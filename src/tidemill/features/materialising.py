@@ -1,7 +1,8 @@
 """A view log into the online store: part by part, so that memory does not grow with it, and going on where a killed process ended."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -30,15 +31,11 @@ def quiet(done: int, of: int) -> None:
 def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = "", feed: Feed | None = None, tell: Told = quiet) -> int:
     """Bring a view's space up to what was known by `until`, and to all that was pushed; returns the number of entities written. Only those
     with news are, unless the rows known by its mark are others than they were: then all are made anew. An older time changes nothing."""
-    space, mark = space_of(log.view), Mark.of(store.mark(space_of(log.view)))
-    if mark and mark.until is not None and not mark.making:
-        same = (version, until) == (mark.version, mark.until)
-        if same or until < mark.until:
-            if feed:
-                catch_up(store, feed)
-            return 0
-    work = _Work(store, space, log, until, version, feed)
-    written = work.run(work.begun(mark), tell)
+    work, written = _Work(store, space_of(log.view), log, until, version, feed), 0
+    with suppress(_Elsewhere):
+        while work.is_due():
+            with suppress(_Changed):
+                written = work.run(work.begun(), tell)
     if feed:
         catch_up(store, feed)
     if written:
@@ -56,7 +53,15 @@ def bring_up(store: OnlineStore, log: ViewLog, now: int, *, version: str = "", f
     return sum(materialise(store, log, until, version=version, feed=feed, tell=tell) for until in [*begun, newest])
 
 
-@dataclass(frozen=True)
+class _Changed(Exception):
+    """Somebody else has written to the space."""
+
+
+class _Elsewhere(Exception):
+    """Somebody else is bringing the space up to other data."""
+
+
+@dataclass
 class _Work:
     store: OnlineStore
     space: str
@@ -64,20 +69,42 @@ class _Work:
     until: int
     version: str
     feed: Feed | None
+    seen: bytes | None = None  # the mark as it was last read or written here: where it is another, somebody else was at work
+    begins: int = 0
+    goes_on: dict[tuple[int, str], bool] = field(default_factory=dict)  # whether the log goes on from rows with a digest
 
-    def begun(self, mark: Mark | None) -> Mark:
+    def is_due(self) -> bool:
+        """Whether there is anything to do. Raises _Elsewhere."""
+        self.seen = self.store.mark(self.space)
+        mark = Mark.of(self.seen)
+        if mark and mark.making and self.begins and (mark.making.version, mark.making.until) != (self.version, self.until):
+            raise _Elsewhere
+        self.begins += 1
+        if mark is None or mark.until is None or mark.making:
+            return True
+        return self.until >= mark.until and (self.version, self.until) != (mark.version, mark.until)
+
+    def begun(self) -> Mark:
         """The mark under which it is written."""
+        mark = Mark.of(self.seen)
         going = mark.making if mark else None
         if mark and going and (going.version, going.until) == (self.version, self.until):
             return mark
         words = {name: list(self.log.vocabularies[full]) for name, full in self._coded.items()}
-        last = self.feed.last if self.feed else 0
+        there = min(self.log.pushed, self.feed.known_by(self.until)) if self.feed else 0  # the rest is added behind, part by part
         if mark and not going and mark.until is not None:
             more = {name: [*own, *sorted({*words[name]}.difference(own))] for name, own in mark.words.items()}
-            if self.version == mark.version or self._digest(self.log.events.known <= mark.until, more) == int(mark.digest, 16):
-                return msgspec.structs.replace(mark, words=more, making=Making(self.version, self.until, 0, whole=False, pushed=last))
+            past = mark.until, mark.digest
+            if past not in self.goes_on:
+                same = self.version == mark.version or self._digest(self.log.events.known <= mark.until, more) == int(mark.digest, 16)
+                self.goes_on[past] = same
+            if self.goes_on[past]:
+                making = Making(self.version, self.until, 0, whole=False, pushed=max(there, mark.pushed))
+                begun = msgspec.structs.replace(mark, words=more, making=making)
+                self._put(begun, {})  # from here on what is pushed waits
+                return begun
         self.store.keep([space for space in self.store.spaces() if space != self.space])
-        making = Making(self.version, self.until, 0, whole=True, pushed=last)
+        self.seen, making = None, Making(self.version, self.until, 0, whole=True, pushed=there)
         return Mark(definition(self.log.view), words=words, making=making)
 
     def run(self, mark: Mark, tell: Told) -> int:
@@ -102,7 +129,18 @@ class _Work:
         return len(names) - done
 
     def _put(self, mark: Mark, states: Mapping[str, bytes]) -> None:
-        self.store.update(self.space, [], lambda *_: (mark.bytes(), states))
+        """Write states with a mark, if nobody else wrote since. Raises _Changed."""
+        found = False
+
+        def change(data: bytes | None, _: list[bytes | None]) -> tuple[bytes, Mapping[str, bytes]] | None:
+            nonlocal found
+            found = data == self.seen
+            return (mark.bytes(), states) if found else None
+
+        self.store.update(self.space, [], change)
+        if not found:
+            raise _Changed
+        self.seen = mark.bytes()
 
     @cached_property
     def _form(self) -> Latest | Windowed:

@@ -24,7 +24,7 @@ from tidemill.features.state import Row
 from tidemill.ledger import Artifact, Ledger
 
 log = logging.getLogger(__name__)
-PART = 1_000  # pushes that are added at once
+PART = 10_000  # rows that are added at once
 Rows = dict[str, list[Row]]  # of states, by entity
 Computed = tuple[str, int, list[Any]]  # an entity, an event time and the values of columns
 Counted = tuple[Push, list[Computed | None]]  # what was pushed, and what a view makes of each row of it
