@@ -55,7 +55,7 @@ def test_doctor_finds_a_damaged_online_store(tidemill: Command, copied: Path) ->
     assert "none yet" in tidemill("doctor", folder=copied).stdout
     store = project.find(copied).state / "online"
     online = LmdbOnline(store)
-    online.write("a" * 40, [("x", bytes(10_000))], 10)
+    online.update("a" * 40, [], lambda *_: (b"mark", {"x": bytes(10_000)}))
     online.close()
     assert tidemill("doctor", folder=copied).returncode == 0
     data = bytearray((store / "data.mdb").read_bytes())
