@@ -153,3 +153,17 @@ def test_what_is_held_by_skew_is_said(tidemill: Command, tmp_path: Path) -> None
         assert said in shown
     run = tidemill("run", folder=folder)
     assert "features are not served as they are learnt: booking__weight differs in" in run.stdout
+
+
+def test_an_entity_is_told_of_first_and_erased_with_yes(tidemill: Command, copied: Path) -> None:
+    planned = tidemill("features", "erase", "courier", "a", folder=copied)
+    assert (planned.returncode, "nothing was erased: the same with --yes does it" in planned.stdout) == (0, True)
+    assert "view:courier_last@" in planned.stdout
+    told = json.loads(tidemill("features", "erase", "courier", "a", "--yes", "--why", "asked by mail", "--json", folder=copied).stdout)
+    assert told["done"]
+    assert {one["place"] for one in told["found"]} >= {"offline", "files"}
+    assert any(one["what"].startswith("model:") for one in told["stays"])
+    assert "erased: its bytes were erased because somebody asked for it" in tidemill("features", "list", folder=copied).stdout
+    refused = tidemill("features", "erase", "couriers", "a", folder=copied)
+    assert (refused.returncode, "no entity 'couriers' is declared" in refused.stderr) == (2, True)
+    assert "nothing found" in tidemill("features", "erase", "courier", "nobody", "--yes", folder=copied).stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from processes import other
-from tidemill.core import Ref, StoreError, digest_bytes
+from tidemill.core import Erased, Ref, StoreError, digest_bytes
 from tidemill.ledger import Artifact, Ledger, Made
 from tidemill.store import FolderBlobs, Records
 
@@ -173,3 +173,21 @@ def test_a_read_only_ledger_answers_from_the_cache_and_runs_nothing(tmp_path: Pa
     with pytest.raises(StoreError):
         reader.once("step", "s", {"x": 1}, step)
     assert step.runs == 0
+
+
+def test_what_was_erased_says_so_and_is_whole_again_when_the_same_is_made_again(ledger: Ledger) -> None:
+    def make() -> Made:
+        blob = ledger.blobs.put(b"rows")
+        return Made({"version": Artifact(Ref.of("dataset", "d", blob), {"blobs": {"rows": blob}, "profile": {"max": 7}, "rows": 1})})
+
+    made = ledger.once("dataset", "d", {}, make).output
+    with ledger.records.begin() as connection:
+        ledger.erase(connection, made.ref, at=0, why="asked", without=["profile"])
+    erased = ledger.artifact(made.ref)
+    with pytest.raises(Erased, match=r"dataset:d@.* was erased on 1970-01-01T00:00:00Z: asked"):
+        erased.blob("rows")
+    assert erased.meta == {"rows": 1, "erased": {"at": 0, "why": "asked", "blobs": [made.blob("rows")]}}
+    again = ledger.once("dataset", "d", {}, make)
+    assert not again.cached, "also while its bytes are still there"
+    assert ledger.artifact(made.ref).meta == made.meta
+    assert ledger.once("dataset", "d", {}, make).cached

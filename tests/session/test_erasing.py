@@ -10,6 +10,7 @@ import pytest
 
 import tidemill
 from processes import run_python
+from redis_server import ADDRESS, names_of, new_prefix
 from tidemill.core import DataError, Erased, Event, UnknownName
 from tidemill.features import open_online
 from tidemill.session import Session
@@ -210,3 +211,18 @@ def test_who_has_the_online_store_open_is_told_of_and_the_next_call_sees_to_it(s
     again = shops.erase_entity("shop", 2)
     assert "online store" not in {one.what for one in again.stays}
     assert holding(folder) == {}
+
+
+def test_in_redis_the_state_goes_and_those_of_others_stay(shops: Session) -> None:
+    with new_prefix() as prefix:
+        settings = shops.project.folder / "tidemill.toml"
+        settings.write_text(f'{settings.read_text()}[store]\nonline = "{ADDRESS}?prefix={prefix}"\n')
+        session = tidemill.open(settings.parent)
+        ask(session)
+        session.materialise(["total"])
+        names = names_of(prefix)
+        assert len(names) == 4, "a mark and three shops"
+        assert session.erase_entity("shop", 2).done
+        gone = set(names) - set(names_of(prefix))
+        assert [name.rpartition(b"/")[2] for name in gone] == [b"2"]
+        session.close()

@@ -25,7 +25,10 @@ class Artifact:
         if self.erased:
             at, why = show(self.meta["erased"]["at"]), self.meta["erased"]["why"]
             what = f"{self.ref} was erased on {at}" + (f": {why}" if why else "")
-            raise Erased(what, hint="`tidemill run` makes a new version from the data that are left; this one cannot be had again")
+            raise Erased(
+                what,
+                hint="`tidemill run` (or `replay`, where that serves) makes a new version from the data that are left; this one is gone",
+            )
         return str(self.meta["blobs"][role])
 
 
