@@ -183,7 +183,8 @@ class Ledger(Journal):
         ref = artifact.ref
         row: dict[str, Any] = {"kind": ref.kind, "name": ref.name, "version": ref.version, "digest": ref.digest}
         row |= {"recorded_at": self.wall(), "meta": _json(artifact.meta)}
-        if not connection.execute(upsert(connection, t.artifact).values(row).on_conflict_do_nothing()).rowcount:
+        insertion = upsert(connection, t.artifact).values(row).on_conflict_do_nothing().returning(t.artifact.c.digest)
+        if connection.execute(insertion).first() is None:
             own = [column == row[column.name] for column in t.artifact.primary_key]
             before = as_artifact(connection.execute(select(t.artifact).where(*own)).one())
             if before.erased:  # the same content again, in which nothing was to be erased
