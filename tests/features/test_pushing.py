@@ -31,7 +31,8 @@ class Shops:
     """Sales over one file, a view of the newest and one of windows over them."""
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
-        (folder / "sales.csv").write_text(SALES)
+        if not (folder / "sales.csv").exists():  # another process may read it
+            (folder / "sales.csv").write_text(SALES)
         self.ledger, self.where = ledger, Where(str(folder / "shops.py"), 3)
         query = "SELECT CAST(shop AS INT) AS shop, CAST(sold AS TIMESTAMPTZ) AS sold, CAST(amount AS DOUBLE) AS amount, kind FROM s"
         source = {"s": tm.Source("sales.csv", where=self.where)}
