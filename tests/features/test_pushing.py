@@ -382,3 +382,16 @@ def test_pushes_that_wait_are_read_a_few_at_a_time(shops: Shops, monkeypatch: py
             found = list(pushes(shops.ledger, "sales", after, upto))
             numbers = [push.first + i for push in found for i in range(len(push.rows))]
             assert numbers == list(range(after + 1, min(upto, 22) + 1))
+
+
+def test_a_view_over_an_earlier_query_gets_pushed_rows_by_the_names_of_columns(shops: Shops) -> None:
+    """What still serves was made of other columns, in another order, than the newest version of the dataset has."""
+    store = MemoryOnline()
+    before = shops.reader(store)
+    before.materialise(NOW)
+    query = "SELECT kind, CAST(amount AS DOUBLE) AS amount, CAST(shop AS INT) AS shop, CAST(sold AS TIMESTAMPTZ) AS sold, 1 AS more FROM s"
+    shops.sales = tm.Dataset("sales", shops.sales.sources, event_time="sold", query=query, where=shops.where)
+    ingest(shops.ledger, shops.sales)
+    shops.pusher(store).push([{**sale(1, NOW, 9.0, "odd"), "more": 2}], NOW + 1)
+    found = shown(before, NOW + 1)[0]
+    assert (found["newest__amount"], found["newest__kind"], found["recent__n_1d"], found["online"]) == (9.0, "odd", 3, True)

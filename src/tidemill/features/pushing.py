@@ -201,7 +201,11 @@ class Pusher:
         taken = [self._taken(number, row) for number, row in enumerate(plain)]
         away = self._look()
         feeds = [feed for feed in self._feeds.values() if feed and feed.computable]
-        counted = [[feed.computed(row) for row in taken] for feed in feeds]  # what cannot be computed is refused before it is written
+        same = list(self._own.types.items())  # of a version over an earlier query the columns are others
+        counted = [  # what cannot be computed is refused before it is written
+            [feed.computed(row) for row in taken] if list(feed.own.types.items()) == same else feed.counted(Push(1, now, plain))
+            for feed in feeds
+        ]
         push = append_push(self._ledger, self._dataset.name, plain, now, source=source, offsets=offsets)
         try:
             for feed, several in zip(feeds, counted, strict=True):
