@@ -38,6 +38,7 @@ torture: setup  ## kills, soaks and long simulations
 	@scripts/apt-packages libgomp1
 	@scripts/mlflow-torch
 	@$(BIN)/python -m pytest -q -m torture
+	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q tests/features/test_point_in_time.py tests/features/test_states.py tests/features/test_pushing.py
 
 bench: setup  ## every benchmark in benchmarks/
 	@scripts/apt-packages libgomp1

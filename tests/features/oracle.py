@@ -1,6 +1,7 @@
 """What a feature read must give, as slow loops over rows that follow the words of the documentation and nothing else."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,6 +9,7 @@ from fractions import Fraction
 from tidemill.core import DAY, HOUR, MINUTE
 
 Value = float | None
+EXAMPLES = int(os.environ.get("TIDEMILL_EXAMPLES", "5"))  # a measure of how many are tried; `make torture` tries more
 
 
 @dataclass(frozen=True)

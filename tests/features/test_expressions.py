@@ -3,7 +3,6 @@ and what the tables do not hold is refused."""
 
 import json
 import math
-import os
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
+from features.oracle import EXAMPLES
 from tidemill.core import DAY, DataError, DefinitionError
 from tidemill.data import confine, engine
 from tidemill.features import casts
@@ -47,7 +47,6 @@ V = (
     "(t1 - t2)",
     *(f"INTERVAL '{text}'" for text in ("1 month 2 days 3 hours", "-1 month -2 days -3 hours", "1 month -2 days", "-1 month 26 hours")),
 )  # no column is an interval
-EXAMPLES = int(os.environ.get("TIDEMILL_EXAMPLES", "5"))  # each of up to 25 rows
 INFIX = {"+", "-", "*", "/", "//", "%", "**", "^", "||", "^@", "~~", "!~~"}
 ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe")
 ALPHABET = "abABz %_-.09éÜßİıΣς😀\xa0\t\n'\\日\u3000\u0301"

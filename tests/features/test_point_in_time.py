@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from features.oracle import Row, Value, hop_of, in_window, newest, quantile, visible, windowed
+from features.oracle import EXAMPLES, Row, Value, hop_of, in_window, newest, quantile, visible, windowed
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, Where, show
 from tidemill.data import Dataset, Source, ingest
 from tidemill.features import (
@@ -183,7 +183,7 @@ def same_bits(one: Block, two: Block) -> bool:
 
 TIES = [Row("a", START, START, 1.0, "x"), Row("a", START, START, 2.0, "y")]
 BEFORE_THE_HOP = [Row("a", START - 54 * MINUTE + i, START - 54 * MINUTE + i, 1.0, None) for i in range(3)]
-thorough = settings(max_examples=150, deadline=None)
+thorough = settings(max_examples=12 * EXAMPLES, deadline=None)
 
 
 @pytest.mark.parametrize("name", VIEWS)

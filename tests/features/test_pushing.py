@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
+from features.oracle import EXAMPLES
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, StoreError, Where, instant, show
 from tidemill.data import ingest, pushed, pushed_offset, pushes
 from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, materialising, space_of
@@ -181,7 +182,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
 def test_after_any_steps_online_is_what_the_next_version_gives(tmp_path: Path, steps: list[tuple[str, list[Any]]]) -> None:
     """Pushes between versions and materialisations of any of them: nothing is lost, nothing counts twice."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.oracle import Row
+from features.oracle import EXAMPLES, Row
 from features.test_point_in_time import (
     ENTITY,
     EVENTS,
@@ -80,7 +80,7 @@ def word_rows(layout: Layout, words: list[str], rows: Sequence[Row], first: int)
 
 @pytest.mark.usefixtures("seldom")
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * EXAMPLES, deadline=None)
 @given(rows=st.lists(rows_of, max_size=15), later=st.lists(rows_of, max_size=15), requests=asked, mark=times, many=st.integers(1, 6))
 @example(rows=[], later=[Row("a", START + i * MINUTE, START, 0.1, "x") for i in range(9)], requests=[("a", START)], mark=START, many=2)
 @example(rows=[], later=[Row("a", START - i * HOUR, START, 0.1, "x") for i in range(9)], requests=[("a", START)], mark=START, many=4)
