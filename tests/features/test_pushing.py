@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,24 @@ def shown(reader: Reader, at: int, shops: str = "1239") -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    records = Records(tmp_path / "records.db")
-    yield Ledger(records, FolderBlobs(tmp_path / "blobs"), lambda: 0)
+@contextmanager
+def opened(place: Path | str, folder: Path) -> Iterator[Shops]:
+    records = Records(place)
+    yield Shops(folder, Ledger(records, FolderBlobs(folder / "blobs"), lambda: 0))
     records.close()
 
 
 @pytest.fixture
-def shops(tmp_path: Path, ledger: Ledger) -> Shops:
-    return Shops(tmp_path, ledger)
+def shops(tmp_path: Path) -> Iterator[Shops]:
+    with opened(tmp_path / "records.db", tmp_path) as shops:
+        yield shops
+
+
+@pytest.fixture
+def anywhere(place: Path | str, tmp_path: Path) -> Iterator[Shops]:
+    """The same, with records in a file and in a database."""
+    with opened(place, tmp_path) as shops:
+        yield shops
 
 
 def same_offline(shops: Shops, online: list[dict[str, Any]], at: int, asked_for: str = "1239") -> None:
@@ -98,12 +107,12 @@ def same_offline(shops: Shops, online: list[dict[str, Any]], at: int, asked_for:
     assert offline == online
 
 
-def test_a_pushed_row_is_online_at_once_and_in_the_next_version(shops: Shops, online: OnlineStore) -> None:
-    reader = shops.reader(online)
+def test_a_pushed_row_is_online_at_once_and_in_the_next_version(anywhere: Shops, online: OnlineStore) -> None:
+    reader = anywhere.reader(online)
     reader.materialise(NOW)
     before = shown(reader, NOW)
     rows = [sale(1, NOW - HOUR // 2, 9.0, "never seen"), sale(3, NOW - MINUTE, 4.0, "new"), sale(2, "2024-03-10T08:00:00Z", 50.0)]
-    push = shops.pusher(online).push(rows, NOW + SECOND)
+    push = anywhere.pusher(online).push(rows, NOW + SECOND)
     assert push is not None
     assert (push.first, push.last, push.known) == (1, 3, NOW + SECOND)
     after = shown(reader, NOW + SECOND)
@@ -112,22 +121,22 @@ def test_a_pushed_row_is_online_at_once_and_in_the_next_version(shops: Shops, on
     assert (after[1]["newest__amount"], after[1]["recent__n_lifetime"]) == (7.0, 2), "an older sale does not hide a newer one"
     assert (after[2]["newest__kind"], after[3]["status"]) == ("new", [2, 2])
     assert shown(reader, NOW) == before, "a moment before, it was not known"
-    same_offline(shops, after, NOW + SECOND)
+    same_offline(anywhere, after, NOW + SECOND)
 
 
-def test_what_a_source_gave_before_is_skipped(shops: Shops) -> None:
+def test_what_a_source_gave_before_is_skipped(anywhere: Shops) -> None:
     store = MemoryOnline()
-    shops.reader(store).materialise(NOW)
-    pusher, rows = shops.pusher(store), [sale(1, NOW, float(i)) for i in range(5)]
-    assert pushed_offset(shops.ledger, "sales", "clicks/0") is None
+    anywhere.reader(store).materialise(NOW)
+    pusher, rows = anywhere.pusher(store), [sale(1, NOW, float(i)) for i in range(5)]
+    assert pushed_offset(anywhere.ledger, "sales", "clicks/0") is None
     assert len(pusher.push(rows[:3], NOW, source="clicks/0", offsets=[7, 8, 11]).rows) == 3  # type: ignore[union-attr]
-    assert pushed_offset(shops.ledger, "sales", "clicks/0") == 11
+    assert pushed_offset(anywhere.ledger, "sales", "clicks/0") == 11
     again = pusher.push(rows, NOW, source="clicks/0", offsets=[7, 8, 11, 12, 13])
     assert again is not None
     assert [row["amount"] for row in again.rows] == [3.0, 4.0]
     assert pusher.push(rows, NOW, source="clicks/0", offsets=[7, 8, 11, 12, 13]) is None
     assert len(pusher.push(rows[:1], NOW, source="clicks/1", offsets=[7]).rows) == 1, "another source counts for itself"  # type: ignore[union-attr]
-    assert pushed(shops.ledger, "sales").last == 6
+    assert pushed(anywhere.ledger, "sales").last == 6
     with pytest.raises(DataError, match="the offsets of a push do not fit"):
         pusher.push(rows[:2], NOW, source="clicks/0", offsets=[20, 20])
     with pytest.raises(DataError, match="the offsets of a push do not fit"):
