@@ -35,7 +35,7 @@ class Coded:
         """The same column in codes of another (sorted) vocabulary; −1 for what that one lacks."""
         if vocabulary is self.vocabulary:
             return self.codes
-        if len(self.codes) * 8 < len(self.vocabulary):
+        if len(self.codes) * 8 < max(len(self.vocabulary), len(vocabulary)):  # a few are searched for
             return np.array([place_of(vocabulary, text) for text in self.texts()], dtype=np.int32)
         table = np.append(find(vocabulary, self.vocabulary), np.int32(-1))
         return np.asarray(table[self.codes], dtype=np.int32)

@@ -108,7 +108,7 @@ class Reader:
         if online and self.online is not None:
             block = self.spaces[view.name].read(keys, at, history.vocabularies)
             lost = np.flatnonzero((block.status == UNKNOWN) & (keys.codes >= 0))
-            if len(lost) and (history.read(keys.take(lost), at[lost]).status != UNKNOWN).any():
+            if len(lost) and history.knows(keys.take(lost), at[lost]).any():
                 raise Damaged(f"the online store has lost an entity of {view.name}")
             return block
         return history.read(keys, at)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tidemill.core import Array, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
+from tidemill.core import Array, Bools, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
@@ -56,6 +56,10 @@ class ViewLog:
         else:
             values, status = self._windows(entity, at) if self.view.windows else self._newest(entity, at)
         return Block(self.view.names, values, status, self.vocabularies)
+
+    def knows(self, keys: Coded, at: Instants) -> Bools:
+        """Whether an event of each row's entity had happened and was known at its time. `keys` and `at` (n,)."""
+        return newest(self.events, keys.to(self.entities).astype(np.int64), at) >= 0
 
     def until(self, cut: int) -> "ViewLog":
         """The same without what became known later than `cut`."""
