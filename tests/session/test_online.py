@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from processes import other
 from redis_server import ADDRESS, new_prefix
 from tidemill import cli
-from tidemill.core import DataError, DefinitionError, UnknownName
+from tidemill.core import DataError, DefinitionError, MissingFile, UnknownName
 from tidemill.session import Session
 from toy import write_project
 
@@ -95,6 +95,17 @@ def test_what_is_materialised_until_a_time_answers_from_then_on(shops: Path) -> 
     assert (at_noon.rows, list(at_noon.offline)) == ([[2.0, 55.0]], ["day"])
     assert session.materialise(["day"]) == {"day": 1}
     assert getter.read(ROWS[:1], at=NOON).offline == {}
+
+
+def test_what_the_store_has_is_asked_without_the_files(shops: Path) -> None:
+    session = Session(shops)
+    session.materialise(["day"])
+    session.push("sales", {"driver_id": 1, "shop_id": 11, "sold": NOON, "reported": NOON, "amount": 5, "kind": "card"})
+    (shops / "sales.csv").unlink()
+    found = session.online_features(ROWS[:1], ["day"])
+    assert (found.rows, found.offline) == ([[0.0, None]], {})
+    with pytest.raises(MissingFile, match=r"sales\.csv"):
+        session.online(["last_sale"])
 
 
 def test_the_features_of_a_model_come_in_its_order(copied: Path) -> None:

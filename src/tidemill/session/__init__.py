@@ -1,9 +1,9 @@
 """`tidemill.open(folder)`: a project by hand, in a notebook or a script."""
 
 from tidemill.project import now
-from tidemill.session.catalogue import opened_as_built, types_of
 from tidemill.session.history import plain_tree
-from tidemill.session.session import Handle, Result, Session, log_of, online_store, open, policy_of, serving_branch
+from tidemill.session.online import online_store, opened_as_built, types_of
+from tidemill.session.session import Handle, Result, Session, log_of, open, policy_of, serving_branch
 
 __all__ = [
     "Handle",

@@ -26,7 +26,7 @@ from tidemill.core import (
     digest_value,
     show,
 )
-from tidemill.features import FeatureView, Opened, RequestView, View
+from tidemill.features import FeatureView, RequestView, View
 from tidemill.ledger import Artifact, Execution, Ledger, descendants
 from tidemill.loop import State
 from tidemill.project import Project
@@ -239,20 +239,6 @@ class Past:
         with suppress(UnknownName):
             size = self.ledger.artifact(ref).meta.get("bytes")
         return {"path": ref.name, "version": ref.version, "bytes": size}
-
-
-def opened_as_built(ledger: Ledger, declared: Project, view: FeatureView) -> Opened | None:
-    """A view as it is declared, in the newest version that was built of it; None where none is. Nothing is built."""
-    past = Past(declared, ledger, {}, 0)
-    found = past.newest(view)
-    artifact = past.artifact(found.refs[0]) if found and found.definition == definition(view) else None
-    return Opened(features.load(ledger, view, artifact), types_of(ledger, view), artifact) if artifact else None
-
-
-def types_of(ledger: Ledger, view: View) -> Mapping[str, str]:
-    """The types of the columns of a view's dataset, in its newest version. Raises UnknownName where there is none."""
-    types: Mapping[str, str] = ledger.artifact(Ref("dataset", view.dataset.name)).meta["types"]
-    return types
 
 
 class Catalogue:

@@ -21,11 +21,9 @@ from tidemill.features import (
     Getter,
     Historical,
     Listen,
-    Looked,
     OnlineFeatures,
     OnlineStore,
     RequestView,
-    open_online,
 )
 from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
@@ -35,6 +33,7 @@ from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.erasing import erase, key_of
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
+from tidemill.session.online import online_store, opened_online
 from tidemill.session.pushing import Pushing, Rows
 from tidemill.session.registered import registered_tree
 from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, opened_views, retrieve, saved_ref
@@ -173,9 +172,9 @@ class Session:
         Of others, and where it cannot be read, the same values come from the offline path. Raises UnknownName, DefinitionError and
         DataError."""
         chosen, notes = chosen_views(self.project, views, model, lambda: self.ledger)
-        opened, computed = self._cached_or_made("online", lambda ledger: opened_views(ledger, chosen))
-        looked, store, zone = {name: Looked(one) for name, one in opened.items()}, online_store(self.project), self.project.timezone
-        return Getter(chosen, looked, computed, store, project.now, zone, notes)
+        store = online_store(self.project)
+        looked, computed = self._cached_or_made("online", lambda ledger: opened_online(ledger, self.project, chosen, store))
+        return Getter(chosen, looked, computed, store, project.now, self.project.timezone, notes)
 
     def online_features(self, rows: Any, views: Views = (), *, model: str | Ref = "", at: Time | None = None) -> OnlineFeatures:
         """The newest features of entities, by their keys, in the order asked; with the status of each view, the time up to which the online
@@ -494,11 +493,6 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
 def log_of(declared: project.Project, deployment: str) -> Path:
     """The file to which the gateway appends what it answers for a deployment."""
     return declared.state / "log" / f"{deployment}.jsonl"
-
-
-def online_store(declared: project.Project) -> OnlineStore:
-    """The project's online store; it is a cache, and a folder that is damaged is begun anew."""
-    return open_online(declared.settings.online, prefix=f"tidemill:{declared.settings['project.name']}")
 
 
 def policy_of(declared: project.Project, name: str = "") -> RetrainPolicy:
