@@ -33,6 +33,7 @@ _PUBLIC = {
     "mean": "features",
     "min": "features",
     "request_view": "features",
+    "shared": "features",
     "std": "features",
     "sum": "features",
     "Label": "training",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from tidemill.features import mean as mean
     from tidemill.features import min as min
     from tidemill.features import request_view as request_view
+    from tidemill.features import shared as shared
     from tidemill.features import std as std
     from tidemill.features import sum as sum
     from tidemill.loop import Age as Age

@@ -121,6 +121,11 @@ def test_an_alias_points_to_the_newest_and_keeps_its_history(ledger: Ledger) -> 
     assert ledger.alias("live", "m", "champion") == one
     assert ledger.alias_history("live", "m", "champion") == [(one, 10, "at 10"), (two, 20, "at 20"), (one, 30, "at 30")]
     assert ledger.alias("other", "m", "champion") is None
+    with ledger.records.begin() as connection:
+        ledger.set_alias(connection, "live", "n", "champion", two, at=15, who="loop", why="")
+        ledger.set_alias(connection, "live", "n", "previous", one, at=50, who="loop", why="")
+    assert ledger.aliased("live", "champion") == [(one, 30), (two, 15)]
+    assert ledger.aliased("other", "champion") == []
 
 
 def test_an_alias_moves_with_its_transaction(ledger: Ledger) -> None:

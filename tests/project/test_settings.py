@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.core import DefinitionError, MissingFile, instant
-from tidemill.project import FILE, SETTINGS, Settings, read_settings
+from tidemill.core import DefinitionError, MissingFile, UnknownName, instant
+from tidemill.project import FILE, SETTINGS, Settings, elsewhere, read_settings
 
 NAMED = '[project]\nname = "p"\n'
 
@@ -32,6 +32,15 @@ def test_what_is_set_counts(tmp_path: Path) -> None:
     assert settings.instant("replay.end") == instant("2014-01-01T05:00:00Z")
 
 
+def test_other_projects_are_named_with_the_line_that_says_where_they_are(tmp_path: Path) -> None:
+    settings = read(tmp_path, NAMED + '\n[shared]\nairports = "../a"  # the owner\n[shared.trains]\nrecords = "r.db"\nblobs = "/b"\n')
+    assert settings.shared == {"airports": "../a", "trains": {"records": "r.db", "blobs": "/b"}}
+    assert [str(elsewhere(settings, name).where) for name in settings.shared] == [f"{tmp_path / FILE}:{line}" for line in (5, 6)]
+    with pytest.raises(UnknownName, match="no other project is named 'train'") as error:
+        elsewhere(settings, "train")
+    assert error.value.available == ["airports", "trains"]
+
+
 def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"no tidemill\.toml here") as error:
         read_settings(tmp_path)
@@ -55,6 +64,14 @@ def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) ->
         (NAMED + "[serve]\nclient_time = 1", "has the wrong type"),
         (NAMED + "[replay]\nend = 2013-04-01T00:00:00", "has no time zone"),
         (NAMED + '[retention]\ndeleted = "banana"', "retention.deleted: 'banana' is not a duration"),
+        (NAMED + "[shared]\nairports = 7", "shared.airports = 7 has the wrong type"),
+        (NAMED + '[shared]\nairports = ""', "shared.airports names no place"),
+        (NAMED + '[shared]\nairports = "."', "shared.airports is this project itself"),
+        (NAMED + '[shared]\nairports = "postgresql://h/d"', "shared.airports is an address alone"),
+        (NAMED + '[shared]\nairports = {records = "a"}', "shared.airports has no 'blobs'"),
+        (NAMED + '[shared.airports]\nrecords = "a"\nblobs = "b"\nbytes = "c"', "shared.airports knows no 'bytes'"),
+        (NAMED + '[shared.airports]\nrecords = "a"\nblobs = 7', "shared.airports names no place"),
+        (NAMED + '[shared]\n"air.ports" = "a"', "the shared project's name 'air.ports' has '.'"),
         (NAMED + '[replay]\nend = "soon"', "replay.end = 'soon' is not a time"),
         (
             NAMED + "[replay]\ntrain_until = 2013-04-01\nend = 2013-04-01",

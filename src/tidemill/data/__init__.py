@@ -1,7 +1,8 @@
 """Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
 
-from tidemill.data.declarations import Check, Dataset, Source, fresh, in_range, not_null, unique
+from tidemill.data.declarations import SHARED, Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_names, csv_table, load_csv, odd_values, read_as_csv
+from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import (
     Column,
     Columns,
@@ -31,6 +32,7 @@ from tidemill.data.predictions import (
     prediction_tables,
     segments,
 )
+from tidemill.data.publications import Publication, publications, publish, published_before, withdraw
 from tidemill.data.pushes import (
     MOST_PUSHED,
     Push,
@@ -50,6 +52,7 @@ from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_
 __all__ = [
     "CODE",
     "MOST_PUSHED",
+    "SHARED",
     "Check",
     "Column",
     "Columns",
@@ -59,9 +62,11 @@ __all__ = [
     "OddValue",
     "Prediction",
     "Predictions",
+    "Publication",
     "Push",
     "Segment",
     "Source",
+    "Theirs",
     "append_predictions",
     "append_push",
     "ask",
@@ -93,6 +98,9 @@ __all__ = [
     "pack_predictions",
     "plain_type",
     "prediction_tables",
+    "publications",
+    "publish",
+    "published_before",
     "push_tables",
     "pushed",
     "pushed_by",
@@ -111,6 +119,8 @@ __all__ = [
     "source_ref",
     "stale",
     "table",
+    "their_version",
     "unfinished",
     "unique",
+    "withdraw",
 ]

@@ -24,6 +24,7 @@ from tidemill.core import (
 )
 
 FORMATS = ("csv", "parquet", "json")
+RECORDED, SHARED = "recorded", "shared"  # no files: what the ledger tells of a version, and rows of another project
 
 
 _SQL = re.compile(
@@ -57,7 +58,7 @@ class Source(Declaration):
 
     def problems(self) -> Problems:
         yield from odd_text("the source's path", self.path, 'for example tm.Source("flights.csv")')
-        if self.format not in FORMATS:
+        if self.format not in (*FORMATS, RECORDED, SHARED):
             yield DefinitionError(f"source format {self.format!r} is not known", available=list(FORMATS))
         yield from odd_list("null_values", self.null_values, str, 'null_values=["NA"]; an empty field is null as it is')
 
@@ -162,11 +163,16 @@ class Dataset(Declaration):
     checks: Sequence[Check] = ()
 
     def problems(self) -> Problems:
-        yield from odd_name(self.kind, self.name)
         given: Any = self.sources
+        values = list(given.values()) if isinstance(given, Mapping) else []
+        own = all(getattr(source, "format", "") in FORMATS for source in values)
+        yield from odd_name(self.kind, self.name if own else str(self.name).replace(".", "_", 1))  # PROJECT.DATASET
         if not isinstance(given, Mapping) or not given:
             hint = 'name each source as its query does: {"flights": tm.Source("flights.csv")}'
             yield DefinitionError(f"the sources of dataset {self.name!r} are {self.sources!r}", hint=hint)
+        if self.elsewhere and len(values) > 1:
+            hint = "declare features over each dataset: a task joins them"
+            yield DefinitionError(f"dataset {self.name!r} is of another project, and has other sources", hint=hint)
         for name, source in given.items():
             yield from odd_name("source", name)
             if not isinstance(source, Source):
@@ -187,7 +193,12 @@ class Dataset(Declaration):
     @classmethod
     def recorded(cls, name: str, event_time: str, **more: Any) -> "Dataset":
         """A dataset as its versions in the ledger know it: what they were made of is in their lineage."""
-        return cls(name, {"recorded": Source("recorded")}, event_time, **more)
+        return cls(name, {"recorded": Source("recorded", RECORDED)}, event_time, **more)
+
+    @property
+    def elsewhere(self) -> Source | None:
+        """What names the project and the dataset there, `PROJECT/DATASET`, of a dataset that is taken from it as it is."""
+        return next((source for source in self.sources.values() if getattr(source, "format", "") == SHARED), None)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -147,7 +147,10 @@ def _read(sql: Driver, dataset: str, after: int, upto: int) -> list[Push]:
 
 
 def check_pushable(dataset: Dataset) -> None:
-    """Raise DataError for a dataset whose rows depend on each other: it takes whole files only."""
+    """Raise DataError for a dataset whose rows depend on each other: it takes whole files only; and for one of another project."""
+    if dataset.elsewhere:
+        what = f"rows of dataset {dataset.name!r} cannot be pushed here: they are another project's"
+        raise DataError(what, where=str(dataset.where), hint="push to it there; the next version here has them")
     single = [check.name for check in dataset.checks if check.kind_of == "unique"]
     if dataset.keys or single:
         what = f"rows of dataset {dataset.name!r} cannot be pushed: it has {'one row for each key' if dataset.keys else single[0]}"

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidemill.core import DataError, DefinitionError, Ref, UnknownName, definition, digest_bytes, duration, show, show_duration
+from tidemill.core import Damaged, DataError, DefinitionError, Ref, UnknownName, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
+from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, named, quote, table
-from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out
+from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out, rows_in
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, plain_type
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
-from tidemill.store import store_error
+from tidemill.store import put_file, store_error
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -52,8 +53,11 @@ def _content(source: Source) -> bytes:
 def ingest(ledger: Ledger, dataset: Dataset, *, branch: str = "") -> Once:
     """The version of a dataset that its files now give: read, checked, profiled and stored, or found in the cache.
 
-    Raises MissingFile, DefinitionError (wrong SQL, with file and line) and DataError (wrong rows).
+    Raises MissingFile, DefinitionError (wrong SQL, with file and line) and DataError (wrong rows); of another project's what
+    `their_version` raises.
     """
+    if dataset.elsewhere:
+        return _ingest_theirs(ledger, dataset, branch)
     sources = {name: source_ref(ledger, source) for name, source in dataset.sources.items()}
     inputs = {"definition": definition(dataset), "sources": sources}
     ledger.records.ensure(push_tables)
@@ -64,6 +68,35 @@ def ingest(ledger: Ledger, dataset: Dataset, *, branch: str = "") -> Once:
     inputs |= {"erased keys": gone} if gone else {}
     make = partial(_make, ledger, dataset, sources, upto.last, erased)
     return ledger.once("dataset", dataset.name, inputs, make, branch=branch, code=own_code(*CODE))
+
+
+def _ingest_theirs(ledger: Ledger, dataset: Dataset, branch: str) -> Once:
+    """The version that another project shares: its own bytes, or where rows of it are of keys that were erased here, those without them."""
+    theirs = their_version(dataset)
+    ledger.records.ensure(push_tables)
+    erased = erased_keys(ledger)
+    gone = erased_inputs(erased, theirs.types) if erased else ""
+    inputs = {"definition": definition(dataset), "sources": {theirs.project: theirs.record(ledger)}}
+    inputs |= {"erased keys": gone} if gone else {}
+    make = partial(_take, ledger, dataset, theirs, left_out(erased, theirs.types))
+    return ledger.once("dataset", dataset.name, inputs, make, branch=branch, code=own_code(*CODE))
+
+
+def _take(ledger: Ledger, dataset: Dataset, theirs: Theirs, without: str) -> Made:
+    meta = {name: value for name, value in theirs.version.meta.items() if name != "pushed"}  # that log is not here
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
+        confine(connection, folder=Path(scratch), file=theirs.file)
+        file, some = theirs.file, count(connection, table(theirs.file), without)
+        if some:
+            file = Path(scratch) / "rows.parquet"
+            _copy(connection, f"SELECT * FROM {table(theirs.file)} WHERE NOT {without}", dataset, file)
+            meta |= _profile(connection, table(file), theirs.types)
+        digest = put_file(ledger.blobs, file)
+    if not some and digest != theirs.version.ref.digest:
+        hint = f"`tidemill doctor` in project {theirs.project} says what to do"
+        raise Damaged(f"{theirs.ref} is not what was written there", where=str(theirs.file), hint=hint)
+    artifact = Artifact(Ref.of("dataset", dataset.name, digest), meta | {"blobs": {"rows": digest}})
+    return Made({"version": artifact}, metrics={"rows": meta["rows"]})
 
 
 def known_types(ledger: Ledger, dataset: str) -> dict[str, str] | None:
@@ -99,7 +132,9 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
 
 
 def rows_in_files(dataset: Dataset, key: Key) -> int:
-    """How many rows of a dataset's query over its files are of a key. Raises as `ingest`."""
+    """How many rows of a dataset's query over its files, or of another project's dataset, are of a key. Raises as `ingest`."""
+    if dataset.elsewhere:
+        return rows_in(their_version(dataset).file, key)
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))
@@ -258,11 +293,15 @@ def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[st
         rows = f"SELECT *, 0 AS __number FROM ({rows}) UNION ALL BY NAME {more}"
         rows, order = f"SELECT * EXCLUDE (__number) FROM ({rows}) ORDER BY __known, __event, __number, {columns}", ""
     with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset), partial(_cause, dataset)):
-        connection.execute("SET threads = 1")  # the same rows must give the same bytes
-        key = literal(", ".join(dataset.keys))  # rows with another key are another version: they are found and joined by it
-        options = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{tidemill_key: {key}}}"
-        connection.execute(f"COPY (SELECT * FROM ({rows}) {order}) TO {literal(str(file))} ({options})")
-        connection.execute("RESET threads")
+        _copy(connection, f"SELECT * FROM ({rows}) {order}", dataset, file)
+
+
+def _copy(connection: "DuckDBPyConnection", rows: str, dataset: Dataset, file: Path) -> None:
+    connection.execute("SET threads = 1")  # the same rows must give the same bytes
+    key = literal(", ".join(dataset.keys))  # rows with another key are another version: they are found and joined by it
+    options = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{tidemill_key: {key}}}"
+    connection.execute(f"COPY ({rows}) TO {literal(str(file))} ({options})")
+    connection.execute("RESET threads")
 
 
 def violations(connection: "DuckDBPyConnection", dataset: Dataset, rows: str) -> list[str]:

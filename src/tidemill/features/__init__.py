@@ -42,7 +42,9 @@ from tidemill.features.request_rows import Computed
 from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests
 from tidemill.features.saved import KIND as SAVED
 from tidemill.features.saved import Brought, bring, load_rows, rows_of, save_rows
+from tidemill.features.sharing import withdraw_unshared
 from tidemill.features.stores import open_online
+from tidemill.features.taking import SharedView, as_declared, shared
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
 from tidemill.features.windows import STATUS, Events
@@ -81,10 +83,12 @@ __all__ = [
     "Reader",
     "RequestView",
     "Requests",
+    "SharedView",
     "View",
     "ViewLog",
     "apply_erasure",
     "approx_quantile",
+    "as_declared",
     "bring",
     "bring_up",
     "build",
@@ -119,11 +123,13 @@ __all__ = [
     "rows_of",
     "save_rows",
     "search",
+    "shared",
     "source_of",
     "space_of",
     "std",
     "sum",
     "summarise",
     "values_of",
+    "withdraw_unshared",
     "writable",
 ]

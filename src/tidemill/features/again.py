@@ -12,9 +12,10 @@ from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.frames import Stored
 from tidemill.features.historical import Chosen, Listen, Opened, Question, quiet
 from tidemill.features.request_rows import Computed
-from tidemill.features.saved import Brought, bring, digest_of, execution_of, keep, made, rows_of
+from tidemill.features.saved import Brought, bring, digest_of, execution_of, made, rows_of
 from tidemill.features.views import load
 from tidemill.ledger import Artifact, Execution, Ledger
+from tidemill.store import put_file
 
 
 def make_again(ledger: Ledger, saved: Artifact, functions: Iterable[Function] = (), *, listen: Listen = quiet) -> None:
@@ -25,7 +26,7 @@ def make_again(ledger: Ledger, saved: Artifact, functions: Iterable[Function] = 
     with _rows(ledger, execution) as brought, made(brought, question, 0, listen) as (file, _):
         digest = digest_of(file)
         if digest == saved.ref.digest:
-            keep(ledger.blobs, file)
+            put_file(ledger.blobs, file)
             return
     hint = "Tidemill's code or its libraries are not those of then; save the rows anew, which says what differs"
     raise Damaged(f"{saved.ref} made again is something else: its digest is {digest[:12]}", hint=hint)

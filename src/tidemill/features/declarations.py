@@ -166,6 +166,8 @@ class FeatureView(Described):
     hours, an hour up to 12 days, a day above (the sawtooth of Chronon: a window's state stays small, and both paths give
     the same number); "lifetime" begins with the first event. Without, a feature is the newest row's value, for as long as `ttl`
     (inclusive). A row counts from the moment it is known, and only if it fulfils `filter`, an SQL condition on itself alone.
+
+    `shared` says that other projects may use the view, and with it all rows of its dataset. It is no part of the definition.
     """
 
     kind: ClassVar[str] = "feature view"
@@ -177,12 +179,19 @@ class FeatureView(Described):
     windows: Sequence[str] = ()
     ttl: str = ""
     filter: str = ""
+    shared: bool = field(default=False, compare=False, repr=False, kw_only=True)
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
         yield from odd_type(f"the dataset of view {self.name!r}", self.dataset, Dataset, "give the tm.Dataset itself")
         yield from odd_type(f"the entity of view {self.name!r}", self.entity, Entity, "give the tm.Entity itself")
         yield from self._odd_words(self.name)
+        yield from odd_type(
+            f"shared of view {self.name!r}", self.shared, bool, "True: other projects may use it, with all rows of its dataset"
+        )
+        if self.shared and self.dataset.elsewhere:
+            what = f"view {self.name!r} is over rows of another project, and shared"
+            yield DefinitionError(what, hint="their owner shares them: whoever wants them takes them from there")
         yield from _odd_features(self.name, self.features)
         yield from odd_list("windows", self.windows, str, 'windows=["1h", "24h"]')
         if self.filter != "":

@@ -18,10 +18,9 @@ from tidemill.features.frames import TAKEN, Arrow, Stored, open_rows, write_rows
 from tidemill.features.historical import MEMORY, Historical, Listen, Question, Report, historical, quiet
 from tidemill.features.request_rows import Computed
 from tidemill.ledger import Artifact, Execution, Ledger, Made, Once, own_code
-from tidemill.store import Blobs
+from tidemill.store import put_file
 
 KIND = "training rows"
-PIECE = 2**22  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Brought:
         meta = {**self.meta, "blobs": {"rows": self.ref.digest}} if self.kept else dict(self.meta)
         ledger.put_artifact(Artifact(self.ref, meta))
         if self.kept and not ledger.blobs.has(self.ref.digest):
-            keep(ledger.blobs, self.file)
+            put_file(ledger.blobs, self.file)
 
     def check(self) -> None:
         """Raise DataError for a file that was written to since: the rows would be told to come from another content."""
@@ -82,7 +81,7 @@ def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *
 
     def make() -> Made:
         with made(brought, question, chunk, listen) as (file, report):
-            digest = keep(ledger.blobs, file)
+            digest = put_file(ledger.blobs, file)
         meta = {"blobs": {"rows": digest}, "rows": report.rows, "features": question.names}
         datasets = {one.view.dataset.name: definition(one.view.dataset) for one in question.computed.values()}
         params = {"report": report.plain(), "file": str(brought.file.absolute()), "datasets": datasets}
@@ -130,18 +129,6 @@ def load_rows(ledger: Ledger, saved: Artifact, execution: int = 0, why: str = ""
 def execution_of(ledger: Ledger, ref: Ref) -> Execution:
     """The newest execution that made saved rows."""
     return ledger.execution(max(edge.execution for edge in ledger.parents(ref)))
-
-
-def keep(blobs: Blobs, file: Path) -> str:
-    """Store a file as a blob, in pieces; returns its digest."""
-    part = blobs.part()
-    try:
-        with file.open("rb") as opened:
-            while piece := opened.read(PIECE):
-                part.write(piece)
-        return part.keep()[0]
-    finally:
-        part.discard()
 
 
 def digest_of(file: Path) -> str:

@@ -15,6 +15,7 @@ from tidemill.data import quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.folds import Column, columns_of, fold, number_of
 from tidemill.features.keys import entity_sql
+from tidemill.features.sharing import share
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, newest, visible
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 
@@ -104,9 +105,13 @@ class ViewLog:
 
 
 def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str = "") -> Once:
-    """The version of a view over a dataset version. Raises DefinitionError for an unknown column or wrong SQL, with its line."""
+    """The version of a view over a dataset version; of a shared one it is recorded that it is. Raises DefinitionError for an unknown column
+    or wrong SQL, with its line."""
     inputs = {"definition": definition(view), "dataset": dataset.ref}
-    return ledger.once("feature view", view.name, inputs, lambda: _make(ledger, view, dataset), branch=branch, code=own_code(*CODE))
+    once = ledger.once("feature view", view.name, inputs, lambda: _make(ledger, view, dataset), branch=branch, code=own_code(*CODE))
+    if view.shared:
+        share(ledger, view, once.output, dataset)
+    return once
 
 
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:

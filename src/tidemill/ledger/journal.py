@@ -119,17 +119,19 @@ class Journal:
     def alias_history(self, branch: str, name: str, alias: str) -> list[tuple[Ref, int, str]]:
         """(target, at, why), oldest first."""
         query = select(t.alias).where(t.alias.c.branch == branch, t.alias.c.name == name, t.alias.c.alias == alias)
-        found = []
-        for row in self._rows(query.order_by(t.alias.c.id)):
-            text, _, digest = row.target.rpartition("#")
-            ref = Ref.parse(text)
-            found.append((Ref(ref.kind, ref.name, ref.version, digest), row.at, row.why))
-        return found
+        return [(_target(row), row.at, row.why) for row in self._rows(query.order_by(t.alias.c.id))]
 
     def alias(self, branch: str, name: str, alias: str) -> Ref | None:
         """Where an alias points now."""
-        history = self.alias_history(branch, name, alias)
-        return history[-1][0] if history else None
+        query = select(t.alias).where(t.alias.c.branch == branch, t.alias.c.name == name, t.alias.c.alias == alias)
+        rows = self._rows(query.order_by(t.alias.c.id.desc()).limit(1))
+        return _target(rows[0]) if rows else None
+
+    def aliased(self, branch: str, alias: str) -> list[tuple[Ref, int]]:
+        """(target, at) of an alias of all names of a branch, as it points now, by when it was moved."""
+        newest = select(func.max(t.alias.c.id)).where(t.alias.c.branch == branch, t.alias.c.alias == alias).group_by(t.alias.c.name)
+        rows = self._rows(select(t.alias).where(t.alias.c.id.in_(newest)).order_by(t.alias.c.id))
+        return [(_target(row), row.at) for row in rows]
 
     # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -200,6 +202,12 @@ class Journal:
         changes = {"status": "finished", "finished_at": self.wall(), "result": canonical(result).decode()}
         with self.records.begin() as connection:
             connection.execute(update(t.branch).where(t.branch.c.id == key).values(changes))
+
+
+def _target(row: Row[Any]) -> Ref:
+    text, _, digest = row.target.rpartition("#")
+    ref = Ref.parse(text)
+    return Ref(ref.kind, ref.name, ref.version, digest)
 
 
 def _execution(row: Row[Any]) -> Execution:

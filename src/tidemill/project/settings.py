@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tidemill.core import DefinitionError, MissingFile, duration, instant, show
+from tidemill.core import DefinitionError, MissingFile, duration, instant, odd_name, show
 from tidemill.store import is_address
 
 FILE = "tidemill.toml"
+SHARED = "shared."
+PLACES = {"records", "blobs"}
 
 SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "project.name": (str, "", "name of the project (required)"),
@@ -21,6 +23,11 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "store.records": (str, ".tidemill/records.db", "the ledger: a SQLite file, or postgresql://user@host/database?schema=name"),
     "store.blobs": (str, ".tidemill/blobs", "the folder of blobs, of this project alone"),
     "store.online": (str, ".tidemill/online", "the online store of features: a folder, or redis://host:6379/0"),
+    "shared.NAME": (
+        (str, dict),
+        "",
+        'a project whose shared views are used here, under a name of yours: its folder, or {records = "…", blobs = "…"}',
+    ),
     "retention.deleted": (str, "30d", "for how long deleted runs, models and experiments can be restored; then `tidemill gc` deletes them"),
     "retention.unreferenced": (
         str,
@@ -53,8 +60,16 @@ class Settings:
     @property
     def records(self) -> Path | str:
         """Where the ledger lies: a file, or the address of a database."""
-        place = str(self["store.records"])
-        return place if is_address(place) else self.path("store.records")
+        return self.place(str(self["store.records"]))
+
+    def place(self, text: str) -> Path | str:
+        """Where records lie that a text names: a file, from the project's folder, or the address of a database."""
+        return text if is_address(text) else self.folder / text
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The projects whose shared views are used here, by their name: a folder, or the places of records and blobs."""
+        return {name.removeprefix(SHARED): value for name, value in self.values.items() if name.startswith(SHARED)}
 
     @property
     def online(self) -> Path | str:
@@ -97,6 +112,7 @@ def read_settings(folder: Path) -> Settings:
         what = f"project.timezone = {values['project.timezone']!r} is not a time zone"
         raise DefinitionError(what, where=str(path), hint="write a name of the IANA database, for example Europe/Berlin") from None
     settings = Settings(folder.resolve(), values)
+    _check_shared(settings, path)
     _check_replay(settings, path)
     for name in ("retention.deleted", "retention.unreferenced"):
         try:
@@ -104,6 +120,26 @@ def read_settings(folder: Path) -> Settings:
         except DefinitionError as error:
             raise DefinitionError(f"{name}: {error.what}", where=str(path), hint=error.hint) from None
     return settings
+
+
+def _check_shared(settings: Settings, path: Path) -> None:
+    """The projects that are named: each by a name that can stand in that of a dataset, with a folder or both places of its store."""
+    for name, place in settings.shared.items():
+        hint = f'write {name} = "../folder", or {name} = {{records = "postgresql://…?schema={name}", blobs = "/folder/of/blobs"}}'
+        for problem in odd_name("shared project", name):
+            problem.where = str(path)
+            raise problem
+        texts = list(place.values()) if isinstance(place, dict) else [place]
+        if isinstance(place, dict) and set(place) != PLACES:
+            wrong = min(place.keys() ^ PLACES)
+            what = f"shared.{name} {'has no' if wrong in PLACES else 'knows no'} {wrong!r}"
+            raise DefinitionError(what, where=str(path), available=sorted(PLACES), hint=hint)
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DefinitionError(f"shared.{name} names no place", where=str(path), hint=hint)
+        if isinstance(place, str) and is_address(place):
+            raise DefinitionError(f"shared.{name} is an address alone", where=str(path), hint=f"its blobs lie elsewhere: {hint}")
+        if isinstance(place, str) and (settings.folder / place).resolve() == settings.folder:
+            raise DefinitionError(f"shared.{name} is this project itself", where=str(path), hint="name another project, or drop it")
 
 
 def _check_replay(settings: Settings, path: Path) -> None:
@@ -122,9 +158,11 @@ def _check_replay(settings: Settings, path: Path) -> None:
 
 
 def _check(name: str, value: Any, path: Path) -> None:
-    if name not in SETTINGS:
+    known = f"{SHARED}NAME" if name.startswith(SHARED) else name
+    if known not in SETTINGS:
         raise DefinitionError(f"there is no setting {name!r}", where=str(path), available=sorted(SETTINGS))
-    if not isinstance(value, SETTINGS[name][0]) or (isinstance(value, bool) and SETTINGS[name][0] is not bool):
-        raise DefinitionError(f"{name} = {value!r} has the wrong type", where=str(path), hint=SETTINGS[name][2])
+    kind, _, meaning = SETTINGS[known]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise DefinitionError(f"{name} = {value!r} has the wrong type", where=str(path), hint=meaning)
     if isinstance(value, datetime) and value.tzinfo is None:
         raise DefinitionError(f"{name} = {value} has no time zone", where=str(path), hint="write a date, or a time with its offset")

@@ -206,6 +206,7 @@ class Session:
                 assert one.version is not None
                 feed = Feed.of(ledger, one.log.view, one.version)
                 written[name] = put(store, one.log, cut, version=one.version.ref.digest, feed=feed, tell=partial(listen, name))
+            features.withdraw_unshared(ledger, self.project.all(FeatureView))
         return written
 
     def saved_rows(self, name: str, *, again: bool = False, to: str | Path | None = None, listen: Listen = features.quiet) -> Historical:
@@ -262,13 +263,19 @@ class Session:
     def _cached_or_made(self, command: str, give: Callable[[Ledger], T]) -> T:
         """What `give` finds in the ledger, or makes: a ledger for reading refuses the first thing that would have to be made, and only
         then the writer's lock is waited for. Raises Busy, which names who holds it, after ten minutes."""
+
+        def found(ledger: Ledger) -> T:
+            given = give(ledger)
+            features.withdraw_unshared(ledger, self.project.all(FeatureView))
+            return given
+
         with suppress(MissingFile):
             _ = self.ledger
         if self._ledger is not None:
             with suppress(StoreError):
-                return give(self._ledger)
+                return found(self._ledger)
         with self.project.writing(command, wait=600) as ledger:
-            return give(loop.prepare(ledger))
+            return found(loop.prepare(ledger))
 
     # ── what is there ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,6 +1,6 @@
 """The two places where state lives: records (rows) and blobs (bytes), each on disk or in memory; and the writer's lock."""
 
-from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, store_error
+from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, put_file, store_error
 from tidemill.store.driver import Driver, Occupied, Row
 from tidemill.store.lock import held, holder, writer
 from tidemill.store.records import Records, is_address, upsert
@@ -19,6 +19,7 @@ __all__ = [
     "held",
     "holder",
     "is_address",
+    "put_file",
     "store_error",
     "upsert",
     "writer",

@@ -17,6 +17,7 @@ DAMAGED = "restore it from a backup; without one, delete it and run again: what 
 
 _HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
 _DIGEST = re.compile("[0-9a-f]{8,64}")
+PIECE = 2**22  # bytes of a file that are read at once
 _ABANDONED = 86_400.0  # seconds after which nobody on another machine is still at it
 
 
@@ -67,6 +68,18 @@ class Blobs(Protocol):
 
     def sweep(self) -> None:
         """Remove what killed writers left half written."""
+
+
+def put_file(blobs: Blobs, file: Path) -> str:
+    """Store a file, in pieces; returns its digest."""
+    part = blobs.part()
+    try:
+        with file.open("rb") as opened:
+            while piece := opened.read(PIECE):
+                part.write(piece)
+        return part.keep()[0]
+    finally:
+        part.discard()
 
 
 def _missing(digest: str) -> MissingFile:
