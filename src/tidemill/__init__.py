@@ -32,6 +32,7 @@ _PUBLIC = {
     "max": "features",
     "mean": "features",
     "min": "features",
+    "output_of": "features",
     "request_view": "features",
     "shared": "features",
     "std": "features",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from tidemill.features import max as max
     from tidemill.features import mean as mean
     from tidemill.features import min as min
+    from tidemill.features import output_of as output_of
     from tidemill.features import request_view as request_view
     from tidemill.features import shared as shared
     from tidemill.features import std as std

@@ -224,7 +224,7 @@ def show_view(folder: str, name: str, *, as_json: bool) -> None:
     out.print(lines(*((word, escape(text)) for word, text in about if text), ("declared", escape(found["declared_at"]))))
     _print_definition(found["definition"])
     out.print()
-    out.print(lines(*_up(found["dataset"])))
+    out.print(lines(*_up(found["dataset"]), *_bound(found["output_of"])))
     out.print()
     _print_users(found)
     out.print()
@@ -273,6 +273,15 @@ def _up(dataset: Plain) -> list[tuple[str, str | Text]]:
         known = f"@{one['version']}, {size(one['bytes'])}" if one["version"] else ""
         told.append(("", escape(f"source {one['path']}{known}")))
     return told
+
+
+def _bound(model: Plain | None) -> list[tuple[str, str | Text]]:
+    """The model whose output a view is."""
+    if model is None:
+        return []
+    named = escape(", ".join(model["versions"])) if model["digest"] else "[red]not in this ledger[/]"
+    learned = f"has learned what was known until {model['learned_until']}" if model["learned_until"] else ""
+    return [("output of", "  ".join(text for text in (escape(model["ref"]), named, learned) if text))]
 
 
 def _print_users(found: Plain) -> None:

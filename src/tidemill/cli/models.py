@@ -32,7 +32,7 @@ def _session(folder: str) -> Session:
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "ref")  # it is copied into files
     return table
 
 
@@ -79,13 +79,15 @@ def show_model(folder: str, name: str, *, as_json: bool) -> None:
     versions, _ = registry.search_versions(ledger, f"name = '{name}'", order_by=["version_number DESC"])
     if as_json:
         deployment = next((tag.value or "" for one in versions for tag in one.tags or () if tag.key == "tidemill.deployment"), "")
-        print_json(_plain_model(model, deployment) | {"versions": msgspec.to_builtins(versions)})
+        plain = [{**msgspec.to_builtins(one), "ref": registry.model_ref(ledger, one)} for one in versions]
+        print_json(_plain_model(model, deployment) | {"versions": plain})
         return
     out.print(f"[bold]{escape(name)}[/]  {escape(model.description or '')}")
-    table = _table("version", "aliases", "verdict", "made", "run", "description")
+    table = _table("version", "aliases", "verdict", "made", "ref", "run", "description")
     for one in versions:
         made = _time(one.creation_timestamp)[:16].replace("T", " ")
-        cells = (", ".join(one.aliases or ()), _verdict(one), made, one.run_id or "", escape(one.description or ""))
+        ref = escape(registry.model_ref(ledger, one))
+        cells = (", ".join(one.aliases or ()), _verdict(one), made, ref, one.run_id or "", escape(one.description or ""))
         table.add_row(one.version, *cells)
     out.print(table)
 

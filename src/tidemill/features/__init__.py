@@ -34,6 +34,7 @@ from tidemill.features.getter import Getter, Looked, OnlineFeatures
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
 from tidemill.features.materialising import bring_up, materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
+from tidemill.features.outputs import Output, bound, learned_until, output_of
 from tidemill.features.own import OwnColumns
 from tidemill.features.pushing import Feed, Pusher
 from tidemill.features.reader import Matrix, Reader
@@ -77,6 +78,7 @@ __all__ = [
     "OnlineFeatures",
     "OnlineStore",
     "Opened",
+    "Output",
     "OwnColumns",
     "Pusher",
     "Question",
@@ -89,6 +91,7 @@ __all__ = [
     "apply_erasure",
     "approx_quantile",
     "as_declared",
+    "bound",
     "bring",
     "bring_up",
     "build",
@@ -106,6 +109,7 @@ __all__ = [
     "key_sql",
     "key_text",
     "last",
+    "learned_until",
     "load",
     "load_requests",
     "load_rows",
@@ -117,6 +121,7 @@ __all__ = [
     "min",
     "of_arrays",
     "open_online",
+    "output_of",
     "plan_erasure",
     "quiet",
     "request_view",

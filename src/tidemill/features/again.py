@@ -11,6 +11,7 @@ from tidemill.features.arrays import Function
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.frames import Stored
 from tidemill.features.historical import Chosen, Listen, Opened, Question, quiet
+from tidemill.features.outputs import bound
 from tidemill.features.request_rows import Computed
 from tidemill.features.saved import Brought, bring, digest_of, execution_of, made, rows_of
 from tidemill.features.views import load
@@ -64,6 +65,6 @@ def _question(ledger: Ledger, inputs: Mapping[str, Any], functions: Iterable[Fun
         else:
             said = inputs["request views"][view.name]
             dataset = Dataset.recorded(view.dataset.name, "event", timezone=said["timezone"])
-            computed[view.name] = Computed.of(replace(view, dataset=dataset), said["types"])
+            computed[view.name] = Computed.of(bound(ledger, replace(view, dataset=dataset)), said["types"])
     asked = {name: inputs[name] for name in ("as_known", "timezone", "status", "until")}
     return Question(chosen, opened, inputs["at"], computed, **asked)

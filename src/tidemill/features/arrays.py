@@ -15,6 +15,7 @@ from tidemill.data import Column, Columns, quote
 from tidemill.features.kinds import kind_of
 
 NOT_A_TIME = f"CAST({-(2**63)} AS BIGINT)"  # as numpy holds NaT
+READ = ("f:", "m:")  # how the names of columns begin that a function, or a model, reads
 GONE = "send a known key alone; or bring the function back as it was, or run `tidemill run` with the new one"
 
 
@@ -65,14 +66,19 @@ class Function:
 
     def difference(self, raw: Columns, rows: int, view: str, where: str) -> str:
         """What is another value for one row than among these, to the last bit; empty for nothing."""
-        whole = self.features(raw, view, where)
-        for row in range(rows):
-            one: Columns = {name: column.take([row]) for name, column in raw.items() if name.startswith("f:")}
-            for name, value in self.features(one, view, where).items():
-                alone, among = repr(value[0].item()), repr(whole[name][row].item())
-                if alone != among:
-                    return f"{name!r} of the function of view {view!r} gives {alone} for one request, and {among} among all rows"
-        return ""
+        return difference(lambda some: self.features(some, view, where), raw, rows, f"the function of view {view!r}")
+
+
+def difference(features: Callable[[Columns], Mapping[str, Floats]], raw: Columns, rows: int, what: str) -> str:
+    """What is another value for one row than among the first so many, to the last bit; empty for nothing."""
+    read = {name: column for name, column in raw.items() if name.startswith(READ)}
+    whole = features(read)
+    for row in range(rows):
+        for name, value in features({name: column.take([row]) for name, column in read.items()}).items():
+            alone, among = repr(value[0].item()), repr(whole[name][row].item())
+            if alone != among:
+                return f"{name!r} of {what} gives {alone} for one request, and {among} among all rows"
+    return ""
 
 
 def _array(column: Column) -> Array:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import DataError, Floats
+from tidemill.data import quote
 from tidemill.features.arrays import Function
 from tidemill.features.declarations import Feature, FeatureView, RequestView
+from tidemill.features.outputs import Output
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP = 5  # categories that are named
@@ -38,9 +40,13 @@ def spelled(feature: Feature) -> str:
 
 
 def made_by(view: View) -> dict[str, str]:
-    """How each feature of a view is made, on one line: its expression, or the function with the columns that it reads."""
+    """How each feature of a view is made, on one line: its expression, or the function or model with what it reads."""
     if isinstance(view, RequestView) and isinstance(view.features, Function):
         return dict.fromkeys(view.features.returns, f"{view.name}({', '.join(view.features.columns)}), a function of Python")
+    if isinstance(view.features, Output):
+        asked = ", ".join(name if quote(name) == sql else f"{name} = {sql}" for name, sql in view.features.columns.items())
+        each = [""] if len(view.features.returns) == 1 else [f"[{i}]" for i in range(len(view.features.returns))]
+        return {name: f"{view.features.ref}({asked}){i}" for name, i in zip(view.features.returns, each, strict=True)}
     return {name: spelled(feature) for name, feature in view.columns.items()}
 
 

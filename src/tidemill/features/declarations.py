@@ -22,6 +22,7 @@ from tidemill.core import (
 )
 from tidemill.data import Dataset
 from tidemill.features.arrays import Function
+from tidemill.features.outputs import Output
 from tidemill.ledger import code_of
 
 LIFETIME = "lifetime"  # a window without a begin
@@ -175,7 +176,7 @@ class FeatureView(Described):
     name: str
     dataset: Dataset
     entity: Entity
-    features: Mapping[str, Feature] | Sequence[str]
+    features: Mapping[str, Feature] | Sequence[str] | Output
     windows: Sequence[str] = ()
     ttl: str = ""
     filter: str = ""
@@ -192,8 +193,14 @@ class FeatureView(Described):
         if self.shared and self.dataset.elsewhere:
             what = f"view {self.name!r} is over rows of another project, and shared"
             yield DefinitionError(what, hint="their owner shares them: whoever wants them takes them from there")
-        yield from _odd_features(self.name, self.features)
+        yield from _odd_output(self.name, self.features) if isinstance(self.features, Output) else _odd_features(self.name, self.features)
         yield from odd_list("windows", self.windows, str, 'windows=["1h", "24h"]')
+        if self.shared and isinstance(self.features, Output):
+            what = f"view {self.name!r} is the output of a model, and shared"
+            yield DefinitionError(what, hint="another project has rows of yours, and not the model: share a view of the rows themselves")
+        if self.windows and isinstance(self.features, Output):
+            what = f"view {self.name!r} folds the output of a model over windows"
+            yield DefinitionError(what, hint="leave the windows out: the newest row of an entity counts, for as long as `ttl`")
         if self.filter != "":
             yield from odd_text(f"the filter of view {self.name!r}", self.filter, "write an SQL condition over the columns of the dataset")
         if self.windows and self.ttl:
@@ -213,7 +220,9 @@ class FeatureView(Described):
 
     @cached_property
     def columns(self) -> dict[str, Feature]:
-        """Features by name; a bare column name is its newest value."""
+        """Features by name; a bare column name is its newest value, and an output of a model is told as such."""
+        if isinstance(self.features, Output):
+            return {name: last(f"output {i} of {self.features.ref}") for i, name in enumerate(self.features.returns)}
         if isinstance(self.features, Mapping):
             return dict(self.features)
         return {name: last(name) for name in self.features}
@@ -253,18 +262,20 @@ class FeatureView(Described):
         key = self.entity.keys if len(self.entity.keys) > 1 else self.entity.keys[0]
         plain: dict[str, Any] = {"name": self.name, "entity": definition(key), "windows": list(self.windows), "ttl": self.ttl}
         plain |= {"filter": self.filter} if self.filter else {}
-        return {"type": "FeatureView", **plain, "dataset": self.dataset.name, "features": features, "order": list(features)}
+        made = _made(self.features, {"features": features, "order": list(features)})
+        return {"type": "FeatureView", **plain, "dataset": self.dataset.name, **made}
 
 
 @dataclass(frozen=True)
 class RequestView(Described):
-    """Features computed from the request itself, for a million rows or for one: by expressions, or by one function on arrays."""
+    """Features computed from the request itself, for a million rows or for one: by expressions, by one function on arrays, or by a
+    registered model."""
 
     kind: ClassVar[str] = "request view"
     family: ClassVar[str] = "view"
     name: str
     dataset: Dataset
-    features: Mapping[str, Feature | str] | Function
+    features: Mapping[str, Feature | str] | Function | Output
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -273,8 +284,10 @@ class RequestView(Described):
         if isinstance(self.features, Function):
             yield from odd_list("columns", self.features.columns, str, 'columns=["lat", "lon"]', some=True)
             yield from odd_list("returns", self.features.returns, str, 'returns=["km"]', some=True)
-            yield from (error for name in self.features.returns for error in odd_name("feature", name))
-            yield from _odd_twins(self.name, self.features.returns)
+            yield from _odd_names(self.name, self.features.returns)
+            return
+        if isinstance(self.features, Output):
+            yield from _odd_output(self.name, self.features)
             return
         yield from odd_type(f"features of view {self.name!r}", self.features, Mapping, 'for example features={"hour": "hour(sched_dep)"}')
         yield from _odd_features(self.name, self.columns)
@@ -286,7 +299,7 @@ class RequestView(Described):
     @property
     def columns(self) -> dict[str, Feature]:
         """Features by name, where they are expressions; a bare text is one that gives a number."""
-        given = {} if isinstance(self.features, Function) else self.features
+        given = {} if isinstance(self.features, Function | Output) else self.features
         return {name: last(f) if isinstance(f, str) else f for name, f in given.items()}
 
     def about(self) -> dict[str, Any]:
@@ -295,15 +308,22 @@ class RequestView(Described):
 
     @property
     def names(self) -> list[str]:
-        names = self.features.returns if isinstance(self.features, Function) else self.columns
+        names = self.features.returns if isinstance(self.features, Function | Output) else self.columns
         return [f"{self.name}__{name}" for name in names]
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the dataset by name, a function by the digest of its code."""
         features = {name: definition(feature) for name, feature in self.columns.items()}
-        function = {"function": self.features.definition()} if isinstance(self.features, Function) else {}
-        plain = {"type": "RequestView", "name": self.name, "dataset": self.dataset.name, "features": features, "order": list(features)}
-        return {**plain, **function}
+        made = _made(self.features, {"features": features, "order": list(features)})
+        return {"type": "RequestView", "name": self.name, "dataset": self.dataset.name, **made}
+
+
+def _made(features: object, expressions: dict[str, Any]) -> dict[str, Any]:
+    """How features are made, as plain data: a function by the digest of its code, the outputs of a model by its digest."""
+    nothing: dict[str, Any] = {"features": {}, "order": []}
+    if isinstance(features, Function):
+        return nothing | {"function": features.definition()}
+    return nothing | {"output": features.definition()} if isinstance(features, Output) else expressions
 
 
 def request_view(
@@ -317,6 +337,16 @@ def request_view(
         return RequestView(call.__name__, dataset, function, description=said, owner=owner, tags=tags)
 
     return declare
+
+
+def _odd_output(view: str, output: Output) -> Problems:
+    yield from output.problems(view)
+    yield from _odd_names(view, output.returns)
+
+
+def _odd_names(view: str, names: Sequence[str]) -> Problems:
+    yield from (error for name in names for error in odd_name("feature", name))
+    yield from _odd_twins(view, names)
 
 
 def _odd_features(view: str, features: object) -> Problems:
@@ -363,7 +393,9 @@ def from_definition(plain: Mapping[str, Any], functions: Iterable[Function] = ()
     """A view from its definition as plain data: what serves is read from the ledger, not from the user's files of today. Of code it has the
     digest: `functions` are those that are here, of which it takes its own."""
     dataset = Dataset.recorded(plain["dataset"], "event")
-    features = {name: Feature(**{k: v for k, v in plain["features"][name].items() if k != "type"}) for name in plain["order"]}
+    features: Any = {name: Feature(**{k: v for k, v in plain["features"][name].items() if k != "type"}) for name in plain["order"]}
+    if "output" in plain:
+        features = Output.of(plain["output"])
     if "function" in plain:
         names = plain["function"]
         call = next((function.call for function in functions if function.code == names["code"]), None)

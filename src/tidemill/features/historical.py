@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tidemill.core import Array, DataError, DefinitionError, Ref, UnknownName, definition, instant, show
+from tidemill.core import Array, DataError, DefinitionError, Instants, Ref, UnknownName, definition, instant, show
 from tidemill.data import engine, explained, quote
 from tidemill.features.catalogue import View
 from tidemill.features.declarations import FeatureView, RequestView
@@ -53,11 +53,18 @@ class Opened:
     version: Artifact | None = None
 
 
+class Learned(NamedTuple):
+    """Until when (microseconds UTC) a model has learned what became known, and how many rows are before it."""
+
+    until: int
+    rows: int
+
+
 @dataclass
 class Report:
     """What came of the rows: for each view how many have which status, and `leaks`: how many a row would have answered, or with
-    `as_known=False` has answered, that was not known yet at their time. `until`: what became known later was not used; `notes`: what
-    else there is to say."""
+    `as_known=False` has answered, that was not known yet at their time. `learned`: for each view that is the output of a model, how many
+    are before the time up to which that has learned. `until`: what became known later was not used; `notes`: what else there is to say."""
 
     rows: int
     as_known: bool
@@ -65,6 +72,7 @@ class Report:
     notes: tuple[str, ...] = ()
     statuses: dict[str, dict[str, int]] = field(default_factory=dict)
     leaks: dict[str, int] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
 
     def add(self, view: str, status: Status, leaks: int) -> None:
         """Count the rows of a view."""
@@ -73,10 +81,18 @@ class Report:
         self.statuses[view] = {name: found[name] + count for name, count in zip(STATUS, counts, strict=True)}
         self.leaks[view] = self.leaks.get(view, 0) + leaks
 
+    def look(self, learned: Mapping[str, int], at: Instants) -> None:
+        """Count the rows of times at which the model of a view could not be there yet."""
+        for view, until in learned.items():
+            before = self.learned[view].rows if view in self.learned else 0
+            self.learned[view] = Learned(until, before + int((at < until).sum()))
+
     def plain(self) -> dict[str, Any]:
         """As plain data, for JSON."""
         views = {name: {**counts, "leaks": self.leaks[name]} for name, counts in self.statuses.items()}
-        said = {} if self.until is None else {"until": show(self.until)}
+        said: dict[str, Any] = {} if self.until is None else {"until": show(self.until)}
+        learned = {name: {"until": show(one.until), "rows": one.rows} for name, one in self.learned.items()}
+        said |= {"learned": learned} if learned else {}
         return {"rows": self.rows, "as_known": self.as_known, **said, "views": views} | ({"notes": list(self.notes)} if self.notes else {})
 
     @classmethod
@@ -85,7 +101,8 @@ class Report:
         views = {name: dict(counts) for name, counts in plain["views"].items()}
         leaks = {name: counts.pop("leaks") for name, counts in views.items()}
         until = instant(plain["until"]) if "until" in plain else None
-        return cls(plain["rows"], plain["as_known"], until, tuple(plain.get("notes", ())), views, leaks)
+        learned = {name: Learned(instant(one["until"]), one["rows"]) for name, one in plain.get("learned", {}).items()}
+        return cls(plain["rows"], plain["as_known"], until, tuple(plain.get("notes", ())), views, leaks, learned)
 
     def __repr__(self) -> str:
         known = "as known at their time" if self.as_known else "whenever it became known"
@@ -96,6 +113,10 @@ class Report:
             verb = "would have been" if self.as_known else "are"
             told = f"; {leaks:,} {verb} answered by what was not known yet" if leaks else ""
             lines.append(f"{name}: {shown}{told}")
+        for name, one in self.learned.items():
+            if one.rows:
+                told = f"{one.rows:,} rows are before {show(one.until)}, up to which the model has learned whose output it is"
+                lines.append(f"{name}: {told}: it may know what came of them")
         return "\n".join([*lines, *self.notes])
 
 
@@ -159,7 +180,8 @@ def _chosen(one: object, declared: Mapping[str, View]) -> Chosen:
 @dataclass(frozen=True)
 class Question:
     """What is asked of which views: those that are looked up are `opened`, those of the request itself `computed`. `at` is the column with
-    the time of a row, `until` (microseconds UTC) a limit for all: nothing that became known later is used."""
+    the time of a row, `until` (microseconds UTC) a limit for all: nothing that became known later is used. `learned`: views that are the
+    output of a model, and up to when that has learned, where rows are to be counted that are before it."""
 
     chosen: Sequence[Chosen]
     opened: Mapping[str, Opened]
@@ -169,6 +191,12 @@ class Question:
     timezone: str = ""
     status: bool = False
     until: int | None = None
+    learned: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time of a row is read."""
+        return bool(self.opened or self.learned)
 
     @property
     def names(self) -> list[str]:
@@ -181,7 +209,7 @@ class Question:
         """The columns of the rows that are read."""
         keys = [column for one in self.opened.values() for column in one.log.view.entity.keys]
         read = [column for one in self.computed.values() for column in one.types]
-        return list(dict.fromkeys([*([self.at] if self.opened else []), *keys, *read]))
+        return list(dict.fromkeys([*([self.at] if self.timed else []), *keys, *read]))
 
     def cut(self) -> "Question":
         """The same over what was known by `until`."""
@@ -233,7 +261,7 @@ def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> 
     """Make the table `asked`: the time of each row, and its key for each view. Returns the number of rows."""
     _check_names(given, question)
     types = types_of(connection, given)
-    columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone) if question.opened else "0::BIGINT"}
+    columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone) if question.timed else "0::BIGINT"}
     for name, one in question.opened.items():
         columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)
     shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in columns.items())
@@ -272,6 +300,7 @@ def _read(connection: "DuckDBPyConnection", question: Question, rows: range, rep
     some = f"rowid >= {rows.start} AND rowid < {rows.stop}"
     at = np.asarray(connection.execute(f'SELECT "at" FROM asked WHERE {some} ORDER BY rowid').fetchnumpy()["at"], dtype=np.int64)
     found: dict[str, Array] = {}
+    report.look(question.learned, at)
     for name, one in question.opened.items():
         join = f"SELECT a.rowid AS r, w.code FROM (SELECT rowid, {quote(f'key {name}')} AS k FROM asked WHERE {some}) a"
         matched = connection.execute(f"{join} JOIN {quote(f'words {name}')} w ON a.k = w.text").fetchnumpy()

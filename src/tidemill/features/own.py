@@ -74,7 +74,7 @@ class OwnColumns:
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""
-        return {name: _column(self._values(name, value, rows), self.columns[name][1]) for name, value in self.values.items()}
+        return {name: column_of(self._values(name, value, rows), self.columns[name][1]) for name, value in self.values.items()}
 
     def differences(self, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[tuple[str, str, str]]:
         """What is another value for one row than in the columns of all, to the last bit: its name and both values."""
@@ -136,7 +136,8 @@ def _shown(column: Column, row: int) -> str:
     return repr(column.take([row]).texts()[0] if isinstance(column, Coded) else column[row].item())
 
 
-def _column(values: list[Any], kind: str) -> Column:
+def column_of(values: list[Any], kind: str) -> Column:
+    """A column of values that were computed one by one, as the engine would give it."""
     if kind == "text":
         return Coded.of(values)
     if kind == "instant":

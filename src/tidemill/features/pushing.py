@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tidemill.core import DataError, DefinitionError, Ref, StoreError
+from tidemill.core import Damaged, DataError, DefinitionError, MissingFile, Ref, StoreError
 from tidemill.data import Dataset, Push, append_push, check_pushable, failed_check, instant_of, pushed, pushed_by, pushes, quote
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.folds import number_of
@@ -19,7 +19,8 @@ from tidemill.features.forms import Windowed, form_of
 from tidemill.features.keys import joined_text
 from tidemill.features.latest import Latest
 from tidemill.features.online import Mark, OnlineStore, space_of
-from tidemill.features.own import WRONG, OwnColumns
+from tidemill.features.outputs import Output, bound
+from tidemill.features.own import WRONG, OwnColumns, column_of
 from tidemill.features.state import Row
 from tidemill.ledger import Artifact, Ledger
 
@@ -41,8 +42,8 @@ class Feed:
 
     @classmethod
     def of(cls, ledger: Ledger, view: FeatureView, version: Artifact) -> "Feed":
-        """Of a version of a view."""
-        known = version.meta
+        """Of a version of a view. Raises UnknownName, and DefinitionError where the model whose output it is does not fit."""
+        known, view = version.meta, bound(ledger, view)
         dataset = Dataset.recorded(view.dataset.name, known["event_time"], timezone=known["timezone"])
         return cls(ledger, view, dataset, {name: kind for name, kind in known["types"].items() if not name.startswith("__")})
 
@@ -64,8 +65,10 @@ class Feed:
     def computable(self) -> bool:
         """Whether a row of this view can be computed by itself."""
         try:
+            if isinstance(self.view.features, Output):
+                self.view.features.loaded(self.view.name, str(self.view.where))
             return bool(self.own.values)
-        except DefinitionError as error:
+        except (DefinitionError, MissingFile, Damaged) as error:
             log.warning("view=%s pushed_rows=with the next version error=%s", self.view.name, error.what)
             return False
 
@@ -76,7 +79,10 @@ class Feed:
         columns = {f"k:{i}": (quote(name), "text") for i, name in enumerate(view.entity.keys)}
         columns |= {"__event": (instant_of(quote(self.dataset.event_time), self.dataset.timezone), "instant")}
         columns |= {"__some": (f"CASE WHEN ({view.filter or 'TRUE'}) THEN 1 ELSE 0 END", "number")}
-        columns |= {name: view.kept[name] for name in self.form.layout.columns}
+        if isinstance(view.features, Output):
+            columns |= view.features.inputs(view.name)
+        else:
+            columns |= {name: view.kept[name] for name in self.form.layout.columns}
         return OwnColumns.over(self.dataset, self.types, [], columns, str(view.where))
 
     @cached_property
@@ -94,17 +100,26 @@ class Feed:
         return self.numbered([(push, self.counted(push)) for push in found], words)
 
     def counted(self, push: Push) -> list[Computed | None]:
-        """What the view makes of each row."""
-        taken = ([self.own.taken(name, row.get(name)) for name in self.own.types] if row else None for row in push.rows)
-        return [None if row is None else self.computed(row) for row in taken]  # None: it was erased
+        """What the view makes of each row; None for one that was erased, or does not count."""
+        there = [i for i, row in enumerate(push.rows) if row]
+        taken = [[self.own.taken(name, push.rows[i].get(name)) for name in self.own.types] for i in there]
+        found = dict(zip(there, self.computed(taken), strict=True))
+        return [found.get(i) for i in range(len(push.rows))]
 
-    def computed(self, taken: Sequence[Any]) -> Computed | None:
-        """What the view makes of a row, whose values are taken: entity, event time and columns; None where it does not count."""
-        value = {name: call(taken) for name, call in self.own.values.items()}
-        entity = joined_text([value[f"k:{i}"] for i in range(len(self.view.entity.keys))])
-        if entity is None or not value["__some"]:
-            return None
-        return entity, value["__event"], [value[name] for name in self.form.layout.columns]
+    def computed(self, taken: Sequence[Sequence[Any]]) -> list[Computed | None]:
+        """What the view makes of rows, whose values are taken: entity, event time and columns; None for one that does not count."""
+        found = [{name: call(row) for name, call in self.own.values.items()} for row in taken]
+        columns, keys = self.form.layout.columns, [f"k:{i}" for i in range(len(self.view.entity.keys))]
+        if isinstance(self.view.features, Output) and found:
+            raw = {name: column_of([row[name] for row in found], self.own.columns[name][1]) for name in self.own.columns if name[0] == "m"}
+            outputs = self.view.features.features(raw, self.view.name, str(self.view.where))
+            each = zip(*(outputs[name[2:]].tolist() for name in columns), strict=True)
+            found = [row | dict(zip(columns, values, strict=True)) for row, values in zip(found, each, strict=True)]
+        entities = [joined_text([row[key] for key in keys]) for row in found]
+        return [
+            (entity, row["__event"], [row[name] for name in columns]) if entity is not None and row["__some"] else None
+            for entity, row in zip(entities, found, strict=True)
+        ]
 
     def numbered(self, found: Iterable[Counted], words: dict[str, list[str]]) -> Rows:
         """The rows as the states have them, by entity; new categories get the next numbers of `words`."""
@@ -203,8 +218,7 @@ class Pusher:
         feeds = [feed for feed in self._feeds.values() if feed and feed.computable]
         same = list(self._own.types.items())  # of a version over an earlier query the columns are others
         counted = [  # what cannot be computed is refused before it is written
-            [feed.computed(row) for row in taken] if list(feed.own.types.items()) == same else feed.counted(Push(1, now, plain))
-            for feed in feeds
+            feed.computed(taken) if list(feed.own.types.items()) == same else feed.counted(Push(1, now, plain)) for feed in feeds
         ]
         push = append_push(self._ledger, self._dataset.name, plain, now, source=source, offsets=offsets)
         try:

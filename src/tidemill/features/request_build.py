@@ -8,9 +8,10 @@ from tidemill.core import Array, Coded, DataError, DefinitionError, Ref, definit
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Columns, Dataset, kept_open, quote, scan
 from tidemill.features.declarations import RequestView
+from tidemill.features.outputs import bound, code_for, models_of
 from tidemill.features.own import OwnColumns
 from tidemill.features.requests import Kinds, key_sql, named_functions, places_of, request_columns, with_functions
-from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+from tidemill.ledger import Artifact, Ledger, Made, Once
 
 COMPARED = 200  # rows, about
 
@@ -32,13 +33,15 @@ def build_requests(
     """
     if not dataset.keys:
         raise DefinitionError(f"the request dataset {dataset.name!r} has no key", where=str(dataset.where), hint='give it one: key="…"')
+    views = [bound(ledger, view) for view in views]
     inputs = {"dataset": version.ref, "views": [definition(view) for view in views], "predict_at": predict_at, "lookups": list(lookups)}
-    code = own_code(*DATA_CODE, "features")
+    inputs |= {"timezone": dataset.timezone, **models_of(views)}
+    code = code_for(views, (*DATA_CODE, "features"))
 
     def make() -> Made:
         return _make(ledger, dataset, version, views, predict_at, lookups, source or str(dataset.where))
 
-    return ledger.once("requests", dataset.name, {**inputs, "timezone": dataset.timezone}, make, branch=branch, code=code)
+    return ledger.once("requests", dataset.name, inputs, make, branch=branch, code=code)
 
 
 def _make(

@@ -11,8 +11,9 @@ import numpy as np
 
 from tidemill.core import Array, Coded, Floats, Instants, unpack
 from tidemill.data import Columns, Dataset, instant_of, literal, quote
-from tidemill.features.arrays import Function
-from tidemill.features.declarations import RequestView
+from tidemill.features.arrays import READ, Function
+from tidemill.features.declarations import FeatureView, RequestView
+from tidemill.features.outputs import Output
 from tidemill.ledger import Artifact, Ledger
 
 SEPARATOR = "\x1f"  # between the parts of a composite key
@@ -80,26 +81,30 @@ def request_columns(
 
 
 def view_columns(view: RequestView, types: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What is computed of each row for a view: its features, or what its function reads."""
+    """What is computed of each row for a view: its features, or what its function or model reads."""
     if isinstance(view.features, Function):
         return view.features.kinds(types, str(view.where))
+    if isinstance(view.features, Output):
+        return view.features.inputs(view.name)
     kinds = {name: "text" if feature.category else "number" for name, feature in view.columns.items()}
     return {f"x:{view.name}__{name}": (feature.expression, kinds[name]) for name, feature in view.columns.items()}
 
 
 def places_of(views: Sequence[RequestView]) -> dict[str, str]:
     """The file and line of each expression of request views."""
-    return {f"x:{view.name}__{name}": str(view.where) for view in views for name in view.columns}
+    found = {f"x:{view.name}__{name}": str(view.where) for view in views for name in view.columns}
+    outputs = {view.name: (view.features, str(view.where)) for view in views if isinstance(view.features, Output)}
+    return found | {f"m:{view}__{name}": where for view, (output, where) in outputs.items() for name in output.columns}
 
 
-def named_functions(views: Sequence[RequestView]) -> list[tuple[str, Function, str]]:
-    """The views that are a function on arrays: name, function and place."""
-    return [(view.name, view.features, str(view.where)) for view in views if isinstance(view.features, Function)]
+def named_functions(views: Sequence[RequestView | FeatureView]) -> list[tuple[str, Function | Output, str]]:
+    """The views that are a function on arrays, or the output of a model: name, function and place."""
+    return [(view.name, view.features, str(view.where)) for view in views if isinstance(view.features, Function | Output)]
 
 
-def with_functions(views: Sequence[RequestView], raw: Columns) -> Columns:
-    """The columns of requests with the features that functions compute from them. Raises DataError where one fails."""
-    found = {name: column for name, column in raw.items() if not name.startswith("f:")}
+def with_functions(views: Sequence[RequestView | FeatureView], raw: Columns) -> Columns:
+    """The columns of rows with the features that functions and models compute from them. Raises DataError where one fails."""
+    found = {name: column for name, column in raw.items() if not name.startswith(READ)}
     for name, function, where in named_functions(views):
         found |= {f"x:{name}__{feature}": values for feature, values in function.features(raw, name, where).items()}
     return found

@@ -16,8 +16,9 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import engine, table
 from tidemill.features.frames import TAKEN, Arrow, Stored, open_rows, write_rows
 from tidemill.features.historical import MEMORY, Historical, Listen, Question, Report, historical, quiet
+from tidemill.features.outputs import code_for, models_of
 from tidemill.features.request_rows import Computed
-from tidemill.ledger import Artifact, Execution, Ledger, Made, Once, own_code
+from tidemill.ledger import Artifact, Execution, Ledger, Made, Once
 from tidemill.store import put_file
 
 KIND = "training rows"
@@ -87,7 +88,8 @@ def save_rows(ledger: Ledger, name: str, brought: Brought, question: Question, *
         params = {"report": report.plain(), "file": str(brought.file.absolute()), "datasets": datasets}
         return Made({"rows": Artifact(Ref.of(KIND, name, digest), meta)}, params, {"rows": float(report.rows)})
 
-    return ledger.once(KIND, name, _inputs(brought, question), make, code=own_code(*DATA_CODE, "features"))
+    code = code_for((one.view for one in question.computed.values()), (*DATA_CODE, "features"))
+    return ledger.once(KIND, name, _inputs(brought, question), make, code=code)
 
 
 @contextmanager
@@ -108,7 +110,8 @@ def _inputs(brought: Brought, question: Question) -> dict[str, Any]:
     keys = {name: {column: one.types[column] for column in one.log.view.entity.keys} for name, one in question.opened.items()}
     asked = {"features": question.names, "at": question.at, "timezone": question.timezone, "until": question.until}
     asked |= {"as_known": question.as_known, "status": question.status}
-    return {"rows": brought.ref, "views": views, "definitions": definitions, "keys": keys, "request views": own, **asked}
+    found = {"rows": brought.ref, "views": views, "definitions": definitions, "keys": keys, "request views": own, **asked}
+    return {**found, **models_of(one.view for one in question.computed.values())}
 
 
 def _request_view(one: Computed) -> dict[str, Any]:

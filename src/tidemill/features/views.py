@@ -9,18 +9,21 @@ from functools import cached_property
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
+from tidemill.core import Array, Bools, Coded, DefinitionError, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import CODE as DATA_CODE
-from tidemill.data import quote, scan
+from tidemill.data import Columns, quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.folds import Column, columns_of, fold, number_of
 from tidemill.features.keys import entity_sql
+from tidemill.features.outputs import Output, bound, code_for, models_of
+from tidemill.features.requests import with_functions
 from tidemill.features.sharing import share
 from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, newest, visible
-from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
+from tidemill.ledger import Artifact, Ledger, Made, Once
 
 MANY = 4_096  # rows from which on it pays to sort them
 AT_ONCE = 2**16  # rows whose late events are looked at together
+COMPARED = 200  # rows of a model's outputs, each held against itself alone
 CODE = (*DATA_CODE, "features")
 
 
@@ -106,9 +109,10 @@ class ViewLog:
 
 def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str = "") -> Once:
     """The version of a view over a dataset version; of a shared one it is recorded that it is. Raises DefinitionError for an unknown column
-    or wrong SQL, with its line."""
-    inputs = {"definition": definition(view), "dataset": dataset.ref}
-    once = ledger.once("feature view", view.name, inputs, lambda: _make(ledger, view, dataset), branch=branch, code=own_code(*CODE))
+    or wrong SQL, with its line, and UnknownName for a model that is not in this ledger."""
+    view = bound(ledger, view)
+    inputs = {"definition": definition(view), "dataset": dataset.ref, **models_of([view])}
+    once = ledger.once("feature view", view.name, inputs, lambda: _make(ledger, view, dataset), branch=branch, code=code_for([view], CODE))
     if view.shared:
         share(ledger, view, once.output, dataset)
     return once
@@ -117,7 +121,9 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     some = " AND ".join([*(f"{quote(column)} IS NOT NULL" for column in view.entity.keys), *([f"({view.filter})"] if view.filter else [])])
     needed = {"__entity": (entity_sql(view.entity), "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
-    raw = scan(ledger, view.dataset, dataset, {**needed, **view.kept}, some, source=str(view.where))
+    kept = view.features.inputs(view.name) if isinstance(view.features, Output) else view.kept
+    raw = scan(ledger, view.dataset, dataset, {**needed, **kept}, some, source=str(view.where))
+    raw = _outputs(view, raw) if isinstance(view.features, Output) else raw
     entity, event, known = raw["__entity"], raw["__event"], raw["__known"]
     assert isinstance(entity, Coded)
     assert isinstance(event, np.ndarray)
@@ -142,6 +148,17 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     meta |= {"pushed": dataset.meta["pushed"]} if "pushed" in dataset.meta else {}
     meta |= {"types": dataset.meta["types"], "event_time": view.dataset.event_time, "timezone": view.dataset.timezone}
     return Made({"version": Artifact(Ref.of("feature view", view.name, digest), meta)}, metrics={"rows": len(order)})
+
+
+def _outputs(view: FeatureView, raw: Columns) -> Columns:
+    """The rows with what a model gives for each, where it gives the same for a row by itself."""
+    assert isinstance(view.features, Output)
+    found, where, rows = with_functions([view], raw), str(view.where), len(raw["__event"])
+    few = {name: column.take(np.arange(min(rows, COMPARED))) for name, column in raw.items()}
+    odd = view.features.difference(few, min(rows, COMPARED), view.name, where)
+    if odd:
+        raise DefinitionError(odd, where=where, hint="a row's output may not depend on other rows")
+    return {name.replace(f"x:{view.name}__", "x:"): column for name, column in found.items()}
 
 
 def load(ledger: Ledger, view: FeatureView, version: Artifact) -> ViewLog:

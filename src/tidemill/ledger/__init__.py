@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tidemill.ledger.ancestry import Node as Node
     from tidemill.ledger.ancestry import descendants as descendants
     from tidemill.ledger.ancestry import lineage as lineage
+    from tidemill.ledger.ancestry import nodes as nodes
     from tidemill.ledger.ledger import Ledger as Ledger
     from tidemill.ledger.ledger import told as told
 
@@ -19,6 +20,7 @@ _WITH_SQL = {
     "Node": "ancestry",
     "descendants": "ancestry",
     "lineage": "ancestry",
+    "nodes": "ancestry",
 }  # a training that logs needs no database
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "descendants",
     "environment",
     "lineage",
+    "nodes",
     "own_code",
     "told",
     "user",

@@ -1,9 +1,9 @@
 """The way back from a thing to its sources, as a tree of refs; and what was made from it in the end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import and_, not_, select
 
 from tidemill.core import Ref, UnknownName
 from tidemill.ledger.journal import Journal
@@ -38,10 +38,19 @@ def lineage(ledger: Journal, ref: Ref, *, role: str = "") -> Node:
     return Node(ref, role, _meta(ledger, ref), found, tuple(parents))
 
 
+def nodes(tree: Node) -> Iterator[Node]:
+    """A tree, node by node. Of a model below, whose output something is, what it was made from is left out: that is its own affair."""
+    yield tree
+    for parent in tree.parents:
+        yield from [parent] if parent.ref.kind == "model" else nodes(parent)
+
+
 def descendants(ledger: Journal, refs: Sequence[str], kind: str) -> list[tuple[str, str]]:
-    """The things of a kind that were made from others, near or far: (the one that it was made from, as `refs` spell it, the thing)."""
+    """The things of a kind that were made from others, near or far but not through another of the kind: (the one that it was made from, as
+    `refs` spell it, the thing)."""
     below = select(edge.c.parent.label("origin"), edge.c.child.label("ref")).where(edge.c.parent.in_(refs)).cte("below", recursive=True)
-    below = below.union(select(below.c.origin, edge.c.child).join(edge, edge.c.parent == below.c.ref))
+    of_kind = below.c.ref.startswith(f"{kind}:", autoescape=True)
+    below = below.union(select(below.c.origin, edge.c.child).join(edge, and_(edge.c.parent == below.c.ref, not_(of_kind))))
     query = select(below).where(below.c.ref.startswith(f"{kind}:", autoescape=True)).order_by(below.c.origin, below.c.ref)
     with ledger.records.read() as connection:
         return [(row.origin, row.ref) for row in connection.execute(query)]

@@ -9,9 +9,9 @@ from typing import Any
 from tidemill.core import Declaration, Where, definition, differences
 from tidemill.data import Check, Dataset, Source
 from tidemill.features import SAVED, Chosen, FeatureView, Function, RequestView, from_definition, functions_of
-from tidemill.ledger import Artifact, Ledger, lineage, told
+from tidemill.ledger import Artifact, Ledger, lineage, nodes, told
 from tidemill.loop.declarations import RetrainPolicy
-from tidemill.loop.origin import examples_of, nodes, rows_of
+from tidemill.loop.origin import examples_of, rows_of
 from tidemill.loop.replay import with_model
 from tidemill.training import Label, Model, Task
 

@@ -1,10 +1,10 @@
 """By what a model was made, as its lineage tells it: its own definition, its training set, and what it reads and learns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tidemill.core import Ref
-from tidemill.ledger import Artifact, Ledger, Node, lineage
+from tidemill.ledger import Artifact, Ledger, lineage, nodes
 
 
 def own_definition(ledger: Ledger, model: Artifact) -> dict[str, Any]:
@@ -53,10 +53,3 @@ def rows_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """What says which rows a dataset has: neither its checks nor where its files lie."""
     sources = {name: {key: value for key, value in one.items() if key != "path"} for name, one in dataset["sources"].items()}
     return {**{key: value for key, value in dataset.items() if key != "checks"}, "sources": sources}
-
-
-def nodes(tree: Node) -> Iterator[Node]:
-    """A tree, node by node."""
-    yield tree
-    for parent in tree.parents:
-        yield from nodes(parent)

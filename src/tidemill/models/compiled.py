@@ -41,6 +41,10 @@ class Predictor:
         answer = self._session.run(["probability"], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
         return np.asarray(answer[:rows, 0], dtype=np.float64)
 
+    def outputs(self, features: Floats) -> Floats:
+        """All that it gives (n, width) of a matrix (n, f) in the signature's order."""
+        return self.predict(features)[:, np.newaxis]
+
 
 @dataclass(frozen=True)
 class Compiled:

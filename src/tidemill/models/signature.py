@@ -17,6 +17,11 @@ class Signature:
     output: str = "probability"
 
     @property
+    def width(self) -> int:
+        """How many numbers it gives for a row."""
+        return 1
+
+    @property
     def categorical(self) -> list[int]:
         """Positions of the categories."""
         return [i for i, name in enumerate(self.features) if name in self.categories]

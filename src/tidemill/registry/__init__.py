@@ -4,7 +4,7 @@ Versions of the loop and those that MLflow's clients register are one registry.
 """
 
 from tidemill.registry.diff import Facts, diff
-from tidemill.registry.facts import bound_to, facts_of, facts_of_model
+from tidemill.registry.facts import bound_to, facts_of, facts_of_model, model_ref
 from tidemill.registry.files import download_uri, export
 from tidemill.registry.history import Move, alias_history, named_version, restore_alias, split_alias, version_before
 from tidemill.registry.importing import import_registry
@@ -39,6 +39,7 @@ __all__ = [
     "get_model",
     "import_registry",
     "looped",
+    "model_ref",
     "named_version",
     "plan",
     "promote",

@@ -1,13 +1,13 @@
 """What the ledger knows of a version, from its lineage: what `diff` compares."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from tidemill.core import Ref, StoreError, TidemillError, UnknownName, show
 from tidemill.features import SAVED
-from tidemill.ledger import Artifact, Ledger, Node, lineage
+from tidemill.ledger import Artifact, Ledger, Node, lineage, nodes
 from tidemill.models import golden_of, load_model, signature_of
 from tidemill.registry.diff import Facts
 from tidemill.registry.history import named_version
@@ -50,6 +50,12 @@ def bound_to(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
     return label, ledger.artifact_of(SAVED, saved)
 
 
+def model_ref(ledger: Ledger, version: ModelVersion) -> str:
+    """The ref of the model that a version is, to which a feature is bound; empty for one of a client's that was not adopted."""
+    digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), "")
+    return str(ledger.artifact_of("model", digest).ref) if digest else ""
+
+
 def facts_of_model(ledger: Ledger, artifact: Artifact, label: str) -> Facts:
     """What is known of a model that was trained here."""
     tree = lineage(ledger, artifact.ref)
@@ -70,17 +76,11 @@ def facts_of_model(ledger: Ledger, artifact: Artifact, label: str) -> Facts:
         return found
 
 
-def _nodes(tree: Node) -> Iterator[Node]:
-    yield tree
-    for parent in tree.parents:
-        yield from _nodes(parent)
-
-
 def _data(tree: Node) -> dict[str, Any]:
     """The training set with its size and cut-off, and the versions of what it was made from."""
     found: dict[str, Any] = {}
-    for node in _nodes(tree):
-        if node.ref.kind in ("training set", "examples", "dataset", "feature view", "requests", "source"):
+    for node in nodes(tree):
+        if node is not tree and node.ref.kind in ("training set", "examples", "dataset", "feature view", "requests", "source", "model"):
             found[f"{node.ref.kind} {node.ref.name}"] = node.ref.version
         if node.ref.kind == "training set":
             found |= {"rows": node.meta.get("rows"), "positives": node.meta.get("positives"), "until": show(int(str(node.meta["until"])))}
@@ -90,7 +90,7 @@ def _data(tree: Node) -> dict[str, Any]:
 def _features(tree: Node, names: tuple[str, ...]) -> dict[str, Any]:
     """The definition of each feature that the model takes."""
     views: dict[str, Mapping[str, Any]] = {}
-    for node in _nodes(tree):
+    for node in nodes(tree):
         made = node.execution.inputs if node.execution else {}
         if node.ref.kind == "feature view":
             views[node.ref.name] = made.get("definition", {})
@@ -105,7 +105,7 @@ def _definition(views: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, 
     whole = views.get(view, {})
     own = whole.get("features", {})
     feature = next((known for known in sorted(own, key=len, reverse=True) if rest == known or rest.startswith(f"{known}_")), "")
-    about = {key: whole[key] for key in ("dataset", "entity", "ttl") if whole.get(key)}
+    about = {key: whole[key] for key in ("dataset", "entity", "ttl", "function", "output") if whole.get(key)}
     kept = {key: value for key, value in own.get(feature, {}).items() if key != "type"}
     return {**about, **kept}
 

@@ -27,6 +27,7 @@ from tidemill.features import (
     Reader,
     Requests,
     RequestView,
+    bound,
     check_values,
     from_definition,
     key_text,
@@ -320,7 +321,7 @@ def open_recipe(
     ledger: Ledger, recipe: Mapping[str, Any], *, online: OnlineStore | None = None, functions: Sequence[Function] = ()
 ) -> tuple[Reader, Requests, Dataset, Mapping[str, str]]:
     """What a recipe reads features with: the reader of its views, its requests, and their dataset with the types of its columns."""
-    views = [from_definition(view["definition"], functions) for view in recipe["views"]]
+    views = [bound(ledger, from_definition(view["definition"], functions)) for view in recipe["views"]]
     logs, versions, feeds = {}, {}, {}
     for view, plain in zip(views, recipe["views"], strict=True):
         if isinstance(view, FeatureView):

@@ -15,6 +15,7 @@ from tidemill import features, registry, training
 from tidemill.core import (
     SECOND,
     Damaged,
+    DefinitionError,
     Erased,
     Floats,
     Instants,
@@ -196,16 +197,37 @@ class Past:
         bound: dict[tuple[str, str], set[str]] = {}
         for ref, model in descendants(self.ledger, list(origin), "model"):
             bound.setdefault((Ref.parse(model).name, origin[ref]), set()).add(model)
-        numbers = {
-            str(Ref.of("model", one.name, one.digest)): one.label
-            for history in self.serving.values()
-            for one in registry.versions(self.ledger, history.branch.id)
-        }
         found = []
         for (name, version), models in bound.items():
-            labels = sorted((numbers[one] for one in models if one in numbers), key=lambda label: int(label.rpartition("/")[2]))
+            labels = sorted((self._labels[one] for one in models if one in self._labels), key=lambda label: int(label.rpartition("/")[2]))
             found.append({"model": name, "versions": labels, "without_number": len(models) - len(labels), "bound_to": version})
         return found
+
+    def output_of(self, view: View) -> Plain | None:
+        """The model whose output a view is: its ref and digest (empty where the ledger has none), the versions that it is, and until when
+        it has learned; None for other views."""
+        if not isinstance(view.features, features.Output):
+            return None
+        found: Plain = {"ref": str(view.features.ref), "digest": "", "versions": [], "learned_until": None}
+        with suppress(UnknownName, MissingFile, DefinitionError):
+            bound = features.bound(self._there, view)
+            until = features.learned_until([bound]).get(view.name)
+            digest = self._there.artifact(view.features.ref).ref.digest
+            labels = [label for one, label in self._labels.items() if one.rpartition("@")[2] == digest[:12]]
+            found |= {"digest": digest, "versions": labels, "learned_until": None if until is None else show(until)}
+        return found
+
+    @property
+    def _there(self) -> Ledger:
+        if self.ledger is None:
+            raise MissingFile("nothing has run yet")
+        return self.ledger
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        """The numbered versions of what serves, by the refs of their models."""
+        found = [one for history in self.serving.values() for one in registry.versions(self._there, history.branch.id)]
+        return {str(Ref.of("model", one.name, one.digest)): one.label for one in found}
 
     def cost(self, view: View, version: Version) -> Plain:
         """Seconds to compute, bytes to store. Request views are computed and kept together."""
@@ -268,7 +290,8 @@ class Catalogue:
         past = self._past()
         versions, version = past.versions(view), past.newest(view)
         found = _head(past, view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
-        found |= {"dataset": past.dataset(view, version), "deployments": past.deployments(view), "models": past.models(versions)}
+        found |= {"dataset": past.dataset(view, version), "output_of": past.output_of(view)}
+        found |= {"deployments": past.deployments(view), "models": past.models(versions)}
         found |= {
             "versions": [one.plain() for one in versions],
             "statistics": {"over": "", "of_version": "", "features": {}},
@@ -337,7 +360,7 @@ def _definition(view: View, wanted: Sequence[str]) -> Plain:
     found: Plain = {"windows": list(view.windows), "ttl": view.ttl, "filter": view.filter} if isinstance(view, FeatureView) else {}
     made, plain = features.made_by(view), dict[str, Plain]()
     for name in wanted:
-        one = view.columns.get(name)  # none of a function of Python
+        one = None if isinstance(view.features, features.Output) else view.columns.get(name)  # nor is there one of a function of Python
         plain[name] = {"made_by": made[name], "description": one.description if one else "", **(definition(one) if one else {})}
     return found | {"features": plain, "source": features.source_of(view)}
 

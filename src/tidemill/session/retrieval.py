@@ -10,7 +10,7 @@ from typing import Any
 from tidemill import data, features, loop, registry
 from tidemill.core import DefinitionError, Problems, Ref, Where, odd_name, odd_number, show
 from tidemill.data import Dataset
-from tidemill.features import Brought, Chosen, Computed, FeatureView, Historical, Listen, Opened, Question, RequestView, View
+from tidemill.features import Brought, Chosen, Computed, FeatureView, Historical, Listen, Opened, Question, RequestView, View, bound
 from tidemill.ledger import Ledger
 from tidemill.project import Project
 from tidemill.store import store_error
@@ -54,7 +54,10 @@ class Asked:
         opened, computed = opened_views(ledger, self.chosen)
         at = (self.dataset.event_time if self.dataset else EVENT_TIME) if self.at == "" else self.at
         timezone = self.timezone or (self.dataset.timezone if self.dataset else "")
-        return Question(self.chosen, opened, at, computed, self.as_known, timezone, self.status, self.until)
+        timed = opened or self.at or self.dataset  # where only the request is asked about, rows need no time
+        learned = features.learned_until([*(one.log.view for one in opened.values()), *(one.view for one in computed.values())])
+        asked = (self.as_known, timezone, self.status, self.until)
+        return Question(self.chosen, opened, at, computed, *asked, learned if timed else {})
 
     def brought(self, ledger: Ledger) -> Brought | None:
         """The rows of a dataset."""
@@ -62,8 +65,9 @@ class Asked:
 
 
 def opened_views(ledger: Ledger, chosen: Sequence[Chosen]) -> tuple[dict[str, Opened], dict[str, Computed]]:
-    """The views that are chosen, over the newest data: those that are looked up, and those of the request itself."""
-    views, opened, computed = {one.view.name: one.view for one in chosen}, dict[str, Opened](), dict[str, Computed]()
+    """The views that are chosen, over the newest data: those that are looked up, and those of the request itself. Raises UnknownName for a
+    model that is not in the ledger."""
+    views, opened, computed = {one.view.name: bound(ledger, one.view) for one in chosen}, dict[str, Opened](), dict[str, Computed]()
     each = {view.dataset.name: view.dataset for view in views.values()}
     datasets = {name: data.ingest(ledger, dataset).output for name, dataset in each.items()}  # its files are read for their digests
     for view in views.values():
