@@ -99,6 +99,19 @@ def up(obj: dict[str, Any], port: int | None, as_json: bool) -> None:
     up(obj["folder"], port, as_json=as_json)
 
 
+@tidemill.command(short_help="Serve an ONNX file by the Open Inference Protocol, with no project.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="What the model is called. Default: the file's name.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
+def serve(model: Path, name: str, host: str, port: int, as_json: bool) -> None:
+    """Serve MODEL, an ONNX file, until Ctrl-C."""
+    from tidemill.cli.bare import serve_model
+
+    serve_model(model, name, host, port, as_json=as_json)
+
+
 @tidemill.command(short_help="Track experiments and register models: MLflow's clients work unchanged.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="Port; 0 takes a free one.")

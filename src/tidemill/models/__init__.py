@@ -3,19 +3,34 @@
 Comes in: a fitted LightGBM or scikit-learn model. Goes out: ONNX that answers the same, without pickle.
 """
 
-from tidemill.models.artifact import Golden, golden_differences, golden_of, load_model, signature_of, store_model
-from tidemill.models.compiled import Compiled, Predictor, compile_model
-from tidemill.models.signature import Signature
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Compiled",
-    "Golden",
-    "Predictor",
-    "Signature",
-    "compile_model",
-    "golden_differences",
-    "golden_of",
-    "load_model",
-    "signature_of",
-    "store_model",
-]
+from tidemill.models.onnx import DATATYPES, OnnxModel, Spec
+
+if TYPE_CHECKING:
+    from tidemill.models.artifact import Golden as Golden
+    from tidemill.models.artifact import golden_differences as golden_differences
+    from tidemill.models.artifact import golden_of as golden_of
+    from tidemill.models.artifact import load_model as load_model
+    from tidemill.models.artifact import signature_of as signature_of
+    from tidemill.models.artifact import store_model as store_model
+    from tidemill.models.compiled import Compiled as Compiled
+    from tidemill.models.compiled import Predictor as Predictor
+    from tidemill.models.compiled import compile_model as compile_model
+    from tidemill.models.signature import Signature as Signature
+
+_OF_THE_LEDGER = {
+    **dict.fromkeys(("Golden", "golden_differences", "golden_of", "load_model", "signature_of", "store_model"), "artifact"),
+    **dict.fromkeys(("Compiled", "Predictor", "compile_model"), "compiled"),
+    "Signature": "signature",
+}
+
+__all__ = ["DATATYPES", "OnnxModel", "Spec"]
+
+
+def __getattr__(name: str) -> object:
+    """Who serves a bare file needs no ledger."""
+    if name not in _OF_THE_LEDGER:
+        raise AttributeError(f"module 'tidemill.models' has no attribute {name!r}")
+    return getattr(import_module(f"tidemill.models.{_OF_THE_LEDGER[name]}"), name)

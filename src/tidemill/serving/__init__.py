@@ -1,14 +1,17 @@
-"""Deployments, routes, the gateway and its log. Comes in: requests. Goes out: answers that say which version and rung gave them."""
+"""Deployments, their gateway and its log; bare models. Comes in: requests. Goes out: answers that say which version gave them."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tidemill.serving.declarations import Canary, Constant, Deployment, PreviousVersion
-from tidemill.serving.endpoint import Answer, Endpoint, Standing, open_endpoint
-from tidemill.serving.log import AnswerLog, Logged, Sample, find_answers, read_log, sample_answers
-from tidemill.serving.offline import Recomputed, recompute
-from tidemill.serving.routing import Route, to_challenger
-
 if TYPE_CHECKING:
+    from tidemill.serving.declarations import Canary as Canary
+    from tidemill.serving.declarations import Constant as Constant
+    from tidemill.serving.declarations import Deployment as Deployment
+    from tidemill.serving.declarations import PreviousVersion as PreviousVersion
+    from tidemill.serving.endpoint import Answer as Answer
+    from tidemill.serving.endpoint import Endpoint as Endpoint
+    from tidemill.serving.endpoint import Standing as Standing
+    from tidemill.serving.endpoint import open_endpoint as open_endpoint
     from tidemill.serving.features import FEATURES_PATH as FEATURES_PATH
     from tidemill.serving.features import Features as Features
     from tidemill.serving.gateway import Gateway as Gateway
@@ -16,37 +19,68 @@ if TYPE_CHECKING:
     from tidemill.serving.gateway import reply as reply
     from tidemill.serving.gateway import route as route
     from tidemill.serving.gateway import unrouted as unrouted
+    from tidemill.serving.inference import MOST as MOST
+    from tidemill.serving.inference import Call as Call
+    from tidemill.serving.inference import Headers as Headers
+    from tidemill.serving.inference import Inference as Inference
+    from tidemill.serving.inference import Reply as Reply
+    from tidemill.serving.inference import refused as refused
+    from tidemill.serving.inference import respond as respond
+    from tidemill.serving.log import AnswerLog as AnswerLog
+    from tidemill.serving.log import Logged as Logged
+    from tidemill.serving.log import Sample as Sample
+    from tidemill.serving.log import find_answers as find_answers
+    from tidemill.serving.log import read_log as read_log
+    from tidemill.serving.log import sample_answers as sample_answers
+    from tidemill.serving.offline import Recomputed as Recomputed
+    from tidemill.serving.offline import recompute as recompute
+    from tidemill.serving.refusals import too_large as too_large
+    from tidemill.serving.repository import Repository as Repository
+    from tidemill.serving.repository import Served as Served
+    from tidemill.serving.routing import Route as Route
+    from tidemill.serving.routing import to_challenger as to_challenger
 
-_WITH_HTTP = ("FEATURES_PATH", "Features", "Gateway", "gateway_routes", "reply", "route", "unrouted")
-
-__all__ = [
-    "FEATURES_PATH",
-    "Answer",
-    "AnswerLog",
-    "Canary",
-    "Constant",
-    "Deployment",
-    "Endpoint",
-    "Features",
-    "Logged",
-    "PreviousVersion",
-    "Recomputed",
-    "Route",
-    "Sample",
-    "Standing",
-    "find_answers",
-    "open_endpoint",
-    "read_log",
-    "recompute",
-    "sample_answers",
-    "to_challenger",
-]
+_PLACES = {
+    "Canary": "declarations",
+    "Constant": "declarations",
+    "Deployment": "declarations",
+    "PreviousVersion": "declarations",
+    "Answer": "endpoint",
+    "Endpoint": "endpoint",
+    "Standing": "endpoint",
+    "open_endpoint": "endpoint",
+    "FEATURES_PATH": "features",
+    "Features": "features",
+    "Gateway": "gateway",
+    "gateway_routes": "gateway",
+    "reply": "gateway",
+    "route": "gateway",
+    "unrouted": "gateway",
+    "MOST": "inference",
+    "Call": "inference",
+    "Headers": "inference",
+    "Inference": "inference",
+    "Reply": "inference",
+    "refused": "inference",
+    "respond": "inference",
+    "AnswerLog": "log",
+    "Logged": "log",
+    "Sample": "log",
+    "find_answers": "log",
+    "read_log": "log",
+    "sample_answers": "log",
+    "Recomputed": "offline",
+    "recompute": "offline",
+    "too_large": "refusals",
+    "Repository": "repository",
+    "Served": "repository",
+    "Route": "routing",
+    "to_challenger": "routing",
+}
 
 
 def __getattr__(name: str) -> object:
-    """The web framework is loaded only where something is served."""
-    if name not in _WITH_HTTP:
+    """Each on first use: who serves a bare model needs no feature store, and who declares a deployment no web framework."""
+    if name not in _PLACES:
         raise AttributeError(f"module 'tidemill.serving' has no attribute {name!r}")
-    from tidemill.serving import features, gateway
-
-    return getattr(features if name in ("FEATURES_PATH", "Features") else gateway, name)
+    return getattr(import_module(f"tidemill.serving.{_PLACES[name]}"), name)

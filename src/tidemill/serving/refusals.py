@@ -22,9 +22,9 @@ def check_origin(origin: str | None, host: str | None, path: str) -> None:
         raise Refused(f"a page of {origin} may not ask this server", where=path, hint="ask from a program, not from a page")
 
 
-def too_large() -> DataError:
+def too_large(most: int = MAX_BODY) -> DataError:
     """The error for a body that is larger than is taken."""
-    return DataError(f"the body is larger than {MAX_BODY} bytes", hint="send fewer rows at once")
+    return DataError(f"the body is larger than {most} bytes", hint="send fewer rows at once")
 
 
 def zoned(text: str) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EADDRINUSE
 from typing import Any
@@ -35,6 +35,9 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Callable[[bytes], bytes] | None]  # method, address and headers: body -> answer
+
+
 class Gathered:
     """A transport that sends what is written in one turn of the loop at once: an answer's head and body leave in one packet, and who
     waits for them wakes up once."""
@@ -48,6 +51,13 @@ class Gathered:
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
+
+    def now(self, data: bytes) -> None:
+        """Send what is whole in itself."""
+        if self._pieces:
+            self.write(data)
+        else:
+            self._transport.write(data)
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
@@ -63,14 +73,16 @@ class Gathered:
         return getattr(self._transport, name)
 
 
-def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve an application, made for its address, until interrupted; `ready` is told the address."""
+def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable[[str], None], quick: Quick | None = None) -> None:
+    """Serve an application, made for its address, until interrupted; `ready` is told the address. What `quick` finds goes past it."""
     import uvicorn
     import uvloop
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
     class Gathering(HttpToolsProtocol):
         plain = 0  # bytes that have come since a request began or a piece of its body came
+        call: Callable[[bytes], bytes] | None = None  # what answers the request below the framework
+        parts: list[bytes]
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
@@ -86,13 +98,36 @@ def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable
             self.plain = 0
             super().on_message_begin()
 
+        def on_headers_complete(self) -> None:
+            before: RequestResponseCycle | None = self.cycle
+            busy = before is not None and not before.response_complete
+            self.call = quick(self.parser.get_method(), self.url, dict(self.headers)) if quick and not busy else None
+            if self.call is None:
+                super().on_headers_complete()
+                return
+            self.parts = []
+            if self.expect_100_continue:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
         def on_body(self, body: bytes) -> None:
             self.plain = 0
-            super().on_body(body)
+            if self.call is None:
+                super().on_body(body)
+            else:
+                self.parts.append(body)
 
         def on_message_complete(self) -> None:
             self.plain = 0
-            super().on_message_complete()
+            if self.call is None:
+                super().on_message_complete()
+                return
+            call, self.call = self.call, None
+            parts = self.parts
+            self.transport.now(call(parts[0] if len(parts) == 1 else b"".join(parts)))  # type: ignore[attr-defined]
+            if not self.parser.should_keep_alive():
+                self.transport.close()
+            elif self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     with bound(host, port) as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

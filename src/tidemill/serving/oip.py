@@ -1,0 +1,231 @@
+"""The Open Inference Protocol v2 as bytes and arrays: requests are read and checked, answers are written. Nothing of HTTP or of models.
+
+Tensors come as JSON numbers, flat or nested, or as raw bytes behind the JSON (the binary tensor extension). JSON has no NaN: null is NaN
+in a tensor of floats, on both ways; an infinite number leaves JSON as null too, and whole in raw bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tidemill.core import Array, DataError
+from tidemill.models import DATATYPES, Spec
+
+BRAIN = "BF16"  # the upper half of a float32; raw only
+_NAMES = {kind: name for name, kind in DATATYPES.items()}
+_PYTHON = {"b": bool, "u": int, "i": int, "f": float | None, "O": str}
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Wanted(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[_Wanted] = []
+
+
+class _Given(msgspec.Struct, omit_defaults=True):
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    parameters: dict[str, Any] = {}
+    data: list[Any] | None = None
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[_Given]
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its tensors by name, the outputs that are wanted and whether as raw bytes; all of them where none are named."""
+
+    tensors: Mapping[str, Array]
+    wanted: Mapping[str, bool]
+    raw: bool
+    id: str
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read(body: bytes, head: int | None = None) -> Asked:
+    """A request; `head` is how many bytes are JSON where raw tensors follow. Raises DataError with the path of the fault."""
+    if head is not None and not 0 <= head <= len(body):
+        raise DataError(f"the JSON is said to have {head} bytes of {len(body)}", where="Inference-Header-Content-Length")
+    try:
+        asked = _decode(body if head is None else body[:head])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        hint = 'for example {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
+        raise DataError(f"the body is no inference request: {error}", hint=hint) from None
+    raw = memoryview(body)[len(body) if head is None else head :]
+    tensors = dict[str, Array]()
+    for place, one in enumerate(asked.inputs):
+        where = f"inputs[{place}]"
+        if one.name in tensors:
+            raise DataError(f"the input {one.name!r} comes twice", where=where)
+        size = one.parameters.get("binary_data_size") if one.parameters else None
+        if size is None:
+            tensors[one.name] = _of_json(one, where)
+        else:
+            tensors[one.name], raw = _of_bytes(one, raw, size, where), raw[size:]
+    if len(raw):
+        raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
+    wanted = {one.name: bool(one.parameters.get("binary_data", False)) for one in asked.outputs}
+    return Asked(tensors, wanted, bool(asked.parameters.get("binary_data_output", False)), asked.id)
+
+
+def _of_json(one: _Tensor, where: str) -> Array:
+    kind = _kind(one, where)
+    if not one.data:
+        raise DataError("it has no data", where=where, hint="send `data`, or raw bytes with their size in parameters.binary_data_size")
+    if one.datatype == BRAIN:
+        raise DataError("BF16 has no form in JSON", where=f"{where}.datatype", hint="send raw bytes, or FP32")
+    try:
+        values = _values(one.data, kind.kind, len(one.shape), f"{where}.data")
+        array = np.array(values, dtype=kind)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data") from None
+    if array.size != prod(one.shape) or (array.ndim > 1 and array.shape != tuple(one.shape)):
+        raise DataError(f"the data have the shape {list(array.shape)} and not {one.shape}", where=f"{where}.data")
+    return array.reshape(one.shape)
+
+
+def _values(data: msgspec.Raw, letter: str, depth: int, where: str) -> list[Any]:
+    """What JSON holds, flat or as deep as the shape."""
+    try:
+        return _decoder(letter, 1).decode(data)
+    except msgspec.DecodeError as error:
+        if depth < 2 or "got `array`" not in str(error):
+            raise DataError(_said(error), where=where) from None
+    try:
+        return _decoder(letter, depth).decode(data)
+    except msgspec.DecodeError as error:
+        raise DataError(_said(error), where=where) from None
+
+
+def _said(error: Exception) -> str:
+    return str(error).replace("$", "data")
+
+
+@lru_cache(64)
+def _decoder(letter: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
+    kind: Any = _PYTHON[letter]
+    for _ in range(depth):
+        kind = list[kind]
+    return msgspec.json.Decoder(kind)
+
+
+def _kind(one: _Tensor, where: str) -> np.dtype[Any]:
+    if one.datatype not in DATATYPES and one.datatype != BRAIN:
+        raise DataError(f"the datatype {one.datatype!r} is not known", where=f"{where}.datatype", available=[*DATATYPES, BRAIN])
+    if len(one.shape) > 32 or any(size < 0 for size in one.shape):
+        raise DataError(f"{one.shape} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
+    return DATATYPES.get(one.datatype, np.dtype("<u2"))
+
+
+def _of_bytes(one: _Tensor, raw: memoryview, size: Any, where: str) -> Array:
+    kind, many = _kind(one, where), prod(one.shape)
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(raw):
+        what = f"binary_data_size is {size!r}, and {len(raw)} bytes are there"
+        raise DataError(what, where=f"{where}.parameters", hint="send the JSON's length in the header Inference-Header-Content-Length")
+    if one.datatype == "BYTES":
+        return _texts(raw[:size], many, where).reshape(one.shape)
+    if size != many * kind.itemsize:
+        raise DataError(f"{many} values of {one.datatype} are {many * kind.itemsize} bytes, not {size}", where=f"{where}.parameters")
+    array = np.frombuffer(raw[:size], dtype=kind)
+    if one.datatype == BRAIN:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(one.shape)
+
+
+def _texts(raw: memoryview, many: int, where: str) -> Array:
+    """Elements that each have their length before them, four bytes little-endian; texts as UTF-8."""
+    found, place = np.empty(many, dtype=object), 0
+    for i in range(many):
+        size = int.from_bytes(raw[place : place + 4], "little")
+        place += 4
+        if place + size > len(raw):
+            raise DataError(f"element {i} of {many} ends behind its {len(raw)} bytes", where=where)
+        try:
+            found[i] = str(raw[place : place + size], "utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"element {i} is no UTF-8", where=where, hint="a model takes texts") from None
+        place += size
+    if place != len(raw):
+        raise DataError(f"{len(raw) - place} bytes follow its {many} elements", where=where)
+    return found
+
+
+def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> dict[str, Array]:
+    """The tensors as a model takes them: of its datatypes, where that loses nothing. Raises DataError with what is expected, also for an
+    output that it does not have."""
+    none = next((one for one in asked.wanted if one not in outputs), None)
+    if none is not None:
+        raise DataError(f"the model has no output {none!r}", where="outputs", available=list(outputs))
+    given = asked.tensors
+    if given.keys() != specs.keys():  # `x` is `X` where that can only be meant
+        known = {name.casefold(): name for name in specs}
+        given = {known.get(name.casefold(), name): array for name, array in given.items()}
+        odd = next((name for name in given if name not in specs), None)
+        lacks = next((name for name in specs if name not in given), None)
+        if odd is not None or lacks is not None:
+            what = f"the model has no input {odd!r}" if odd is not None else f"the input {lacks!r} is missing"
+            raise DataError(what, where="inputs", available=list(specs))
+    return {name: _fitted(array, specs[name]) for name, array in given.items()}
+
+
+def _fitted(array: Array, spec: Spec) -> Array:
+    kind = DATATYPES[spec.datatype]
+    if array.ndim != len(spec.shape) or any(size not in (-1, own) for size, own in zip(spec.shape, array.shape, strict=True)):
+        what = f"the input {spec.name!r} has the shape {list(array.shape)}"
+        raise DataError(what, where="inputs", hint=f"send {list(spec.shape)}, where −1 is any size")
+    if array.dtype == kind:
+        return array
+    numbers = array.dtype.kind in "iuf" and kind.kind == "f"  # of a model of floats: rounded as the model would
+    if array.dtype.kind == "O" or kind.kind == "O" or not (numbers or np.can_cast(array.dtype, kind)):
+        raise DataError(f"the input {spec.name!r} is {_NAMES[array.dtype]}", where="inputs", hint=f"send {spec.datatype}")
+    return array.astype(kind)
+
+
+def write(name: str, version: str, asked: Asked, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
+    """The answer, and how many bytes of it are JSON where raw tensors follow."""
+    given, parts = list[_Given](), list[bytes]()
+    for one in asked.wanted or outputs:
+        array = outputs[one]
+        kind = _NAMES[array.dtype]
+        if asked.wanted[one] if asked.wanted else asked.raw:
+            parts.append(_raw(array))
+            given.append(_Given(one, kind, array.shape, {"binary_data_size": len(parts[-1])}))
+        else:
+            given.append(_Given(one, kind, array.shape, data=array.ravel().tolist()))
+    head = _encode(_Answer(name, version, given, asked.id))
+    return (b"".join((head, *parts)), len(head)) if parts else (head, None)
+
+
+def _raw(array: Array) -> bytes:
+    if array.dtype != object:
+        return array.tobytes()
+    texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel().tolist()]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
