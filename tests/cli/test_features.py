@@ -167,3 +167,33 @@ def test_an_entity_is_told_of_first_and_erased_with_yes(tidemill: Command, copie
     refused = tidemill("features", "erase", "couriers", "a", folder=copied)
     assert (refused.returncode, "no entity 'couriers' is declared" in refused.stderr) == (2, True)
     assert "nothing found" in tidemill("features", "erase", "courier", "nobody", "--yes", folder=copied).stdout
+
+
+def test_views_of_other_projects_are_listed_and_a_withdrawn_one_is_refused(tidemill: Command, tmp_path: Path) -> None:
+    code = 'import tidemill as tm\nrows = tm.Dataset("rows", {"s": tm.Source("s.csv")}, event_time="at")\n'
+    code += (
+        'day = tm.FeatureView("day", rows, tm.Entity("shop", key="shop"), {"n": tm.count()}, windows=["24h"], owner="bob", shared=True)\n'
+    )
+    use = 'import tidemill as tm\nday = tm.shared("shops", "day")\n'
+    for name, text, more in (("shops", code, ""), ("users", use, '[shared]\nshops = "../shops"\n')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tidemill.toml").write_text(f'[project]\nname = "{name}"\n{more}')
+        (tmp_path / name / "views.py").write_text(text)
+    shops, users = tmp_path / "shops", tmp_path / "users"
+    (shops / "s.csv").write_text("shop,at\n1,2024-03-10T09:00:00Z\n")
+    early = tidemill("features", "list", folder=users)
+    assert early.returncode == 3
+    assert f"where: {users / 'views.py'}:2" in early.stderr
+    assert tidemill("features", "materialise", folder=shops).returncode == 0
+    assert re.search(
+        r"shops/day +shop \(shop\) +1 +2024-03-10 09:00 +bob +day", tidemill("features", "list", "--shared", folder=users).stdout
+    )
+    assert tidemill("features", "materialise", folder=users).stdout == "day: 1 entities written\n"
+    assert "taken from shops/day, owner bob; its newest rows are here" in tidemill("features", "show", "day", folder=users).stdout
+    (shops / "views.py").write_text(code.replace(", shared=True", ""))
+    assert tidemill("features", "materialise", folder=shops).returncode == 0
+    refused = tidemill("features", "materialise", folder=users)
+    assert refused.returncode == 6
+    assert "view=shops/day as it was shared before: project shops has not shared view 'day' since" in refused.stderr
+    assert "project shops shares no view over dataset 'rows' since" in refused.stderr
+    assert "[shared]" in tidemill("features", "list", "--shared", folder=shops).stdout

@@ -1,5 +1,6 @@
 """Views of one project used in another: the owner's values bit for bit, its say about who may, and what is left when it is away."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import pytest
 import tidemill
 from postgres import ask as ask_postgres
 from postgres import new_schema
-from tidemill.core import DataError, DefinitionError, MissingFile, Ref, Refused, StoreError, TidemillError, UnknownName
+from tidemill.core import DataError, DefinitionError, Erased, MissingFile, Ref, Refused, StoreError, TidemillError, UnknownName
 from tidemill.data import ingest, publications
 from tidemill.features import FeatureView
 from tidemill.session import opened_as_built
@@ -361,3 +362,75 @@ def test_what_is_erased_here_is_not_taken_again(folders: Two) -> None:
     assert ours["day__status"][:2] == ["unknown", "unknown"]
     assert session.ledger.artifact(Ref("dataset", "airports.rows")).meta["rows"] == 3
     session.close()
+
+
+def test_the_owners_report_says_that_others_may_have_rows(folders: Two) -> None:
+    edit(folders.owner, ('above", shared=True', 'above"'))
+    session = tidemill.open(folders.owner)
+    stays = {one["what"]: one["why"] for one in session.erase_entity("airport", "JFK").plain()["stays"]}
+    assert stays["dataset:rows"] == "shared with other projects (day, weather): who took its rows erases the entity there too"
+    error = caught(lambda: ask(folders.user))
+    assert isinstance(error, Erased)
+    assert "with its next run" in error.hint
+    ask(folders.owner, ["day"])
+    edit(folders.user, ('weather = tm.shared("airports", "weather")', ""))
+    assert ask(folders.user, ["day"]) == ask(folders.owner, ["day"])
+    assert session.erase_entity("airport", "XXX", dry_run=True).stays == []
+    session.close()
+
+
+# ── what there is ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_shared_is_found(folders: Two, caplog: pytest.LogCaptureFixture) -> None:
+    (folders.user / "views.py").write_text(USE.replace('day = tm.shared("airports", "day")', ""))
+    features = tidemill.open(folders.user).features
+    day, weather = features.shared()
+    assert [one["name"] for one in features.shared("airports")] == ["airports/day", "airports/weather"]
+    assert (day["name"], day["entity"], day["features"], day["values"]) == (
+        "airports/day",
+        {"name": "airport", "key": ["faa"]},
+        ["n", "sum"],
+        4,
+    )
+    assert (day["owner"], weather["owner"]) == ("airports team", "bob"), "the project's where the view says none"
+    assert (weather["description"], weather["tags"], weather["used_as"], day["used_as"]) == ("the sky above", ["sky"], ["weather"], [])
+    assert weather["freshness"]["newest"] == "2024-03-10T12:10:00Z"
+    assert json.loads(json.dumps(day)) == day
+    hits = {hit["name"]: hit["project"] for hit in features.search("airport")}
+    assert hits == {"weather": "", "airports/day": "airports"}
+    assert [hit["name"] for hit in features.search("sum")] == ["airports/day:sum"]
+    assert caught(lambda: features.shared("airport")).available == ["airports"]
+    folders.move(True)
+    caplog.clear()
+    assert features.shared() == []
+    assert [hit["name"] for hit in features.search("airport")] == ["weather"]
+    assert len([one for one in caplog.messages if "project=airports is not reached" in one]) == 2
+    assert isinstance(caught(lambda: features.shared("airports")), MissingFile)
+
+
+def test_a_page_says_whose_a_view_is_and_whether_there_is_news(folders: Two) -> None:
+    def page(folder: Path, name: str) -> dict[str, Any]:
+        return tidemill.open(folder).features.show(name)
+
+    taken = page(folders.user, "day")["taken_from"]
+    assert (taken["project"], taken["view"], taken["owner"], taken["newer"]) == ("airports", "day", "airports team", None)
+    ask(folders.user)
+    assert page(folders.user, "day")["taken_from"]["newer"] is False
+    push(folders.owner, temp=1.5)
+    ask(folders.owner)
+    assert page(folders.user, "day")["taken_from"]["newer"] is True
+    assert page(folders.user, "day")["project"] == "airports"
+    own = page(folders.owner, "day")
+    assert own["shared"]["declared"]
+    assert own["shared"]["recorded"].startswith("2")
+    assert page(folders.owner, "mine")["shared"] is None
+    theirs = page(folders.user, "airports/weather:temp")
+    whole = page(folders.owner, "weather:temp")
+    same = ("name", "description", "definition", "versions", "newest", "dataset", "statistics")
+    assert {name: theirs[name] for name in same} == {name: whole[name] for name in same}
+    assert "weather" in caught(lambda: page(folders.user, "airports/weathr")).available
+    folders.move(True)
+    taken = page(folders.user, "day")["taken_from"]
+    assert (taken["version"], taken["newer"]) == (None, None)
+    assert "no tidemill.toml here" in taken["why"]

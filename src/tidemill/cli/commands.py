@@ -283,12 +283,17 @@ def features() -> None:
 
 
 @features.command("list")
+@click.option("--shared", is_flag=False, flag_value="", default=None, metavar="[PROJECT]", help="Those that other projects share instead.")
 @with_json
 @click.pass_obj
-def list_features(obj: dict[str, Any], as_json: bool) -> None:
+def list_features(obj: dict[str, Any], shared: str | None, as_json: bool) -> None:
     """The views with entity, nulls, age of the newest row, newest version, and the deployments that they serve."""
     from tidemill.cli.features import list_views
+    from tidemill.cli.sharing import list_shared
 
+    if shared is not None:
+        list_shared(obj["folder"], shared, as_json=as_json)
+        return
     list_views(obj["folder"], as_json=as_json)
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tidemill.cli.console import Terminal, fitting, lines, out, print_json
 from tidemill.cli.plain import plain
+from tidemill.cli.sharing import told
 from tidemill.features import Listen
 from tidemill.session import Session
 
@@ -131,12 +132,12 @@ def list_views(folder: str, *, as_json: bool) -> None:
     else:  # a pipe has no edge
         Terminal(width=1000).print(table(0))
     clocks = {view["freshness"]["now"] for view in found if view["freshness"] and view["freshness"]["clock"] == "replay"}
-    told = [f"age: by the replay's clock, {', '.join(sorted(clocks))}"] if clocks else []
-    told += ["* of an earlier definition: what is declared now is not built yet"] if any(map(_edited, found)) else []
-    told += [f"damaged: {DAMAGED}"] if any(map(_damaged, found)) else []
-    told += [f"erased: {ERASED}"] if any(_bytes(view) == "erased" for view in found) else []
-    told += [] if any(view["newest"] for view in found) else [NEVER]
-    for line in told:
+    said = [f"age: by the replay's clock, {', '.join(sorted(clocks))}"] if clocks else []
+    said += ["* of an earlier definition: what is declared now is not built yet"] if any(map(_edited, found)) else []
+    said += [f"damaged: {DAMAGED}"] if any(map(_damaged, found)) else []
+    said += [f"erased: {ERASED}"] if any(_bytes(view) == "erased" for view in found) else []
+    said += [] if any(view["newest"] for view in found) else [NEVER]
+    for line in said:
         out.print(f"[dim]{line}[/]")
 
 
@@ -165,6 +166,7 @@ def _age(view: Plain) -> str:
 
 CELLS: dict[str, Callable[[Plain], str]] = {
     "view": lambda view: f"[bold]{escape(view['name'])}[/]",
+    "from": lambda view: escape(view["project"]),
     "entity": lambda view: escape(view["entity"]["name"]) if view["entity"] else "[dim]the request[/]",
     "features": lambda view: str(len(view["features"])),
     "values": lambda view: str(view["values"]),
@@ -175,7 +177,7 @@ CELLS: dict[str, Callable[[Plain], str]] = {
     "owner": lambda view: escape(view["owner"]),
     "tags": lambda view: escape(", ".join(view["tags"])),
 }
-BY_WORTH = ("view", "version", "age", "nulls", "entity", "features", "serves", "owner", "tags", "values")  # what goes last
+BY_WORTH = ("view", "version", "age", "nulls", "from", "entity", "features", "serves", "owner", "tags", "values")  # what goes last
 RIGHT = ("features", "values", "nulls", "age")
 
 
@@ -221,7 +223,8 @@ def show_view(folder: str, name: str, *, as_json: bool) -> None:
     entity = f"of {found['entity']['name']} (key {', '.join(found['entity']['key'])})" if found["entity"] else "of the request itself"
     out.print(f"[bold]{escape(name)}[/]  {found['kind']} {escape(entity)}")
     about = [("", found["description"]), ("owner", found["owner"]), ("tags", ", ".join(found["tags"]))]
-    out.print(lines(*((word, escape(text)) for word, text in about if text), ("declared", escape(found["declared_at"]))))
+    about += [("declared", found["declared_at"]), *told(found)]
+    out.print(lines(*((word, escape(text)) for word, text in about if text)))
     _print_definition(found["definition"])
     out.print()
     out.print(lines(*_up(found["dataset"]), *_bound(found["output_of"])))

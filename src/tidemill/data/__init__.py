@@ -32,7 +32,7 @@ from tidemill.data.predictions import (
     prediction_tables,
     segments,
 )
-from tidemill.data.publications import Publication, publications, publish, published_before, withdraw
+from tidemill.data.publications import Publication, publications, publish, published_before, shared_since, withdraw
 from tidemill.data.pushes import (
     MOST_PUSHED,
     Push,
@@ -116,6 +116,7 @@ __all__ = [
     "rows_in_files",
     "scan",
     "segments",
+    "shared_since",
     "source_ref",
     "stale",
     "table",

@@ -70,6 +70,15 @@ def published_before(ledger: Ledger, view: str) -> Iterator[Publication]:
         yield _publication(ledger, ref, at)
 
 
+def shared_since(ledger: Ledger) -> dict[str, list[str]]:
+    """By dataset the views over it that are or were shared: others may have taken its rows."""
+    found = dict[str, set[str]]()
+    for view in {ref.name for ref, _ in ledger.aliased(KIND, NEWEST)}:
+        for one in published_before(ledger, view):
+            found.setdefault(one.dataset, set()).add(view)
+    return {dataset: sorted(views) for dataset, views in found.items() if dataset}
+
+
 def shared_rows(ledger: Ledger, dataset: str, definition: Mapping[str, Any]) -> Publication | None:
     """The newest publication of a dataset's rows as it is defined, though another definition be shared by now. None where no view over it
     is shared any more. Raises UnknownName where none ever was over rows of this definition."""

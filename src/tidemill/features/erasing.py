@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, assert_never
 
-from tidemill.core import Damaged, DataError, Event, MissingFile, Ref, StoreError, show, unpack
+from tidemill.core import Damaged, DataError, Event, MissingFile, Ref, Refused, StoreError, UnknownName, show, unpack
 from tidemill.data import (
     Dataset,
     Key,
@@ -21,6 +21,7 @@ from tidemill.data import (
     remember,
     rows_in,
     rows_in_files,
+    shared_since,
     unfinished,
 )
 from tidemill.features.declarations import FeatureView, from_definition
@@ -72,11 +73,12 @@ class EraseOnline:
 
 @dataclass(frozen=True)
 class LeaveOut:
-    """Leave rows of files out of each later version."""
+    """Leave rows of files, or of another project, out of each later version."""
 
     dataset: str
     files: tuple[str, ...]
     rows: int
+    theirs: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,9 @@ def told_of(action: Action) -> tuple[str, str, int | None, str]:
                 None,
                 "the space is dropped; `tidemill up` or `features materialise` makes it anew" if whole else "its state is deleted",
             )
+        case LeaveOut(dataset, files, rows, True):
+            stay = "they stay with their owner, who is to be asked; each later version here leaves them out"
+            return "elsewhere", f"{', '.join(files)} (dataset:{dataset})", rows, stay
         case LeaveOut(dataset, files, rows):
             return "files", f"{', '.join(files)} (dataset:{dataset})", rows, "they stay in the file, and each later version leaves them out"
         case GoOn(blobs):
@@ -180,8 +185,10 @@ def plan_erasure(ledger: Ledger, key: Key, datasets: Sequence[Dataset], store: O
     if unfinished(ledger, key):
         datasets_hit |= {one.ref.name for one in artifacts if one.erased and one.ref.kind == "dataset"}
     online = list(_online(ledger, key, store, datasets_hit))
-    actions = [*hit.values(), *more, *logs, *online, *_files(datasets, key), *stays]
-    return [*actions, *_made_from(ledger, list(hit))]
+    files = list(_files(datasets, key))
+    datasets_hit |= {one.dataset for one in files if isinstance(one, LeaveOut)}
+    actions = [*hit.values(), *more, *logs, *online, *files, *stays]
+    return [*actions, *_made_from(ledger, list(hit)), *_taken(ledger, datasets_hit)]
 
 
 def _offline(ledger: Ledger, artifacts: Sequence[Artifact], key: Key) -> Iterator[EraseBytes | Stays]:
@@ -259,11 +266,19 @@ def _files(datasets: Sequence[Dataset], key: Key) -> Iterator[LeaveOut | Stays]:
         files = tuple(source.path for source in dataset.sources.values())
         try:
             rows = rows_in_files(dataset, key)
-        except (DataError, MissingFile, StoreError) as error:
+        except (DataError, MissingFile, Refused, StoreError, UnknownName) as error:
             yield Stays(f"{', '.join(files)} (dataset:{dataset.name})", f"it cannot be read: {error.what}")
             continue
         if rows:
-            yield LeaveOut(dataset.name, files, rows)
+            yield LeaveOut(dataset.name, files, rows, dataset.elsewhere is not None)
+
+
+def _taken(ledger: Ledger, hit: Collection[str]) -> Iterator[Stays]:
+    """What other projects may have taken, by the datasets with rows of the entity."""
+    for dataset, views in shared_since(ledger).items():
+        if dataset in hit:
+            why = f"shared with other projects ({', '.join(views)}): who took its rows erases the entity there too"
+            yield Stays(f"dataset:{dataset}", why)
 
 
 def _made_from(ledger: Ledger, refs: Sequence[Ref]) -> Iterator[Stays]:

@@ -27,13 +27,15 @@ from tidemill.core import (
     digest_value,
     show,
 )
-from tidemill.features import FeatureView, RequestView, View
+from tidemill.data import publications
+from tidemill.features import FeatureView, RequestView, SharedView, View
 from tidemill.ledger import Artifact, Execution, Ledger, descendants
 from tidemill.loop import State
 from tidemill.project import Project
 from tidemill.serving import Deployment
 from tidemill.session.history import History
 from tidemill.session.retrieval import list_saved
+from tidemill.session.sharing import Offers
 from tidemill.training import Examples, Task
 
 MOST = 10_000  # executions of a view that are looked at: a database takes three times as many in one question
@@ -238,6 +240,17 @@ class Past:
         shared = sorted(one["name"] for one in run.inputs.get("views", []) if one["name"] != view.name)
         return {"seconds": seconds, "bytes": size, "execution": run.id, "requests": isinstance(view, RequestView), "shared_with": shared}
 
+    def shared(self, view: View) -> Plain | None:
+        """Whether a view is declared as shared with other projects, and since when they can see that; None where it is neither."""
+        if not isinstance(view, FeatureView) or isinstance(view, SharedView) or not (view.shared or view.name in self._shared):
+            return None
+        at = self._shared.get(view.name)
+        return {"declared": view.shared, "recorded": None if at is None else show(at)}
+
+    @cached_property
+    def _shared(self) -> Mapping[str, int]:
+        return {} if self.ledger is None else {one.view: one.at for one in publications(self.ledger) if not one.withdrawn}
+
     def dataset(self, view: View, version: Version | None) -> Plain:
         """The dataset that a view is over, as declared, with the version and the sources that it was built from."""
         one = view.dataset
@@ -264,8 +277,8 @@ class Past:
 
 
 class Catalogue:
-    """`project.features`: the views that a project declares. `list()`, `show("view")` or `show("view:feature")`, `search("words")`; and the
-    rows with features that were saved: `saved()`."""
+    """`project.features`: the views that a project declares. `list()`, `show("view")` or `show("view:feature")`, `search("words")`;
+    those that other projects share: `shared()`; and the rows with features that were saved: `saved()`."""
 
     def __init__(self, declared: Project, past: Callable[[], Past]) -> None:
         self._declared, self._past = declared, past
@@ -284,35 +297,39 @@ class Catalogue:
 
     def show(self, name: str) -> Plain:
         """All that is known of a view, or of one of its features (`view:feature`, or a value's name `view__feature_window`), as plain
-        data. Raises UnknownName."""
-        view, names = self._named(name)
-        wanted = [one for one in features.made_by(view) if set(names) & set(features.values_of(view, one))]
+        data; of `project/view` what its owner's ledger tells. Raises UnknownName."""
         past = self._past()
-        versions, version = past.versions(view), past.newest(view)
-        found = _head(past, view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
-        found |= {"dataset": past.dataset(view, version), "output_of": past.output_of(view)}
-        found |= {"deployments": past.deployments(view), "models": past.models(versions)}
-        found |= {
-            "versions": [one.plain() for one in versions],
-            "statistics": {"over": "", "of_version": "", "features": {}},
-            "freshness": None,
-            "cost": None,
-        }
-        if version is None:
-            return found
-        columns, known = past.stored(view, version)
-        over, of, values = past.values(view, version, columns)
-        found["statistics"] = {
-            "over": over,
-            "of_version": of,
-            "features": {one: features.summarise(*values[one]) for one in names if one in values},
-        }
-        return found | {"freshness": past.fresh(view, known), "cost": past.cost(view, version)}
+        if "/" in name:
+            return self._show_theirs(past.now, name)
+        view, names = self._named(name)
+        found = _told(past, view, names)
+        found |= {"deployments": past.deployments(view), "models": past.models(past.versions(view)), "taken_from": None}
+        if isinstance(view, SharedView):
+            theirs = self._offers(past.now).of(view)
+            ours = next((one["version"] for one in found["dataset"]["sources"]), "")
+            found["taken_from"] = theirs | {"newer": None if theirs["version"] is None or not ours else theirs["version"] != ours}
+        return found
+
+    def _show_theirs(self, now: int, name: str) -> Plain:
+        name, _, feature = name.partition(":")
+        with self._offers(now).opened(name) as (ledger, offer, view):
+            found = _told(Past(self._declared, ledger, {}, now), view, _meant(view, feature))
+            shared = {"declared": True, "recorded": show(offer.published.at)}
+            return found | {"declared_at": "", "deployments": [], "models": [], "taken_from": None, "shared": shared}
+
+    def shared(self, project: str = "") -> Sequence[Plain]:
+        """The views that other projects share, of all that the settings name or of one, by project and name, as plain data. Raises
+        UnknownName, and of one project StoreError where it is not reached."""
+        return self._offers(self._past().now).offered(project)
+
+    def _offers(self, now: int) -> Offers:
+        return Offers(self._declared, now)
 
     def search(self, text: str) -> Sequence[Plain]:
-        """Views and features with all words of a text in names, descriptions, owners, tags or expressions, the best first. Raises
-        DataError for a text without words."""
-        return [hit.plain() for hit in features.search(self._views.values(), text)]
+        """Views and features with all words of a text in names, descriptions, owners, tags or expressions, the best first, those that other
+        projects share among them. Raises DataError for a text without words."""
+        own = [{**hit.plain(), "project": ""} for hit in features.search(self._views.values(), text)]
+        return sorted([*own, *self._offers(self._past().now).search(text)], key=lambda hit: -hit["score"])
 
     def list(self) -> Sequence[Plain]:
         """Each view in short, in the order of the files, as plain data."""
@@ -331,7 +348,7 @@ class Catalogue:
 
     def _named(self, text: str) -> tuple[View, Sequence[str]]:
         """The view that a text names, and the names of the values that are meant: all, or of one feature, or of it in one window."""
-        name, colon, feature = text.partition(":")
+        name, _, feature = text.partition(":")
         values = {full: one for one in self._views.values() for full in one.names}
         if text in values:
             return values[text], [text]
@@ -339,12 +356,33 @@ class Catalogue:
         if view is None:
             hint = "name one of these, or VIEW:FEATURE" if self._views else "declare a tm.FeatureView or a tm.RequestView"
             raise UnknownName(f"no view {name!r} is declared", available=sorted(self._views), hint=hint)
-        known = list(features.made_by(view))
-        if not colon or feature in known:
-            return view, [full for one in known if feature in ("", one) for full in features.values_of(view, one)]
-        if f"{name}__{feature}" in view.names:
-            return view, [f"{name}__{feature}"]
-        raise UnknownName(f"view {name!r} has no feature {feature!r}", available=known, hint=f"for example {name}:{known[0]}")
+        return view, _meant(view, feature)
+
+
+def _meant(view: View, feature: str) -> Sequence[str]:
+    """The names of the values that are meant: of all features, of one, or of it in one window. Raises UnknownName."""
+    known = list(features.made_by(view))
+    if feature in ("", *known):
+        return [full for one in known if feature in ("", one) for full in features.values_of(view, one)]
+    if f"{view.name}__{feature}" in view.names:
+        return [f"{view.name}__{feature}"]
+    raise UnknownName(f"view {view.name!r} has no feature {feature!r}", available=known, hint=f"for example {view.name}:{known[0]}")
+
+
+def _told(past: Past, view: View, names: Sequence[str]) -> Plain:
+    """What a page says of a view and of some of its values, but for who uses it."""
+    wanted = [one for one in features.made_by(view) if set(names) & set(features.values_of(view, one))]
+    versions, version = past.versions(view), past.newest(view)
+    found = _head(past, view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
+    found |= {"dataset": past.dataset(view, version), "output_of": past.output_of(view), "versions": [one.plain() for one in versions]}
+    found |= {"statistics": {"over": "", "of_version": "", "features": {}}, "freshness": None, "cost": None}
+    if version is None:
+        return found
+    columns, known = past.stored(view, version)
+    over, of, values = past.values(view, version, columns)
+    told = {one: features.summarise(*values[one]) for one in names if one in values}
+    found["statistics"] = {"over": over, "of_version": of, "features": told}
+    return found | {"freshness": past.fresh(view, known), "cost": past.cost(view, version)}
 
 
 def _head(past: Past, view: View, version: Version | None) -> Plain:
@@ -353,6 +391,7 @@ def _head(past: Past, view: View, version: Version | None) -> Plain:
     edited = version is not None and digest_value(version.definition) != digest_value(definition(view))
     newest = {**version.plain(), "bytes": past.kept(version.refs[0])[1], "of_an_earlier_definition": edited} if version else None
     about = {"name": view.name, "kind": view.kind, "entity": entity, "features": list(features.made_by(view)), "values": len(view.names)}
+    about |= {"project": view.project if isinstance(view, SharedView) else "", "shared": past.shared(view)}
     return about | {"description": view.description, "owner": view.owner, "tags": list(view.tags), "newest": newest}
 
 
