@@ -5,6 +5,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
+RANDOM := features/test_point_in_time features/test_states features/test_pushing features/test_historical features/test_saved_rows \
+    features/test_request_rows features/test_getter features/test_expressions core/test_exact
 
 .PHONY: help setup demo test check torture bench format lock clean
 
@@ -38,7 +40,7 @@ torture: setup  ## kills, soaks and long simulations
 	@scripts/apt-packages libgomp1
 	@scripts/mlflow-torch
 	@$(BIN)/python -m pytest -q -m torture
-	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q tests/features/test_point_in_time.py tests/features/test_states.py tests/features/test_pushing.py
+	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q $(RANDOM:%=tests/%.py)
 
 bench: setup  ## every benchmark in benchmarks/
 	@scripts/apt-packages libgomp1

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from features.oracle import EXAMPLES
 from tidemill.core import Ranges, Sums, partials, total
 
 powers = st.builds(lambda sign, k: sign * 2.0**k, st.sampled_from([-1.0, 1.0]), st.integers(-60, 60))
@@ -21,7 +22,7 @@ def stretches(n: int) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=100 * EXAMPLES, deadline=None)
 @given(st.lists(numbers, max_size=12))
 @example([1.0, 2**-53, 2**-106])
 @example([1e300, -1e300, 5e-324])

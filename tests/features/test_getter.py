@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from features.oracle import Row
+from features.oracle import EXAMPLES, Row
 from features.test_point_in_time import (
     ENTITY,
     EVENTS,
@@ -42,7 +42,7 @@ def getter_of(logs: Sequence[ViewLog], store: OnlineStore | None, names: Sequenc
 
 
 @pytest.mark.parametrize("name", VIEWS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
 @example(rows=[Row("a", START, START, 1.0, "x")], requests=[("a", START), ("b", START), (None, START)], marks=[START - DAY])
 @example(rows=[Row("a", START, START, None, None), Row("b", START, START, 2.0, None)], requests=[("a", START), ("b", START)], marks=[START])

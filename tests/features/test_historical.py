@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
-from features.oracle import Row, floor_to, hop_of
+from features.oracle import EXAMPLES, Row, floor_to, hop_of
 from features.ours import write_table
 from features.test_point_in_time import VIEWS, WIDTHS, asked, expected, log_of, rows_of
 from tidemill.cli import tidemill as tidemill_
@@ -364,7 +364,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_computed(shops
 
 
 @pytest.mark.parametrize("name", VIEWS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(rows=st.lists(rows_of, max_size=25), requests=asked, as_known=st.booleans())
 def test_rows_get_what_the_oracle_gives(name: str, rows: list[Row], requests: Sequence[tuple[str | None, int]], as_known: bool) -> None:
     view = VIEWS[name]

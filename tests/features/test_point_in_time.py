@@ -207,7 +207,7 @@ def test_every_way_to_read_gives_what_the_oracle_gives(name: str, rows: list[Row
 
 
 @pytest.mark.parametrize("name", VIEWS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(rows_of, max_size=25), requests=asked)
 @example(rows=[], requests=[("a", START)])
 @example(rows=[Row(None, START, START, 1.0, "x")], requests=[(None, START)])

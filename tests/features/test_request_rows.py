@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
+from features.oracle import EXAMPLES
 from features.ours import write_table
 from features.test_historical import plain
 from tidemill.core import DataError, DefinitionError, TidemillError, UnknownName
@@ -76,7 +77,7 @@ HELD = {int: "BIGINT", float: "DOUBLE", Decimal: "DECIMAL(18,2)", str: "VARCHAR"
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(data=st.data())
 def test_each_row_gets_what_serving_gives(name: str, data: st.DataObject) -> None:
     kind = type(data.draw(values[name]))

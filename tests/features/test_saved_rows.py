@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
-from features.oracle import Row
+from features.oracle import EXAMPLES, Row
 from features.ours import write_table
 from features.test_historical import ELEVEN, ROWS, SALES, SQL, TYPES, Streamed, plain, rows_of_stream, sorted_plain
 from features.test_historical import shops as shops
@@ -58,7 +58,7 @@ def rows_file(folder: Path, count: int = 20_000) -> Path:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(
     rows=st.lists(rows_of, max_size=25),
     requests=asked,

@@ -3,5 +3,6 @@
 from toy import copied as copied
 from toy import kept as kept
 from toy import parcels as parcels
+from toy import ready as ready
 from toy import replayed as replayed
 from toy import toy as toy

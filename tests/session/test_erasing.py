@@ -1,7 +1,9 @@
 """One entity erased from a project: no byte of its events is left in the project's state, and what was made of them says so."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,33 @@ VIEWS = ["newest", "total", "tills"]
 MARKERS = [b"QMARKERQ", b"77123", b"PUSHEDQ", np.float64(77123.25).tobytes(), np.float64(77123.75).tobytes(), np.float64(88123.5).tobytes()]
 
 
+def write_shops(folder: Path) -> Path:
+    (folder / "tidemill.toml").write_text('[project]\nname = "shops"\n')
+    (folder / "shops.py").write_text(CODE)
+    (folder / "sales.csv").write_text(SALES)
+    (folder / "other.csv").write_text("id,at\n2,2024-03-10T09:00:00Z\n")
+    return folder
+
+
 @pytest.fixture
 def shops(tmp_path: Path) -> Iterator[Session]:
-    (tmp_path / "tidemill.toml").write_text('[project]\nname = "shops"\n')
-    (tmp_path / "shops.py").write_text(CODE)
-    (tmp_path / "sales.csv").write_text(SALES)
-    (tmp_path / "other.csv").write_text("id,at\n2,2024-03-10T09:00:00Z\n")
-    session = tidemill.open(tmp_path)
-    yield session
-    session.close()
+    with closing(tidemill.open(write_shops(tmp_path))) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two versions of each view, pushed rows, saved rows, and all of it online. Tests take a copy."""
+    folder = write_shops(tmp_path_factory.mktemp("shops"))
+    with closing(tidemill.open(folder)) as session:
+        fill(session)
+    return folder
+
+
+@pytest.fixture
+def full(filled: Path, tmp_path: Path) -> Iterator[Session]:
+    with closing(tidemill.open(shutil.copytree(filled, tmp_path / "shops"))) as session:
+        yield session
 
 
 def ask(session: Session, shops: str = "123", **more: Any) -> dict[str, list[Any]]:
@@ -69,8 +89,7 @@ def holding(folder: Path) -> dict[str, list[bytes]]:
     return found
 
 
-def full(session: Session) -> None:
-    """Two versions of each view, pushed rows, saved rows, and all of it online."""
+def fill(session: Session) -> None:
     ask(session)
     session.push("sales", [pushed(2, 88123.5, "PUSHEDQ"), pushed(1, 3.5, "new")], source="s", offsets=[7, 8])
     ask(session)
@@ -79,29 +98,27 @@ def full(session: Session) -> None:
     session.materialise()
 
 
-def test_what_is_erased_leaves_no_byte_and_all_else_stays(shops: Session) -> None:
-    full(shops)
-    before, folder = ask(shops), shops.project.folder
+def test_what_is_erased_leaves_no_byte_and_all_else_stays(full: Session) -> None:
+    before, folder = ask(full), full.project.folder
     assert {name.split("/")[1].partition("-")[0] for name in holding(folder)} >= {"blobs", "records.db", "online"}
-    plan = shops.erase_entity("shop", 2, dry_run=True)
+    plan = full.erase_entity("shop", 2, dry_run=True)
     assert not plan.done
-    assert ask(shops) == before, "a plan changes nothing"
-    done = shops.erase_entity("shop", 2, why="asked by mail")
+    assert ask(full) == before, "a plan changes nothing"
+    done = full.erase_entity("shop", 2, why="asked by mail")
     assert [one["what"] for one in done.plain()["found"]] == [one["what"] for one in plan.plain()["found"]]
-    shops.close()
+    full.close()
     assert holding(folder) == {}
-    after = ask(shops)
+    after = ask(full)
     assert holding(folder) == {}, "neither does the next version bring it back"
     for name, values in before.items():
         if "__" in name:
             assert [after[name][0], after[name][2]] == [values[0], values[2]], name
             assert after[name][1] is None, name
-    assert shops.pushed_offset("sales", "s") == 8
+    assert full.pushed_offset("sales", "s") == 8
 
 
-def test_the_report_says_what_and_where(shops: Session) -> None:
-    full(shops)
-    found = shops.erase_entity("shop", 2).plain()
+def test_the_report_says_what_and_where(full: Session) -> None:
+    found = full.erase_entity("shop", 2).plain()
     by = {(one["place"], one["what"].partition("@")[0]) for one in found["found"]}
     assert by >= {
         ("offline", "dataset:sales"),
@@ -117,30 +134,28 @@ def test_the_report_says_what_and_where(shops: Session) -> None:
     assert found["done"]
     assert "predictions" in {one["what"] for one in found["stays"]}
     assert json.loads(json.dumps(found)) == found
-    decided = shops.ledger.decisions("")
+    decided = full.ledger.decisions("")
     assert [(one.kind, one.subject) for one in decided] == [(Event.ERASED, "entity:shop")]
-    assert shops.ledger.verify_decisions() == 1
-    assert shops.erase_entity("shop", 2, dry_run=True).plain()["found"] == [
+    assert full.ledger.verify_decisions() == 1
+    assert full.erase_entity("shop", 2, dry_run=True).plain()["found"] == [
         {"place": "files", "what": "sales.csv (dataset:sales)", "rows": 2, "outcome": found["found"][-1]["outcome"]}
     ]
 
 
-def test_what_was_erased_says_so_when_it_is_opened(shops: Session) -> None:
-    full(shops)
-    shops.erase_entity("shop", 2, why="asked by mail")
+def test_what_was_erased_says_so_when_it_is_opened(full: Session) -> None:
+    full.erase_entity("shop", 2, why="asked by mail")
     with pytest.raises(Erased, match=r"training rows:mine@.* was erased on .*: asked by mail"):
-        shops.saved_rows("mine")
-    assert {one["name"]: one["newest"]["bytes"] for one in shops.features.list()} == dict.fromkeys(VIEWS, "erased")
-    ask(shops)
-    assert {one["name"]: one["newest"]["bytes"] for one in shops.features.list()} == dict.fromkeys(VIEWS, "kept")
+        full.saved_rows("mine")
+    assert {one["name"]: one["newest"]["bytes"] for one in full.features.list()} == dict.fromkeys(VIEWS, "erased")
+    ask(full)
+    assert {one["name"]: one["newest"]["bytes"] for one in full.features.list()} == dict.fromkeys(VIEWS, "kept")
 
 
-def test_what_is_pushed_afterwards_is_new(shops: Session) -> None:
-    full(shops)
-    shops.erase_entity("shop", 2)
-    ask(shops)
-    shops.push("sales", pushed(2, 5.0, "new"))
-    found = ask(shops)
+def test_what_is_pushed_afterwards_is_new(full: Session) -> None:
+    full.erase_entity("shop", 2)
+    ask(full)
+    full.push("sales", pushed(2, 5.0, "new"))
+    found = ask(full)
     assert (found["newest__amount"][1], found["total__n_lifetime"][1]) == (5.0, 1)
 
 
@@ -159,21 +174,19 @@ def test_one_key_of_several_parts_goes_and_its_neighbours_stay(shops: Session) -
 
 
 @pytest.mark.parametrize("key", [(99,), ("no such",), ("x' OR '1'='1",)])
-def test_of_an_unknown_key_nothing_is_found_and_nothing_happens(shops: Session, key: tuple[object, ...]) -> None:
-    full(shops)
-    found = shops.erase_entity("shop", *key)
+def test_of_an_unknown_key_nothing_is_found_and_nothing_happens(full: Session, key: tuple[object, ...]) -> None:
+    found = full.erase_entity("shop", *key)
     assert (found.found, found.done, found.plain()["found"]) == (False, False, [])
     assert repr(found).endswith("nothing found")
-    assert shops.ledger.decisions("") == []
+    assert full.ledger.decisions("") == []
 
 
-def test_what_is_no_entity_or_no_key_of_it_is_refused(shops: Session) -> None:
-    full(shops)
+def test_what_is_no_entity_or_no_key_of_it_is_refused(full: Session) -> None:
     with pytest.raises(UnknownName, match="no entity 'shops' is declared"):
-        shops.erase_entity("shops", 2)
+        full.erase_entity("shops", 2)
     for parts in ([2, "a"], [], [None], [""]):
         with pytest.raises(DataError, match="the key of entity 'shop' is shop"):
-            shops.erase_entity("shop", *parts)
+            full.erase_entity("shop", *parts)
 
 
 KILLED = """
@@ -189,26 +202,24 @@ tidemill.open(sys.argv[1]).erase_entity("shop", 2)
 
 
 @pytest.mark.parametrize("at", ["blobs", "online", "purge"])
-def test_an_erasure_that_is_killed_is_ended_by_the_next(shops: Session, at: str) -> None:
-    full(shops)
-    folder = shops.project.folder
-    shops.close()
+def test_an_erasure_that_is_killed_is_ended_by_the_next(full: Session, at: str) -> None:
+    folder = full.project.folder
+    full.close()
     assert run_python(KILLED, folder, at).returncode == -9
-    assert shops.erase_entity("shop", 2).done
-    shops.close()
+    assert full.erase_entity("shop", 2).done
+    full.close()
     assert holding(folder) == {}
-    assert ask(shops)["total__n_lifetime"][::2] == [3, 1]
+    assert ask(full)["total__n_lifetime"][::2] == [3, 1]
 
 
-def test_who_has_the_online_store_open_is_told_of_and_the_next_call_sees_to_it(shops: Session) -> None:
-    full(shops)
-    folder = shops.project.folder
+def test_who_has_the_online_store_open_is_told_of_and_the_next_call_sees_to_it(full: Session) -> None:
+    folder = full.project.folder
     other = open_online(folder / ".tidemill" / "online")
-    assert "online store" in {one.what for one in shops.erase_entity("shop", 2).stays}
-    shops.close()
+    assert "online store" in {one.what for one in full.erase_entity("shop", 2).stays}
+    full.close()
     assert set(holding(folder)) == {".tidemill/online/data.mdb"}
     other.close()
-    again = shops.erase_entity("shop", 2)
+    again = full.erase_entity("shop", 2)
     assert "online store" not in {one.what for one in again.stays}
     assert holding(folder) == {}
 
