@@ -309,6 +309,11 @@ def test_an_edit_of_the_owner_is_one_here(folders: Two) -> None:
     assert ask(folders.user) == ask(folders.owner)
     with session.project.writing("test") as ledger:
         older, newer = ingest(ledger, before.dataset).output, ingest(ledger, now.dataset).output
+        swept = tidemill.open(folders.owner).ledger.blobs
+        swept.delete(older.ref.digest)
+        assert ingest(ledger, before.dataset).cached, "its bytes are here"
+        ledger.blobs.delete(older.ref.digest)
+        assert "cannot be taken" in caught(lambda: ingest(ledger, before.dataset)).what
     assert older.meta["profile"]["temp"]["max"] * 2 == newer.meta["profile"]["temp"]["max"], (
         "what was defined before has its rows of before"
     )
@@ -433,4 +438,4 @@ def test_a_page_says_whose_a_view_is_and_whether_there_is_news(folders: Two) -> 
     folders.move(True)
     taken = page(folders.user, "day")["taken_from"]
     assert (taken["version"], taken["newer"]) == (None, None)
-    assert "no tidemill.toml here" in taken["why"]
+    assert "does not lie in ../owner" in taken["why"]

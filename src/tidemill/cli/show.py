@@ -182,6 +182,7 @@ def _project_checks(folder: str) -> list[tuple[str, bool, str]]:
         ("blobs", _blobs),
         ("answers", _answers),
         ("online store", _online),
+        *([("other projects", _others)] if session.project.settings.shared else []),
         ("writer", _writer),
     ):
         try:
@@ -242,6 +243,12 @@ def _blobs(session: Session) -> str:
 def _some(digests: list[str]) -> str:
     """Digests in a line: whoever deletes them needs each."""
     return ", ".join(digests[:NAMED]) + (f" and {len(digests) - NAMED:,} more" if len(digests) > NAMED else "")
+
+
+def _others(session: Session) -> str:
+    """Whether the projects are reached whose views are used."""
+    found = {name: len(session.features.shared(name)) for name in session.project.settings.shared}
+    return ", ".join(f"{name} shares {many} view{'' if many == 1 else 's'}" for name, many in found.items())
 
 
 def _answers(session: Session) -> str:

@@ -2,23 +2,26 @@
 rows and knowledge times are the owner's.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tidemill.core import Erased, MissingFile, Ref, Refused, StoreError, UnknownName, definition, show
 from tidemill.data.declarations import Dataset
 from tidemill.data.publications import publications, published_before, shared_rows
 from tidemill.ledger import Artifact, Ledger
 from tidemill.project import Elsewhere, elsewhere, settings_around
+from tidemill.store import Blobs
 
 
 @dataclass(frozen=True)
 class Theirs:
-    """A version of a dataset in the ledger of its owner, and the file of its rows."""
+    """A version of a dataset in the ledger of its owner, and where the blobs of that lie."""
 
     project: str
     version: Artifact
-    file: Path
+    blobs: Blobs
 
     @property
     def ref(self) -> Ref:
@@ -30,15 +33,28 @@ class Theirs:
         """The types of its columns by their names."""
         return dict(self.version.meta["types"])
 
+    def file(self) -> Path:
+        """The rows. Raises MissingFile and StoreError."""
+        try:
+            return self.blobs.path(self.version.blob("rows"))
+        except (MissingFile, StoreError) as error:
+            error.what = f"the rows of {self.ref} cannot be taken: {error.what}"
+            error.hint = f"`tidemill doctor` in project {self.project} says what to do; what was built of them here before is still served"
+            raise
+
     def record(self, ledger: Ledger) -> Ref:
-        """Write down that there is such a source."""
-        told = {"project": self.project, "dataset": str(self.version.ref), "bytes": self.file.stat().st_size}
+        """Write down that there is such a source; one that is known costs no look at its bytes."""
+        with suppress(UnknownName):
+            return ledger.artifact(self.ref).ref
+        told: dict[str, Any] = {"project": self.project, "dataset": str(self.version.ref), "rows": self.version.meta["rows"]}
+        with suppress(MissingFile, StoreError):  # they may be here already
+            told["bytes"] = self.file().stat().st_size
         return ledger.put_artifact(Artifact(self.ref, told))
 
 
 def their_version(dataset: Dataset) -> Theirs:
     """The version that the owner of a dataset shares now. Raises Refused where no view over it is shared any more, UnknownName where its
-    rows are defined otherwise, Erased and MissingFile where its bytes are gone, and StoreError where its store cannot be reached."""
+    rows are defined otherwise, Erased, and StoreError or MissingFile where the owner's store cannot be reached."""
     assert dataset.elsewhere is not None
     project, _, name = dataset.elsewhere.path.partition("/")
     other = elsewhere(settings_around(Path(dataset.elsewhere.where.file)), project)
@@ -48,7 +64,8 @@ def their_version(dataset: Dataset) -> Theirs:
             if found is None:
                 raise _withdrawn(theirs, dataset, name, other)
             version = theirs.artifact(found.rows)
-            return Theirs(project, version, theirs.blobs.path(version.blob("rows")))
+            version.blob("rows")  # what was erased there is not used on here
+            return Theirs(project, version, theirs.blobs)
     except (MissingFile, StoreError, UnknownName) as error:
         error.what = f"dataset {dataset.name!r} cannot be brought up to date: {error.what}"
         error.hint = f"its rows are those of project {project}, which {other.where} names; what was built of them before is still served"

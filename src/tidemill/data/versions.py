@@ -84,17 +84,19 @@ def _ingest_theirs(ledger: Ledger, dataset: Dataset, branch: str) -> Once:
 
 def _take(ledger: Ledger, dataset: Dataset, theirs: Theirs, without: str) -> Made:
     meta = {name: value for name, value in theirs.version.meta.items() if name != "pushed"}  # that log is not here
+    rows = file = theirs.file()
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
-        confine(connection, folder=Path(scratch), file=theirs.file)
-        file, some = theirs.file, count(connection, table(theirs.file), without)
+        confine(connection, folder=Path(scratch), file=rows)
+        with explained(f"the rows of {theirs.ref} cannot be read", str(rows)):
+            some = count(connection, table(rows), without)
         if some:
             file = Path(scratch) / "rows.parquet"
-            _copy(connection, f"SELECT * FROM {table(theirs.file)} WHERE NOT {without}", dataset, file)
+            _copy(connection, f"SELECT * FROM {table(rows)} WHERE NOT {without}", dataset, file)
             meta |= _profile(connection, table(file), theirs.types)
         digest = put_file(ledger.blobs, file)
     if not some and digest != theirs.version.ref.digest:
         hint = f"`tidemill doctor` in project {theirs.project} says what to do"
-        raise Damaged(f"{theirs.ref} is not what was written there", where=str(theirs.file), hint=hint)
+        raise Damaged(f"{theirs.ref} is not what was written there", where=str(rows), hint=hint)
     artifact = Artifact(Ref.of("dataset", dataset.name, digest), meta | {"blobs": {"rows": digest}})
     return Made({"version": artifact}, metrics={"rows": meta["rows"]})
 
@@ -134,7 +136,7 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
 def rows_in_files(dataset: Dataset, key: Key) -> int:
     """How many rows of a dataset's query over its files, or of another project's dataset, are of a key. Raises as `ingest`."""
     if dataset.elsewhere:
-        return rows_in(their_version(dataset).file, key)
+        return rows_in(their_version(dataset).file(), key)
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))

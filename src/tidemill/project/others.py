@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill.core import DefinitionError, UnknownName, Where
+from tidemill.core import DefinitionError, MissingFile, UnknownName, Where
 from tidemill.ledger import Ledger
 from tidemill.project.project import now
 from tidemill.project.settings import FILE, Settings, read_settings
@@ -29,7 +29,12 @@ class Elsewhere:
 
     @property
     def _settings(self) -> Settings:
-        return read_settings(self.ours.folder / str(self.place))
+        try:
+            return read_settings(self.ours.folder / str(self.place))
+        except MissingFile as error:
+            error.what = f"project {self.name} does not lie in {self.place}: {error.what}"
+            error.hint = f"say in {FILE} where it lies"
+            raise
 
     @contextmanager
     def opened(self) -> Iterator[Ledger]:
