@@ -1,0 +1,197 @@
+"""Inference requests to a bare model, beside two servers written by hand that do nothing else (`measure/bound.py`), in one run.
+
+The same ONNX files for all three: standard scaling with a logistic regression, a forest of 100 trees, gradient boosting; 30 columns of
+numbers. A closed loop over keep-alive connections asks from this process; CPU is that of the server's process and its children.
+
+    .venv/bin/python benchmarks/serving.py [REQUESTS]
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import uvloop
+from measure import BIN, ROOT, compared, heading, say_where
+
+REQUESTS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+RUNS = 3
+BOUND = ROOT / "benchmarks" / "measure" / "bound.py"
+HEAD = "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:1\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n{more}\r\n"
+
+
+class Client(asyncio.Protocol):
+    """One connection that asks again as soon as it is answered."""
+
+    def __init__(self, load: "Load") -> None:
+        self.load, self.got, self.needed = load, b"", 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self.transport = transport
+        self.ask()
+
+    def ask(self) -> None:
+        """Send the next request, if there is one left."""
+        request = self.load.next()
+        if request is None:
+            self.transport.close()
+            return
+        self.began = time.perf_counter()
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Some of an answer."""
+        self.got += data
+        if not self.needed:
+            head = self.got.find(b"\r\n\r\n")
+            if head < 0:
+                return
+            if not self.got.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(self.got.decode("latin-1"))
+            place = self.got.index(b"\r\ncontent-length: ") + 18
+            self.needed = head + 4 + int(self.got[place : self.got.index(b"\r\n", place)])
+        if len(self.got) >= self.needed:
+            self.load.times.append(time.perf_counter() - self.began)
+            self.got, self.needed = b"", 0
+            self.ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The end of this connection."""
+        self.load.over(error)
+
+
+class Load:
+    """So many requests over so many connections."""
+
+    def __init__(self, requests: Sequence[bytes], count: int, connections: int) -> None:
+        self.requests, self.left, self.open = requests, count, connections
+        self.times: list[float] = []
+        self.done = asyncio.get_running_loop().create_future()
+
+    def next(self) -> bytes | None:
+        """The next request."""
+        self.left -= 1
+        return self.requests[self.left % len(self.requests)] if self.left >= 0 else None
+
+    def over(self, error: Exception | None) -> None:
+        """A connection ended."""
+        self.open -= 1
+        if (error or not self.open) and not self.done.done():
+            self.done.set_result(None)
+
+
+async def asked(port: int, requests: Sequence[bytes], count: int, connections: int) -> list[float]:
+    """Seconds of each request."""
+    load, loop = Load(requests, count, connections), asyncio.get_running_loop()
+    for _ in range(connections):
+        await loop.create_connection(lambda: Client(load), "127.0.0.1", port)
+    await load.done
+    return load.times
+
+
+@contextmanager
+def serving(command: Sequence[str]) -> Iterator[tuple[int, psutil.Process, float]]:
+    """A server that says its URL as JSON: its port, its process, and the seconds until it said so."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        text = ""
+        for line in process.stdout:
+            text += line
+            if text.count("{") and text.count("{") == text.count("}"):
+                break
+        yield int(json.loads(text)["url"].rpartition(":")[2]), psutil.Process(process.pid), time.perf_counter() - began
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process and its children so far."""
+    return sum(one.cpu_times().user + one.cpu_times().system for one in [process, *process.children(recursive=True)])
+
+
+def measured(command: Sequence[str], asks: dict[str, tuple[Sequence[bytes], int, int]]) -> dict[str, dict[str, list[float]]]:
+    """By what is asked: CPU of a request, the 99th percentile, and requests a second; and the start and the memory of the server."""
+    found: dict[str, dict[str, list[float]]] = {name: {"CPU": [], "p99": [], "requests/s": []} for name in asks}
+    with serving(command) as (port, process, start):
+        for requests, _, _ in asks.values():
+            uvloop.run(asked(port, requests, 200, 1))
+        for _ in range(RUNS):
+            for name, (requests, count, connections) in asks.items():
+                before, began = cpu(process), time.perf_counter()
+                times = uvloop.run(asked(port, requests, count, connections))
+                for what, value in (
+                    ("CPU", (cpu(process) - before) / count),
+                    ("p99", float(np.percentile(times, 99))),
+                    ("requests/s", count / (time.perf_counter() - began)),
+                ):
+                    found[name][what].append(value)
+        found[""] = {"start": [start], "memory": [process.memory_full_info().pss / 2**20]}
+    return found
+
+
+def models(folder: Path) -> Any:
+    """Write the ONNX files; returns the rows that are asked about."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows, label = load_breast_cancer(return_X_y=True)
+    for name, model in {
+        "lr": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        "rf": RandomForestClassifier(n_estimators=100, random_state=0),
+        "hgb": HistGradientBoostingClassifier(random_state=0),
+    }.items():
+        made = to_onnx(model.fit(rows, label), rows[:1].astype(np.float32), options={"zipmap": False})
+        (folder / f"{name}.onnx").write_bytes(made.SerializeToString())
+    return rows
+
+
+def request(name: str, rows: Any, *, raw: bool) -> bytes:
+    """An inference request of rows, as JSON or as raw floats."""
+    tensor: dict[str, Any] = {"name": "X", "shape": list(rows.shape), "datatype": "FP32"}
+    path, more = f"/v2/models/{name}/infer", rows.astype("<f4").tobytes() if raw else b""
+    tensor |= {"parameters": {"binary_data_size": len(more)}} if raw else {"data": rows.ravel().tolist()}
+    head = json.dumps({"inputs": [tensor], **({"parameters": {"binary_data_output": True}} if raw else {})}).encode()
+    length = f"inference-header-content-length: {len(head)}\r\n" if raw else ""
+    return HEAD.format(path=path, size=len(head + more), more=length).encode() + head + more
+
+
+def main() -> None:
+    """Compare with both bounds."""
+    say_where("onnxruntime", "uvicorn", "httptools", "msgspec")
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = models(Path(scratch))
+        for name in ("lr", "rf", "hgb"):
+            file, single = str(Path(scratch) / f"{name}.onnx"), [request(name, rows[i : i + 1], raw=False) for i in range(64)]
+            asks = {f"{name}, one row, {n} at once": (single, REQUESTS, n) for n in (1, 16, 64)}
+            for raw in (False, True):
+                hundred = [request(name, rows[i : i + 100], raw=raw) for i in range(0, 400, 100)]
+                asks[f"{name}, 100 rows, {'raw' if raw else 'JSON'}"] = (hundred, REQUESTS // 5, 1)
+            bounds = {kind: measured([sys.executable, str(BOUND), kind, file], asks) for kind in ("raw", "uvicorn")}
+            ours = measured([str(BIN / "tidemill"), "serve", file, "--port", "0", "--json"], asks)
+            for kind, bound in bounds.items():
+                heading(f"bound: {kind}")
+                for what, figures in ours.items():
+                    for figure, values in figures.items():
+                        unit = {"requests/s": "1/s", "memory": "MiB"}.get(figure, "")
+                        compared(f"{what or name}, {figure}", values, bound[what][figure], unit)
+    print(f"\n{REQUESTS:,} requests, of 100 rows a fifth; {RUNS} runs: median (lowest–highest); CPU of the server's process")
+
+
+if __name__ == "__main__":
+    main()
