@@ -1,7 +1,7 @@
 """Any ONNX file, ready to answer: tensors in by name, tensors out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,13 @@ class Spec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+    sized: list[int] = field(init=False, repr=False, compare=False)  # the places of sizes that are fixed
+    sizes: list[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sized = [place for place, size in enumerate(self.shape) if size >= 0]
+        object.__setattr__(self, "sized", sized)  # they are compared with each request
+        object.__setattr__(self, "sizes", [self.shape[place] for place in sized])
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

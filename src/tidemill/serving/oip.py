@@ -5,10 +5,9 @@ in a tensor of floats, on both ways; an infinite number leaves JSON as null too,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +16,7 @@ from tidemill.core import Array, DataError
 from tidemill.models import DATATYPES, Spec
 
 BRAIN = "BF16"  # the upper half of a float32; raw only
+_KINDS = DATATYPES | {BRAIN: np.dtype("<u2")}
 _NAMES = {kind: name for name, kind in DATATYPES.items()}
 _PYTHON = {"b": bool, "u": int, "i": int, "f": float | None, "O": str}
 
@@ -56,8 +56,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A request: its tensors by name, the outputs that are wanted and whether as raw bytes; all of them where none are named."""
 
     tensors: Mapping[str, Array]
@@ -138,11 +137,12 @@ def _decoder(letter: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
 
 
 def _kind(one: _Tensor, where: str) -> np.dtype[Any]:
-    if one.datatype not in DATATYPES and one.datatype != BRAIN:
-        raise DataError(f"the datatype {one.datatype!r} is not known", where=f"{where}.datatype", available=[*DATATYPES, BRAIN])
-    if len(one.shape) > 32 or any(size < 0 for size in one.shape):
+    kind = _KINDS.get(one.datatype)
+    if kind is None:
+        raise DataError(f"the datatype {one.datatype!r} is not known", where=f"{where}.datatype", available=list(_KINDS))
+    if len(one.shape) > 32 or min(one.shape, default=0) < 0:
         raise DataError(f"{one.shape} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
-    return DATATYPES.get(one.datatype, np.dtype("<u2"))
+    return kind
 
 
 def _of_bytes(one: _Tensor, raw: memoryview, size: Any, where: str) -> Array:
@@ -181,9 +181,9 @@ def _texts(raw: memoryview, many: int, where: str) -> Array:
 def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> dict[str, Array]:
     """The tensors as a model takes them: of its datatypes, where that loses nothing. Raises DataError with what is expected, also for an
     output that it does not have."""
-    none = next((one for one in asked.wanted if one not in outputs), None)
-    if none is not None:
-        raise DataError(f"the model has no output {none!r}", where="outputs", available=list(outputs))
+    for one in asked.wanted:
+        if one not in outputs:
+            raise DataError(f"the model has no output {one!r}", where="outputs", available=list(outputs))
     given = asked.tensors
     if given.keys() != specs.keys():  # `x` is `X` where that can only be meant
         known = {name.casefold(): name for name in specs}
@@ -198,7 +198,7 @@ def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec])
 
 def _fitted(array: Array, spec: Spec) -> Array:
     kind = DATATYPES[spec.datatype]
-    if array.ndim != len(spec.shape) or any(size not in (-1, own) for size, own in zip(spec.shape, array.shape, strict=True)):
+    if array.ndim != len(spec.shape) or [array.shape[i] for i in spec.sized] != spec.sizes:
         what = f"the input {spec.name!r} has the shape {list(array.shape)}"
         raise DataError(what, where="inputs", hint=f"send {list(spec.shape)}, where −1 is any size")
     if array.dtype == kind:

@@ -22,7 +22,7 @@ class Counts:
     rows: int = 0
     run: int = 0
     whole: int = 0
-    usual: float = 0.0  # of one run, weighed towards the newest
+    usual: float = 0.0  # of one run: a quick one counts at once, a slow one may be the machine's fault and counts little
     last: int = 0
 
     def plain(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Served:
         counts.requests += 1
         counts.rows += _rows(tensors)
         counts.run += run
-        counts.usual += (run - counts.usual) / 8
+        counts.usual = min(run, counts.usual * 1.1) or run
         counts.whole += time.perf_counter_ns() - started
         counts.last = self.clock()
         return answer
