@@ -48,7 +48,7 @@ class Push(NamedTuple):
 
     first: int
     known: int
-    rows: list[dict[str, Any]]
+    rows: list[PushedRow]
 
     @property
     def last(self) -> int:
@@ -66,8 +66,8 @@ class Pushed(NamedTuple):
 def append_push(
     ledger: Ledger, dataset: str, rows: Sequence[PushedRow], now: int, *, source: str = "", offsets: Sequence[int] = ()
 ) -> Push | None:
-    """Write rows to the log of a dataset, all or none. `offsets` (n,), ascending, are their numbers in a source: rows that it gave before
-    are left out; None where nothing is left. They survive the end of the process. Raises DataError."""
+    """Write rows of plain data to the log of a dataset, all or none. `offsets` (n,), ascending, are their numbers in a source: rows that it
+    gave before are left out; None where nothing is left. They survive the end of the process. Raises DataError."""
     if len(rows) > MOST_PUSHED:
         raise DataError(f"{len(rows):,} rows are pushed at once", hint=f"push at most {MOST_PUSHED:,}, or bring a file to the dataset")
     if offsets and (not source or len(offsets) != len(rows) or any(b <= a for a, b in pairwise(offsets))):
@@ -79,7 +79,7 @@ def append_push(
         if not rows:
             return None
         before = sql.one("SELECT last, known, digest FROM push WHERE dataset = ? ORDER BY last DESC LIMIT 1", (dataset,)) or (0, now, "")
-        found = Push(before[0] + 1, max(now, before[1]), [dict(row) for row in rows])
+        found = Push(before[0] + 1, max(now, before[1]), list(rows))
         content = msgspec.json.encode(found.rows)
         digest = chained(before[2], found.known, content)
         sql.run(
@@ -88,7 +88,7 @@ def append_push(
         )
         if offsets:
             sql.run(PUT_OFFSET, (dataset, source, offsets[-1]))
-        return found._replace(rows=msgspec.json.decode(content))
+        return found
 
 
 def chained(before: str, known: int, content: bytes) -> str:

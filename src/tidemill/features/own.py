@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -97,15 +98,20 @@ class OwnColumns:
 
     def taken_row(self, row: Mapping[str, Any]) -> Row:
         """The values of a row that was sent, in the order of the columns. Raises DataError for one that lacks or does not fit."""
-        for name in self.types:
-            if name not in row:
-                hint = f"send a known key alone, or all of: {', '.join(self.types)}"
-                raise DataError(f"the request lacks {name!r}", available=sorted(row), hint=hint)
-        for name, kind in self.types.items():
-            if kind.startswith(("TIME", "DATE")) and row[name] is not None:
+        if not self.types.keys() <= row.keys():
+            lacks = next(name for name in self.types if name not in row)
+            hint = f"send a known key alone, or all of: {', '.join(self.types)}"
+            raise DataError(f"the request lacks {lacks!r}", available=sorted(row), hint=hint)
+        for name, kind in self._times:
+            if row[name] is not None:
                 _check_zone(name, kind, row[name], self.timezone)
         check_values(self.types, row)
         return [self.taken(name, row[name]) for name in self.types]
+
+    @cached_property
+    def _times(self) -> list[tuple[str, str]]:
+        """The columns of times, with their types."""
+        return [(name, kind) for name, kind in self.types.items() if kind.startswith(("TIME", "DATE"))]
 
     def taken(self, name: str, value: Any) -> Any:
         """A value of a column as expressions take it."""

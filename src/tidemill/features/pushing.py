@@ -236,12 +236,11 @@ class Pusher:
         try:
             if not isinstance(row, Mapping):
                 raise DataError(f"{row!r} is no row", hint=f"send a dict with {', '.join(self._own.types)}")
-            odd = next((name for name in row if name not in self._own.types), None)
-            if odd is not None:
-                raise DataError(f"there is no column {odd!r}", hint=f"the dataset has: {', '.join(self._own.types)}")
-            missing = next((name for name in self._own.types if name not in row), None)
-            if missing is not None:
-                raise DataError(f"it lacks {missing!r}", hint=f"send all of {', '.join(self._own.types)}: null where there is nothing")
+            types = self._own.types
+            if odd := row.keys() - types.keys():
+                raise DataError(f"there is no column {min(odd)!r}", hint=f"the dataset has: {', '.join(types)}")
+            if missing := [name for name in types if name not in row]:
+                raise DataError(f"it lacks {missing[0]!r}", hint=f"send all of {', '.join(types)}: null where there is nothing")
             taken = self._own.taken_row(row)
             if self._own.values["__event"](taken) is None:
                 raise DataError(f"{self._dataset.event_time} is null", hint="send when it happened")

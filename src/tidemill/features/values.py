@@ -2,9 +2,10 @@
 answer would be another request's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, time
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache, partial
 from math import isinf
 from numbers import Integral, Real
 from typing import Any
@@ -12,31 +13,33 @@ from typing import Any
 from tidemill.core import DataError
 
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
+Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what to send instead
 
 
 def check_values(types: Mapping[str, str], row: Mapping[str, Any]) -> None:
     """Raise DataError, with the column and the value, for the first of these columns whose value in a request cannot be meant."""
     for name, kind in types.items():
+        fits, instead = rule_of(kind)
         value = row[name]
-        problem = "" if value is None else _problem(kind, value)
-        if problem:
-            raise DataError(f"the request's {name} = {value!r} is not {kind}", hint=f"send {problem}")
+        if value is not None and not fits(value):
+            raise DataError(f"the request's {name} = {value!r} is not {kind}", hint=f"send {instead}")
 
 
-def _problem(kind: str, value: Any) -> str:
-    """What to send instead; empty for a value that fits, or that the engine judges: a text that is no number, a time of another form."""
+@lru_cache(1_000)
+def rule_of(kind: str) -> Rule:
+    """What fits a column of a type. What the engine judges does too: a text that is no number, a time of another form."""
     family = kind.partition("(")[0]
     if family in WHOLE:
-        return "" if _is_number(value, whole=True) else "a whole number"
+        return partial(_is_number, whole=True), "a whole number"
     if family in ("DOUBLE", "FLOAT", "DECIMAL"):
-        return "" if _is_number(value, whole=False) else "a finite number, or null where there is none"
+        return partial(_is_number, whole=False), "a finite number, or null where there is none"
     if family == "VARCHAR":
-        return "" if not isinstance(value, bool) and isinstance(value, (str, Integral)) else "a text"
+        return lambda value: not isinstance(value, bool) and isinstance(value, (str, Integral)), "a text"
     if family == "BOOLEAN":
-        return "" if isinstance(value, bool) or str(value).lower() in ("true", "false") else "true or false"
+        return lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"), "true or false"
     if family.startswith(("DATE", "TIME")):
-        return "" if isinstance(value, (str, date, time)) else "a text that spells a time"
-    return ""
+        return lambda value: isinstance(value, (str, date, time)), "a text that spells a time"
+    return lambda value: True, ""
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:
