@@ -10,12 +10,16 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
+from models import foreign
 from models.fitted import CATEGORIES, SIGNATURE, boosted, matrix
-from tidemill import cli, loop
+from tidemill import cli, loop, tracking
 from tidemill.core import Damaged, Floats, UnknownName
 from tidemill.ledger import Artifact
 from tidemill.models import Compiled, compile_model, store_model
+from tidemill.registry.models import create_model
+from tidemill.registry.registered import create_version
 from tidemill.session import Session
+from tidemill.tracking.runs import create_run
 
 FILES = """
 import tidemill as tm
@@ -63,10 +67,10 @@ def put_model(folder: Path, compiled: Compiled, name: str = "boosted") -> Artifa
     return model
 
 
-def write(folder: Path, ref: str, rows: list[dict[str, Any]]) -> None:
+def write(folder: Path, ref: str, rows: list[dict[str, Any]], files: str = FILES) -> None:
     lines = [",".join(NAMES), *(",".join("NA" if value is None else str(value) for value in row.values()) for row in rows)]
     (folder / "flights.csv").write_text("\n".join(lines) + "\n")
-    (folder / "views.py").write_text(FILES.format(ref))
+    (folder / "views.py").write_text(files.format(ref))
     (folder / "tidemill.toml").write_text('[project]\nname = "air"\n')
 
 
@@ -194,6 +198,76 @@ def test_its_lineage_goes_both_ways_and_the_catalogue_tells_it(air: tuple[Path, 
     assert str(model.ref) in back
     assert {f"feature view:newest@{shown['newest']['version']}", saved} <= set(forward)
     assert "risk" in told("features", "search", model.ref.digest[:12])
+
+
+EMBEDDED = """
+import tidemill as tm
+
+flights = tm.Dataset("flights", {{"s": tm.Source("flights.csv", null_values=["NA"])}}, event_time="landed", known_at="told")
+plane = tm.Entity("plane", key="plane")
+takes = {{"x_0": "late / 10", "x_1": "hour", "x_2": "wind", "x_3": "CASE WHEN origin = 'JFK' THEN 1 ELSE 0 END"}}
+vector = tm.output_of("{0}", columns=takes, returns=["a", "b", "c", "d", "e", "f"])
+asked = tm.RequestView("asked", flights, features=vector)
+seen = tm.FeatureView("seen", flights, plane, features=vector)
+"""
+
+
+def registered(folder: Path, onnx: bytes) -> None:
+    """A model that a client of MLflow logged and registered."""
+    with Session(folder).project.writing("test") as ledger:
+        info = create_run(loop.prepare(ledger), "0").info
+        part = ledger.blobs.part()
+        part.write(onnx)
+        tracking.put_file(ledger, tracking.place_of(f"{info.artifact_uri}/model.onnx"), part)
+        create_model(ledger, "embedder")
+        create_version(ledger, "embedder", f"{info.artifact_uri}/model.onnx")
+
+
+def embedded(onnx: bytes, rows: list[dict[str, Any]]) -> Floats:
+    """What onnxruntime says of rows, each in a block of eight."""
+    session, found = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
+    for row in rows:
+        late = None if row["late"] is None else row["late"] / 10
+        number = [late, row["hour"], row["wind"], float(row["origin"] == "JFK")]
+        block = np.zeros((8, 4), dtype=np.float32)
+        block[0] = [np.nan if value is None else value for value in number]
+        found.append(session.run(["embedding"], {"x": block})[0][0])
+    return np.array(found, dtype=np.float64)
+
+
+def test_an_embedding_of_an_adopted_model_is_the_same_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "tidemill.toml").write_text('[project]\nname = "air"\n')
+    onnx, run = foreign.embedder(), CliRunner().invoke
+    registered(tmp_path, onnx)
+    told = run(cli.tidemill, ["-C", str(tmp_path), "models", "adopt", "models:/embedder/1", "--json"])
+    assert told.exit_code == 0, told.output
+    plain = json.loads(told.output)
+    assert (plain["features"], plain["output"], plain["width"]) == (["x_0", "x_1", "x_2", "x_3"], "embedding", 6)
+    shown = run(cli.tidemill, ["-C", str(tmp_path), "models", "adopt", "embedder/1"])
+    assert f"{plain['ref']}\ntakes    x_0, x_1, x_2, x_3\ngives    embedding: 6 numbers for a row\n" in shown.output
+    listed = json.loads(run(cli.tidemill, ["-C", str(tmp_path), "models", "show", "embedder", "--json"]).output)
+    assert listed["versions"][0]["ref"] == plain["ref"]
+
+    rows = flights(100)
+    write(tmp_path, plain["ref"], rows, EMBEDDED)
+    session, expected = Session(tmp_path), embedded(onnx, rows)
+    found = session.historical_features(columns(rows), ["asked"])
+    assert same(np.stack(list(found.columns.values()), axis=1), expected)
+    assert np.isnan(expected).any(axis=1).sum() > 10, "where there is nothing, the model says so"
+    getter = session.online(["asked"])
+    assert same([[np.nan if v is None else v for v in getter.get(row).values()] for row in rows[:30]], expected[:30])
+    assert set(session.materialise()) == {"seen"}
+    prepared, last = session.online(["seen"]), {row["plane"]: i for i, row in sorted(enumerate(rows), key=lambda one: one[1]["landed"])}
+    session.push("flights", rows[7] | {"landed": "2024-03-20T00:00:00Z"})
+    last["N7"] = 7
+    read = prepared.read([{"plane": plane} for plane in last])
+    assert read.offline == {}
+    assert same([[np.nan if v is None else v for v in row] for row in read.rows], expected[list(last.values())])
+    lineage = run(cli.tidemill, ["-C", str(tmp_path), "lineage", plain["ref"]])
+    assert "registered model:embedder@1" in lineage.output
+    forward = run(cli.tidemill, ["-C", str(tmp_path), "lineage", "models:/embedder/1", "--forward"])
+    assert f"{plain['ref']}" in forward.output
+    assert "feature view:seen@" in forward.output
 
 
 STACKED = """

@@ -227,7 +227,7 @@ def why(obj: dict[str, Any], what: str, as_json: bool) -> None:
     show.why(obj["folder"], what, as_json=as_json)
 
 
-@tidemill.group(short_help="`models list`, `show`, `history`, `diff`: registered models and what differs between versions.")
+@tidemill.group(short_help="`models list`, `show`, `history`, `diff`, `adopt`: registered models and what differs between versions.")
 def models() -> None:
     """Registered models: those of the loop and those that MLflow's clients registered."""
 
@@ -251,6 +251,19 @@ def show_model(obj: dict[str, Any], name: str, as_json: bool) -> None:
     from tidemill.cli import models
 
     models.show_model(obj["folder"], name, as_json=as_json)
+
+
+@models.command("adopt")
+@click.argument("version")
+@click.option("--output", default="", help="The output to take, of a model with several.")
+@click.option("--features", default="", help="Names of the columns that it takes, in their order, with commas between.")
+@with_json
+@click.pass_obj
+def adopt_model(obj: dict[str, Any], version: str, output: str, features: str, as_json: bool) -> None:
+    """Make the ONNX of VERSION (models:/embedder/2, embedder@champion), which a client of MLflow registered, a model for features."""
+    from tidemill.cli import models
+
+    models.adopt(obj["folder"], version, output, features, as_json=as_json)
 
 
 @models.command("history")

@@ -11,6 +11,7 @@ from tidemill import loop, project, registry
 from tidemill.cli.console import out, print_json
 from tidemill.core import DefinitionError, StoreError, show
 from tidemill.ledger import user
+from tidemill.models import signature_of
 from tidemill.registry import ModelVersion, RegisteredModel
 from tidemill.session import Session, now
 
@@ -163,6 +164,22 @@ def _predictions(found: list[dict[str, Any]]) -> None:
         else:
             said = f"{one['rows']} rows, at most {one['max']:.4f} apart, {one['mean']:.4f} on average, {one['crossed']:.0%} cross 0.5"
         out.print(f"predictions on the golden cases of {escape(one['cases'])}: {said}")
+
+
+def adopt(folder: str, version: str, output: str, features: str, *, as_json: bool) -> None:
+    """Make a version of a client's a model of the ledger, and print its ref. Raises UnknownName and DataError."""
+    names = [name.strip() for name in features.split(",") if name.strip()]
+    session = Session(folder)
+    found = session.ledger.artifact(session.adopt(version, output=output, features=names))
+    signature = signature_of(found)
+    if as_json:
+        told = {"ref": str(found.ref), "digest": found.ref.digest, "version": version, "features": signature.features}
+        print_json(told | {"categories": signature.categories, "output": signature.output, "width": signature.width})
+        return
+    out.print(f"[bold]{escape(str(found.ref))}[/]", soft_wrap=True)
+    out.print(f"takes    {escape(', '.join(signature.features))}", soft_wrap=True)
+    out.print(f"gives    {escape(signature.output)}: {signature.width} number{'s' if signature.width > 1 else ''} for a row")
+    out.print("bind a feature to it: tm.output_of(…) in the files of the project", style="dim")
 
 
 def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bool) -> None:

@@ -31,7 +31,7 @@ from tidemill.ledger import Artifact, Ledger, Node, lineage, own_code
 from tidemill.models import Predictor, load_model, signature_of
 
 V = TypeVar("V", bound=Declaration)
-BOUND = re.compile(r"model:([^@\s]+)@([0-9a-f]{12})([0-9a-f]{28})?")
+BOUND = re.compile(r"model:(.+)@([0-9a-f]{12})([0-9a-f]{28})?")
 SHOWN = "`tidemill models show NAME` prints the ref of each version"
 
 

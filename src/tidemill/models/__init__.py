@@ -1,6 +1,6 @@
 """The model artifact: signature, exact compiled form with parity, golden cases, loading and predicting.
 
-Comes in: a fitted LightGBM or scikit-learn model. Goes out: ONNX that answers the same, without pickle.
+Comes in: a fitted LightGBM or scikit-learn model, or ONNX that others made. Goes out: ONNX that answers the same, without pickle.
 """
 
 from importlib import import_module
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from tidemill.models.onnx import DATATYPES, OnnxModel, Spec
 
 if TYPE_CHECKING:
+    from tidemill.models.adopted import read_onnx as read_onnx
+    from tidemill.models.adopted import store_onnx as store_onnx
+    from tidemill.models.adopted import whole_onnx as whole_onnx
     from tidemill.models.artifact import Golden as Golden
     from tidemill.models.artifact import golden_differences as golden_differences
     from tidemill.models.artifact import golden_of as golden_of
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 _OF_THE_LEDGER = {
     **dict.fromkeys(("Golden", "golden_differences", "golden_of", "load_model", "signature_of", "store_model"), "artifact"),
     **dict.fromkeys(("Compiled", "Predictor", "compile_model"), "compiled"),
+    **dict.fromkeys(("read_onnx", "store_onnx", "whole_onnx"), "adopted"),
     "Signature": "signature",
 }
 

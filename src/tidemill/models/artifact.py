@@ -37,7 +37,7 @@ def store_model(
         "golden": ledger.blobs.put(pack({"features": rows, "expected": answers})),
         "profile": ledger.blobs.put(canonical(dict(profile))),
     }
-    plain = {"features": list(signature.features), "categories": {k: list(v) for k, v in signature.categories.items()}}
+    plain = signature.plain()
     meta = {"blobs": blobs, "signature": plain, "library": compiled.library, "rounds": compiled.rounds, "parity": compiled.parity}
     digest = digest_value({"onnx": blobs["onnx"], "native": blobs["native"], "signature": plain, "profile": blobs["profile"]})
     return Artifact(Ref.of("model", name, digest), meta)
@@ -45,8 +45,7 @@ def store_model(
 
 def signature_of(artifact: Artifact) -> Signature:
     """The signature that a model artifact carries."""
-    plain = artifact.meta["signature"]
-    return Signature(tuple(plain["features"]), {name: tuple(words) for name, words in plain["categories"].items()})
+    return Signature.of(artifact.meta["signature"])
 
 
 def load_model(ledger: Ledger, artifact: Artifact) -> Predictor:

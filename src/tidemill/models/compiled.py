@@ -19,7 +19,8 @@ BLOCK = 8  # rows are padded to whole blocks: vector units round the rows of a c
 
 
 class Predictor:
-    """ONNX bytes, ready to answer. One thread, and whole blocks, so that a row's answer does not depend on its neighbours."""
+    """ONNX bytes, ready to answer. One thread, and whole blocks, so that a row's answer does not depend on its neighbours; `outputs` asks
+    those that others made too."""
 
     def __init__(self, onnx: bytes | memoryview, signature: Signature) -> None:
         import onnxruntime
@@ -30,7 +31,7 @@ class Predictor:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.signature = signature
-        self._session = onnxruntime.InferenceSession(bytes(onnx), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(bytes(onnx), options, providers=["CPUExecutionProvider"])
 
     def predict(self, features: Floats) -> Floats:
         """Probabilities (n,) of a matrix (n, f) in the signature's order."""
@@ -38,12 +39,22 @@ class Predictor:
         short = -rows % BLOCK
         if short:
             features = np.concatenate([features, np.zeros((short, features.shape[1]))])
-        answer = self._session.run(["probability"], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
+        answer = self.session.run(["probability"], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
         return np.asarray(answer[:rows, 0], dtype=np.float64)
 
     def outputs(self, features: Floats) -> Floats:
         """All that it gives (n, width) of a matrix (n, f) in the signature's order."""
-        return self.predict(features)[:, np.newaxis]
+        asked = self.signature
+        if not asked.block:
+            return self.predict(features)[:, np.newaxis]
+        rows, found = len(features), np.empty((len(features) + -len(features) % asked.block, asked.width))
+        with np.errstate(over="ignore"):  # what a smaller type cannot hold is infinite
+            matrix = np.zeros((len(found), features.shape[1]), dtype=asked.dtype)
+            matrix[:rows] = features
+        for start in range(0, len(found), asked.block):  # always as many: so no row depends on how many there are
+            part = slice(start, start + asked.block)
+            found[part] = self.session.run([asked.output], {asked.input: matrix[part]})[0].reshape(asked.block, asked.width)
+        return found[:rows]
 
 
 @dataclass(frozen=True)

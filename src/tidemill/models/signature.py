@@ -2,24 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tidemill.core import Coded, DataError, Floats
 
+ASKED = ("output", "input", "dtype", "width", "block")
+
 
 @dataclass(frozen=True)
 class Signature:
-    """Features are one float64 matrix (rows, features). A category is the code of its text in `categories`; unseen and missing are NaN."""
+    """Features are one matrix (rows, features). A category is the code of its text in `categories`; unseen and missing are NaN.
+
+    Models that were trained here take float64 and give one probability. Of those that others made: the names of `output` and `input`, the
+    type of this, how many numbers (`width`) a row has, and `block`, the number of rows with which it is asked each time.
+    """
 
     features: tuple[str, ...]
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     output: str = "probability"
+    input: str = "features"
+    dtype: str = "float64"
+    width: int = 1
+    block: int = 0
 
-    @property
-    def width(self) -> int:
-        """How many numbers it gives for a row."""
-        return 1
+    def plain(self) -> dict[str, Any]:
+        """As plain data; of a model that was trained here its features and categories."""
+        found = {"features": list(self.features), "categories": {name: list(words) for name, words in self.categories.items()}}
+        asked = {name: getattr(self, name) for name in ASKED} if self.block else {}
+        return found | ({"asked": asked} if asked else {})
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Signature":
+        """From plain data."""
+        categories = {name: tuple(words) for name, words in plain["categories"].items()}
+        return cls(tuple(plain["features"]), categories, **plain.get("asked", {}))
 
     @property
     def categorical(self) -> list[int]:

@@ -3,6 +3,7 @@
 Versions of the loop and those that MLflow's clients register are one registry.
 """
 
+from tidemill.registry.adopting import adopt, adopted
 from tidemill.registry.diff import Facts, diff
 from tidemill.registry.facts import bound_to, facts_of, facts_of_model, model_ref
 from tidemill.registry.files import download_uri, export
@@ -28,6 +29,8 @@ __all__ = [
     "Rule",
     "Stays",
     "Version",
+    "adopt",
+    "adopted",
     "alias_history",
     "apply",
     "bound_to",

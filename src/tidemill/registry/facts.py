@@ -9,6 +9,7 @@ from tidemill.core import Ref, StoreError, TidemillError, UnknownName, show
 from tidemill.features import SAVED
 from tidemill.ledger import Artifact, Ledger, Node, lineage, nodes
 from tidemill.models import golden_of, load_model, signature_of
+from tidemill.registry.adopting import adopted
 from tidemill.registry.diff import Facts
 from tidemill.registry.history import named_version
 from tidemill.registry.mlflow_model import environment_of
@@ -36,6 +37,9 @@ def bound_to(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
         found = ledger.artifact(ref if isinstance(ref, Ref) else Ref.parse(ref))
         if found.ref.kind not in ("model", SAVED):
             raise UnknownName(f"{found.ref} is no model", hint="name a model, or rows that were saved with their features")
+        if found.ref.kind == "model" and not any(edge.parent.startswith("training set:") for edge in ledger.parents(found.ref)):
+            what = f"{found.ref} was not trained here: nothing is known of its features"
+            raise UnknownName(what, hint="name the views that it takes, or the registered version that it was adopted from")
         return str(found.ref), found
     version = named_version(ledger, ref)
     label = f"{version.name}/{version.version}"
@@ -51,9 +55,9 @@ def bound_to(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
 
 
 def model_ref(ledger: Ledger, version: ModelVersion) -> str:
-    """The ref of the model that a version is, to which a feature is bound; empty for one of a client's that was not adopted."""
+    """The ref of the model that a version is, to which a feature is bound; of a client's version as what it was adopted, else nothing."""
     digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), "")
-    return str(ledger.artifact_of("model", digest).ref) if digest else ""
+    return ", ".join(map(str, [ledger.artifact_of("model", digest).ref] if digest else adopted(ledger, version)))
 
 
 def facts_of_model(ledger: Ledger, artifact: Artifact, label: str) -> Facts:

@@ -250,6 +250,13 @@ class Session:
     def _pushing(self) -> Pushing:
         return Pushing(self.project, online_store(self.project))
 
+    def adopt(self, version: str, *, output: str = "", features: Sequence[str] = ()) -> Ref:
+        """Make the ONNX of a version that a client of MLflow registered (`models:/embedder/2`) a model of the ledger; returns its ref, to
+        which `tm.output_of` binds features. `output` is the one to take of several, `features` are the names of the columns that it takes,
+        in their order. Raises UnknownName, and DataError for what is no ONNX, or no matrix to numbers."""
+        with self.project.writing("adopt", wait=600) as ledger:
+            return registry.adopt(loop.prepare(ledger), version, output=output, features=features).ref
+
     def train(self, model: str, *, until: Time) -> "Result":
         """Train a declared model on what was known at `until`, as for `training_set`: tracked, cached, compiled with parity."""
         declared, known = self.project.get(Model, model), instant(until, self.project.timezone)
@@ -355,7 +362,9 @@ class Session:
         version = registry.named_version(self.ledger, text)
         digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), None)
         if digest is None:
-            return registered_tree(self.ledger, version, forward=forward)
+            tree = registered_tree(self.ledger, version, forward=forward)
+            adopted = registry.adopted(self.ledger, version) if forward else []
+            return replace(tree, parents=(*tree.parents, *(replace(self._forward(ref), role="adopted as") for ref in adopted)))
         model = self.ledger.artifact_of("model", digest).ref
         found = Ref("model", model.name, version.version, digest)
         return self._forward(found) if forward else self.histories[0].tree(found)
