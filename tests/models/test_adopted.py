@@ -78,6 +78,17 @@ def of_texts() -> bytes:
     return foreign.model([node], [foreign.info("x", [None, 2], "string")], [foreign.info("z", [None, 2], "string")])
 
 
+def of_lists() -> bytes:
+    node, kind = helper.make_node("SequenceConstruct", ["x"], ["z"]), helper.make_tensor_type_proto(1, [None, 2])
+    return foreign.model([node], [foreign.info("x", [None, 2])], [helper.make_value_info("z", helper.make_sequence_type_proto(kind))])
+
+
+def test_the_maps_of_a_converter_are_a_column_for_each_class() -> None:
+    found = read_onnx(foreign.zipmapped())
+    assert (found.output, found.width, found.block) == ("probabilities", 2, 8)
+    assert Predictor(foreign.zipmapped(), found).outputs(np.array([[3.0], [1.0]])).tolist() == [[3.0, 6.0], [1.0, 2.0]]
+
+
 def total() -> bytes:
     node, axes = helper.make_node("ReduceSum", ["x", "axes"], ["z"], keepdims=0), numpy_helper.from_array(np.array([0]), "axes")
     return foreign.model([node], [foreign.info("x", [None, 2])], [foreign.info("z", [2])], [axes])
@@ -87,16 +98,15 @@ def total() -> bytes:
     ("onnx", "more", "what"),
     [
         (two_inputs(), {}, "takes 2 inputs: x, y"),
-        (of_texts(), {}, r"the input 'x' of the model is tensor\(string\)"),
-        (foreign.zipmapped(), {}, "0 outputs of the model are numbers"),
-        (foreign.zipmapped(), {"output": "probabilities"}, "has no output 'probabilities' of numbers"),
+        (of_texts(), {}, r"the input 'x' of the model is BYTES \[any, 2\]"),
+        (of_lists(), {}, "'z' of the model is seq.*, and not a tensor"),
         (foreign.classifier(), {"output": "nothing"}, "has no output 'nothing' of numbers"),
         (foreign.by_chance(), {}, "gives other numbers each time"),
         (foreign.embedder(), {"names": ["a", "b"]}, "takes 4 columns, and 2 are named"),
         (foreign.embedder(), {"names": ["a", "b", "b", "c"]}, "takes 4 columns, and 3 are named"),
         (total(), {}, r"has the shape \(2,\) for 8 rows"),
-        (b"not a model", {}, "onnxruntime cannot open the model"),
-        (b"", {}, "onnxruntime cannot open the model"),
+        (b"not a model", {}, "the model cannot be loaded"),
+        (b"", {}, "the model cannot be loaded"),
     ],
 )
 def test_what_is_no_matrix_to_numbers_is_refused(onnx: bytes, more: Any, what: str) -> None:
@@ -118,7 +128,7 @@ def test_weights_that_lie_beside_it_are_put_into_it() -> None:
     joined = whole_onnx(cut, read)
     assert asked == ["weights.bin"]
     assert Predictor(joined, read_onnx(joined)).outputs(rows).tobytes() == Predictor(onnx, read_onnx(onnx)).outputs(rows).tobytes()
-    with pytest.raises(DataError, match="onnxruntime cannot open the model"):
+    with pytest.raises(DataError, match="the model cannot be loaded"):
         read_onnx(whole_onnx(cut, lambda name: beside[:100]))
     with pytest.raises(DataError, match="the file is no ONNX model"):
         whole_onnx(b"\xff\xff", lambda name: b"")

@@ -83,7 +83,7 @@ def test_what_is_said_of_it_names_it(ready: Ledger) -> None:
     version = registered(ready, {"MLmodel": mlmodel(), "model.onnx": foreign.classifier()})
     with pytest.raises(DataError, match="embedder/1 cannot be adopted: 2 outputs of the model are numbers") as error:
         registry.adopt(ready, version)
-    assert error.value.available[1].startswith("probabilities (tensor(float)")
+    assert error.value.available[1].startswith("probabilities (FP32 [any, 3])")
     found = registry.adopt(ready, version, output="probabilities", features=["u", "v", "w"])
     other = registry.adopt(ready, version, output="decision")
     assert (signature_of(found).features, signature_of(found).width, found.ref == other.ref) == (("u", "v", "w"), 3, False)

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, Ref, digest_value
+from tidemill.core import DataError, Ref, digest_value
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models.compiled import BLOCK, Predictor
+from tidemill.models.onnx import OnnxModel, Spec
 from tidemill.models.signature import Signature
 
 MOST = 2**30  # bytes: beyond two of these no protocol buffer goes
-FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64"}
-WHOLE = ("tensor(int64)", "tensor(int32)", "tensor(bool)")  # labels, mostly: an output where it is named
+FLOATS = {"FP32": "float32", "FP64": "float64"}
+WHOLE = ("INT64", "INT32", "BOOL")  # labels, mostly: an output where it is named
 SHAPE = "its input is to be one matrix of float or double, a row for each example"
 TRIED = 8 * BLOCK  # rows
 
@@ -64,63 +65,52 @@ def read_onnx(
 ) -> Signature:
     """How a model is asked, found by asking it: `names` are those of its columns, by default input_0, input_1, …; `output` is the one to
     take where it has several. Raises DataError for one that takes or gives something else than numbers, row by row."""
-    try:
-        session = Predictor(onnx, Signature(())).session
-    except Exception as error:  # onnxruntime has a class for each way to fail
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"onnxruntime cannot open the model: {said}", hint="log it again for a version that onnxruntime knows") from error
-    given, (rows, columns) = session.get_inputs(), _input(session.get_inputs())
-    takes = tuple(names) or tuple(f"{given[0].name}_{i}" for i in range(columns))
+    model = OnnxModel(onnx)
+    given = _input(list(model.inputs.values()))
+    rows, columns = given.shape
+    takes = tuple(names) or tuple(f"{given.name}_{i}" for i in range(columns))
     if len(takes) != columns or len(set(takes)) != columns:
         raise DataError(f"the model takes {columns} columns, and {len(set(takes))} are named", hint="name each of them, in their order")
-    chosen = _output(session.get_outputs(), output)
+    chosen = _output(list(model.outputs.values()), output)
     words = {name: tuple(own) for name, own in (categories or {}).items() if name in takes}
-    found = Signature(takes, words, chosen.name, given[0].name, FLOATS[given[0].type], 1, rows or BLOCK)
-    found = replace(found, width=_width(session, found))
-    return found if rows else replace(found, block=_block(onnx, found))
+    found = Signature(takes, words, chosen.name, given.name, FLOATS[given.datatype], 1, max(rows, 0) or BLOCK)
+    found = replace(found, width=_width(model, found))
+    return found if rows > 0 else replace(found, block=_block(onnx, found))
 
 
-def _input(given: Sequence[Any]) -> tuple[int, int]:
-    """Rows (0 for any number) and columns of the only input."""
+def _input(given: Sequence[Spec]) -> Spec:
+    """The only input."""
     if len(given) != 1:
         raise DataError(f"the model takes {len(given)} inputs: {', '.join(one.name for one in given)}", hint=f"{SHAPE}: join them")
-    shape, kind = given[0].shape, given[0].type
-    if kind not in FLOATS or len(shape) != 2 or not isinstance(shape[1], int) or not shape[1]:
-        raise DataError(f"the input {given[0].name!r} of the model is {kind} {shape}", hint=SHAPE)
-    return (shape[0] if isinstance(shape[0], int) else 0), shape[1]
+    one = given[0]
+    if one.datatype not in FLOATS or len(one.shape) != 2 or one.shape[1] < 1:
+        raise DataError(f"the input {one.name!r} of the model is {_shown(one)}", hint=SHAPE)
+    return one
 
 
-def _output(given: Sequence[Any], wanted: str) -> Any:
+def _shown(one: Spec) -> str:
+    return f"{one.datatype} [{', '.join('any' if size < 0 else str(size) for size in one.shape)}]"
+
+
+def _output(given: Sequence[Spec], wanted: str) -> Spec:
     """The output that is wanted, or the only one of numbers with a fraction."""
-    shown = [f"{one.name} ({one.type} {one.shape})" for one in given]
     kinds = (*FLOATS, *WHOLE) if wanted else FLOATS
-    fits = [one for one in given if one.type in kinds and len(one.shape) in (1, 2) and wanted in ("", one.name)]
+    fits = [one for one in given if one.datatype in kinds and len(one.shape) in (1, 2) and wanted in ("", one.name)]
     if len(fits) == 1:
         return fits[0]
-    hint = (
-        "name the one to take"
-        if fits
-        else "an output is to be a number, or several, for each row; of a classifier, leave out the map (zipmap)"
-    )
+    hint = "name the one to take" if fits else "an output is to be a number, or several, for each row"
     what = f"the model has no output {wanted!r} of numbers" if wanted else f"{len(fits)} outputs of the model are numbers, one is needed"
-    raise DataError(what, available=shown, hint=hint)
+    raise DataError(what, available=[f"{one.name} ({_shown(one)})" for one in given], hint=hint)
 
 
-def _width(session: Any, signature: Signature) -> int:
+def _width(model: OnnxModel, signature: Signature) -> int:
     """How many numbers it gives for a row."""
     rows = np.zeros((signature.block, len(signature.features)), dtype=signature.dtype)
-    shape = _run(session, signature, rows).shape
+    shape = model.run({signature.input: rows}, [signature.output])[signature.output].shape
     if len(shape) not in (1, 2) or shape[0] != signature.block or 0 in shape:
         what = f"the output {signature.output!r} of the model has the shape {shape} for {signature.block} rows"
         raise DataError(what, hint="an output is to have a row for each row of the input")
     return int(shape[1]) if len(shape) == 2 else 1
-
-
-def _run(session: Any, signature: Signature, rows: Floats) -> Any:
-    try:
-        return session.run([signature.output], {signature.input: rows})[0]
-    except Exception as error:  # as above
-        raise DataError(f"the model fails on {len(rows)} rows: {str(error).splitlines()[0]}", hint=SHAPE) from error
 
 
 def _block(onnx: bytes, signature: Signature) -> int:

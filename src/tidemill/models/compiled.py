@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Floats, MissingExtra, NoExactForm
+from tidemill.models.onnx import OnnxModel, opened
 from tidemill.models.signature import Signature
 
 ADAPTERS = {"lightgbm": "tidemill.models._lightgbm", "sklearn": "tidemill.models._sklearn"}  # by the package of the model's class
@@ -23,15 +24,8 @@ class Predictor:
     those that others made too."""
 
     def __init__(self, onnx: bytes | memoryview, signature: Signature) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.signature = signature
-        self.session = onnxruntime.InferenceSession(bytes(onnx), options, providers=["CPUExecutionProvider"])
+        self._run: Any = OnnxModel(bytes(onnx)).run if signature.block else opened(bytes(onnx)).run  # a model made here needs no checks
 
     def predict(self, features: Floats) -> Floats:
         """Probabilities (n,) of a matrix (n, f) in the signature's order."""
@@ -39,7 +33,7 @@ class Predictor:
         short = -rows % BLOCK
         if short:
             features = np.concatenate([features, np.zeros((short, features.shape[1]))])
-        answer = self.session.run(["probability"], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
+        answer = self._run(["probability"], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
         return np.asarray(answer[:rows, 0], dtype=np.float64)
 
     def outputs(self, features: Floats) -> Floats:
@@ -53,7 +47,7 @@ class Predictor:
             matrix[:rows] = features
         for start in range(0, len(found), asked.block):  # always as many: so no row depends on how many there are
             part = slice(start, start + asked.block)
-            found[part] = self.session.run([asked.output], {asked.input: matrix[part]})[0].reshape(asked.block, asked.width)
+            found[part] = self._run({asked.input: matrix[part]}, [asked.output])[asked.output].reshape(asked.block, asked.width)
         return found[:rows]
 
 

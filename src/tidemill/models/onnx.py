@@ -39,21 +39,26 @@ class Spec:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
+def opened(onnx: bytes) -> Any:
+    """A session of onnxruntime on one thread, which waits without spinning."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxModel:
-    """A session of onnxruntime on one thread. Where a converter gave the probabilities of classes as a list of dicts, they become a matrix
+    """A session of onnxruntime. Where a converter gave the probabilities of classes as a list of dicts, they become a matrix
     with a column for each class, in their order."""
 
     def __init__(self, onnx: bytes, where: str = "") -> None:
         """Raises DataError for what is no ONNX file, and for a model that takes something else than tensors."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+            session = opened(onnx)
         except Exception as error:  # onnxruntime's own kinds are not public
             what = f"the model cannot be loaded: {str(error).splitlines()[0]}"
             raise DataError(what, where=where, hint="export it again, and check it with onnx.checker") from error
