@@ -15,7 +15,7 @@ import tidemill
 from postgres import ask as ask_postgres
 from postgres import new_schema
 from tidemill.core import DataError, DefinitionError, Erased, MissingFile, Ref, Refused, StoreError, TidemillError, UnknownName
-from tidemill.data import ingest, publications
+from tidemill.data import ingest, publications, publish
 from tidemill.features import FeatureView
 from tidemill.session import opened_as_built
 
@@ -195,7 +195,8 @@ def caught(call: Callable[[], object]) -> TidemillError:
     [
         ('"airports", "day"', '"airports", "mine"', "project airports shares no view 'mine'", ["day", "weather"]),
         ('"airports", "day"', '"airport", "day"', "no other project is named 'airport'", ["airports"]),
-        ('"airports", "day"', '"airports", 7', "the view is 7, not a text", []),
+        ('"airports", "day"', '"airports", 7', "the view's name 7 is no text", []),
+        ('"airports", "day"', '"airports", "../day"', "the view's name '../day' has '.'", []),
     ],
 )
 def test_what_is_not_shared_is_refused_with_its_place(folders: Two, before: str, after: str, what: str, available: list[str]) -> None:
@@ -439,3 +440,14 @@ def test_a_page_says_whose_a_view_is_and_whether_there_is_news(folders: Two) -> 
     taken = page(folders.user, "day")["taken_from"]
     assert (taken["version"], taken["newer"]) == (None, None)
     assert "does not lie in ../owner" in taken["why"]
+
+
+def test_what_another_version_wrote_is_told(folders: Two) -> None:
+    owner = tidemill.open(folders.owner)
+    plain = dict(next(one.plain for one in publications(owner.ledger) if one.view == "day"))
+    with owner.project.writing("test") as ledger:
+        publish(ledger, "day", {**plain, "definition": {**plain["definition"], "features": {"n": {"newer": 1}}, "order": ["n"]}}, "test")
+    error = caught(lambda: tidemill.open(folders.user))
+    assert error.what.startswith("what project airports says of a view cannot be read: ")
+    assert error.where == f"{folders.user / 'views.py'}:4"
+    owner.close()

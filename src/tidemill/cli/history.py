@@ -13,10 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tidemill import loop, project
+from tidemill import features, loop, project
 from tidemill.cli.console import Steps, figure, fitting, lines, link, out, print_json
 from tidemill.cli.plain import plain
 from tidemill.core import Event, show
+from tidemill.features import FeatureView
 from tidemill.ledger import Ledger
 from tidemill.loop import Built, PolicyComparison, Progress, Replay, RetrainPolicy
 from tidemill.project import Project
@@ -41,7 +42,7 @@ def replay(folder: str, deployment: str, *, as_json: bool, whole: bool) -> None:
     declared = project.load(folder)
     policy = policy_of(declared, deployment)
     with declared.writing("replay", wait=600) as ledger:
-        built = _build(ledger, policy.monitor.deployment.model.task, quiet=as_json)
+        built = _build(ledger, declared, policy, quiet=as_json)
         start, end = declared.settings.instant("replay.train_until"), declared.settings.instant("replay.end")
         job = Replay(built, policy, start, end, declared.timezone)
         screen = _Screen(declared.timezone, str(declared.settings["project.positive"]))
@@ -67,9 +68,10 @@ def _plain(result: dict[str, Any]) -> dict[str, Any]:
     return result | {"daily": [one | {"day": date.fromordinal(one["day"]).isoformat()} for one in result["daily"]]}
 
 
-def _build(ledger: Ledger, task: Any, *, quiet: bool) -> Built:
+def _build(ledger: Ledger, declared: Project, policy: RetrainPolicy, *, quiet: bool) -> Built:
+    features.withdraw_unshared(ledger, declared.all(FeatureView))
     with Steps().shown(quiet=quiet) as steps:
-        return loop.build(loop.prepare(ledger), task, listen=steps)
+        return loop.build(loop.prepare(ledger), policy.monitor.deployment.model.task, listen=steps)
 
 
 def _short(path: Path) -> str:
@@ -186,7 +188,7 @@ def compare(folder: str, *, as_json: bool) -> None:
     declared = project.load(folder)
     comparison = declared.only(PolicyComparison)
     with declared.writing("policy compare", wait=600) as ledger:
-        built = _build(ledger, comparison.policy.monitor.deployment.model.task, quiet=as_json)
+        built = _build(ledger, declared, comparison.policy, quiet=as_json)
         start, end = declared.settings.instant("replay.train_until"), declared.settings.instant("replay.end")
         waiting = _Waiting()
         with nullcontext() if as_json else waiting.live:

@@ -17,11 +17,12 @@ from tidemill.store import Blobs
 
 @dataclass(frozen=True)
 class Theirs:
-    """A version of a dataset in the ledger of its owner, and where the blobs of that lie."""
+    """A version of a dataset in the ledger of its owner, and its blobs; `where` the settings say where these lie."""
 
     project: str
     version: Artifact
     blobs: Blobs
+    where: str
 
     @property
     def ref(self) -> Ref:
@@ -39,7 +40,10 @@ class Theirs:
             return self.blobs.path(self.version.blob("rows"))
         except (MissingFile, StoreError) as error:
             error.what = f"the rows of {self.ref} cannot be taken: {error.what}"
-            error.hint = f"`tidemill doctor` in project {self.project} says what to do; what was built of them here before is still served"
+            error.where = error.where or self.where
+            error.hint = (
+                f"do the blobs lie there? `tidemill doctor` in project {self.project} says more; what was built here is still served"
+            )
             raise
 
     def record(self, ledger: Ledger) -> Ref:
@@ -65,7 +69,7 @@ def their_version(dataset: Dataset) -> Theirs:
                 raise _withdrawn(theirs, dataset, name, other)
             version = theirs.artifact(found.rows)
             version.blob("rows")  # what was erased there is not used on here
-            return Theirs(project, version, theirs.blobs)
+            return Theirs(project, version, theirs.blobs, str(other.where))
     except (MissingFile, StoreError, UnknownName) as error:
         error.what = f"dataset {dataset.name!r} cannot be brought up to date: {error.what}"
         error.hint = f"its rows are those of project {project}, which {other.where} names; what was built of them before is still served"

@@ -5,6 +5,7 @@ taken, and a warning says so.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tidemill.core import DefinitionError, TidemillError, Where, caller, odd_text, show
+from tidemill.core import DefinitionError, TidemillError, Where, caller, odd_name, show
 from tidemill.data import SHARED, Check, Dataset, Publication, Source, publications
 from tidemill.features.declarations import Entity, FeatureView, from_definition
 from tidemill.project import Elsewhere, elsewhere, importing, settings_around
@@ -38,7 +39,7 @@ def shared(project: str, view: str, *, name: str = "", entity: str = "") -> Feat
     view and its entity here. Raises UnknownName and DefinitionError, and StoreError where the owner's ledger was never reached."""
     where = caller()
     try:
-        for problem in (*odd_text("the project", project, "name one of [shared]"), *odd_text("the view", view, "name one of its views")):
+        for problem in (*odd_name("shared project", project), *odd_name("view", view)):
             raise problem
         other = elsewhere(settings_around(*([at] if (at := importing()) else []), Path(where.file), Path.cwd() / "notebook"), project)
         return as_declared(_found(other, view), other, where, name=name, entity=entity)
@@ -50,7 +51,15 @@ def shared(project: str, view: str, *, name: str = "", entity: str = "") -> Feat
 
 
 def as_declared(plain: Plain, other: Elsewhere, where: Where, *, name: str = "", entity: str = "") -> SharedView:
-    """A view from what its owner's ledger says of it."""
+    """A view from what its owner's ledger says of it. Raises DefinitionError for what another version of Tidemill wrote."""
+    try:
+        return _as_declared(plain, other, where, name, entity)
+    except (AttributeError, KeyError, TypeError) as error:
+        what = f"what project {other.name} says of a view cannot be read: {error}"
+        raise DefinitionError(what, where=str(where), hint="use the Tidemill of its owner here") from error
+
+
+def _as_declared(plain: Plain, other: Elsewhere, where: Where, name: str, entity: str) -> SharedView:
     said, about, they = plain["definition"], plain["about"], plain["entity"]
     key = they["key"] if len(they["key"]) > 1 else they["key"][0]
     view = from_definition(said)
@@ -119,7 +128,7 @@ def _read(kept: Path) -> Plain | None:
 
 def _write(kept: Path, plain: Plain) -> None:
     """Keep what was found; where that cannot be, it is looked up again the next time."""
-    part = kept.with_suffix(".part")
+    part = kept.with_suffix(f".{os.getpid()}.part")
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(msgspec.json.format(msgspec.json.encode({"what": CACHE, "view": plain})))

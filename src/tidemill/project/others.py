@@ -1,16 +1,21 @@
 """Other projects whose shared views are used here: where their records and blobs lie, and their ledgers, which are only read."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
-from tidemill.core import DefinitionError, MissingFile, UnknownName, Where
+from tidemill.core import DefinitionError, MissingFile, StoreError, UnknownName, Where
 from tidemill.ledger import Ledger
 from tidemill.project.project import now
 from tidemill.project.settings import FILE, Settings, read_settings
-from tidemill.store import FolderBlobs, Records
+from tidemill.store import FolderBlobs, Records, is_address
+
+ASKED_AGAIN = 5.0  # seconds for which a database that does not answer is not asked: each view would wait for it anew
+_away: dict[str, tuple[float, StoreError]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,32 @@ class Elsewhere:
         """Its ledger, for reading. Raises MissingFile and StoreError where that cannot be reached, and DefinitionError for its settings."""
         if isinstance(self.place, str):
             settings = self._settings
-            records, blobs = settings.records, settings.path("store.blobs")
+            place, blobs = settings.records, settings.path("store.blobs")
         else:
-            records, blobs = self.ours.place(self.place["records"]), self.ours.folder / self.place["blobs"]
-        opened = Records(records, read_only=True)
+            place, blobs = self.ours.place(self.place["records"]), self.ours.folder / self.place["blobs"]
+        records = self._records(place)
         try:
-            yield Ledger(opened, FolderBlobs(blobs), now, read_only=True)
+            yield Ledger(records, FolderBlobs(blobs), now, read_only=True)
         finally:
-            opened.close()
+            records.close()
+
+    def _records(self, place: Path | str) -> Records:
+        since, error = _away.get(str(place), (-inf, None))
+        if error and time.monotonic() - since < ASKED_AGAIN:
+            raise StoreError(error.what, where=error.where, hint=error.hint)
+        try:
+            return Records(place, read_only=True)
+        except MissingFile as error:
+            error.what, error.hint = (
+                f"project {self.name} has no ledger yet",
+                "build a shared view there first, for example by `tidemill run`",
+            )
+            raise
+        except StoreError as error:
+            error.hint = f"project {self.name} lies there by {self.where}: is it up, and may this user read it?"
+            if is_address(place):
+                _away[str(place)] = time.monotonic(), StoreError(error.what, where=error.where, hint=error.hint)
+            raise
 
 
 def elsewhere(settings: Settings, name: str) -> Elsewhere:
