@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tidemill import loop
-from tidemill.core import MissingFile, Ref, show
+from tidemill.core import MissingFile, Ref, Where, definition, show
 from tidemill.models import Signature, compile_model, store_model
 from tidemill.monitoring import Skew
 from tidemill.serving import AnswerLog, sample_answers
@@ -62,6 +62,8 @@ def test_it_is_the_same_for_all_rows_and_for_one_request(stacked: tuple[Toy, Ref
     champion = toy.ledger.artifact_of("model", loop.State.of(branch.state).champion.digest)
     read = loop.origin.reads(toy.ledger, loop.origin.examples_of(toy.ledger, champion).ref)
     assert read["view first"]["output"]["model"] == str(ref)
+    former = {one.view.name: one.view for one in loop.former_features(toy.ledger, champion, toy.declared.declarations, Where())}
+    assert definition(former["first"]) == definition(next(view for view in toy.built.task.features if view.name == "first"))
     toy.ledger.blobs.delete(toy.ledger.artifact(ref).meta["blobs"]["onnx"])
     again = open_endpoint(toy.ledger, toy.declared, branch)
     assert again.answer([{"parcel": rows[0]["parcel"]}], at[:1], explain=True) == by_key[:1], "what is known needs no model"

@@ -45,12 +45,13 @@ def nodes(tree: Node) -> Iterator[Node]:
         yield from [parent] if parent.ref.kind == "model" else nodes(parent)
 
 
-def descendants(ledger: Journal, refs: Sequence[str], kind: str) -> list[tuple[str, str]]:
-    """The things of a kind that were made from others, near or far but not through another of the kind: (the one that it was made from, as
-    `refs` spell it, the thing)."""
+def descendants(ledger: Journal, refs: Sequence[str], kind: str, *, through: bool = True) -> list[tuple[str, str]]:
+    """The things of a kind that were made from others, near or far, or without `through` not by another of the kind: (the one that it was
+    made from, as `refs` spell it, the thing)."""
     below = select(edge.c.parent.label("origin"), edge.c.child.label("ref")).where(edge.c.parent.in_(refs)).cte("below", recursive=True)
     of_kind = below.c.ref.startswith(f"{kind}:", autoescape=True)
-    below = below.union(select(below.c.origin, edge.c.child).join(edge, and_(edge.c.parent == below.c.ref, not_(of_kind))))
+    near = edge.c.parent == below.c.ref if through else and_(edge.c.parent == below.c.ref, not_(of_kind))
+    below = below.union(select(below.c.origin, edge.c.child).join(edge, near))
     query = select(below).where(below.c.ref.startswith(f"{kind}:", autoescape=True)).order_by(below.c.origin, below.c.ref)
     with ledger.records.read() as connection:
         return [(row.origin, row.ref) for row in connection.execute(query)]

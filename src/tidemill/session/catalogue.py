@@ -197,7 +197,7 @@ class Past:
             return []
         origin = {str(ref): one.short for one in versions for ref in one.refs}
         bound: dict[tuple[str, str], set[str]] = {}
-        for ref, model in descendants(self.ledger, list(origin), "model"):
+        for ref, model in descendants(self.ledger, list(origin), "model", through=False):
             bound.setdefault((Ref.parse(model).name, origin[ref]), set()).add(model)
         found = []
         for (name, version), models in bound.items():
