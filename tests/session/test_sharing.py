@@ -17,7 +17,7 @@ from postgres import new_schema
 from tidemill.core import DataError, DefinitionError, Erased, MissingFile, Ref, Refused, StoreError, TidemillError, UnknownName
 from tidemill.data import ingest, publications, publish
 from tidemill.features import FeatureView
-from tidemill.session import opened_as_built
+from tidemill.session import Session, opened_as_built
 
 WEATHER = """faa,seen,known,temp,sky
 JFK,2024-03-10T09:00:00Z,2024-03-10T09:10:00Z,7.5,clear
@@ -205,6 +205,8 @@ def test_what_is_not_shared_is_refused_with_its_place(folders: Two, before: str,
     assert isinstance(error, (DefinitionError, UnknownName))
     assert (error.what, error.where, error.available) == (what, f"{folders.user / 'views.py'}:4", available)
     assert "mine" not in after or "ask airports team" in error.hint
+    shared = Session(folders.user).features.shared()
+    assert [one["name"] for one in shared] == ["airports/day", "airports/weather"], "who named it wrongly sees what there is"
 
 
 def test_a_view_that_was_never_built_is_not_shared_yet(folders: Two) -> None:

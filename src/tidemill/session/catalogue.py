@@ -31,7 +31,7 @@ from tidemill.data import publications
 from tidemill.features import FeatureView, RequestView, SharedView, View
 from tidemill.ledger import Artifact, Execution, Ledger, descendants
 from tidemill.loop import State
-from tidemill.project import Project
+from tidemill.project import Project, now
 from tidemill.serving import Deployment
 from tidemill.session.history import History
 from tidemill.session.retrieval import list_saved
@@ -319,8 +319,8 @@ class Catalogue:
 
     def shared(self, project: str = "") -> Sequence[Plain]:
         """The views that other projects share, of all that the settings name or of one, by project and name, as plain data. Raises
-        UnknownName, and of one project StoreError where it is not reached."""
-        return self._offers(self._past().now).offered(project)
+        UnknownName, and of one project StoreError where it is not reached. It answers too where the project's files are wrong."""
+        return self._offers(now()).offered(project)
 
     def _offers(self, now: int) -> Offers:
         return Offers(self._declared, now)

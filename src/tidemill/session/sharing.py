@@ -5,8 +5,9 @@ The ledgers of their owners are read. One that cannot be reached is told in a wa
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from tidemill import features
@@ -106,7 +107,13 @@ class Offers:
                 log.warning("project=%s is not reached: %s", name, error.what)
 
     def _used_as(self, offer: Offer) -> list[str]:
-        return [one.name for one in self._declared.all(SharedView) if (one.project, one.theirs) == (offer.other.name, offer.published.view)]
+        return [one.name for one in self._used if (one.project, one.theirs) == (offer.other.name, offer.published.view)]
+
+    @cached_property
+    def _used(self) -> list[SharedView]:
+        with suppress(TidemillError):  # who names a view wrongly looks here for the right one
+            return self._declared.all(SharedView)
+        return []
 
 
 def _offers(other: Elsewhere, theirs: Ledger) -> Iterator[Offer]:
