@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from models import foreign
+from models.fitted import SIGNATURE, boosted, matrix
 from tidemill import loop, registry, tracking
 from tidemill.core import DataError, Ref, UnknownName
-from tidemill.ledger import Ledger, lineage
-from tidemill.models import load_model, signature_of
+from tidemill.ledger import Artifact, Ledger, lineage
+from tidemill.models import compile_model, load_model, signature_of, store_model
+from tidemill.registry.mlflow_model import mlflow_model
 from tidemill.registry.models import create_model
 from tidemill.registry.registered import create_version, delete_version
-from tidemill.tracking.runs import create_run, update_run
+from tidemill.tracking.runs import create_run, log_inputs, update_run
+from tidemill.tracking.values import Dataset, DatasetInput
 
 ONNX = {"onnx": {"onnx_version": "1.17.0", "data": "model.onnx", "providers": ["CPUExecutionProvider"]}}
 NAMED = [{"type": "float", "name": name, "required": True} for name in "abcd"]
@@ -77,6 +80,31 @@ def test_weights_beside_it_come_with_it(ready: Ledger) -> None:
         cut, _ = foreign.with_weights_beside(foreign.embedder(), file)
         with pytest.raises(DataError, match=r"Invalid path|is not here"):
             registry.adopt(ready, registered(ready, {"MLmodel": mlmodel(), "model.onnx": cut}))
+
+
+def test_a_model_that_another_ledger_wrote_brings_its_categories(ready: Ledger) -> None:
+    made = store_model(ready, "trees", compile_model(boosted(n_estimators=4), SIGNATURE, matrix(40)), SIGNATURE, matrix(20), {})
+    found = registry.adopt(ready, registered(ready, mlflow_model(ready, made, label="trees/1", run_id="", at=0, tags={})))
+    assert (signature_of(found).features, signature_of(found).categories) == (SIGNATURE.features, SIGNATURE.categories)
+    assert (signature_of(found).output, signature_of(found).block, found.ref == made.ref) == ("probability", 8, False)
+    assert load_model(ready, found).outputs(matrix(99)).tobytes() == load_model(ready, made).outputs(matrix(99)).tobytes()
+
+
+def test_what_its_run_read_of_this_project_is_what_it_learned_from(ready: Ledger) -> None:
+    rows = Artifact(Ref.of("training rows", "orders", "ab" * 20), {"blobs": {}})
+    ready.put_artifact(rows)
+    info = create_run(ready, "0").info
+    read = [Dataset("orders", rows.ref.digest, "tidemill", str(rows.ref)), Dataset("gone", "cd" * 20, "tidemill", "training set:late@cdcd")]
+    log_inputs(ready, info.run_id, [DatasetInput(one) for one in [*read, Dataset("file", "1", "local", "/data")]])
+    part = ready.blobs.part()
+    part.write(foreign.embedder())
+    tracking.put_file(ready, tracking.place_of(f"{info.artifact_uri}/model.onnx"), part)
+    create_version(ready, "embedder", f"{info.artifact_uri}/model.onnx", run_id=info.run_id)
+    found = registry.adopt(ready, "embedder/1")
+    assert {(edge.role, edge.parent) for edge in ready.parents(found.ref)} == {
+        ("adopted", "registered model:embedder@1"),
+        ("learned from orders", str(rows.ref)),
+    }
 
 
 def test_what_is_said_of_it_names_it(ready: Ledger) -> None:

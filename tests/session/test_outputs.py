@@ -13,13 +13,14 @@ from click.testing import CliRunner
 from models import foreign
 from models.fitted import CATEGORIES, SIGNATURE, boosted, matrix
 from tidemill import cli, loop, tracking
-from tidemill.core import Damaged, Floats, UnknownName
+from tidemill.core import Damaged, Floats, Ref, UnknownName
 from tidemill.ledger import Artifact
 from tidemill.models import Compiled, compile_model, store_model
 from tidemill.registry.models import create_model
 from tidemill.registry.registered import create_version
 from tidemill.session import Session
-from tidemill.tracking.runs import create_run
+from tidemill.tracking.runs import create_run, log_inputs
+from tidemill.tracking.values import Dataset, DatasetInput
 
 FILES = """
 import tidemill as tm
@@ -212,15 +213,16 @@ seen = tm.FeatureView("seen", flights, plane, features=vector)
 """
 
 
-def registered(folder: Path, onnx: bytes) -> None:
-    """A model that a client of MLflow logged and registered."""
+def registered(folder: Path, onnx: bytes, read: Ref) -> None:
+    """A model that a client of MLflow logged and registered, with what its run read."""
     with Session(folder).project.writing("test") as ledger:
         info = create_run(loop.prepare(ledger), "0").info
+        log_inputs(ledger, info.run_id, [DatasetInput(Dataset(read.name, read.digest, "tidemill", str(read)))])
         part = ledger.blobs.part()
         part.write(onnx)
         tracking.put_file(ledger, tracking.place_of(f"{info.artifact_uri}/model.onnx"), part)
         create_model(ledger, "embedder")
-        create_version(ledger, "embedder", f"{info.artifact_uri}/model.onnx")
+        create_version(ledger, "embedder", f"{info.artifact_uri}/model.onnx", run_id=info.run_id)
 
 
 def embedded(onnx: bytes, rows: list[dict[str, Any]]) -> Floats:
@@ -237,8 +239,11 @@ def embedded(onnx: bytes, rows: list[dict[str, Any]]) -> Floats:
 
 def test_an_embedding_of_an_adopted_model_is_the_same_everywhere(tmp_path: Path) -> None:
     (tmp_path / "tidemill.toml").write_text('[project]\nname = "air"\n')
-    onnx, run = foreign.embedder(), CliRunner().invoke
-    registered(tmp_path, onnx)
+    onnx, run, rows = foreign.embedder(), CliRunner().invoke, flights(100)
+    write(tmp_path, "", rows, EMBEDDED.partition("takes")[0] + 'late = tm.FeatureView("late", flights, plane, features=["late"])')
+    learned = Session(tmp_path).historical_features(columns(rows[:9]), ["late"], at="landed", save="seen", until="2024-03-12T00:00:00Z")
+    assert learned.ref is not None
+    registered(tmp_path, onnx, learned.ref)
     told = run(cli.tidemill, ["-C", str(tmp_path), "models", "adopt", "models:/embedder/1", "--json"])
     assert told.exit_code == 0, told.output
     plain = json.loads(told.output)
@@ -248,11 +253,12 @@ def test_an_embedding_of_an_adopted_model_is_the_same_everywhere(tmp_path: Path)
     listed = json.loads(run(cli.tidemill, ["-C", str(tmp_path), "models", "show", "embedder", "--json"]).output)
     assert listed["versions"][0]["ref"] == plain["ref"]
 
-    rows = flights(100)
     write(tmp_path, plain["ref"], rows, EMBEDDED)
     session, expected = Session(tmp_path), embedded(onnx, rows)
     found = session.historical_features(columns(rows), ["asked"])
     assert same(np.stack(list(found.columns.values()), axis=1), expected)
+    counted = session.historical_features(columns(rows), ["asked"], at="landed").report.learned["asked"].rows
+    assert counted == sum(row["landed"] < "2024-03-12" for row in rows), "its run read rows as known until then"
     assert np.isnan(expected).any(axis=1).sum() > 10, "where there is nothing, the model says so"
     getter = session.online(["asked"])
     assert same([[np.nan if v is None else v for v in getter.get(row).values()] for row in rows[:30]], expected[:30])

@@ -55,9 +55,9 @@ class Registered:
 
 
 def _cuts(node: Node) -> list[int]:
-    """The cut-offs of the training sets that a thing was made from."""
-    own = [int(str(node.meta["until"]))] if node.ref.kind == "training set" and "until" in node.meta else []
-    return [*own, *(until for parent in node.parents for until in _cuts(parent))]
+    """The cut-offs of the training sets, and of the saved rows, that a thing was made from."""
+    until = node.execution.inputs.get("until") if node.execution else None
+    return [*([until] if isinstance(until, int) else []), *(cut for parent in node.parents for cut in _cuts(parent))]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tidemill.core import DataError, Ref, UnknownName
+from tidemill.features import SAVED
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models import read_onnx, store_onnx, whole_onnx
 from tidemill.registry.files import download_uri
 from tidemill.registry.history import named_version
 from tidemill.registry.values import ModelVersion
-from tidemill.tracking import find_file, parse_yaml, place_of
+from tidemill.tracking import find_file, get_run, parse_yaml, place_of
 
 REGISTERED = "registered model"
 LOG = "log it with mlflow.onnx.log_model (of scikit-learn, skl2onnx makes ONNX; of PyTorch, torch.onnx.export)"
@@ -36,7 +38,18 @@ def adopt(ledger: Ledger, text: str, *, output: str = "", features: Sequence[str
         error.what = f"{label} cannot be adopted: {error.what}"
         raise
     found = store_onnx(ledger, version.name, onnx, signature)
-    ledger.put_artifact(found, {"adopted": Ref(REGISTERED, version.name, version.version)})
+    ledger.put_artifact(found, {"adopted": Ref(REGISTERED, version.name, version.version), **_read_by(ledger, version)})
+    return found
+
+
+def _read_by(ledger: Ledger, version: ModelVersion) -> dict[str, Ref]:
+    """What the run of a version read of this project, which tells what its model can have learned from."""
+    found = dict[str, Ref]()
+    with suppress(UnknownName):  # the run was never here, or what it read
+        for one in (get_run(ledger, version.run_id).inputs.dataset_inputs or ()) if version.run_id else ():
+            kind = one.dataset.source.partition(":")[0] if one.dataset and one.dataset.source else ""
+            if one.dataset and kind in ("training set", SAVED):
+                found[f"learned from {one.dataset.name}"] = ledger.artifact_of(kind, one.dataset.digest).ref
     return found
 
 

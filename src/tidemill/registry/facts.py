@@ -37,7 +37,7 @@ def bound_to(ledger: Ledger, ref: Ref | str) -> tuple[str, Artifact]:
         found = ledger.artifact(ref if isinstance(ref, Ref) else Ref.parse(ref))
         if found.ref.kind not in ("model", SAVED):
             raise UnknownName(f"{found.ref} is no model", hint="name a model, or rows that were saved with their features")
-        if found.ref.kind == "model" and not any(edge.parent.startswith("training set:") for edge in ledger.parents(found.ref)):
+        if found.ref.kind == "model" and not any(edge.execution for edge in ledger.parents(found.ref)):
             what = f"{found.ref} was not trained here: nothing is known of its features"
             raise UnknownName(what, hint="name the views that it takes, or the registered version that it was adopted from")
         return str(found.ref), found
