@@ -125,6 +125,7 @@ def test_an_alias_points_to_the_newest_and_keeps_its_history(ledger: Ledger) -> 
         ledger.set_alias(connection, "live", "n", "champion", two, at=15, who="loop", why="")
         ledger.set_alias(connection, "live", "n", "previous", one, at=50, who="loop", why="")
     assert ledger.aliased("live", "champion") == [(one, 30), (two, 15)]
+    assert ledger.aliased("live", "champion", "n") == [(two, 15)]
     assert ledger.aliased("other", "champion") == []
 
 

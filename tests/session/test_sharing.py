@@ -262,6 +262,33 @@ def test_only_the_projects_own_declaration_shares_or_withdraws(folders: Two) -> 
     session.close()
 
 
+def test_what_was_imported_before_an_edit_does_not_undo_it(folders: Two) -> None:
+    rows = {"faa": ["JFK"], "event_timestamp": ["2024-03-10T11:00:00Z"]}
+
+    def shared() -> list[str]:
+        session = Session(folders.owner)  # its files are not imported
+        found = [one.view for one in publications(session.ledger) if not one.withdrawn]
+        session.close()
+        return sorted(found)
+
+    before = tidemill.open(folders.owner)
+    edit(folders.owner, ('above", shared=True', 'above"'))
+    ask(folders.owner)
+    assert shared() == ["day"]
+    before.historical_features(rows, BOTH)
+    assert shared() == ["day"], "a notebook that is still open shares nothing again"
+    without = tidemill.open(folders.owner)
+    edit(folders.owner, ('above"', 'above", shared=True'))
+    ask(folders.owner)
+    without.historical_features(rows, BOTH)
+    assert shared() == BOTH[::-1], "nor does it withdraw"
+    push(folders.owner, temp=1.5)
+    before.historical_features(rows, BOTH)
+    assert ask(folders.user, at="2044-01-01") == ask(folders.owner, at="2044-01-01"), "newer rows of the same declaration are shared"
+    before.close()
+    without.close()
+
+
 # ── an owner who is away, or changes its mind ───────────────────────────────────────────────────────────────────────
 
 

@@ -17,7 +17,6 @@ from tidemill import features, loop, project
 from tidemill.cli.console import Steps, figure, fitting, lines, link, out, print_json
 from tidemill.cli.plain import plain
 from tidemill.core import Event, show
-from tidemill.features import FeatureView
 from tidemill.ledger import Ledger
 from tidemill.loop import Built, PolicyComparison, Progress, Replay, RetrainPolicy
 from tidemill.project import Project
@@ -69,7 +68,7 @@ def _plain(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(ledger: Ledger, declared: Project, policy: RetrainPolicy, *, quiet: bool) -> Built:
-    features.withdraw_unshared(ledger, declared.all(FeatureView))
+    features.withdraw_unshared(ledger, declared)
     with Steps().shown(quiet=quiet) as steps:
         return loop.build(loop.prepare(ledger), policy.monitor.deployment.model.task, listen=steps)
 

@@ -10,7 +10,6 @@ from tidemill import features, loop, project
 from tidemill.cli.console import Steps, out, print_error, print_json
 from tidemill.core import Event, Refused, TidemillError, UnknownName, show
 from tidemill.data import stale
-from tidemill.features import FeatureView
 from tidemill.ledger import Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
 from tidemill.project import Project
@@ -25,7 +24,7 @@ def run(folder: str, deployment: str, *, as_json: bool) -> None:
     declared = project.load(folder)
     policies, found, code = _policies(declared, deployment), list[dict[str, Any]](), 0
     with declared.writing("run", wait=600) as ledger:
-        features.withdraw_unshared(ledger, declared.all(FeatureView))
+        features.withdraw_unshared(ledger, declared)
         passes = Passes(declared, loop.prepare(ledger), now(), quiet=as_json)
         for policy in policies:
             name = policy.monitor.name

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from tidemill.core import Ref, UnknownName, digest_value
+import msgspec
+
+from tidemill.core import Ref, UnknownName, canonical, digest_value
 from tidemill.ledger import Artifact, Ledger, user
 
 KIND, NEWEST = "shared view", "newest"  # of the artifact, which is the branch of its alias too
 WITHDRAWN = {"withdrawn": True}
+DECLARED = ("definition", "about", "entity", "dataset")
 MEANS = ("event_time", "known_at", "timezone", "query", "key")  # of a dataset's definition: which rows it has, and when
 
 
@@ -39,6 +42,10 @@ class Publication:
         """The version of its dataset."""
         return Ref.parse(self.plain["rows"])
 
+    def says(self, plain: Mapping[str, Any]) -> bool:
+        """Whether it is declared so, whatever versions it has."""
+        return all(self.plain.get(name) == msgspec.json.decode(canonical(plain[name])) for name in DECLARED)
+
     def means(self, dataset: Mapping[str, Any]) -> bool:
         """Whether its dataset has the same rows as one that is defined so."""
         return all(self.plain["dataset"][name] == dataset[name] for name in MEANS)
@@ -59,9 +66,9 @@ def withdraw(ledger: Ledger, view: str, why: str) -> None:
     publish(ledger, view, WITHDRAWN, why)
 
 
-def publications(ledger: Ledger) -> list[Publication]:
-    """All views that are or were shared, as they are now, those that were recorded last at the end."""
-    return [_publication(ledger, ref, at) for ref, at in ledger.aliased(KIND, NEWEST)]
+def publications(ledger: Ledger, view: str = "") -> list[Publication]:
+    """All views that are or were shared, or one, as they are now, those that were recorded last at the end."""
+    return [_publication(ledger, ref, at) for ref, at in ledger.aliased(KIND, NEWEST, view)]
 
 
 def published_before(ledger: Ledger, view: str) -> Iterator[Publication]:

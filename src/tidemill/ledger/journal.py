@@ -127,9 +127,10 @@ class Journal:
         rows = self._rows(query.order_by(t.alias.c.id.desc()).limit(1))
         return _target(rows[0]) if rows else None
 
-    def aliased(self, branch: str, alias: str) -> list[tuple[Ref, int]]:
-        """(target, at) of an alias of all names of a branch, as it points now, by when it was moved."""
-        newest = select(func.max(t.alias.c.id)).where(t.alias.c.branch == branch, t.alias.c.alias == alias).group_by(t.alias.c.name)
+    def aliased(self, branch: str, alias: str, name: str = "") -> list[tuple[Ref, int]]:
+        """(target, at) of an alias of all names of a branch, or of one, as it points now, by when it was moved."""
+        own = t.alias.c.branch == branch, t.alias.c.alias == alias, *([t.alias.c.name == name] if name else [])
+        newest = select(func.max(t.alias.c.id)).where(*own).group_by(t.alias.c.name)
         rows = self._rows(select(t.alias).where(t.alias.c.id.in_(newest)).order_by(t.alias.c.id))
         return [(_target(row), row.at) for row in rows]
 

@@ -51,6 +51,7 @@ class Project:
             what = f"{path.name} opens the project that it is a part of: the project's files are imported to learn what they declare"
             raise DefinitionError(what, hint=SCRIPT)
         _forget()
+        _imported_at[self.folder] = now()
         found: dict[tuple[str, ...], Declaration] = {}
         for path in _declaring(self.folder):
             module = _import(path)
@@ -234,6 +235,11 @@ def importing(folder: Path | None = None) -> Path | None:
     return _loading.get(folder) if folder else next(iter(_loading.values()), None)
 
 
+def imported_at(place: Path) -> int | None:
+    """When the files of a folder, or of the one that a file lies in, were imported last in this process; None where they never were."""
+    return next((_imported_at[above] for above in (place, *place.parents) if above in _imported_at), None)
+
+
 def _collect(found: dict[tuple[str, ...], Declaration], declaration: Declaration) -> None:
     name = str(getattr(declaration, "name", ""))
     key = (declaration.family or declaration.kind, name, *([version_of(declaration)] if declaration.part else []))
@@ -268,6 +274,7 @@ class _Finder(MetaPathFinder):
 
 
 _loading: dict[Path, Path] = {}  # by folder, the file that is being imported
+_imported_at: dict[Path, int] = {}  # by folder, microseconds UTC
 _imported: set[str] = set()  # modules of projects: another project may have files of the same names, and a file may have changed
 
 

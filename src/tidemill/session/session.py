@@ -206,7 +206,7 @@ class Session:
                 assert one.version is not None
                 feed = Feed.of(ledger, one.log.view, one.version)
                 written[name] = put(store, one.log, cut, version=one.version.ref.digest, feed=feed, tell=partial(listen, name))
-            features.withdraw_unshared(ledger, self.project.all(FeatureView))
+            features.withdraw_unshared(ledger, self.project)
         return written
 
     def saved_rows(self, name: str, *, again: bool = False, to: str | Path | None = None, listen: Listen = features.quiet) -> Historical:
@@ -273,7 +273,7 @@ class Session:
 
         def found(ledger: Ledger) -> T:
             given = give(ledger)
-            features.withdraw_unshared(ledger, self.project.all(FeatureView))
+            features.withdraw_unshared(ledger, self.project)
             return given
 
         with suppress(MissingFile):
