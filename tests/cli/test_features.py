@@ -192,7 +192,7 @@ def test_views_of_other_projects_are_listed_and_a_withdrawn_one_is_refused(tidem
     assert "taken from shops/day, owner bob; its newest rows are here" in tidemill("features", "show", "day", folder=users).stdout
     (shops / "views.py").write_text(code.replace(", shared=True", ""))
     assert tidemill("features", "materialise", folder=shops).returncode == 0
-    refused = tidemill("features", "materialise", folder=users)
+    refused = tidemill("features", "materialise", "day", folder=users)
     assert refused.returncode == 6
     assert "view=shops/day as it was shared before: project shops has not shared view 'day' since" in refused.stderr
     assert "project shops shares no view over dataset 'rows' since" in refused.stderr

@@ -294,7 +294,7 @@ def test_what_was_imported_before_an_edit_does_not_undo_it(folders: Two) -> None
 
 def test_without_the_owners_store_what_was_built_is_used(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     ask(two.owner)
-    ask(two.user)
+    before = online(two.user)
     two.move(True)
     caplog.clear()
     session = tidemill.open(two.user)
@@ -304,6 +304,19 @@ def test_without_the_owners_store_what_was_built_is_used(two: Two, caplog: pytes
     assert isinstance(error, (MissingFile, StoreError))
     assert error.what.startswith("dataset 'airports.rows' cannot be brought up to date: ")
     assert f"{two.user / 'tidemill.toml'}:" in error.hint
+    with (two.user / "views.py").open("a") as file:
+        file.write(
+            'own = tm.FeatureView("own", tm.Dataset("own", {"s": tm.Source("own.csv")}, event_time="at"), tm.Entity("x", key="x"), ["y"])\n'
+        )
+    (two.user / "own.csv").write_text("x,at,y\n1,2024-03-10T09:00:00Z,2\n")
+    session.close()
+    session = tidemill.open(two.user)
+    caplog.clear()
+    assert session.materialise() == {"own": 1}
+    assert [one.partition(":")[0] for one in caplog.messages] == ["view=weather is left as it is", "view=day is left as it is"]
+    assert isinstance(caught(lambda: session.materialise(["day"])), (MissingFile, StoreError))
+    found = session.online_features({"faa": ["JFK", "LGA", "EWR", "XXX"]}, BOTH)
+    assert (found.status, found.offline) == (before[0], {})
     assert opened_as_built(session.ledger, session.project, session.project.get(FeatureView, "day")) is not None
     session.close()
     shutil.rmtree(two.user / ".tidemill" / "shared")

@@ -37,6 +37,7 @@ from tidemill.session.online import online_store, opened_online
 from tidemill.session.pushing import Pushing, Rows
 from tidemill.session.registered import registered_tree
 from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, opened_views, retrieve, saved_ref
+from tidemill.session.sharing import up_to_date
 from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
 
@@ -189,7 +190,8 @@ class Session:
         self, views: Sequence[str | FeatureView] = (), *, until: Time | None = None, listen: ListenToViews = lambda view, done, of: None
     ) -> dict[str, int]:
         """Put views into the online store, as far as is known by `until` (default: now), or bring them up to date there; returns how many
-        entities were written of each. Without names, all that are declared. A killed one goes on where it ended; what is there already,
+        entities were written of each. Without names, all that are declared; one of another project that cannot be brought up to date is
+        left as it is then, with a warning. A killed one goes on where it ended; what is there already,
         or newer, costs nothing. `listen(view, done, entities)` is told. Raises UnknownName, DefinitionError, and StoreError."""
         named = views or [view.name for view in self.project.all(FeatureView)]
         if not named:
@@ -202,7 +204,8 @@ class Session:
         cut = project.now() if until is None else instant(until, self.project.timezone)
         store, written = online_store(self.project), dict[str, int]()
         with closing(store), self.project.writing("features materialise", wait=600) as ledger:
-            for name, one in opened_views(loop.prepare(ledger), chosen)[0].items():
+            reached = chosen if views else up_to_date(loop.prepare(ledger), chosen)
+            for name, one in opened_views(loop.prepare(ledger), reached)[0].items():
                 assert one.version is not None
                 feed = Feed.of(ledger, one.log.view, one.version)
                 written[name] = put(store, one.log, cut, version=one.version.ref.digest, feed=feed, tell=partial(listen, name))

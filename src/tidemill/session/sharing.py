@@ -4,16 +4,16 @@ The ledgers of their owners are read. One that cannot be reached is told in a wa
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from tidemill import features
-from tidemill.core import TidemillError, UnknownName, show
-from tidemill.data import Publication, publications
-from tidemill.features import SharedView
+from tidemill.core import MissingFile, Refused, StoreError, TidemillError, UnknownName, show
+from tidemill.data import Publication, ingest, publications
+from tidemill.features import Chosen, SharedView
 from tidemill.ledger import Artifact, Ledger
 from tidemill.project import Elsewhere, Project, elsewhere
 
@@ -114,6 +114,20 @@ class Offers:
         with suppress(TidemillError):  # who names a view wrongly looks here for the right one
             return self._declared.all(SharedView)
         return []
+
+
+def up_to_date(ledger: Ledger, chosen: Sequence[Chosen]) -> list[Chosen]:
+    """What is chosen without the views of other projects whose rows cannot be had: each is told in a warning."""
+    away = dict[str, TidemillError]()
+    for dataset in {one.view.dataset.name: one.view.dataset for one in chosen if one.view.dataset.elsewhere}.values():
+        try:
+            ingest(ledger, dataset)
+        except (MissingFile, Refused, StoreError) as error:
+            away[dataset.name] = error
+    for one in chosen:
+        if one.view.dataset.name in away:
+            log.warning("view=%s is left as it is: %s", one.view.name, away[one.view.dataset.name].what)
+    return [one for one in chosen if one.view.dataset.name not in away]
 
 
 def _offers(other: Elsewhere, theirs: Ledger) -> Iterator[Offer]:
