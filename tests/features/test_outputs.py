@@ -105,11 +105,14 @@ def test_a_model_that_takes_or_gives_something_else_is_a_misfit(ledger: Ledger, 
 
 
 def test_a_model_is_looked_for_by_all_of_the_digest_that_is_named(ledger: Ledger, model: Artifact) -> None:
+    loaded = []
     for ref in (f"model:boosted@{model.ref.digest}", str(model.ref)):
         found = bound(ledger, view(tm.output_of(ref, columns=TAKES, returns=["score"]))).features
         assert isinstance(found, Output)
         assert found.bound is not None
         assert found.bound.artifact.ref == model.ref
+        loaded.append(found.loaded("risk", ""))
+    assert loaded[0] is loaded[1], "it is loaded once"
     for ref in (f"{model.ref}{'0' * 28}", str(model.ref).replace("boosted", "other")):
         with pytest.raises(UnknownName, match="the model of view 'risk' is not in this ledger"):
             bound(ledger, view(tm.output_of(ref, columns=TAKES, returns=["score"])))

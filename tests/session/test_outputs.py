@@ -1,5 +1,6 @@
 """Features that are the output of a registered model: offline, for one request, materialised and pushed, all as onnxruntime says."""
 
+import gc
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
+from starlette.testclient import TestClient
 
 from models import foreign
 from models.fitted import CATEGORIES, SIGNATURE, boosted, matrix
@@ -18,9 +20,10 @@ from tidemill.ledger import Artifact
 from tidemill.models import Compiled, compile_model, store_model
 from tidemill.registry.models import create_model
 from tidemill.registry.registered import create_version
-from tidemill.session import Session
+from tidemill.session import Session, now
 from tidemill.tracking.runs import create_run, log_inputs
 from tidemill.tracking.values import Dataset, DatasetInput
+from tidemill.web.app import make_app
 
 FILES = """
 import tidemill as tm
@@ -166,6 +169,7 @@ def test_what_is_gone_or_damaged_is_said_with_its_view(air: tuple[Path, Artifact
     session = Session(folder)
     session.materialise()
     blob = session.ledger.blobs.path(model.meta["blobs"]["onnx"])
+    gc.collect()  # whoever holds a model that was loaded goes on with it
     blob.chmod(0o600)
     blob.write_bytes(b"x" * blob.stat().st_size)
     for view in ("risk", "newest"):
@@ -269,6 +273,9 @@ def test_an_embedding_of_an_adopted_model_is_the_same_everywhere(tmp_path: Path)
     read = prepared.read([{"plane": plane} for plane in last])
     assert read.offline == {}
     assert same([[np.nan if v is None else v for v in row] for row in read.rows], expected[list(last.values())])
+    app = TestClient(make_app(Session(tmp_path), "http://127.0.0.1", clock=now), base_url="http://127.0.0.1")
+    told = app.post("/features", json={"views": ["asked", "seen"], "rows": [rows[7]]}).json()
+    assert same([np.nan if v is None else v for v in told["rows"][0]], [*expected[7], *expected[7]])
     lineage = run(cli.tidemill, ["-C", str(tmp_path), "lineage", plain["ref"]])
     assert "registered model:embedder@1" in lineage.output
     forward = run(cli.tidemill, ["-C", str(tmp_path), "lineage", "models:/embedder/1", "--forward"])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -35,8 +36,11 @@ BOUND = re.compile(r"model:(.+)@([0-9a-f]{12})([0-9a-f]{28})?")
 SHOWN = "`tidemill models show NAME` prints the ref of each version"
 
 
+_LOADED = WeakValueDictionary[str, Predictor]()  # by digest, as long as somebody holds them
+
+
 class Registered:
-    """A model of the ledger; its bytes are read when it is first asked, once."""
+    """A model of the ledger; its bytes are read when it is first asked, once for all in a process that are bound to it."""
 
     def __init__(self, ledger: Ledger, artifact: Artifact) -> None:
         self._ledger, self.artifact, self.signature = ledger, artifact, signature_of(artifact)
@@ -45,7 +49,9 @@ class Registered:
     @cached_property
     def predictor(self) -> Predictor:
         """What answers. Raises MissingFile or Damaged where its bytes are not what was written."""
-        return load_model(self._ledger, self.artifact)
+        digest = self.artifact.ref.digest
+        found = _LOADED.get(digest) or load_model(self._ledger, self.artifact)
+        return _LOADED.setdefault(digest, found)
 
     @cached_property
     def learned_until(self) -> int | None:

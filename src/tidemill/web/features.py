@@ -27,7 +27,8 @@ class Getters:
             looked, computed = dict[str, Looked](), dict[str, Computed]()
             for view in {one.view.name: one.view for one in chosen}.values():
                 if isinstance(view, RequestView):
-                    computed[view.name] = Computed.of(view, types_of(self._session.ledger, view))
+                    ledger = self._session.ledger
+                    computed[view.name] = Computed.of(features.bound(ledger, view), types_of(ledger, view))
                 else:
                     looked[view.name] = self._opened.get(view.name) or Looked(self._open(view))
             self._opened |= looked
