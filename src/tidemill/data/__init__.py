@@ -38,7 +38,6 @@ from tidemill.data.pushes import (
     Push,
     append_push,
     check_pushable,
-    failed_check,
     push_tables,
     pushed,
     pushed_by,
@@ -47,7 +46,7 @@ from tidemill.data.pushes import (
     pushes,
 )
 from tidemill.data.said import plain_type
-from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_in_files, scan, source_ref, stale
+from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_in_files, scan, source_ref, stale, wrong_alone
 
 __all__ = [
     "CODE",
@@ -79,7 +78,6 @@ __all__ = [
     "engine",
     "erase_pushed",
     "explained",
-    "failed_check",
     "fetch",
     "find_predictions",
     "fresh",
@@ -124,4 +122,5 @@ __all__ = [
     "unfinished",
     "unique",
     "withdraw",
+    "wrong_alone",
 ]

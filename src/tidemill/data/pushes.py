@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
 
-from tidemill.core import DataError, digest_bytes
+from tidemill.core import MINUTE, DataError, StoreError, digest_bytes, show
 from tidemill.data.declarations import Dataset
 from tidemill.ledger import Ledger
 from tidemill.store import Driver
 
 MOST_PUSHED = 10_000  # rows at once
 AT_ONCE = 10_000  # rows read at once, and the rest of the last push
+AHEAD = MINUTE  # how far the clocks of those who push may differ: rows would be known later than they are
 PUT_OFFSET = (
     "INSERT INTO push_source (dataset, source, offset_) VALUES (?, ?, ?) "
     "ON CONFLICT (dataset, source) DO UPDATE SET offset_ = excluded.offset_"
@@ -67,7 +68,8 @@ def append_push(
     ledger: Ledger, dataset: str, rows: Sequence[PushedRow], now: int, *, source: str = "", offsets: Sequence[int] = ()
 ) -> Push | None:
     """Write rows of plain data to the log of a dataset, all or none. `offsets` (n,), ascending, are their numbers in a source: rows that it
-    gave before are left out; None where nothing is left. They survive the end of the process. Raises DataError."""
+    gave before are left out; None where nothing is left. They survive the end of the process. Raises DataError, and
+    StoreError where the log is ahead of `now` by more than clocks may differ."""
     if len(rows) > MOST_PUSHED:
         raise DataError(f"{len(rows):,} rows are pushed at once", hint=f"push at most {MOST_PUSHED:,}, or bring a file to the dataset")
     if offsets and (not source or len(offsets) != len(rows) or any(b <= a for a, b in pairwise(offsets))):
@@ -79,6 +81,9 @@ def append_push(
         if not rows:
             return None
         before = sql.one("SELECT last, known, digest FROM push WHERE dataset = ? ORDER BY last DESC LIMIT 1", (dataset,)) or (0, now, "")
+        if before[1] > now + AHEAD:
+            what = f"the newest row of dataset {dataset!r} is known since {show(before[1])}, and here it is {show(now)}"
+            raise StoreError(what, where=dataset, hint="set the clock of this machine, or of the one that pushed before")
         found = Push(before[0] + 1, max(now, before[1]), list(rows))
         content = msgspec.json.encode(found.rows)
         digest = chained(before[2], found.known, content)
@@ -155,16 +160,3 @@ def check_pushable(dataset: Dataset) -> None:
     if dataset.keys or single:
         what = f"rows of dataset {dataset.name!r} cannot be pushed: it has {'one row for each key' if dataset.keys else single[0]}"
         raise DataError(what, where=str(dataset.where), hint="push to a dataset of events, which has no key")
-
-
-def failed_check(dataset: Dataset, row: Mapping[str, Any]) -> str:
-    """The first declared check that a row fails, in a sentence; empty where it keeps all."""
-    for check in dataset.checks:
-        value = row.get(check.column)
-        if check.kind_of == "not_null" and value is None:
-            return f"{check.name} fails: {check.column} is null"
-        if check.kind_of == "in_range" and value is not None:
-            low, high = (None if one is None else type(value)(one) if abs(one) != float("inf") else None for one in (check.low, check.high))
-            if (low is not None and value < low) or (high is not None and value > high):
-                return f"{check.name} fails: {check.column}={value}"
-    return ""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 CODE = ("core", "data")
+WIDEST = "DECIMAL(38,0)"  # in place of whole numbers of 128 bits: Parquet has none, and the engine would make them floats
 
 
 def source_ref(ledger: Ledger, source: Source) -> Ref:
@@ -240,7 +241,7 @@ def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, s
         if "syntax error" not in error.what:
             error.available = [f"{s.path}: {', '.join(connection.table(quote(name)).columns)}" for name, s in dataset.sources.items()]
         raise
-    types = {column[0]: str(column[1]) for column in shape}
+    types = {column[0]: WIDEST if str(column[1]) in ("HUGEINT", "UHUGEINT") else str(column[1]) for column in shape}
     own = [name for name in types if name.startswith("__")]
     if own:
         what = f"dataset {dataset.name!r} has a column {own[0]!r}: names that begin with __ are Tidemill's own"
@@ -252,6 +253,13 @@ def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, s
         if column not in types:
             raise DefinitionError(f"dataset {dataset.name!r} has no column {column!r}", where=_place(dataset), available=list(types))
     return types
+
+
+def _as_held(dataset: Dataset, types: Mapping[str, str]) -> str:
+    """The query, its columns in the types in which versions hold them."""
+    whole = [quote(name) for name, kind in types.items() if kind == WIDEST]
+    instead = f" REPLACE ({', '.join(f'CAST({name} AS {WIDEST}) AS {name}' for name in whole)})" if whole else ""
+    return f"SELECT *{instead} FROM ({dataset.sql()}\n)"
 
 
 def _instant_sql(dataset: Dataset, column: str, types: Mapping[str, str]) -> str:
@@ -278,17 +286,26 @@ def _open_pushed(connection: "DuckDBPyConnection", types: Mapping[str, str], fou
             for number, row in enumerate(push.rows, push.first):
                 if row:
                     out.write(msgspec.json.encode({**row, "__known": push.known, "__number": number}) + b"\n")
-    kinds = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in {**types, "__known": "BIGINT", "__number": "BIGINT"}.items())
+    kinds = {**types, "__known": "BIGINT", "__number": "BIGINT"}
+    plain = ", ".join(f"{literal(name)}: 'JSON'" for name in kinds)
+    values = ", ".join(f"{_as_pushed(quote(name), kind)} AS {quote(name)}" for name, kind in kinds.items())
     with explained("what was pushed cannot be read"):
-        reader = f"read_json({literal(str(file))}, format = 'newline_delimited', columns = {{{kinds}}})"
-        connection.execute(f"CREATE TABLE __pushed AS SELECT * FROM {reader}")
+        reader = f"read_json({literal(str(file))}, format = 'newline_delimited', columns = {{{plain}}})"
+        connection.execute(f"CREATE TABLE __pushed AS SELECT {values} FROM {reader}")
+
+
+def _as_pushed(column: str, kind: str) -> str:
+    """SQL for a value as `push` takes it: a text as a text, a whole number by its digits, another number as DOUBLE."""
+    text = f"({column} ->> '$')"
+    float_ = f"json_type({column}) = 'DOUBLE' AND NOT regexp_full_match({text}, '-?[0-9]+')"
+    return f"CASE WHEN {float_} THEN CAST(CAST({text} AS DOUBLE) AS {kind}) ELSE CAST({text} AS {kind}) END"
 
 
 def _write(connection: "DuckDBPyConnection", dataset: Dataset, types: Mapping[str, str], file: Path, *, pushed: bool, without: str) -> None:
     event = _instant_sql(dataset, dataset.event_time, types)
     known = _instant_sql(dataset, dataset.known_at or dataset.event_time, types)
     columns = ", ".join(quote(name) for name in types)
-    rows = f"SELECT *, {event} AS __event, {known} AS __known FROM ({dataset.sql()}\n) WHERE NOT {without}"
+    rows = f"SELECT *, {event} AS __event, {known} AS __known FROM ({_as_held(dataset, types)}) WHERE NOT {without}"
     order = f"ORDER BY __known, __event, {columns}"
     if pushed:  # rows of equal times stand in the order in which they came, behind those of files
         more = f"SELECT {columns}, {event} AS __event, __known, __number FROM __pushed"
@@ -326,15 +343,14 @@ def _twice(columns: str, rows: str) -> str:
 
 
 def _wrong(check: Check, rows: str) -> str:
-    column = quote(check.column)
-    sides = [("<", check.low), (">", check.high)]
+    return _twice(quote(check.column), rows) if check.kind_of == "unique" else wrong_alone(check)
+
+
+def wrong_alone(check: Check) -> str:
+    """SQL for whether a row by itself fails a check; empty for one that is not about single rows."""
+    column, sides = quote(check.column), [("<", check.low), (">", check.high)]
     limits = [f"{column} {beyond} {limit}" for beyond, limit in sides if limit is not None and isfinite(limit)]
-    return {
-        "in_range": " OR ".join(limits),
-        "not_null": f"{column} IS NULL",
-        "unique": _twice(column, rows),
-        "fresh": "",
-    }[check.kind_of]
+    return {"in_range": " OR ".join(limits), "not_null": f"{column} IS NULL"}.get(check.kind_of, "")
 
 
 def _violation(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, name: str, condition: str, shown: Sequence[str]) -> str:

@@ -104,12 +104,13 @@ def _text(column: str, kind: str, value: Any) -> str | None:
     """A part of a key that is no text, spelled as SQL spells it in the type of its column."""
     if value is None or value != value:  # NaN is not itself
         return None
+    whole = kind in WHOLE or kind.endswith(",0)")  # a DECIMAL without decimal places
     if isinstance(value, bool):
         if kind in ("BOOLEAN", "VARCHAR"):
             return str(value).lower()
-    elif isinstance(value, int) and (kind in WHOLE or kind == "VARCHAR"):
+    elif isinstance(value, int) and (whole or kind == "VARCHAR"):
         return str(value)
-    elif isinstance(value, float) and kind in WHOLE:
+    elif isinstance(value, float) and whole:
         return str(int(value)) if value.is_integer() else None
     elif isinstance(value, str):
         return str(value)

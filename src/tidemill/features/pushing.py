@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from tidemill.core import Damaged, DataError, DefinitionError, MissingFile, Ref, StoreError
-from tidemill.data import Dataset, Push, append_push, check_pushable, failed_check, instant_of, pushed, pushed_by, pushes, quote
+from tidemill.data import Dataset, Push, append_push, check_pushable, instant_of, pushed, pushed_by, pushes, quote, wrong_alone
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.folds import number_of
 from tidemill.features.forms import Windowed, form_of
@@ -203,8 +203,10 @@ class Pusher:
         check_pushable(dataset)
         self._ledger, self._dataset, self._store, self._feeds = ledger, dataset, store, dict[str, Feed | None]()
         plain = {name: kind for name, kind in types.items() if not name.startswith("__")}
-        event = {"__event": (instant_of(quote(dataset.event_time), dataset.timezone), "instant")}
-        self._own = OwnColumns.over(dataset, plain, [], event, str(dataset.where))
+        columns = {"__event": (instant_of(quote(dataset.event_time), dataset.timezone), "instant")}
+        self._checks = {f"c:{check.name}": check for check in dataset.checks if wrong_alone(check)}
+        columns |= {name: (f"CASE WHEN {wrong_alone(check)} THEN 1 ELSE 0 END", "number") for name, check in self._checks.items()}
+        self._own = OwnColumns.over(dataset, plain, [], columns, str(dataset.where))
 
     def push(self, rows: Sequence[Mapping[str, Any]], now: int, *, source: str = "", offsets: Sequence[int] = ()) -> Push | None:
         """Write rows, known since `now` (microseconds UTC); None where the source gave all of them before. Raises DataError for a row that
@@ -244,9 +246,10 @@ class Pusher:
             taken = self._own.taken_row(row)
             if self._own.values["__event"](taken) is None:
                 raise DataError(f"{self._dataset.event_time} is null", hint="send when it happened")
-            failed = failed_check(self._dataset, dict(zip(self._own.types, taken, strict=True)))
-            if failed:
-                raise DataError(failed, hint="correct the row, or the check of the dataset")
+            for name, check in self._checks.items():
+                if self._own.values[name](taken):
+                    what = f"{check.name} fails: {check.column} = {row[check.column]!r}"
+                    raise DataError(what, hint="correct the row, or the check of the dataset")
         except DataError as error:
             what = error.what.removeprefix(f"{WRONG}: ").replace("the request's ", "")
             raise DataError(f"row {number}: {what}", where=f"dataset {self._dataset.name}", hint=error.hint) from None
