@@ -11,7 +11,7 @@ import redis
 from processes import other, run_python
 from redis_server import ADDRESS, names_of, new_prefix
 from tidemill.core import Damaged, DefinitionError, StoreError
-from tidemill.features import LmdbOnline, OnlineStore, _lmdb, is_whole, open_online
+from tidemill.features import LmdbOnline, OnlineStore, _lmdb_folder, is_whole, open_online
 from tidemill.features.online import checksum
 
 V1, V2 = "a" * 40, "b" * 40
@@ -147,13 +147,6 @@ def test_another_process_reads_what_this_one_wrote(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_damaged_store_says_that_it_can_be_deleted(tmp_path: Path) -> None:
-    (tmp_path / "data.mdb").write_bytes(b"not a store" * 1000)
-    with pytest.raises(Damaged, match="online store cannot be used") as error:
-        LmdbOnline(tmp_path)
-    assert "delete the folder" in error.value.hint
-
-
 def test_a_store_of_a_few_pages_takes_any_number_of_versions_one_after_another(tmp_path: Path) -> None:
     store = LmdbOnline(tmp_path, gigabytes=0.001)
     for number in range(100):
@@ -231,7 +224,7 @@ def test_a_store_whose_writer_was_killed_is_kept_unless_the_machine_went_down_to
     assert (store.mark(V1), store.get(V1, ["x"]), caplog.text) == (b"10", [b"written"], "")
     put(store, V1, {"x": b"more"})
     shutil.copytree(tmp_path, tmp_path.with_name("copy"))
-    monkeypatch.setattr(_lmdb, "_boot", lambda: b"another start")
+    monkeypatch.setattr(_lmdb_folder, "boot", lambda: b"another start")
     assert not is_whole(tmp_path.with_name("copy"))
     other_store = open_online(tmp_path.with_name("copy"))
     assert (other_store.mark(V1), caplog.text.count("begun_anew=true")) == (None, 1)
@@ -275,6 +268,119 @@ def test_two_processes_write_to_one_store_and_the_last_one_sums_it(tmp_path: Pat
     store = open_online(tmp_path)
     assert (store.mark(V1), store.get(V1, ["x", "y", "z"])) == (b"four", [b"ours and theirs", b"ours", b"ours"])
     store.close()
+
+
+PURGE = """
+import sys, threading
+from pathlib import Path
+from tidemill.features import open_online
+store = open_online(Path(sys.argv[1]))
+print("open", flush=True)
+end, purged = threading.Event(), []
+threading.Thread(target=lambda: (input(), end.set()), daemon=True).start()
+while not (end.is_set() or purged):
+    purged += [1] * store.purge()
+print(len(purged), store.get("a" * 40, ["x"]), flush=True)
+"""
+
+
+def test_nobody_purges_what_another_has_open_and_sums(tmp_path: Path) -> None:
+    store = open_online(tmp_path)
+    put(store, V1, {})
+    with other(PURGE, tmp_path) as process:
+        assert process.says() == "open"
+        for _ in range(300):
+            store.settle()
+        put(store, V1, {"x": b"written"})
+        process.go_on()
+        assert process.says() == "0 [b'written']"
+    store.close()
+
+
+def test_a_user_that_closes_twice_leaves_the_store_to_the_others(tmp_path: Path) -> None:
+    one, two = open_online(tmp_path), open_online(tmp_path / ".")
+    put(one, V1, {"x": b"1"})
+    one.close()
+    one.close()
+    assert two.get(V1, ["x"]) == [b"1"]
+    assert not is_whole_after_a_crash(tmp_path)
+    two.close()
+    assert is_whole_after_a_crash(tmp_path)
+    with pytest.raises(StoreError, match="the online store is closed"):
+        two.get(V1, ["x"])
+
+
+def is_whole_after_a_crash(folder: Path) -> bool:
+    """Whether the file has its sum."""
+    return not (folder / "data.sum").read_bytes().startswith(b"open ")
+
+
+def test_who_forgets_to_close_has_it_closed(tmp_path: Path) -> None:
+    store = open_online(tmp_path)
+    put(store, V1, {"x": b"1"})
+    del store
+    assert is_whole_after_a_crash(tmp_path)
+    again = "import sys; from pathlib import Path; from tidemill.features import open_online; store = open_online(Path(sys.argv[1]))"
+    assert run_python(f"{again}; store.update('a' * 40, [], lambda *_: (b'm', {{}})); print(store.spaces())", tmp_path).stdout
+    assert is_whole_after_a_crash(tmp_path)
+    store = open_online(tmp_path)
+    assert (store.mark(V1), store.get(V1, ["x"])) == (b"m", [b"1"])
+    store.close()
+
+
+def test_who_opens_a_store_while_its_last_user_closes_it_opens_it_anew(tmp_path: Path) -> None:
+    store = open_online(tmp_path)
+    put(store, V1, {f"e{i}": bytes(20_000) for i in range(1_000)})
+    with ThreadPoolExecutor(2) as pool:
+        closing = pool.submit(store.close)
+        found = [open_online(tmp_path) for _ in range(3)]
+        assert [one.get(V1, ["e1"]) for one in found] == [[bytes(20_000)]] * 3
+        closing.result()
+    for one in found:
+        one.close()
+
+
+def test_what_is_written_while_the_file_is_summed_makes_the_sum_void(tmp_path: Path) -> None:
+    store = open_online(tmp_path)
+    put(store, V1, {f"e{i}": bytes(20_000) for i in range(1_000)})
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(5):
+            settling = pool.submit(store.settle)
+            put(store, V1, {"pushed": b"%d" % number})
+            settling.result()
+            assert is_whole(tmp_path)
+    store.close()
+    assert is_whole(tmp_path)
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from tidemill.features import open_online
+folder = Path(sys.argv[1])
+store = open_online(folder)
+def put(name):
+    store.update("a" * 40, ["x"], lambda mark, states: (b"mark", {"x": (states[0] or b"") + name}))
+put(b"parent")
+child = os.fork()
+if not child:
+    put(b" child")
+    again = open_online(folder)
+    print(again.get("a" * 40, ["x"]), again.purge(), flush=True)
+    again.close()
+    sys.exit()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+put(b" parent")
+print(store.get("a" * 40, ["x"]), (folder / "data.sum").read_bytes()[:5], flush=True)
+store.close()
+print((folder / "data.sum").read_bytes()[:5] == b"open ", flush=True)
+"""
+
+
+def test_a_process_that_forks_and_its_child_go_on_with_the_store(tmp_path: Path) -> None:
+    found = run_python(FORK, tmp_path)
+    assert found.stdout.splitlines() == ["[b'parent child'] False", "[b'parent child parent'] b'open '", "False"], found.stderr
+    assert is_whole(tmp_path)
 
 
 # ── Redis ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -361,12 +467,12 @@ def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
 def test_states_of_another_form_are_made_anew(tmp_path: Path) -> None:
     """What an earlier version wrote, under a mark of another name, is as if it were not there, and is dropped."""
     store = LmdbOnline(tmp_path, gigabytes=0.1)
-    with store._db.begin(write=True) as transaction:
+    with store._folder.db.begin(write=True) as transaction:
         for key in (b"watermark/" + V1.encode(), b"watermark 2/" + V1.encode(), b"mark 1/" + V1.encode()):
             transaction.put(key, b"10" + checksum(key, b"10"))
     assert (store.mark(V1), store.spaces()) == (None, {})
     put(store, V1, {"x": b"new"})
     store.keep([V1])
-    with store._db.begin() as transaction:
+    with store._folder.db.begin() as transaction:
         assert transaction.stat()["entries"] == 2
     store.close()

@@ -3,7 +3,8 @@
 Comes in: dataset versions and declarations. Goes out: view versions, and matrices of values as known at each row's time.
 """
 
-from tidemill.features._lmdb import LmdbOnline, is_whole
+from tidemill.features._lmdb import LmdbOnline
+from tidemill.features._lmdb_folder import is_whole
 from tidemill.features.again import make_again
 from tidemill.features.arrays import Function
 from tidemill.features.catalogue import Hit, View, made_by, search, source_of, summarise, values_of
