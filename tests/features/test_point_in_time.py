@@ -42,7 +42,6 @@ from tidemill.features import max as largest
 from tidemill.features import min as smallest
 from tidemill.features import sum as total
 from tidemill.features.online import Mark
-from tidemill.features.space import Space
 from tidemill.features.views import of_arrays
 from tidemill.ledger import Ledger
 from tidemill.store import MemoryBlobs, Records
@@ -395,5 +394,7 @@ def test_sums_are_bit_equal_where_rounding_shows(online: OnlineStore) -> None:
     alone = [read(log, [request]).values.tobytes() for request in requests]
     assert alone == [batch.values[i].tobytes() for i in range(len(requests))]
     materialise(online, log, START + 60 * MINUTE)
-    keys, at = Coded.of(entity for entity, _ in requests), np.array([at for _, at in requests], dtype=np.int64)
-    assert same_bits(Space(online, WINDOWS).read(keys, at, log.vocabularies), batch)
+    asked = requests_of(requests)
+    matrix = Reader([WINDOWS], {"windows": log}, {}, online).read(asked, asked.at)
+    assert (matrix.online.all(), matrix.values.tobytes()) == (True, batch.values.tobytes())
+    assert matrix.status[:, 0].tolist() == batch.status.tolist()

@@ -18,7 +18,8 @@ from features.oracle import EXAMPLES
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, StoreError, Where, instant, show
 from tidemill.data import ingest, pushed, pushed_offset, pushes
 from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, materialising, space_of
-from tidemill.features.online import Mark
+from tidemill.features.looked import entities_of
+from tidemill.features.online import Asked, Mark, Stored
 from tidemill.ledger import Ledger
 from tidemill.store import FolderBlobs, MemoryBlobs, Records
 
@@ -174,10 +175,45 @@ class Away(MemoryOnline):
             raise StoreError("the online store cannot be used: Connection refused")
         return super().spaces()
 
-    def mark(self, space: str) -> bytes | None:
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
         if self.is_away:
             raise StoreError("the online store cannot be used: Connection refused")
-        return super().mark(space)
+        return super().read(asked)
+
+
+class Meanwhile(MemoryOnline):
+    """A store to which is written while a request is under way: whenever it was asked for something."""
+
+    happens: Callable[[], object] | None = None
+
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
+        found, (happens, self.happens) = super().read(asked), (self.happens, None)
+        if happens:
+            happens()
+        return found
+
+
+@pytest.mark.parametrize("kinds", [["fresh"], ["fresh", "fresher"]])
+def test_a_push_that_is_committed_while_a_request_is_under_way_is_read_whole_or_not_at_all(shops: Shops, kinds: list[str]) -> None:
+    store = Meanwhile()
+    reader = shops.reader(store)
+    reader.materialise(NOW)
+    pusher, before = shops.pusher(store), shown(reader, NOW + 2)
+    store.happens = lambda: pusher.push([sale(1, NOW, 9.0, kind) for kind in kinds], NOW + 1)
+    assert shown(reader, NOW + 2) == before
+    assert store.happens is None
+    after = shown(reader, NOW + 2)
+    assert [row["online"] for row in after] == [True] * 4
+    same_offline(shops, after, NOW + 2)
+
+
+def test_a_row_that_waits_for_news_takes_no_other_row_of_its_batch_offline(shops: Shops) -> None:
+    store = MemoryOnline()
+    reader = shops.reader(store)
+    reader.materialise(NOW)
+    requests = asked(NOW)
+    requests.at[1] = NOW - MINUTE
+    assert reader.read(requests, requests.at).online.tolist() == [True, False, True, True]
 
 
 events = st.builds(
@@ -211,9 +247,11 @@ def test_after_any_steps_online_is_what_the_next_version_gives(tmp_path: Path, s
             reader.materialise(now if step == "materialise" else now - 3 * MINUTE)
     final = shops.reader(store)
     now += 2 * HOUR
-    online = [space.read(asked(now).texts["shop"], asked(now).at, final.logs[name].vocabularies) for name, space in final.spaces.items()]
-    for name, block in zip(final.spaces, online, strict=True):
-        offline = final.logs[name].read(asked(now).texts["shop"], asked(now).at)
+    keys, at = asked(now).texts["shop"], asked(now).at
+    texts, which = entities_of(keys)
+    for one in final.looked.values():
+        [stored] = store.read([(one.space, texts)])
+        block, offline = one.block(stored, which, keys, at, np.full(len(at), True)), one.log.read(keys, at)
         assert block.status.tolist() == offline.status.tolist()
         assert _texts(block) == _texts(offline)
 

@@ -40,7 +40,7 @@ from tidemill.features import (
 )
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.latest import Latest
-from tidemill.features.space import Space
+from tidemill.features.online import Mark
 from tidemill.features.state import Layout
 
 RANKS = FeatureView(
@@ -91,8 +91,8 @@ def test_what_comes_later_is_as_if_it_had_always_been_there(
     rows = [Row(row.entity, row.event, min(row.known, mark), row.number, row.word) for row in rows]
     later = [Row(row.entity, row.event, max(row.known, mark + 1), row.number, row.word) for row in later if row.entity is not None]
     materialise(store, log_of(view, rows), mark)
-    form, own = form_of(view), Space(store, view)
-    words = list((own.mark() or pytest.fail("no mark")).words.get("word", []))
+    form, mark_then = form_of(view), Mark.of(store.spaces()[space_of(view)])
+    words = list((mark_then or pytest.fail("no mark")).words.get("word", []))
     for first in range(0, len(later), many):
         part = later[first : first + many]
         for entity in {row.entity for row in part if row.entity is not None}:
@@ -106,7 +106,7 @@ def test_what_comes_later_is_as_if_it_had_always_been_there(
     asked_then = [(entity, max(at, end)) for entity, at in requests]
     expected = read(log, asked_then)
     keys, at = Coded.of(entity for entity, _ in asked_then), np.array([at for _, at in asked_then], dtype=np.int64)
-    values, status = own._form.read(*_found(store, view, keys), at)
+    values, status = form.read(*_found(store, view, keys), at)
     for i, data in enumerate(store.get(space_of(view), [entity or "nobody" for entity, _ in asked_then])):
         [each], [one] = form.each([data], int(at[i]))
         assert np.array(each, dtype=np.float64).tobytes() == values[i].tobytes()
@@ -127,18 +127,16 @@ def _found(store: MemoryOnline, view: FeatureView, keys: Coded) -> tuple[list[by
     return [data for data in found if data], np.array(which, dtype=np.int64)
 
 
-@pytest.mark.parametrize("name", ALL)
 @thorough
 @given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
-def test_quantiles_and_all_else_are_the_same_from_events_and_from_states(
-    name: str, rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]
+def test_quantiles_are_the_same_from_events_and_from_states(
+    rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]
 ) -> None:
-    view, store = ALL[name], MemoryOnline()
-    log = log_of(view, rows)
+    log, store = log_of(RANKS, rows), MemoryOnline()
     for mark in marks:
         materialise(store, log, mark)
     asked_then = requests_of([(entity, max(marks)) for entity, _ in requests])
-    offline, online = (Reader([view], {name: log}, {}, one).read(asked_then, asked_then.at) for one in (None, store))
+    offline, online = (Reader([RANKS], {"ranks": log}, {}, one).read(asked_then, asked_then.at) for one in (None, store))
     assert online.online.all()
     assert online.values.tobytes() == offline.values.tobytes()
     assert online.status.tobytes() == offline.status.tobytes()

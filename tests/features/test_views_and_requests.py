@@ -28,6 +28,7 @@ from tidemill.features import (
     load,
     load_requests,
 )
+from tidemill.features.online import Asked, Stored
 from tidemill.ledger import Artifact, Ledger
 
 FLIGHTS = """id,part,origin,seat,published,departs,delay,carrier
@@ -492,8 +493,8 @@ def test_what_the_store_cannot_give_is_read_offline_with_one_line_in_the_log(
     world: World, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     class Broken(MemoryOnline):
-        def get(self, version: str, entities: Sequence[str]) -> list[bytes | None]:
-            return [b"not what was written" if how == "damaged" else None for _ in entities]
+        def read(self, asked: Sequence[Asked]) -> list[Stored]:
+            return [(mark, [b"not what was written" if how == "damaged" else None for _ in states]) for mark, states in super().read(asked)]
 
     requests, until = world.requests(), instant("2013-01-02T10:00:00Z")
     reader = world.reader(world.view(), Broken())

@@ -140,11 +140,11 @@ def test_the_store_drops_versions_that_served_before_the_last(copied: Path, monk
     monkeypatch.setattr(app, "online_store", lambda declared: store)
     current = app.Current(Session(copied))
     monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
-    seen = [{space.name for space in current.endpoints["late"].reader.spaces.values()}]
+    seen = [{one.space for one in current.endpoints["late"].reader.looked.values()}]
     for days in (4, 5, 6):
         promote_another(copied, DECLARATIONS.replace('"3d"]', f'"{days}d"]'))
         current.refresh()
-        seen.append({space.name for space in current.endpoints["late"].reader.spaces.values()})
+        seen.append({one.space for one in current.endpoints["late"].reader.looked.values()})
         held = set(store.spaces())
         assert held == seen[-1] | seen[-2] | seen[0], "a request that is under way may read what served before; the files declare the first"
     assert len(set().union(*seen)) > len(seen[-1] | seen[-2])

@@ -147,10 +147,27 @@ def test_a_view_that_was_never_built_says_how_it_is(tmp_path: Path) -> None:
 
 def test_what_is_not_served_stays_in_the_store_and_pushes_are_seen(shops: Path) -> None:
     client_of(shops)
-    session = Session(shops)
-    client = client_of(shops, NOON + 10)
-    assert client.post("/features", json=BODY).json()["views"]["day"]["from"] == "online"
+    client, session = client_of(shops, instant("2100-01-01T12:00:00Z")), Session(shops)
+    assert client.post("/features", json=BODY).json()["rows"][0] == [None, None, None]
     assert session.materialise() == {"last_sale": 0, "day": 0}
+    sold = {"sold": "2100-01-01T11:30:00Z", "reported": "2100-01-01T11:30:00Z", "amount": 9, "kind": "gift"}
+    session.push("sales", [{"driver_id": 1, "shop_id": 11, **sold}])
+    answer = client.post("/features", json=BODY).json()
+    assert (answer["rows"][0], {view["from"] for view in answer["views"].values()}) == ([9.0, 9.0, "gift"], {"online"})
+
+
+def test_what_is_materialised_while_a_server_runs_is_what_it_gives(shops: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also what was known before, and of an entity that the newer version lacks."""
+    client, rows = client_of(shops), [{"driver_id": 1, "shop_id": 11}, {"driver_id": 11, "shop_id": 1}]
+    body = {"views": ["last_sale:amount"], "rows": rows}
+    assert client.post("/features", json=body).json()["rows"] == [[35.0], [7.0]]
+    (shops / "sales.csv").write_text("\n".join(SALES.splitlines()[:3]).replace(",20,", ",21,") + "\n")
+    Session(shops).materialise()
+    answer = client.post("/features", json=body).json()
+    assert (answer["rows"], answer["views"]["last_sale"]["from"]) == ([[35.0], [None]], "online")
+    answer = client.post("/features", json={**body, "at": "2024-03-10T10:15:00Z"}).json()
+    assert (answer["rows"], answer["views"]["last_sale"]["from"]) == ([[21.0], [None]], "offline")
+    assert "online_store=" not in caplog.text
 
 
 def test_views_of_a_deployment_are_given_too(copied: Path) -> None:

@@ -31,8 +31,9 @@ from tidemill.features.declarations import (
 )
 from tidemill.features.erasing import Erasure, apply_erasure, plan_erasure
 from tidemill.features.frames import writable
-from tidemill.features.getter import Getter, Looked, OnlineFeatures
+from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
+from tidemill.features.looked import Looked
 from tidemill.features.materialising import bring_up, materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.outputs import Output, bound, learned_until, output_of

@@ -3,44 +3,27 @@
 The same values as `Reader` gives, from the same states, without arrays: a few rows cost about what reading the store costs.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property, lru_cache
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from tidemill.core import Coded, Damaged, DataError, StoreError, instant, place_of, show
-from tidemill.features.forms import form_of
-from tidemill.features.historical import Chosen, Opened
+from tidemill.core import DataError, StoreError, instant, show
+from tidemill.features.historical import Chosen
 from tidemill.features.keys import Keys
-from tidemill.features.online import Mark, OnlineStore, Stored, space_of
+from tidemill.features.looked import Found, Looked
+from tidemill.features.online import OnlineStore
+from tidemill.features.outage import Outage
 from tidemill.features.request_rows import Computed
 from tidemill.features.state import Value
-from tidemill.features.windows import STATUS, UNKNOWN
+from tidemill.features.windows import STATUS
 
-log = logging.getLogger(__name__)
-ABSENT = "nothing of it is in the online store: `tidemill features materialise {}` puts it there"
-OLDER = "it is asked for as known before what the online store holds"
-NEWER = "more is known by then than the online store holds: `tidemill features materialise {}` brings it up to date"
-CHANGED = "the online store holds what became known later"
 _shown = lru_cache(256)(show)  # a mark is told with each answer, and seldom another
 Time = int | str | date | datetime
 Row = Mapping[str, Any]
-
-
-class Block(NamedTuple):
-    """The values of a view for each row, and their status; `until`: up to which knowledge time the online store holds all (microseconds
-    UTC; None where nothing); `why` the store did not answer, or nothing where it did."""
-
-    values: Sequence[Sequence[Value]]
-    status: Sequence[int]
-    until: int | None
-    why: str
 
 
 @dataclass(frozen=True)
@@ -84,68 +67,6 @@ class OnlineFeatures:
         return "\n".join(lines)
 
 
-class Looked:
-    """A view that is looked up: its states in the online store, or where that cannot answer its log."""
-
-    def __init__(self, opened: Opened) -> None:
-        self.log, self.view = opened.log, opened.log.view
-        self.keys = Keys.of(self.view.entity, opened.types)
-        self.space, self.form = space_of(self.view), form_of(self.view)
-        self._known: tuple[bytes | None, int | None, int, Any] = (None, None, 0, None)
-        coded = [name for name, feature in self.view.columns.items() if feature.category]
-        self._coded = [(self.view.names.index(full), name) for name in coded for full in self.view.names_of(name)]
-
-    def online(self, stored: Stored, texts: Sequence[str | None], at: int) -> Block:
-        """What the store says; raises StoreError where it is not what was written."""
-        data, states = stored
-        before, until, limit, words = self._known
-        if data is not before and data != before:
-            _, until, limit, words = self._known = self._read(data)
-        if until is None or not until <= at < limit:
-            why = ABSENT if until is None else OLDER if at < until else NEWER
-            return self.offline(texts, at, why.format(self.view.name))
-        try:
-            values, status = self.form.each(states, at)
-        except LookupError:
-            return self.offline(texts, at, CHANGED)
-        if UNKNOWN in status:
-            self._look_for_lost([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN], at)
-        return Block(values if words is None else [self._spelled(row, words) for row in values], status, until, "")
-
-    def offline(self, texts: Sequence[str | None], at: int, why: str) -> Block:
-        """What the log says."""
-        codes = [-1 if text is None else place_of(self.log.entities, text) for text in texts]
-        block = self.log.read(Coded(np.array(codes, dtype=np.int32), self.log.entities), np.full(len(codes), at))
-        values: list[Sequence[Value]] = [[None if value != value else value for value in row] for row in block.values.tolist()]
-        if self._coded:
-            words = {name: block.vocabularies[self.view.names_of(name)[0]] for _, name in self._coded}
-            values = [self._spelled(row, words) for row in values]
-        return Block(values, block.status.tolist(), self._known[1], why)
-
-    def _read(self, data: bytes | None) -> tuple[bytes | None, int | None, int, Any]:
-        """A mark: until when all is there, the first time at which more is known, and the words of categories."""
-        mark, news = Mark.of(data), self.log.events.news
-        if mark is None or mark.until is None:
-            return data, None, 0, None
-        later = int(np.searchsorted(news, mark.until, side="right"))
-        limit = int(news[later]) if later < len(news) else 2**63
-        return data, mark.until, limit, mark.words if self._coded else None
-
-    def _spelled(self, row: Sequence[Value], words: Mapping[str, Sequence[str]]) -> Sequence[Value]:
-        found = list(row)
-        for place, name in self._coded:
-            code = found[place]
-            if code is not None:
-                found[place] = words[name][int(code)]
-        return found
-
-    def _look_for_lost(self, texts: Sequence[str | None], at: int) -> None:
-        """Raise Damaged where the store knows nothing of an entity that the log knows."""
-        there = [text for text in texts if text is not None and place_of(self.log.entities, text) >= 0]
-        if there and any(one != UNKNOWN for one in self.offline(there, at, "").status):
-            raise Damaged(f"the online store has lost an entity of {self.view.name}")
-
-
 @dataclass(frozen=True)
 class Getter:
     """The newest values of features, by entity keys; made by `Session.online`. `notes` are what there is to say of them.
@@ -161,7 +82,7 @@ class Getter:
     clock: Callable[[], int]
     timezone: str = "UTC"
     notes: tuple[str, ...] = ()
-    _said: set[str] = field(default_factory=set)
+    _outage: Outage = field(default_factory=Outage)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -197,7 +118,7 @@ class Getter:
     def _time(self, at: Time | None) -> int:
         return self.clock() if at is None else at if isinstance(at, int) else instant(at, self.timezone)
 
-    def _rows(self, blocks: Sequence[Block]) -> Iterable[Iterable[Value]]:
+    def _rows(self, blocks: Sequence[Found]) -> Iterable[Iterable[Value]]:
         """The chosen values of each row, of all views."""
         parts = [blocks[i].values if take is None else list(map(take, blocks[i].values)) for i, take in self._parts]
         return parts[0] if len(parts) == 1 else map(chain.from_iterable, zip(*parts, strict=True))
@@ -218,11 +139,11 @@ class Getter:
             found.append((views.index(one.view.name), None if own == names else take))
         return found
 
-    def _blocks(self, rows: Sequence[Row], at: int) -> list[Block]:
+    def _blocks(self, rows: Sequence[Row], at: int) -> list[Found]:
         """What each view says: those that are looked up, then those of the request."""
         texts = [keys.texts(rows) for keys in self._keys]
         found = self._looked_up([(view, texts[i]) for view, i in self._views], at) if texts else []
-        return [*found, *(Block(view.values(rows), (), None, "") for view in self.computed.values())] if self.computed else found
+        return [*found, *(Found(view.values(rows), (), None, "") for view in self.computed.values())] if self.computed else found
 
     @cached_property
     def _keys(self) -> list[Keys]:
@@ -233,16 +154,16 @@ class Getter:
         """The views that are looked up, and which keys they have."""
         return [(one, self._keys.index(one.keys)) for one in self.looked.values()]
 
-    def _looked_up(self, asked: Sequence[tuple[Looked, Sequence[str | None]]], at: int) -> list[Block]:
+    def _looked_up(self, asked: Sequence[tuple[Looked, Sequence[str | None]]], at: int) -> list[Found]:
         if self.store is None:
             return [view.offline(texts, at, "there is no online store") for view, texts in asked]
         try:
             stored = self.store.read([(view.space, texts) for view, texts in asked])
-            return [view.online(own, texts, at) for (view, texts), own in zip(asked, stored, strict=True)]
+            found = [view.online(own, texts, at) for (view, texts), own in zip(asked, stored, strict=True)]
+            self._outage.end()
+            return found
         except StoreError as error:
-            if error.what not in self._said:  # said once, not with every request
-                log.warning("online_store=damaged answered_from=offline error=%s", error.what)
-                self._said.add(error.what)
+            self._outage.begin(error, [view.made for view, _ in asked])
             why = f"the online store cannot be read: {error.what}"
             return [view.offline(texts, at, why) for view, texts in asked]
 

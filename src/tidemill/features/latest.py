@@ -16,10 +16,9 @@ import numpy as np
 from tidemill.core import Array, Bools, Floats, Instants, Ints, duration
 from tidemill.features.declarations import FeatureView
 from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, sliced
-from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Status
+from tidemill.features.windows import AFTER, EXPIRED, NULL, PRESENT, UNKNOWN, Status
 
 KEPT = 8  # rows from which on, at each doubling, those that a newer one hides are dropped
-NOTHING = 2**62  # after all times: where no row is
 
 
 def _time(row: Row) -> Row:
@@ -79,7 +78,7 @@ class Latest:
     def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
         """Values (n, columns) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError
         for a time before a state can be read."""
-        values, width = np.full((len(at), self.layout.width), NOTHING, dtype="<i8"), self.layout.width
+        values, width = np.full((len(at), self.layout.width), AFTER, dtype="<i8"), self.layout.width
         one = 8 * (1 + width)
         if all(len(data) == one for data in states):
             table = np.frombuffer(b"".join(states), dtype="<i8").reshape(-1, 1 + width)

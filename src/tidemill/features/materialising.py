@@ -9,18 +9,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tidemill.core import Array, Bools, definition, digest_bytes, find
+from tidemill.core import Array, Bools, Floats, definition, digest_bytes, find
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.latest import Latest
 from tidemill.features.online import Making, Mark, OnlineStore, space_of
 from tidemill.features.pushing import Feed, Rows, catch_up
-from tidemill.features.state import recoded
+from tidemill.features.state import in_numbers, numbers_of
 from tidemill.features.views import ViewLog
 
 PART = 10_000  # entities written at once
 EVENTS = 1_000_000  # events read at once, unless one entity has more
 UInts = np.ndarray[Any, np.dtype[np.uint64]]
 Words = dict[str, list[str]]
+Numbers = dict[str, Floats]  # of the words of the log among those of the space, by column
 Told = Callable[[int, int], object]  # entities written, of how many
 
 
@@ -96,7 +97,9 @@ class _Work:
             more = {name: [*own, *sorted({*words[name]}.difference(own))] for name, own in mark.words.items()}
             past = mark.until, mark.digest
             if past not in self.goes_on:
-                same = self.version == mark.version or self._digest(self.log.events.known <= mark.until, more) == int(mark.digest, 16)
+                same = self.version == mark.version or self._digest(self.log.events.known <= mark.until, self._numbers(more)) == int(
+                    mark.digest, 16
+                )
                 self.goes_on[past] = same
             if self.goes_on[past]:
                 making = Making(self.version, self.until, 0, whole=False, pushed=max(there, mark.pushed))
@@ -116,15 +119,16 @@ class _Work:
         if not making.whole and mark.until is not None:
             news = news & (known > mark.until)
         later, words = self._later(making.pushed, mark.words)
+        numbers = self._numbers(words)
         names = sorted({*(self.log.entities[one] for one in np.unique(entity[news]).tolist()), *later})
         places, done = find(self.log.entities, names), making.done
         tell(done, len(names))
         for low, high in self._parts(places, done):
-            states = self._states(places[low:high][places[low:high] >= 0], words)
+            states = self._states(places[low:high][places[low:high] >= 0], numbers)
             whole = states | {name: self._form.added(states.get(name), later[name]) for name in names[low:high] if name in later}
             self._put(msgspec.structs.replace(mark, making=msgspec.structs.replace(making, done=high)), whole)
             tell(high, len(names))
-        digest = _sum(int(mark.digest or "0", 16), self._digest(news, words))
+        digest = _sum(int(mark.digest or "0", 16), self._digest(news, numbers))
         self._put(Mark(mark.view, self.version, self.until, f"{digest:x}", words, making.pushed), {})
         return len(names) - done
 
@@ -164,21 +168,26 @@ class _Work:
             events += many
         return [*found, (start, len(places))] if len(places) > start else found
 
-    def _states(self, entities: Array, words: Words) -> dict[str, bytes]:
+    def _states(self, entities: Array, numbers: Numbers) -> dict[str, bytes]:
         """The states of some entities, which are ascending."""
         events = self.log.events
         sizes = events.starts[entities + 1] - events.starts[entities]
         rows = np.repeat(events.starts[entities] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
         rows = rows[events.known[rows] <= self.until] if len(rows) else rows
-        columns = {name: self._column(name, words)[rows] for name in self.log.columns}
+        columns = {name: self._column(name, rows, numbers) for name in self.log.columns}
         owner = np.searchsorted(entities, events.entity[rows])
         found = self._form.states(owner, events.event[rows], events.known[rows], columns, len(entities), self.until)
         return {self.log.entities[one]: data for one, data in zip(entities.tolist(), found, strict=True) if data}
 
-    def _column(self, name: str, words: Words) -> Array:
-        full = self._coded.get(name[2:])
-        column = self.log.columns[name]
-        return column if full is None else recoded(column, self.log.vocabularies[full], words[name[2:]])
+    def _numbers(self, words: Words) -> Numbers:
+        """Of each category the numbers of the log's words among others, where these are others."""
+        own = {name: self.log.vocabularies[full] for name, full in self._coded.items()}
+        return {f"x:{name}": numbers_of(log, words[name]) for name, log in own.items() if tuple(words[name]) != log}
+
+    def _column(self, name: str, rows: Array, numbers: Numbers) -> Array:
+        """A column of some rows, categories in numbers."""
+        column = self.log.columns[name][rows]
+        return in_numbers(column, numbers[name]) if name in numbers else column
 
     @cached_property
     def _coded(self) -> dict[str, str]:
@@ -186,12 +195,13 @@ class _Work:
         view = self.log.view
         return {name: view.names_of(name)[0] for name, feature in view.columns.items() if feature.category}
 
-    def _digest(self, rows: Bools, words: Words) -> int:
+    def _digest(self, rows: Bools, numbers: Numbers) -> int:
         """Of some rows, in whatever order: a sum of 128 bits, to which more rows can be added."""
         there, owner = np.unique(self.log.events.entity[rows], return_inverse=True)
         mixed = _numbers([self.log.entities[one] for one in there.tolist()])[owner]
-        for column in (self.log.events.event, self.log.events.known, *(self._column(name, words) for name in self.log.columns)):
-            mixed = _mix(mixed ^ column[rows].view(np.uint64))
+        columns = (self._column(name, rows, numbers) for name in self.log.columns)
+        for column in (self.log.events.event[rows], self.log.events.known[rows], *columns):
+            mixed = _mix(mixed ^ column.view(np.uint64))
         high, low = (int(part.sum(dtype=np.uint64)) for part in (mixed, _mix(mixed + np.uint64(1))))
         return high << 64 | low
 

@@ -74,9 +74,10 @@ class MemoryOnline:
 
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
         found = []
-        for space, entities in asked:
-            states = self._states.get(space, {})
-            found.append((self.mark(space), [None if entity is None else states.get(entity) for entity in entities]))
+        with self._writer:  # a mark and states of one moment
+            for space, entities in asked:
+                states = self._states.get(space, {})
+                found.append((self.mark(space), [None if entity is None else states.get(entity) for entity in entities]))
         return found
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:

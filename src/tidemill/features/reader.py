@@ -1,24 +1,24 @@
 """One reader for a set of views: requests in, a matrix of feature values out, offline or online, by the same code."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from tidemill.core import Bools, Coded, Damaged, DefinitionError, Floats, Instants, StoreError
+from tidemill.core import Bools, Coded, DefinitionError, Floats, Instants, StoreError
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.keys import joined
+from tidemill.features.looked import Looked, entities_of
 from tidemill.features.materialising import Told, materialise, quiet
 from tidemill.features.online import OnlineStore
+from tidemill.features.outage import Outage
 from tidemill.features.pushing import Feed, catch_up
 from tidemill.features.requests import Requests
-from tidemill.features.space import Space
 from tidemill.features.views import Block, ViewLog
-from tidemill.features.windows import PRESENT, STATUS, UNKNOWN, Status
+from tidemill.features.windows import PRESENT, STATUS, Status
 
-log = logging.getLogger(__name__)
+Keys = Mapping[tuple[str, ...], Coded]  # of requests, by their columns
 
 
 @dataclass(frozen=True)
@@ -48,77 +48,66 @@ class Reader:
     versions: dict[str, str]
     online: OnlineStore | None = None
     feeds: Mapping[str, Feed] = field(default_factory=dict)  # what is pushed, by view
-    _damage: list[str] = field(default_factory=list)
+    _outage: Outage = field(default_factory=Outage)
 
     def read(self, requests: Requests, at: Instants) -> Matrix:
         """Features of each request as known at `at` (n,). Rows at or after the watermark come from the online store, if there is one,
         unless more is known by then than is stored, or it cannot be read: both paths give the same."""
+        keys = self._keys(requests)
+        if self.online is None:
+            return self._offline(requests, keys, at)
         try:
-            return self._read_fresh(requests, at)
+            matrix = self._matrix(requests, *self._stored(self.online, keys, at))
+            self._outage.end()
+            return matrix
         except StoreError as error:
-            if self.online is None:
-                raise
-            if not self._damage:  # said once, not with every request
-                log.warning("online_store=damaged answered_from=offline error=%s", error.what)
-                self._damage.append(error.what)
-            return replace(self._read(requests, at, online=False), damaged=True)
-
-    def _read_fresh(self, requests: Requests, at: Instants) -> Matrix:
-        fresh = self._fresh(at)
-        try:
-            if fresh.all() or not fresh.any():
-                return self._read(requests, at, online=bool(fresh.any()))
-            return _merge(fresh, *(self._read(requests.take(rows), at[rows], online=o) for rows, o in ((fresh, True), (~fresh, False))))
-        except LookupError:  # something came in that is newer than these times
-            return self._read(requests, at, online=False)
-
-    def _fresh(self, at: Instants) -> Bools:
-        """Which times the online store holds all that was known at."""
-        fresh = np.full(len(at), self.online is not None)
-        for name, space in self.spaces.items():
-            mark = space.mark()
-            if mark is None or mark.until is None:
-                return np.zeros(len(at), dtype=bool)
-            known = self.logs[name].events.news
-            after = np.searchsorted(known, mark.until, side="right")
-            fresh &= (at >= mark.until) & (np.searchsorted(known, at, side="right") == after)
-        return fresh
+            self._outage.begin(error, [one.made for one in self.looked.values()])
+            return replace(self._offline(requests, keys, at), damaged=True)
 
     @cached_property
-    def spaces(self) -> dict[str, Space]:
-        """The space of each looked-up view in the online store, if there is one."""
-        return {name: Space(self.online, log.view) for name, log in self.logs.items()} if self.online is not None else {}
+    def looked(self) -> dict[str, Looked]:
+        """The views that are looked up, each beside its space in the online store."""
+        return {name: Looked(log, self.versions.get(name, "")) for name, log in self.logs.items()}
 
-    def _read(self, requests: Requests, at: Instants, *, online: bool) -> Matrix:
-        blocks = [self._block(view, requests, at, online=online) for view in self.views]
+    def _offline(self, requests: Requests, keys: Keys, at: Instants) -> Matrix:
+        blocks = {name: log.read(keys[log.view.entity.keys], at) for name, log in self.logs.items()}
+        return self._matrix(requests, blocks, np.zeros(len(at), dtype=bool))
+
+    def _stored(self, store: OnlineStore, keys: Keys, at: Instants) -> tuple[dict[str, Block], Bools]:
+        """The views that are looked up, and which rows the store answered: those that it holds of all of them. It is read but once, so that
+        what it gives is of one moment."""
+        places, views, fresh = {columns: entities_of(one) for columns, one in keys.items()}, [*self.looked.values()], np.full(len(at), True)
+        own = [places[one.view.entity.keys] for one in views]
+        stored = store.read([(one.space, texts) for one, (texts, _) in zip(views, own, strict=True)])
+        for one, (_, which), data in zip(views, own, stored, strict=True):
+            fresh &= one.fresh(data, which, at)
+        found = {
+            one.view.name: one.block(data, which, keys[one.view.entity.keys], at, fresh)
+            for one, (_, which), data in zip(views, own, stored, strict=True)
+        }
+        return found, fresh
+
+    def _matrix(self, requests: Requests, looked: Mapping[str, Block], online: Bools) -> Matrix:
+        blocks = [looked[view.name] if isinstance(view, FeatureView) else _asked(view, requests) for view in self.views]
         names = tuple(name for block in blocks for name in block.names)
-        looked = [(view.name, block) for view, block in zip(self.views, blocks, strict=True) if isinstance(view, FeatureView)]
-        status = np.stack([block.status for _, block in looked], axis=1) if looked else np.empty((len(at), 0), np.uint8)
+        order = [view.name for view in self.views if isinstance(view, FeatureView)]
+        status = np.stack([looked[name].status for name in order], axis=1) if order else np.empty((len(online), 0), np.uint8)
         values = np.concatenate([block.values for block in blocks], axis=1)
         vocabularies = {name: words for block in blocks for name, words in block.vocabularies.items()}
-        return Matrix(names, values, vocabularies, tuple(name for name, _ in looked), status, np.full(len(at), online))
+        return Matrix(names, values, vocabularies, tuple(order), status, online)
 
-    def _block(self, view: FeatureView | RequestView, requests: Requests, at: Instants, *, online: bool) -> Block:
-        if isinstance(view, RequestView):
-            chosen = [requests.names.index(name) for name in view.names]
-            words = {name: requests.vocabularies[name] for name in view.names if name in requests.vocabularies}
-            return Block(view.names, requests.values[:, chosen], np.zeros(len(at), np.uint8), words)
-        keys = self._keys(view, requests)
-        history = self.logs[view.name]
-        if online and self.online is not None:
-            block = self.spaces[view.name].read(keys, at, history.vocabularies)
-            lost = np.flatnonzero((block.status == UNKNOWN) & (keys.codes >= 0))
-            if len(lost) and history.knows(keys.take(lost), at[lost]).any():
-                raise Damaged(f"the online store has lost an entity of {view.name}")
-            return block
-        return history.read(keys, at)
-
-    def _keys(self, view: FeatureView, requests: Requests) -> Coded:
-        missing = next((column for column in view.entity.keys if column not in requests.texts), None)
-        if missing is not None:
-            what = f"view {view.name!r} is looked up by {missing!r}, which the request dataset lacks"
-            raise DefinitionError(what, where=str(view.where), available=sorted(requests.texts))
-        return joined([requests.texts[column] for column in view.entity.keys])
+    def _keys(self, requests: Requests) -> Keys:
+        """The keys of the requests, by their columns. Raises DefinitionError for a column that they lack."""
+        found = dict[tuple[str, ...], Coded]()
+        for view in (view for view in self.views if isinstance(view, FeatureView)):
+            columns = view.entity.keys
+            missing = next((column for column in columns if column not in requests.texts), None)
+            if missing is not None:
+                what = f"view {view.name!r} is looked up by {missing!r}, which the request dataset lacks"
+                raise DefinitionError(what, where=str(view.where), available=sorted(requests.texts))
+            if columns not in found:
+                found[columns] = joined([requests.texts[column] for column in columns])
+        return found
 
     @property
     def newest(self) -> int:
@@ -141,8 +130,8 @@ class Reader:
                 catch_up(self.online, feed)
 
 
-def _merge(fresh: Bools, one: Matrix, two: Matrix) -> Matrix:
-    values, status = np.empty((len(fresh), one.values.shape[1])), np.empty((len(fresh), one.status.shape[1]), np.uint8)
-    values[fresh], values[~fresh] = one.values, two.values
-    status[fresh], status[~fresh] = one.status, two.status
-    return Matrix(one.names, values, one.vocabularies, one.views, status, fresh)
+def _asked(view: RequestView, requests: Requests) -> Block:
+    """The features of the requests themselves."""
+    chosen = [requests.names.index(name) for name in view.names]
+    words = {name: requests.vocabularies[name] for name in view.names if name in requests.vocabularies}
+    return Block(view.names, requests.values[:, chosen], np.zeros(len(requests), np.uint8), words)

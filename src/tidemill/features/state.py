@@ -65,13 +65,25 @@ def not_a_state() -> Damaged:
     return Damaged("the online store is damaged: a state is not what was written", hint="start `tidemill up`, which makes it anew")
 
 
-def recoded(column: Floats, own: Sequence[str], words: Sequence[str]) -> Floats:
-    """A column of categories in the numbers of other words, which have all of them."""
-    if tuple(own) == tuple(words):
-        return column
+def numbers_of(own: Sequence[str], words: Sequence[str]) -> Floats:
+    """The number of each word among others, which have all of them; NaN behind them.
+
+    >>> numbers_of(["b", "a"], ["a", "b"])
+    array([ 1.,  0., nan])
+    """
     number = {word: i for i, word in enumerate(words)}
-    table = np.array([*(number[word] for word in own), np.nan])
-    return table[np.where(np.isnan(column), -1, column).astype(np.int64)]
+    return np.array([*(number[word] for word in own), np.nan])
+
+
+def in_numbers(column: Floats, numbers: Floats) -> Floats:
+    """A column of categories (n,) in other numbers: those of each of its own, and behind them NaN. Raises Damaged for one beyond them.
+
+    >>> in_numbers(np.array([0.0, np.nan, 1.0]), np.array([7.0, 8.0, np.nan]))
+    array([ 7., nan,  8.])
+    """
+    if (column >= len(numbers) - 1).any():  # NaN is not
+        raise not_a_state()
+    return numbers[np.where(np.isnan(column), -1, column).astype(np.int64)]
 
 
 def sliced(words: Ints, counts: Ints) -> list[bytes]:

@@ -21,11 +21,11 @@ from tidemill.core import partials
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.folds import square_of
 from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, Layout, Row
+from tidemill.features.windows import AFTER
 
-NOTHING = 2**62  # after all times: the first event where there is none
 UNTIL, FOLDED, LATER, SUM, SQUARE, LENGTHS = 0, 1, 2, 3, 4, 5  # words of the head
 Event = tuple[int, int, float]  # event time, knowledge time, value
-NO_EVENT: Event = (NOTHING, NOTHING, nan)
+NO_EVENT: Event = (AFTER, AFTER, nan)  # the first where there is none
 NEEDS = {
     "count": ("count",),
     "sum": ("count", "sum"),

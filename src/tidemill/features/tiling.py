@@ -8,8 +8,8 @@ import numpy as np
 from tidemill.core import Array, Floats, Instants, Ints, partials
 from tidemill.features.folds import Column, bucket_of, columns_of, fold, square_of
 from tidemill.features.state import sliced
-from tidemill.features.tiles import NOTHING, Hop, Part, Slot, Tiles
-from tidemill.features.windows import Window
+from tidemill.features.tiles import Hop, Part, Slot, Tiles
+from tidemill.features.windows import AFTER, Window
 
 Section = tuple[Ints, Ints]  # of words (m, width), the entity of each (m,), ascending
 
@@ -86,7 +86,7 @@ class _Made:
             place, some = np.minimum(rows.low, max(len(column.values) - 1, 0)), rows.count > 0
             place = self._rows(column)[place] if len(column.values) else place
             numbers = np.append(column.values, np.nan)[np.where(some, rows.low, -1)]
-            times = [np.where(some, (np.append(time, NOTHING))[np.where(some, place, -1)], NOTHING) for time in (self._event, self._known)]
+            times = [np.where(some, (np.append(time, AFTER))[np.where(some, place, -1)], AFTER) for time in (self._event, self._known)]
             return np.stack([*times, numbers.view(np.int64)], axis=1)
         sums = column.sums if slot.kind == "sum" else column.squares
         return _exact(sums, column, rows, slot).view(np.int64)

@@ -14,7 +14,7 @@ Status = np.ndarray[Any, np.dtype[np.uint8]]
 
 PRESENT, NULL, UNKNOWN, EXPIRED = 0, 1, 2, 3
 STATUS = ("present", "null", "unknown", "expired")
-MOST = np.int64(2**62)  # after all times
+AFTER = 2**62  # all times
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Events:
         """Index events that are sorted already."""
         span = int(event.max()) - int(event.min()) + 2 if len(event) else 2
         times = np.unique(event) if span * (entities + 1) >= 2**62 else None
-        span, rank = (span, event - event.min(initial=MOST) + 1) if times is None else (len(times) + 1, np.searchsorted(times, event) + 1)
+        span, rank = (span, event - event.min(initial=AFTER) + 1) if times is None else (len(times) + 1, np.searchsorted(times, event) + 1)
         place = entity.astype(np.int64) * span + rank
         return cls(event, known, place, span, np.searchsorted(entity, np.arange(entities + 1)), times, bool(np.any(known > event)))
 
@@ -51,7 +51,7 @@ class Events:
     @cached_property
     def first(self) -> int:
         """The first event time."""
-        return int(self.event.min(initial=MOST))
+        return int(self.event.min(initial=AFTER))
 
     @cached_property
     def usual(self) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Events:
         """The least knowledge time of each block of 1, 2, 4, … events, behind each other, and where the blocks of a size begin."""
         sizes = [self.known]
         while len(sizes[-1]) > 1:
-            even = np.append(sizes[-1], MOST) if len(sizes[-1]) % 2 else sizes[-1]
+            even = np.append(sizes[-1], AFTER) if len(sizes[-1]) % 2 else sizes[-1]
             sizes.append(np.minimum(even[::2], even[1::2]))
         return np.concatenate(sizes), np.cumsum([0, *(len(size) for size in sizes)])
 

@@ -28,7 +28,7 @@ def opened_online(
     there = [view for view in views.values() if isinstance(view, FeatureView) and space_of(view) in spaces]
     stored = {view.name: found for view in there if (found := opened_as_built(ledger, declared, view))}
     opened, computed = opened_views(ledger, [one for one in chosen if one.view.name not in stored])
-    return {name: Looked((stored | opened)[name]) for name in views if name not in computed}, computed
+    return {name: Looked.of((stored | opened)[name]) for name in views if name not in computed}, computed
 
 
 def opened_as_built(ledger: Ledger, declared: Project, view: FeatureView) -> Opened | None:

@@ -190,7 +190,7 @@ class Current:
 
     def _spaces(self) -> set[str]:
         """The spaces of the views that serve."""
-        return {space.name for endpoint in self.endpoints.values() for space in endpoint.reader.spaces.values()}
+        return {one.space for endpoint in self.endpoints.values() for one in endpoint.reader.looked.values()}
 
 
 def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:

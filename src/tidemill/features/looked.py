@@ -1,0 +1,201 @@
+"""A view that is looked up: its space in the online store beside its log, which answers where the store cannot.
+
+What was stored for some entities comes in, read in one go with the mark of the space; values and statuses go out: of many rows as
+arrays, or of a few as a request reads them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from tidemill.core import Bools, Coded, Damaged, Floats, Instants, Ints, place_of
+from tidemill.features.forms import form_of
+from tidemill.features.historical import Opened
+from tidemill.features.keys import Keys
+from tidemill.features.online import Mark, Stored, space_of
+from tidemill.features.state import NEVER, Value, Words, in_numbers, not_a_state, numbers_of
+from tidemill.features.views import Block, ViewLog
+from tidemill.features.windows import AFTER, UNKNOWN
+
+ABSENT = "nothing of it is in the online store: `tidemill features materialise {}` puts it there"
+OLDER = "it is asked for as known before what the online store holds"
+NEWER = "more is known by then than the online store holds: `tidemill features materialise {}` brings it up to date"
+CHANGED = "the online store holds what became known later"
+
+
+class Found(NamedTuple):
+    """The values of a view for each row, and their status; `until`: up to which knowledge time the online store holds all (microseconds
+    UTC; None where nothing); `why` the store did not answer, or nothing where it did."""
+
+    values: Sequence[Sequence[Value]]
+    status: Sequence[int]
+    until: int | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A mark, as it stands to the log: of which version the space is, until when all is there (None: nothing is), the first time at which
+    the log knows more, the words of categories, and those of the log."""
+
+    version: str
+    until: int | None
+    limit: int
+    words: Words
+    known: Words
+
+    @cached_property
+    def numbers(self) -> dict[str, tuple[tuple[str, ...], Floats]]:
+        """Of each category the words of the log with those that it lacks behind them, and the number there of each word of the space."""
+        found = {}
+        for name, known in self.known.items():
+            own, there = self.words.get(name, []), set(known)
+            words = (*known, *(word for word in own if word not in there))
+            found[name] = words, numbers_of(own, words)
+        return found
+
+
+class Looked:
+    """One view. `version` is the digest of that of which the log is; `types` are those of its dataset's columns."""
+
+    def __init__(self, log: ViewLog, version: str = "", types: Mapping[str, str] | None = None) -> None:
+        self.log, self.view, self.version, self._types = log, log.view, version, types or {}
+        self.space, self.form = space_of(self.view), form_of(self.view)
+        self._full = {name: self.view.names_of(name) for name, feature in self.view.columns.items() if feature.category}
+        self._coded = [(self.view.names.index(full), name) for name, names in self._full.items() for full in names]
+        self._last: tuple[bytes | None, Seen] = (None, self._beside(None))
+
+    @classmethod
+    def of(cls, opened: Opened) -> "Looked":
+        """Of a view that was opened."""
+        return cls(opened.log, opened.version.ref.digest if opened.version else "", opened.types)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The columns by which it is looked up."""
+        return Keys.of(self.view.entity, self._types)
+
+    @property
+    def made(self) -> tuple[str, int | None]:
+        """Of which version the space was when it was last read, and until when all was there."""
+        return self._last[1].version, self._last[1].until
+
+    def _see(self, data: bytes | None) -> Seen:
+        """What a mark says."""
+        before, seen = self._last
+        if data is not before and data != before:
+            _, seen = self._last = data, self._beside(Mark.of(data))
+        return seen
+
+    def _beside(self, mark: Mark | None) -> Seen:
+        known = {name: self.log.vocabularies[names[0]] for name, names in self._full.items()}
+        if mark is None or mark.until is None:
+            return Seen(mark.version if mark else "", None, 0, {}, known)
+        news = self.log.events.news
+        later = int(np.searchsorted(news, mark.until, side="right"))
+        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, mark.words, known)
+
+    def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:
+        """Raise Damaged where the space holds nothing of an entity that the log knows, and is of the same version: another may lack it."""
+        if seen.version == self.version and (keys.codes >= 0).any() and self.log.knows(keys, at).any():
+            raise Damaged(f"the online store has lost an entity of {self.view.name}")
+
+    # ── many rows ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def fresh(self, stored: Stored, which: Ints, at: Instants) -> Bools:
+        """Which rows (n,) the store answers: it holds all that was known at their times, and their states can be read then. `which` (n,) is
+        the place of a row's state, -1 for none. Raises Damaged for what is no state."""
+        seen, states = self._see(stored[0]), stored[1]
+        if seen.until is None:
+            return np.zeros(len(at), dtype=bool)
+        if not all(self.form.fits(data) for data in states if data is not None):
+            raise not_a_state()
+        since = [NEVER if data is None else int.from_bytes(data[:8], "little", signed=True) for data in states]
+        return (seen.until <= at) & (at < seen.limit) & (np.array([*since, NEVER])[which] <= at)
+
+    def block(self, stored: Stored, which: Ints, keys: Coded, at: Instants, fresh: Bools) -> Block:
+        """Values and statuses of rows: from the store those that are `fresh` (n,), from the log the others. Categories have the numbers of
+        the log's words; what it lacks follows. Raises Damaged where the store is not what was written."""
+        if fresh.all():
+            return self._stored(stored, which, keys, at)
+        if not fresh.any():
+            return self.log.read(keys, at)
+        parts = self._stored(stored, which[fresh], keys.take(fresh), at[fresh]), self.log.read(keys.take(~fresh), at[~fresh])
+        values, status = np.empty((len(at), len(self.view.names))), np.empty(len(at), np.uint8)
+        for rows, part in zip((fresh, ~fresh), parts, strict=True):
+            values[rows], status[rows] = part.values, part.status
+        return Block(self.view.names, values, status, parts[0].vocabularies)
+
+    def _stored(self, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
+        seen = self._see(stored[0])
+        values, status = self.form.read(*_there(stored[1], which), at)
+        lost = np.flatnonzero((status == UNKNOWN) & (which >= 0))
+        if len(lost):
+            self._check_lost(seen, Coded(keys.take(lost).to(self.log.entities), self.log.entities), at[lost])
+        for place, name in self._coded:
+            values[:, place] = in_numbers(values[:, place], seen.numbers[name][1])
+        words = {full: seen.numbers[name][0] for name, names in self._full.items() for full in names}
+        return Block(self.view.names, values, status, words)
+
+    # ── a few rows ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def online(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
+        """What the store says at one time, or where it cannot the log. Raises Damaged where the store is not what was written."""
+        seen = self._see(stored[0])
+        until = seen.until
+        if until is None or not until <= at < seen.limit:
+            why = ABSENT if until is None else OLDER if at < until else NEWER
+            return self.offline(texts, at, why.format(self.view.name))
+        try:
+            values, status = self.form.each(stored[1], at)
+        except LookupError:
+            return self.offline(texts, at, CHANGED)
+        if UNKNOWN in status:
+            lost = self._keys([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN])
+            self._check_lost(seen, lost, np.full(len(lost), at))
+        return Found([self._spelled(row, seen.words) for row in values] if self._coded else values, status, until, "")
+
+    def offline(self, texts: Sequence[str | None], at: int, why: str) -> Found:
+        """What the log says at one time."""
+        seen, keys = self._last[1], self._keys(texts)
+        block = self.log.read(keys, np.full(len(keys), at))
+        values: list[Sequence[Value]] = [[None if value != value else value for value in row] for row in block.values.tolist()]
+        return Found([self._spelled(row, seen.known) for row in values] if self._coded else values, block.status.tolist(), seen.until, why)
+
+    def _keys(self, texts: Sequence[str | None]) -> Coded:
+        """Keys in the numbers of the log."""
+        entities = self.log.entities
+        return Coded(np.array([place_of(entities, text) for text in texts], dtype=np.int32), entities)
+
+    def _spelled(self, row: Sequence[Value], words: Words) -> Sequence[Value]:
+        found = list(row)
+        for place, name in self._coded:
+            code = found[place]
+            if code is not None:
+                try:
+                    found[place] = words[name][int(code)]
+                except IndexError as error:
+                    raise not_a_state() from error
+        return found
+
+
+def entities_of(keys: Coded) -> tuple[list[str], Ints]:
+    """The different keys, and the place among them of each row's; -1 for none.
+
+    >>> entities_of(Coded.of(["b", None, "a", "b"]))
+    (['a', 'b'], array([ 1, -1,  0,  1]))
+    """
+    used, which = np.unique(keys.codes, return_inverse=True)
+    none = int(np.count_nonzero(used < 0))
+    return [keys.vocabulary[code] for code in used[none:].tolist()], which - none
+
+
+def _there(states: Sequence[bytes | None], which: Ints) -> tuple[list[bytes], Ints]:
+    """The states that are there, and the place of each row's among them; -1 for none."""
+    some = [data for data in states if data is not None]
+    places = np.cumsum([data is not None for data in states], dtype=np.int64) - 1
+    places[[i for i, data in enumerate(states) if data is None]] = -1
+    return some, np.append(places, -1)[which]
