@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import tidemill
 from processes import run_python
 from redis_server import ADDRESS, names_of, new_prefix
-from tidemill.core import DataError, Erased, Event, UnknownName
+from tidemill.core import DataError, Erased, Event, Ref, UnknownName
 from tidemill.features import open_online
 from tidemill.session import Session
 
@@ -237,3 +238,53 @@ def test_in_redis_the_state_goes_and_those_of_others_stay(shops: Session) -> Non
         gone = set(names) - set(names_of(prefix))
         assert [name.rpartition(b"/")[2] for name in gone] == [b"2"]
         session.close()
+
+
+@pytest.fixture(scope="module")
+def spelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Datasets whose key is of different types, as files have it."""
+    folder = tmp_path_factory.mktemp("spelled")
+    (folder / "tidemill.toml").write_text('[project]\nname = "spelled"\n')
+    kinds = {
+        "BIGINT": "2",
+        "DOUBLE": "2.0",
+        "VARCHAR": "02",
+        "UUID": "6ccd780c-baba-1026-9564-5b8c656024db",
+        "TIMESTAMP": "2024-01-01 10:00",
+    }
+    code = ["import tidemill as tm", 'key = tm.Entity("key", key="k")']
+    for kind, value in kinds.items():
+        (folder / f"{kind}.csv").write_text(f"k,since,x\n{value},2024-03-10T10:00:00Z,7\n")
+        query = (
+            f"SELECT CAST(CAST(k AS VARCHAR) AS {kind}) AS k, since, x FROM s" if kind != "VARCHAR" else "SELECT '02' AS k, since, x FROM s"
+        )
+        code.append(f'{kind} = tm.Dataset("{kind}", {{"s": tm.Source("{kind}.csv")}}, event_time="since", query="{query}")')
+        code.append(f'v{kind} = tm.FeatureView("v{kind}", {kind}, key, {{"x": tm.last("x")}})')
+    (folder / "views.py").write_text("\n".join(code))
+    with closing(tidemill.open(folder)) as session:
+        session.materialise()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "hit"),
+    [
+        (2, {"BIGINT", "DOUBLE"}),
+        (2.0, {"BIGINT", "DOUBLE"}),
+        ("2", {"BIGINT", "DOUBLE"}),
+        ("02", {"BIGINT", "DOUBLE", "VARCHAR"}),
+        ("1.7", set()),
+        ("6CCD780C-BABA-1026-9564-5B8C656024DB", {"UUID"}),
+        (date(2024, 1, 1), {"DATE"}),
+        ("2024-1-1", {"DATE"}),
+    ],
+)
+def test_a_key_is_found_however_it_is_spelled(spelled: Path, tmp_path: Path, key: object, hit: set[str]) -> None:
+    folder = shutil.copytree(spelled, tmp_path / "copy")
+    with closing(tidemill.open(folder)) as session:
+        done = session.erase_entity("key", key)
+        assert {one["what"].split(":")[1].split("@")[0].strip("v") for one in done.plain()["found"] if "view:" in one["what"]} == hit
+    with closing(tidemill.open(folder)) as session:
+        session.materialise()
+        rows = {path.stem: session.ledger.artifact(Ref("dataset", path.stem)).meta["rows"] for path in folder.glob("*.csv")}
+    assert {kind for kind, many in rows.items() if not many} == hit, "no later version has its rows"

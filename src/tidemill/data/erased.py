@@ -1,12 +1,15 @@
 """Rows of a key that are to be erased: where they lie in files, blobs and the log of pushed rows; and the digests of keys that were
 erased, so that no later version brings their rows back.
 
-A key is its parts as texts, as the engine spells the values; several sets of columns may hold it: one entity under several names.
+A key is its parts as texts, in whatever spelling of the values; several sets of columns may hold it: one entity under several names.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table, Text, select, update
 
 from tidemill.core import digest_bytes
-from tidemill.data.engine import confine, engine, literal, quote, table
+from tidemill.data.engine import ask, confine, engine, literal, quote, table
 from tidemill.data.pushes import AT_ONCE, ERASED, chained, push_tables
 from tidemill.ledger import Ledger
 from tidemill.store import upsert
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Columns = tuple[str, ...]
+FLOATS = ("DOUBLE", "FLOAT")
+_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|DOUBLE$|FLOAT$|DECIMAL")
 _keys = Table(
     "erased_key",
     push_tables,
@@ -48,36 +53,60 @@ class Key:
         >>> Key(("1", "11"), (("a", "b"),)).digest == Key(("11", "1"), (("a", "b"),)).digest
         False
         """
-        return sha256("".join(sha256(part.encode()).hexdigest() for part in self.parts).encode()).hexdigest()
+        return _digest(self.parts)
 
     def among(self, names: Collection[str]) -> list[Columns]:
         """The sets of columns that are all there."""
         return [columns for columns in self.columns if set(columns) <= set(names)]
 
-    def condition(self, types: Mapping[str, str], *, brought: bool = False) -> str:
-        """SQL for whether a row is of the key, null for none; FALSE where no set of its columns is there. In rows that somebody `brought` a
-        whole number may be held as a float."""
-        rows = [" AND ".join(self._is(name, part, types[name], brought) for name, part in self._pairs(one)) for one in self.among(types)]
+    def condition(self, types: Mapping[str, str]) -> str:
+        """SQL for whether a row is of the key, null for none; FALSE where no set of its columns is there."""
+        rows = []
+        for columns in self.among(types):
+            texts = self.spelled([types[name] for name in columns])
+            same = zip(columns, texts or (), strict=texts is not None)
+            rows.append(" AND ".join(f"CAST({quote(name)} AS VARCHAR) = {literal(text)}" for name, text in same) or "FALSE")
         return " OR ".join(f"({row})" for row in rows) or "FALSE"
 
-    def _pairs(self, columns: Columns) -> Iterator[tuple[str, str]]:
-        return zip(columns, self.parts, strict=True)
+    def spelled(self, kinds: Sequence[str]) -> Columns | None:
+        """The parts as the engine spells them in columns of these types; None where one cannot be there."""
+        texts = tuple(map(_spelled, self.parts, kinds))
+        return None if None in texts else texts  # type: ignore[return-value]
 
-    @staticmethod
-    def _is(name: str, part: str, kind: str, brought: bool) -> str:
-        texts = [part, f"{part}.0"] if brought and kind in ("DOUBLE", "FLOAT") else [part]
-        return f"CAST({quote(name)} AS VARCHAR) IN ({', '.join(map(literal, texts))})"
+    def forms(self, shapes: Iterable[Mapping[str, str]]) -> set[Columns]:
+        """All that it may be spelled as in rows of these columns, also once whole numbers are held as floats, or the other way."""
+        found = {self.parts}
+        for types in shapes:
+            for columns in self.among(types):
+                kinds = [{types[name], *(("BIGINT", "DOUBLE") if _NUMBER.match(types[name]) else ())} for name in columns]
+                found |= {texts for each in product(*kinds) if (texts := self.spelled(each))}
+        return found
+
+
+def _digest(parts: Columns) -> str:
+    return sha256("".join(sha256(part.encode()).hexdigest() for part in parts).encode()).hexdigest()
+
+
+@lru_cache(1_000)
+def _spelled(part: str, kind: str) -> str | None:
+    """A part of a key as the engine spells it in a type: 2 is 2.0 among floats, and 2.5 nothing among whole numbers."""
+    if kind == "VARCHAR":
+        return part
+    exact = "d IS NULL OR TRY_CAST(v AS DECIMAL(38, 9)) IS NOT DISTINCT FROM d" if _NUMBER.match(kind) and kind not in FLOATS else "TRUE"
+    value = f"(SELECT TRY_CAST(p AS {kind}) AS v, TRY_CAST(p AS DECIMAL(38, 9)) AS d FROM (SELECT ? AS p))"
+    found: str | None = ask(f"SELECT CASE WHEN {exact} THEN CAST(v AS VARCHAR) END FROM {value}", part)
+    return found
 
 
 # ── where rows of a key lie ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rows_in(file: Path, key: Key, *, brought: bool = False) -> int:
+def rows_in(file: Path, key: Key) -> int:
     """How many rows of a Parquet file are of the key."""
     with engine() as connection:
         confine(connection, file=file)
         shape = connection.execute(f"SELECT * FROM {table(file)} LIMIT 0").description
-        return count(connection, table(file), key.condition({one[0]: str(one[1]) for one in shape}, brought=brought))
+        return count(connection, table(file), key.condition({one[0]: str(one[1]) for one in shape}))
 
 
 def count(connection: "DuckDBPyConnection", rows: str, condition: str) -> int:
@@ -114,10 +143,10 @@ def pushed_datasets(ledger: Ledger) -> list[str]:
 # ── keys that were erased ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def remember(connection: Connection, key: Key, at: int, *, done: bool) -> None:
-    """Note that a key is erased: rows of files that are of it are left out from now on."""
-    for columns in key.columns:
-        row = {"key_columns": msgspec.json.encode(columns).decode(), "digest": key.digest, "at": at, "done": int(done)}
+def remember(connection: Connection, key: Key, forms: Iterable[Columns], at: int, *, done: bool) -> None:
+    """Note that a key is erased, by all that it may be spelled as: rows of files that are of it are left out from now on."""
+    for columns, digest in product(key.columns, sorted({key.digest, *map(_digest, forms)})):
+        row = {"key_columns": msgspec.json.encode(columns).decode(), "digest": digest, "at": at, "done": int(done)}
         changes = {"done": int(done)} if done else {"at": at, "done": 0}
         statement = upsert(connection, _keys).values(row)
         connection.execute(statement.on_conflict_do_update(index_elements=list(_keys.primary_key), set_=changes))

@@ -134,19 +134,21 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
     return Made({"version": Artifact(Ref.of("dataset", dataset.name, digest), meta)}, metrics={"rows": meta["rows"]})
 
 
-def rows_in_files(dataset: Dataset, key: Key) -> int:
-    """How many rows of a dataset's query over its files, or of another project's dataset, are of a key. Raises as `ingest`."""
+def rows_in_files(dataset: Dataset, key: Key) -> tuple[int, Mapping[str, str]]:
+    """How many rows of a dataset's query over its files, or of another project's dataset, are of a key; and the types of its columns.
+    Raises as `ingest`."""
     if dataset.elsewhere:
-        return rows_in(their_version(dataset).file(), key)
+        theirs = their_version(dataset)
+        return rows_in(theirs.file(), key), theirs.types
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         for name, source in dataset.sources.items():
             _open(connection, name, source, Path(scratch))
         confine(connection, folder=Path(scratch))
         types = _describe(connection, dataset)
         if not key.among(types):
-            return 0
+            return 0, types
         with explained(f"the rows of dataset {dataset.name!r} cannot be computed", _place(dataset), partial(_cause, dataset)):
-            return count(connection, f"({dataset.sql()}\n)", key.condition(types))
+            return count(connection, f"({_as_held(dataset, types)})", key.condition(types)), types
 
 
 def pushed_rows(ledger: Ledger, dataset: str, types: Mapping[str, str], key: Key) -> list[int]:

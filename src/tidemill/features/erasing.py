@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, assert_never
 
+import msgspec
+
 from tidemill.core import Damaged, DataError, Event, MissingFile, Ref, Refused, StoreError, UnknownName, show, unpack
 from tidemill.data import (
     Dataset,
@@ -26,13 +28,13 @@ from tidemill.data import (
 )
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.keys import joined_text
-from tidemill.features.online import Mark, OnlineStore
+from tidemill.features.online import Mark, OnlineStore, gone_as
 from tidemill.features.pushing import Feed
 from tidemill.features.saved import KIND as SAVED
 from tidemill.ledger import Artifact, Ledger, descendants
 
 TOLD = ("profile", "first_event", "last_event", "last_known")  # of an artifact's meta: what tells of values in it
-ROWS = {"dataset": False, "rows": True, SAVED: True}  # kinds that are Parquet files; whether somebody brought the rows
+ROWS = ("dataset", "rows", SAVED)  # kinds that are Parquet files
 NEVER_LOOKED_AT = (
     ("predictions", "the log of answers and its segments hold requests as they were asked"),
     ("errors", "the text of a step that failed may quote a value"),
@@ -63,10 +65,11 @@ class ErasePushed:
 
 @dataclass(frozen=True)
 class EraseOnline:
-    """Take the state of the entity out of a space; `whole`: the space itself, whose mark holds categories."""
+    """Take the state of the entity, as it is called there, out of a space; `whole`: the space itself, whose mark holds categories."""
 
     space: str
     view: str
+    entity: str
     whole: bool
     upto: int  # rows that were pushed behind it are new
 
@@ -78,6 +81,7 @@ class LeaveOut:
     dataset: str
     files: tuple[str, ...]
     rows: int
+    types: Mapping[str, str]
     theirs: bool = False
 
 
@@ -146,14 +150,14 @@ def told_of(action: Action) -> tuple[str, str, int | None, str]:
             return "offline", str(ref), rows, why or "its bytes are deleted"
         case ErasePushed(dataset, numbers):
             return "pushed", f"dataset:{dataset}", len(numbers), "emptied in the log, which keeps numbers and offsets"
-        case EraseOnline(_, view, whole):
+        case EraseOnline(_, view, _, whole):
             return (
                 "online",
                 f"view:{view}",
                 None,
                 "the space is dropped; `tidemill up` or `features materialise` makes it anew" if whole else "its state is deleted",
             )
-        case LeaveOut(dataset, files, rows, True):
+        case LeaveOut(dataset, files, rows, _, True):
             stay = "they stay with their owner, who is to be asked; each later version here leaves them out"
             return "elsewhere", f"{', '.join(files)} (dataset:{dataset})", rows, stay
         case LeaveOut(dataset, files, rows):
@@ -210,17 +214,24 @@ def _offline(ledger: Ledger, artifacts: Sequence[Artifact], key: Key) -> Iterato
 def _rows(ledger: Ledger, one: Artifact, key: Key, hit: set[str]) -> int:
     """How many rows of an artifact are of the entity; −1: some."""
     if one.ref.kind in ROWS:
-        return rows_in(ledger.blobs.path(one.blob("rows")), key, brought=ROWS[one.ref.kind])
+        return rows_in(ledger.blobs.path(one.blob("rows")), key)
     parents = ledger.parents(one.ref)
     some = -1 if hit & {edge.parent for edge in parents} else 0  # rows of the entity, whatever they are looked up by
     if one.ref.kind == "requests":
         return some
     columns = ledger.execution(max(edge.execution for edge in parents)).inputs["definition"]["entity"]
     arrays, meta = unpack(ledger.blobs.get(one.blob("events")))
-    text = joined_text(key.parts)
-    if _columns(columns) not in key.columns or text not in meta["entities"]:
+    text = _called(key, _columns(columns), one)
+    if text not in meta["entities"]:
         return some
     return int((arrays["entity"] == meta["entities"].index(text)).sum())
+
+
+def _called(key: Key, columns: tuple[str, ...], version: Artifact | None) -> str | None:
+    """What the entity is called in a view over these columns; None where it cannot be there."""
+    types = version.meta.get("types", {}) if version else {}
+    parts = key.spelled([types.get(name, "VARCHAR") for name in columns]) if columns in key.columns else None
+    return joined_text(parts) if parts else None
 
 
 def _columns(plain: str | Sequence[str]) -> tuple[str, ...]:
@@ -249,28 +260,28 @@ def _logs(ledger: Ledger, key: Key) -> Iterator[ErasePushed]:
 
 def _online(ledger: Ledger, key: Key, store: OnlineStore, hit: Collection[str]) -> Iterator[EraseOnline]:
     """Spaces with a state of the entity; and those of other entities with rows of it in theirs, from datasets that have such rows."""
-    text = joined_text(key.parts)
-    assert text is not None
     for space, data in store.spaces().items():
         mark = Mark.of(data)
         if mark is None:
             continue
-        own, dataset = _columns(mark.view["entity"]) in key.columns, mark.view["dataset"]
-        if store.get(space, [text])[0] is not None if own else dataset in hit:
+        columns, dataset = _columns(mark.view["entity"]), mark.view["dataset"]
+        version = ledger.artifact(Ref("feature view", mark.view["name"], "", mark.version)) if mark.version else None
+        text, own = _called(key, columns, version), columns in key.columns
+        if store.get(space, [text])[0] is not None if own and version and text is not None else dataset in hit:
             whole = bool(not own or mark.words or mark.making or not mark.version)
-            yield EraseOnline(space, mark.view["name"], whole, pushed(ledger, dataset).last)
+            yield EraseOnline(space, mark.view["name"], text or "", whole, pushed(ledger, dataset).last)
 
 
 def _files(datasets: Sequence[Dataset], key: Key) -> Iterator[LeaveOut | Stays]:
     for dataset in datasets:
         files = tuple(source.path for source in dataset.sources.values())
         try:
-            rows = rows_in_files(dataset, key)
+            rows, types = rows_in_files(dataset, key)
         except (DataError, MissingFile, Refused, StoreError, UnknownName) as error:
             yield Stays(f"{', '.join(files)} (dataset:{dataset.name})", f"it cannot be read: {error.what}")
             continue
         if rows:
-            yield LeaveOut(dataset.name, files, rows, dataset.elsewhere is not None)
+            yield LeaveOut(dataset.name, files, rows, types, dataset.elsewhere is not None)
 
 
 def _taken(ledger: Ledger, hit: Collection[str]) -> Iterator[Stays]:
@@ -298,8 +309,10 @@ def apply_erasure(
     planned = Erasure(entity, key, actions)
     if not planned.found and not unfinished(ledger, key):
         return planned
+    shapes = [one.meta["types"] for one in ledger.artifacts() if "types" in one.meta]
+    forms = key.forms([*shapes, *(one.types for one in actions if isinstance(one, LeaveOut))])
     with ledger.records.begin() as connection:
-        remember(connection, key, at, done=False)
+        remember(connection, key, forms, at, done=False)
         for one in actions:
             match one:
                 case EraseBytes(ref):
@@ -312,16 +325,16 @@ def apply_erasure(
         ledger.blobs.delete(blob)
     for one in actions:
         if isinstance(one, EraseOnline):
-            _take_out(ledger, store, one, joined_text(key.parts) or "")
+            _take_out(ledger, store, one)
     away = [name for name, purge in (("records", ledger.records.purge), ("online store", store.purge)) if not purge()]
     with ledger.records.begin() as connection:
-        remember(connection, key, at, done=not away)
+        remember(connection, key, forms, at, done=not away)
     remains = [Stays(name, IN_USE) for name in away]
     return Erasure(entity, key, actions, True, at, [*remains, *(Stays(*one) for one in NEVER_LOOKED_AT)])
 
 
-def _take_out(ledger: Ledger, store: OnlineStore, one: EraseOnline, entity: str) -> None:
-    """What was pushed since the log was emptied is new, and stays."""
+def _take_out(ledger: Ledger, store: OnlineStore, one: EraseOnline) -> None:
+    """What was pushed since the log was emptied is new, and stays. Who still reads the version before is told that it is not lost."""
     if one.whole:
         store.keep([space for space in store.spaces() if space != one.space])
         return
@@ -334,6 +347,7 @@ def _take_out(ledger: Ledger, store: OnlineStore, one: EraseOnline, entity: str)
         assert isinstance(view, FeatureView)
         feed = Feed.of(ledger, view, ledger.artifact(Ref("feature view", view.name, "", mark.version)))
         later = feed.rows(feed.between(one.upto, mark.pushed), {}) if mark.pushed > one.upto else {}
-        return data, {entity: feed.form.added(None, later[entity]) if entity in later else None}
+        after = msgspec.structs.replace(mark, gone=sorted({*mark.gone, gone_as(one.entity)})) if one.entity not in later else mark
+        return after.bytes(), {one.entity: feed.form.added(None, later[one.entity]) if one.entity in later else None}
 
-    store.update(one.space, [entity], change)
+    store.update(one.space, [one.entity], change)

@@ -153,7 +153,8 @@ class Making(msgspec.Struct, frozen=True):
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a space: all that was known by `until` (None: nothing yet) is there, `digest` is that of its rows, and `words` are
-    the categories by their numbers. `pushed`: up to where what was pushed is there."""
+    the categories by their numbers. `pushed`: up to where what was pushed is there. `gone` (`gone_as`): entities of this version that were
+    erased since: who misses their states has lost nothing."""
 
     view: dict[str, Any]
     version: str = ""
@@ -162,6 +163,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     words: dict[str, list[str]] = {}
     pushed: int = 0
     making: Making | None = None
+    gone: list[str] = []
 
     @classmethod
     def of(cls, data: bytes | None) -> "Mark | None":
@@ -171,6 +173,11 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     def bytes(self) -> bytes:
         """As bytes."""
         return msgspec.json.encode(self)
+
+
+def gone_as(entity: str) -> str:
+    """How an entity is told that was erased: who knows it finds it, who reads the mark does not."""
+    return digest_bytes(entity.encode())
 
 
 def space_of(view: FeatureView) -> str:
