@@ -90,6 +90,20 @@ def test_what_no_space_needs_is_dropped(online: OnlineStore) -> None:
     assert (online.get(V2, ["x"]), online.mark(V2)) == ([None], None)
 
 
+def test_one_space_is_dropped_and_no_other_is_touched(online: OnlineStore) -> None:
+    names = ("", "x", "\xff", "z" * 5000)
+    for space in ("0" * 40, V1, V2, "f" * 40):
+        put(online, space, dict.fromkeys(names, b"1"))
+    put(online, "f" * 40, {}, None)
+    for space in (V1, "c" * 40, "f" * 40):
+        online.drop(space)
+        assert (online.get(space, names), online.mark(space)) == ([None] * 4, None)
+    assert online.spaces() == {"0" * 40: b"mark", V2: b"mark"}
+    assert [online.get(space, names) for space in ("0" * 40, V2)] == [[b"1"] * 4] * 2
+    put(online, V1, {"x": b"2"})
+    assert (online.get(V1, ["", "x"]), online.spaces()) == ([None, b"2"], {"0" * 40: b"mark", V1: b"mark", V2: b"mark"})
+
+
 def test_several_spaces_are_read_in_one_go(online: OnlineStore) -> None:
     put(online, V1, {"x": b"1", "z" * 5000: b"long"}, b"first")
     put(online, V2, {"x": b"2"}, None)
@@ -421,16 +435,30 @@ def test_no_change_is_lost_among_many_clients() -> None:
         store.close()
 
 
-def test_projects_share_a_server_and_drop_only_what_is_theirs() -> None:
+@pytest.mark.parametrize("more", ["*2", "*:eu", "*/" + V1[:16], "/*", "ü"])
+def test_projects_share_a_server_and_drop_only_what_is_theirs(more: str) -> None:
     with new_prefix() as prefix:
-        one, two = (open_online(ADDRESS, prefix=f"{prefix}{name}") for name in ("*", "*2"))
+        one, two = (open_online(ADDRESS, prefix=f"{prefix}{name}") for name in ("*", more))
         for store in (one, two):
             put(store, V1, {f"e{i}": b"1" for i in range(2_500)})
         one.keep([])
-        assert (one.mark(V1), two.mark(V1)) == (None, b"mark")
-        assert len(names_of(prefix)) == 2_501
+        assert (one.mark(V1), two.mark(V1), one.spaces(), two.spaces()) == (None, b"mark", {}, {V1: b"mark"})
+        assert len(names_of(prefix)) == 2_502, "states, a mark and the set of spaces"
         one.close()
         two.close()
+
+
+def test_the_spaces_of_a_redis_are_told_without_looking_through_the_server() -> None:
+    with new_prefix() as prefix:
+        store, db = open_online(ADDRESS, prefix=prefix), redis.Redis.from_url(ADDRESS)
+        for space in (V1, V2):
+            put(store, space, {f"e{i}": b"1" for i in range(10)})
+        with db.monitor() as monitor:
+            assert store.spaces() == {V1: b"mark", V2: b"mark"}
+            db.get(f"{prefix} end")
+            told = iter(lambda: monitor.next_command()["command"], f"GET {prefix} end")
+            assert [command.split()[0] for command in told if prefix in command] == ["SMEMBERS", "MGET"]
+        store.close()
 
 
 def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
@@ -438,7 +466,7 @@ def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
         store = open_online(ADDRESS, prefix=prefix)
         put(store, V1, {"x": b"written", "y": b"written"})
         db = redis.Redis.from_url(ADDRESS)
-        db.set(f"{prefix}:{V1[:16]}/x", db.get(f"{prefix}:{V1[:16]}/y"))  # whole, but another's
+        db.set(f"{prefix}/{V1[:16]}/x", db.get(f"{prefix}/{V1[:16]}/y"))  # whole, but another's
         for read in (lambda: store.get(V1, ["x"]), lambda: store.read([(V1, ["y", "x"])])):
             with pytest.raises(Damaged, match="a value is not what was written"):
                 read()
@@ -454,6 +482,7 @@ def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
         lambda: store.read([(V1, [])]),
         lambda: put(store, V1, {}),
         lambda: store.keep([]),
+        lambda: store.drop(V1),
         store.spaces,
     ):
         with pytest.raises(StoreError, match="the online store cannot be used") as error:

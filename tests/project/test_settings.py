@@ -57,6 +57,8 @@ def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) ->
         (NAMED + "[sevre]\nport = 1", "no setting 'sevre.port'"),
         ('name = "p"\n' + NAMED, "no setting 'name'"),
         (NAMED + "[project.more]\nx = 1", "no setting 'project.more'"),
+        (NAMED + "[store]\nonline_gigabytes = 0", "store.online_gigabytes = 0 is no size"),
+        (NAMED + "[store]\nonline_gigabytes = nan", "store.online_gigabytes = nan is no size"),
         (NAMED + '[serve]\nport = "8642"', "serve.port = '8642' has the wrong type"),
         (NAMED + "[serve]\nport = true", "has the wrong type"),
         (NAMED + "[serve]\nport = 99999", "serve.port = 99999 is no port"),

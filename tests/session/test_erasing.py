@@ -233,7 +233,7 @@ def test_in_redis_the_state_goes_and_those_of_others_stay(shops: Session) -> Non
         ask(session)
         session.materialise(["total"])
         names = names_of(prefix)
-        assert len(names) == 4, "a mark and three shops"
+        assert len(names) == 5, "a mark, the set of spaces and three shops"
         assert session.erase_entity("shop", 2).done
         gone = set(names) - set(names_of(prefix))
         assert [name.rpartition(b"/")[2] for name in gone] == [b"2"]

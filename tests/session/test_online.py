@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from processes import other
 from redis_server import ADDRESS, new_prefix
 from tidemill import cli
-from tidemill.core import DataError, DefinitionError, MissingFile, UnknownName
+from tidemill.core import DataError, DefinitionError, MissingFile, StoreError, UnknownName
 from tidemill.session import Session
 from toy import write_project
 
@@ -106,6 +106,43 @@ def test_what_the_store_has_is_asked_without_the_files(shops: Path) -> None:
     assert (found.rows, found.offline) == ([[0.0, None]], {})
     with pytest.raises(MissingFile, match=r"sales\.csv"):
         session.online(["last_sale"])
+
+
+def test_a_session_that_is_closed_leaves_the_store_with_its_sum(tmp_path: Path) -> None:
+    for name, text in {"tidemill.toml": '[project]\nname = "shops"\n', "views.py": VIEWS, "sales.csv": SALES}.items():
+        (tmp_path / name).write_text(text)
+    session, place = Session(tmp_path), tmp_path / ".tidemill" / "online" / "data.sum"
+    session.materialise()
+    pushed = {"driver_id": 1, "shop_id": 11, "sold": NOON, "reported": NOON, "amount": 5, "kind": "card"}
+    session.push("sales", pushed)
+    getter = session.online(["day"])
+    found = session.online_features(ROWS[:1], ["day"])
+    assert place.read_bytes().startswith(b"open ")
+    session.close()
+    assert getter.read(ROWS[:1]).offline == {}, "what was prepared has the store for itself"
+    del getter
+    assert not place.read_bytes().startswith(b"open ")
+    session.push("sales", pushed)
+    assert session.online_features(ROWS[:1], ["day"]).names == found.names
+    session.close()
+    session.close()
+    assert not place.read_bytes().startswith(b"open ")
+
+
+def test_the_store_becomes_as_large_as_is_set(tmp_path: Path) -> None:
+    text = "driver_id,shop_id,sold,reported,amount,kind\n" + "".join(f"{i},1,{NOON},{NOON},{i},cash\n" for i in range(2_000))
+    for name, content in {"views.py": VIEWS, "sales.csv": text}.items():
+        (tmp_path / name).write_text(content)
+    for size, fits in (("0.0001", False), ("1", True)):
+        (tmp_path / "tidemill.toml").write_text(f'[project]\nname = "shops"\n[store]\nonline_gigabytes = {size}\n')
+        session = Session(tmp_path)
+        if fits:
+            assert session.materialise(["day"]) == {"day": 2_000}
+        else:
+            with pytest.raises(StoreError, match="MDB_MAP_FULL") as error:
+                session.materialise(["day"])
+            assert "raise store.online_gigabytes" in error.value.hint
+        session.close()
 
 
 def test_the_features_of_a_model_come_in_its_order(copied: Path) -> None:

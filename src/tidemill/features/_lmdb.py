@@ -104,6 +104,15 @@ class LmdbOnline:
                 else:
                     cursor.set_range(key[:16] + b"0")  # behind all rows of a space that is kept: "0" follows "/"
 
+    def drop(self, space: str) -> None:
+        start = self._key(space, "")
+        with self._folder.writing() as transaction:
+            transaction.delete(MARK + space.encode())
+            cursor = transaction.cursor()
+            cursor.set_range(start)
+            while cursor.key().startswith(start):  # empty behind the last
+                cursor.delete()  # and go on to the next
+
     def purge(self) -> bool:
         """Write the file anew without its free pages. False where somebody else has it open, who would go on with the old one."""
         return self._folder.purge()

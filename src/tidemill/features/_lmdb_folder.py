@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 DAMAGED = ("InvalidError", "CorruptedError", "PageNotFoundError", "PanicError", "VersionMismatchError", "BadTxnError", "BadValsizeError")
 DELETE = "start `tidemill up`, which makes it anew, or delete the folder: it is a cache"
 SPACE = "free some space; if that is not it, delete the folder: it is a cache and is made anew"
+FULL = "raise store.online_gigabytes in tidemill.toml, and start again what has the store open"
 SUM = "data.sum"  # the digest of LMDB's file
 OPEN = b"open "  # instead of it: and the name of the start of the machine since which it is written
 LOCK_SIZE = 8192  # of LMDB's lock file, with its default of 126 readers
@@ -248,8 +249,9 @@ def said(error: Any, path: Path) -> StoreError:
     """An error of LMDB, as ours."""
     if getattr(error, "code", 0) in (EACCES, EROFS):
         return store_error(OSError(error.code, error.reason), str(path), "the online store")
-    kind = Damaged if type(error).__name__ in DAMAGED else StoreError
-    return kind(f"the online store cannot be used: {error}", where=str(path), hint=SPACE)
+    name = type(error).__name__
+    hint = FULL if name == "MapFullError" else SPACE
+    return (Damaged if name in DAMAGED else StoreError)(f"the online store cannot be used: {error}", where=str(path), hint=hint)
 
 
 def _opened(file: Path) -> BinaryIO:

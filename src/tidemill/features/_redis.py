@@ -1,9 +1,9 @@
 """The online store in Redis, for gateways on several machines. All names begin with the store's prefix, so that projects share a server."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
 from tidemill.core import Damaged, DefinitionError, MissingExtra, StoreError
@@ -11,6 +11,7 @@ from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Store
 
 SOON = 0.5  # seconds that a server may take for an answer, unless the address says otherwise: a request waits for it
 AT_ONCE = 1_000  # names in one command
+SPACES = b"spaces"  # the set of the spaces that have a mark
 
 
 class RedisOnline:
@@ -26,7 +27,7 @@ class RedisOnline:
         try:
             parts = urlsplit(address)
             asked = dict(parse_qsl(parts.query, keep_blank_values=True))
-            self._prefix = asked.pop("prefix", prefix).encode() + b":"
+            self._prefix = quote(asked.pop("prefix", prefix), safe=":").encode() + b"/"  # which no other prefix begins with
             self._where = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}{parts.path}"
             waits = {name: SOON for name in ("socket_timeout", "socket_connect_timeout") if name not in asked}
             self._db: Any = redis.Redis.from_url(urlunsplit(parts._replace(query=urlencode(asked))), **waits)
@@ -118,6 +119,7 @@ class RedisOnline:
                     gone = [name for name, data in values.items() if data is None]
                     if gone:
                         pipe.unlink(*gone)
+                    (pipe.srem if found[0] is None else pipe.sadd)(self._prefix + SPACES, space)
                     pipe.execute()
                     return
                 except self._conflict:  # another process changed one of them meanwhile
@@ -125,10 +127,10 @@ class RedisOnline:
 
     def spaces(self) -> dict[str, bytes]:
         with self._explained():
-            start = self._prefix + MARK
-            names = list(self._db.scan_iter(_pattern(start), count=AT_ONCE))
+            spaces = sorted(space.decode() for space in self._db.smembers(self._prefix + SPACES))
+            names = [self._prefix + MARK + space.encode() for space in spaces]
             found = self._wholes(names, self._db.mget(names)) if names else []
-        return {name[len(start) :].decode(): data for name, data in zip(names, found, strict=True) if data is not None}
+        return {space: data for space, data in zip(spaces, found, strict=True) if data is not None}
 
     def settle(self) -> None:
         """Nothing is to be done."""
@@ -140,15 +142,37 @@ class RedisOnline:
     def keep(self, spaces: Collection[str]) -> None:
         kept = {space[:16].encode() for space in spaces}
         with self._explained():
-            gone = []
-            for name in self._db.scan_iter(_pattern(self._prefix), count=AT_ONCE):
-                if name[len(self._prefix) :].removeprefix(MARK)[:16] not in kept:
-                    gone.append(name)
-                if len(gone) >= AT_ONCE:
-                    self._db.unlink(*gone)
-                    gone = []
+            gone = [space for space in self._db.smembers(self._prefix + SPACES) if space[:16] not in kept]
             if gone:
+                self._db.srem(self._prefix + SPACES, *gone)
+            start = len(self._prefix)
+            names = (name for name in self._scan(self._prefix) if name[start:] != SPACES)
+            self._unlink(name for name in names if name[start:].removeprefix(MARK)[:16] not in kept)
+
+    def drop(self, space: str) -> None:
+        mark = self._prefix + MARK + space.encode()
+        with self._explained():
+            while True:
+                with self._db.pipeline(transaction=True) as pipe:
+                    pipe.unlink(mark).srem(self._prefix + SPACES, space).execute()
+                self._unlink(self._scan(self._name(space, "")))
+                if not self._db.exists(mark):  # else somebody began it anew meanwhile, some of whose states may be gone
+                    return
+
+    def _scan(self, start: bytes) -> Iterator[bytes]:
+        """The names that begin so; what a prefix is quoted to has no signs of patterns."""
+        found: Iterator[bytes] = self._db.scan_iter(start + b"*", count=AT_ONCE)
+        return found
+
+    def _unlink(self, names: Iterable[bytes]) -> None:
+        gone = list[bytes]()
+        for name in names:
+            gone.append(name)
+            if len(gone) >= AT_ONCE:
                 self._db.unlink(*gone)
+                gone.clear()
+        if gone:
+            self._db.unlink(*gone)
 
     def _wholes(self, names: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None]:
         return [self._whole(name, data) for name, data in zip(names, stored, strict=True)]
@@ -167,8 +191,3 @@ class RedisOnline:
     def close(self) -> None:
         """Close the connections."""
         self._db.close()
-
-
-def _pattern(prefix: bytes) -> bytes:
-    """What begins with a prefix, as Redis matches it."""
-    return b"".join(b"\\" + bytes([sign]) if sign in rb"*?[]\^" else bytes([sign]) for sign in prefix) + b"*"

@@ -336,7 +336,7 @@ def apply_erasure(
 def _take_out(ledger: Ledger, store: OnlineStore, one: EraseOnline) -> None:
     """What was pushed since the log was emptied is new, and stays. Who still reads the version before is told that it is not lost."""
     if one.whole:
-        store.keep([space for space in store.spaces() if space != one.space])
+        store.drop(one.space)
         return
 
     def change(data: bytes | None, _: list[bytes | None]) -> tuple[bytes, dict[str, bytes | None]] | None:

@@ -106,7 +106,7 @@ class _Work:
                 begun = msgspec.structs.replace(mark, words=more, making=making)
                 self._put(begun, {})  # from here on what is pushed waits
                 return begun
-        self.store.keep([space for space in self.store.spaces() if space != self.space])
+        self.store.drop(self.space)
         self.seen, making = None, Making(self.version, self.until, 0, whole=True, pushed=there)
         return Mark(definition(self.log.view), words=words, making=making)
 

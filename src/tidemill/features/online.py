@@ -47,6 +47,9 @@ class OnlineStore(Protocol):
     def keep(self, spaces: Collection[str]) -> None:
         """Drop what is stored of all spaces but these."""
 
+    def drop(self, space: str) -> None:
+        """Drop what is stored of one space."""
+
     def settle(self) -> None:
         """Much was written, and nothing more is to follow soon."""
 
@@ -92,8 +95,14 @@ class MemoryOnline:
         return dict(self._marks)
 
     def keep(self, spaces: Collection[str]) -> None:
-        self._states = {space: states for space, states in self._states.items() if space in spaces}
-        self._marks = {space: mark for space, mark in self._marks.items() if space in spaces}
+        for space in [*self._states, *self._marks]:
+            if space not in spaces:
+                self.drop(space)
+
+    def drop(self, space: str) -> None:
+        with self._writer:
+            self._marks.pop(space, None)
+            self._states.pop(space, None)
 
     def settle(self) -> None:
         """Nothing is to be done."""

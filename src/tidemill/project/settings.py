@@ -23,6 +23,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "store.records": (str, ".tidemill/records.db", "the ledger: a SQLite file, or postgresql://user@host/database?schema=name"),
     "store.blobs": (str, ".tidemill/blobs", "the folder of blobs, of this project alone"),
     "store.online": (str, ".tidemill/online", "the online store of features: a folder, or redis://host:6379/0"),
+    "store.online_gigabytes": ((int, float), 16, "how large the online store in a folder may become; only what it holds takes room"),
     "shared.NAME": (
         (str, dict),
         "",
@@ -101,6 +102,9 @@ def read_settings(folder: Path) -> Settings:
     if not 0 <= values.get("serve.port", 0) < 2**16:
         hint = "choose one of 0 to 65535; 0 takes a free one"
         raise DefinitionError(f"serve.port = {values['serve.port']} is no port", where=str(path), hint=hint)
+    if not 0 < values.get("store.online_gigabytes", 1) <= 2**16:
+        what = f"store.online_gigabytes = {values['store.online_gigabytes']} is no size"
+        raise DefinitionError(what, where=str(path), hint="a number of gigabytes, above 0 and up to 65536")
     if not 0 <= values.get("serve.log_features", 1) <= 1:
         what = f"serve.log_features = {values['serve.log_features']} is no share"
         raise DefinitionError(what, where=str(path), hint="from 0, which writes none, to 1, which writes those of every answer")

@@ -13,7 +13,8 @@ from tidemill.session.retrieval import opened_views
 
 def online_store(declared: Project) -> OnlineStore:
     """The project's online store; it is a cache, and a folder that is damaged is begun anew."""
-    return open_online(declared.settings.online, prefix=f"tidemill:{declared.settings['project.name']}")
+    settings = declared.settings
+    return open_online(settings.online, prefix=f"tidemill:{settings['project.name']}", gigabytes=settings["store.online_gigabytes"])
 
 
 def opened_online(

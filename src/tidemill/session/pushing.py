@@ -41,6 +41,5 @@ class Pushing:
         return data.pushed_offset(self._ledger, dataset, source)
 
     def close(self) -> None:
-        """Close the ledger and the store."""
-        self._store.close()
+        """Close the ledger."""
         self._ledger.records.close()

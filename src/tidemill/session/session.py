@@ -105,12 +105,13 @@ class Session:
         return self._ledger
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close the ledger and the online store; what `online` prepared has the store open for itself, for as long as it is kept."""
         if self._ledger is not None:
             self._ledger.records.close()
             self._ledger = None
-        if "_pushing" in self.__dict__:
-            self.__dict__.pop("_pushing").close()
+        for name in ("_pushing", "_store"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
 
     # ── by hand ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,8 +173,10 @@ class Session:
         The online store answers for the views that are in it: those that `tidemill up` serves, and those that `materialise` put there.
         Of others, and where it cannot be read, the same values come from the offline path. Raises UnknownName, DefinitionError and
         DataError."""
+        return self._getter(views, model, online_store(self.project))
+
+    def _getter(self, views: Views, model: str | Ref, store: OnlineStore) -> Getter:
         chosen, notes = chosen_views(self.project, views, model, lambda: self.ledger)
-        store = online_store(self.project)
         looked, computed = self._cached_or_made("online", lambda ledger: opened_online(ledger, self.project, chosen, store))
         return Getter(chosen, looked, computed, store, project.now, self.project.timezone, notes)
 
@@ -184,7 +187,7 @@ class Session:
         `rows` is a dict with the keys by their names, a list of such, columns as a dict of lists, or a frame; views and models are named as
         for `historical_features`. `at` asks for what was known then (a time with its zone, or a date: its midnight in the project's), by
         default now. Who asks often prepares it: `online`. Raises UnknownName, DefinitionError and DataError."""
-        return self.online(views, model=model).read(rows, at=at)
+        return self._getter(views, model, self._store).read(rows, at=at)
 
     def materialise(
         self, views: Sequence[str | FeatureView] = (), *, until: Time | None = None, listen: ListenToViews = lambda view, done, of: None
@@ -251,7 +254,12 @@ class Session:
 
     @cached_property
     def _pushing(self) -> Pushing:
-        return Pushing(self.project, online_store(self.project))
+        return Pushing(self.project, self._store)
+
+    @cached_property
+    def _store(self) -> OnlineStore:
+        """The online store, for what is done at once."""
+        return online_store(self.project)
 
     def adopt(self, version: str, *, output: str = "", features: Sequence[str] = ()) -> Ref:
         """Make the ONNX of a version that a client of MLflow registered (`models:/embedder/2`) a model of the ledger; returns its ref, to
