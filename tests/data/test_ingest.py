@@ -215,8 +215,8 @@ def test_a_missing_column_names_those_there_are(here: Folder, more: dict[str, An
 
 
 def test_a_column_that_is_no_time_is_refused(here: Folder) -> None:
-    here.refuses(DataError, "column 'v' of dataset 'd' is whole number, not a time", event_time="v")
-    here.refuses(DataError, "column 'origin' of dataset 'd' is text, not a time", known_at="origin")
+    here.refuses(DataError, "column 'v' of dataset 'd' is a whole number, not a time", event_time="v")
+    here.refuses(DataError, "column 'origin' of dataset 'd' is a text, not a time", known_at="origin")
 
 
 def test_a_wrong_type_is_said_with_the_line_of_the_query(here: Folder) -> None:
@@ -286,7 +286,7 @@ def test_wrong_sql_is_said_with_the_file_and_its_line(here: Folder, sql: str, wh
         ("SELECT *, strptime(origin, '%Y') AS w FROM s", "'JFK' does not fit the format '%Y'"),
         ("SELECT *, CAST(5.5::DOUBLE AS DATE) AS w FROM s", "number cannot become date"),
         ("SELECT *, 9223372036854775807 + id AS w FROM s", "a number becomes too large: 9223372036854775807 . 1"),
-        ("SELECT id, origin AS t FROM s", "column 't' of dataset 'd' is text, not a time"),
+        ("SELECT id, origin AS t FROM s", "column 't' of dataset 'd' is a text, not a time"),
         ("SELECT *, v AS __known FROM s", "has a column '__known': names that begin with __ are Tidemill's own"),
     ],
 )

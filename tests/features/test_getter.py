@@ -27,7 +27,7 @@ from features.test_point_in_time import (
     rows_of,
     times,
 )
-from tidemill.core import DAY, HOUR, MINUTE, Damaged, DataError, StoreError
+from tidemill.core import DAY, HOUR, MINUTE, Damaged, DataError, DefinitionError, StoreError
 from tidemill.features import (
     STATUS,
     Entity,
@@ -124,6 +124,16 @@ def test_a_time_may_be_a_text_and_the_answer_is_plain_data(online: OnlineStore) 
     assert "1 rows, 2 features" in repr(old)
 
 
+@pytest.mark.parametrize(("many", "unit"), [(1_000_000, "seconds"), (1_000, "milliseconds"), (1 / 1_000, "nanoseconds")])
+def test_a_whole_number_is_a_time_in_microseconds(online: OnlineStore, many: float, unit: str) -> None:
+    getter = getter_of(filled(online, "newest"), online, now=START + HOUR)
+    assert getter.read({"entity": "a"}, at=START + MINUTE).status == {"newest": ["present"]}
+    assert getter.read({"entity": "a"}, at=0).status == {"newest": ["unknown"]}
+    for ask in (getter.get, getter.get_many, getter.read):
+        with pytest.raises(DefinitionError, match=f"{round(START / many)} is a time in {unit}"):
+            ask({"entity": "a"}, at=round(START / many))
+
+
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, dict, lambda columns: {n: np.array(v) for n, v in columns.items()}])
 def test_rows_come_in_any_form(frame: type) -> None:
     rows = given_rows(frame({"entity": ["a", "b"], "shop": [1, 2]}), ["entity", "shop"])
@@ -138,8 +148,8 @@ def test_rows_come_in_any_form(frame: type) -> None:
         (["JFK"], "row 0 is 'JFK'"),
         ({"entity": ["a"], "shop": ["b", "c"]}, "the columns have different lengths"),
         ({"entity": ["a"], "shop": "b"}, "dict is no rows with entity, shop"),
-        ([{"entity": "a"}, {"entity": "a", "shop": "b"}], "a row lacks the key 'shop'"),
-        ({"entity": "a"}, "a row lacks the key 'shop'"),
+        ([{"entity": "a"}, {"entity": "a", "shop": "b"}], "lacks the key 'shop'"),
+        ({"entity": "a"}, "lacks the key 'shop'"),
         (pd.DataFrame({"entity": ["a"]}), "DataFrame is no rows with entity, shop"),
         ([{"entity": "a", "shop": ["b"]}], "the key 'shop' is"),
     ],

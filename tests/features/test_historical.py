@@ -113,6 +113,15 @@ class Streamed:
         return self.connection.sql(self.sql).__arrow_c_stream__(requested_schema)
 
 
+def test_a_list_of_dicts_comes_back_as_one(shops: Session) -> None:
+    rows = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
+    found = shops.historical_features(rows, ["newest"])
+    added = [{"newest__amount": amount, "newest__kind": kind} for amount, kind in zip(AMOUNTS, KINDS, strict=True)]
+    assert found.frame == [{**row, **more} for row, more in zip(rows, added, strict=True)]
+    with pytest.raises(DataError, match="the list has no column 'shop'"):
+        shops.historical_features([{"event_timestamp": ELEVEN}], ["newest"])
+
+
 SQL = "SELECT 1 AS label, unnest([8, 7, 9, 7]) AS shop, TIMESTAMPTZ '2024-03-10 11:00:00+00' AS event_timestamp"
 
 
@@ -284,7 +293,7 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         (GOOD | {"event_timestamp": ["soon"]}, {"timezone": "UTC"}, DataError, "'soon' in row 0 of the dict is no time"),
         (GOOD | {"event_timestamp": ["infinity"]}, {}, DataError, "'infinity' in row 0 of the dict is no time"),
         (GOOD | {"event_timestamp": ["2024-13-10 11:00Z"]}, {}, DataError, "'2024-13-10 11:00Z' in row 0 of the dict is no time"),
-        (GOOD | {"event_timestamp": np.array([5])}, {}, DataError, "'event_timestamp' of the dict is whole number, not a time"),
+        (GOOD | {"event_timestamp": np.array([5])}, {}, DataError, "'event_timestamp' of the dict is a whole number, not a time"),
         (
             GOOD | {"event_timestamp": np.array(["NaT"], dtype="datetime64[us]")},
             {"timezone": "UTC"},
@@ -301,11 +310,14 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         (GOOD | {"newest__amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
         (GOOD | {"Newest__Amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
         (GOOD | {"SHOP": np.array([1])}, {"timezone": "UTC"}, DataError, "the columns 'shop' and 'SHOP', which differ by case alone"),
-        (GOOD | {"x": np.array([1, 2])}, {"timezone": "UTC"}, DataError, "the column 'x' of the dict has the shape"),
+        (GOOD | {"x": np.array([1, 2])}, {"timezone": "UTC"}, DataError, "the columns of the dict have different lengths: .*'x': 2"),
         (GOOD | {"shop": np.array(["2024-03-10"], dtype="datetime64[D]")}, {"timezone": "UTC"}, DataError, "no two of them are equal"),
         (pd.DataFrame([[1, 2]], columns=["shop", "shop"]), {}, DataError, "the frame has two columns 'shop'"),
-        ([1, 2], {}, DataError, "rows is a list, which holds no table"),
+        ([1, 2], {}, DataError, "row 0 is 1, and no dict by column"),
+        ([{"shop": 7}, [8]], {}, DataError, r"row 1 is \[8\], and no dict by column"),
         ("nowhere.parquet", {}, MissingFile, "there is no file 'nowhere.parquet'"),
+        (".", {}, MissingFile, "'.+' is a folder"),
+        (GOOD, {"timezone": "UTC", "to": "."}, DataError, ".+ is a folder"),
         (GOOD, {"timezone": "UTC", "to": "out.csv"}, DataError, "out.csv is not the name of a Parquet file"),
         (GOOD, {"timezone": "UTC", "to": "out.parquet", "chunk": -1}, DefinitionError, "chunk=-1 is"),
         (GOOD, {"timezone": "UTC", "to": "out.parquet", "chunk": "5"}, DefinitionError, "chunk='5' is no whole number"),
@@ -327,7 +339,7 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(
 
 def test_a_float_is_no_text_key(shops: Session, tmp_path: Path) -> None:
     write_table(tmp_path / "sales.parquet", TYPES | {"shop": "VARCHAR"}, [("7", *SALES[0][1:])])
-    with pytest.raises(DataError, match="the key 'shop' of the frame is number, the view's is text"):
+    with pytest.raises(DataError, match="the key 'shop' of the frame is a number, the view's is a text"):
         ask(shops, pd.DataFrame({"shop": [7.0, None], "event_timestamp": [ELEVEN] * 2}))
 
 

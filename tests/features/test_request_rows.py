@@ -19,7 +19,7 @@ from features.oracle import EXAMPLES
 from features.ours import write_table
 from features.test_historical import plain
 from tidemill.core import DataError, DefinitionError, TidemillError, UnknownName
-from tidemill.features import Computed, OwnColumns, Question, choose, historical
+from tidemill.features import Computed, Getter, OwnColumns, Question, choose, historical
 from tidemill.features.frames import Stored
 
 TYPES = {"id": "BIGINT", "whole": "INTEGER", "number": "DOUBLE", "single": "FLOAT", "money": "DECIMAL(10,2)", "word": "VARCHAR"}
@@ -127,16 +127,16 @@ def test_a_column_may_be_of_another_type_that_loses_nothing(name: str, column: A
 @pytest.mark.parametrize(
     ("name", "column", "more", "what"),
     [
-        ("whole", [7.5], {}, "'whole' of the frame is number, the request's is whole number: no such is 7.5"),
-        ("whole", ["7"], {}, "'whole' of the frame is text, the request's is whole number: convert it"),
+        ("whole", [7.5], {}, "'whole' of the frame is a number, the request's is a whole number: no such is 7.5"),
+        ("whole", ["7"], {}, "'whole' of the frame is a text, the request's is a whole number: convert it"),
         ("whole", [2**40], {}, "no such is 1099511627776"),
-        ("number", ["7"], {}, "is text, the request's is number: convert it"),
-        ("flag", [1], {}, "is whole number, the request's is true or false"),
-        ("word", [1.5], {}, "is number, the request's is text"),
+        ("number", ["7"], {}, "is a text, the request's is a number: convert it"),
+        ("flag", [1], {}, "is a whole number, the request's is true or false"),
+        ("word", [1.5], {}, "is a number, the request's is a text"),
         ("moment", [datetime(2024, 3, 10)], {}, "have no time zone"),  # noqa: DTZ001 – that is the point
         ("moment", ["tomorrow"], {}, "is no time with its zone: tomorrow"),
         ("moment", ["2024-03-10 12:00"], {}, "is no time with its zone: 2024-03-10 12:00"),
-        ("local", [NOON], {}, "is time, the request's is time"),
+        ("local", [NOON], {}, "is a time, the request's is a time"),
         ("local", ["2024-03-10T12:00:00Z"], {}, "without a zone"),
         ("day", [datetime(2024, 3, 10, 1)], {}, "no such is 2024-03-10 01:00:00"),  # noqa: DTZ001
     ],
@@ -156,6 +156,9 @@ def test_a_constant_needs_no_column() -> None:
     view = tm.RequestView("own", REQUESTS, {"one": "1 + 1"})
     asked = Question(choose([view], {}), {}, "at", {"own": Computed.of(view, NAMES)})
     assert historical({"x": ONE}, asked).columns["own__one"].tolist() == [2.0]
+    getter = Getter(asked.chosen, {}, asked.computed, None, lambda: 0)
+    for rows in ([{}, {"id": 1}], {"id": [1, 2]}, pd.DataFrame({"id": [1, 2]})):
+        assert getter.get_many(rows) == [{"own__one": 2.0}] * 2, rows
 
 
 def test_what_cannot_be_computed_for_one_request_is_refused_with_its_line() -> None:

@@ -102,7 +102,7 @@ def test_a_text_is_one_also_where_a_part_has_none(shops: Session, tmp_path: Path
 def test_the_digest_does_not_depend_on_how_many_rows_are_read_at_once(shops: Session, tmp_path: Path) -> None:
     file, told = rows_file(tmp_path), list[tuple[int, int]]()
     first = save(shops, file, chunk=7_777, listen=lambda *rows: told.append(rows))
-    assert told == [(7_777, 20_000), (15_554, 20_000), (20_000, 20_000)]
+    assert told == [(0, 20_000), (7_777, 20_000), (15_554, 20_000), (20_000, 20_000)]
     forget(shops, first)
     assert save(shops, file).ref == first.ref
     unsaved = shops.historical_features(file, ["newest", "counts"], to=tmp_path / "out.parquet", chunk=999)
@@ -349,8 +349,9 @@ tidemill.open(sys.argv[1]).historical_features(sys.argv[2], ["newest", "counts"]
 def test_what_was_killed_leaves_nothing_and_is_made_the_next_time(shops: Session, tmp_path: Path) -> None:
     file = rows_file(tmp_path)
     with other(KILLED, tmp_path, file) as process:
-        assert process.says() == "2000"
-        process.go_on()
+        for done in ("0", "2000"):
+            assert process.says() == done
+            process.go_on()
         assert process.says() == "4000"
         process.kill()
     assert [one.status for one in shops.ledger.executions(kind="training rows")] == ["running"]

@@ -114,6 +114,7 @@ def test_names_are_view_feature_and_window() -> None:
         ({"ttl": "1h"}, "has windows and a ttl"),
         ({"windows": [], "features": {"m": tm.mean("delay")}}, "mean of 'm' in view 'delays' needs windows"),
         ({"windows": ["a day"]}, "'a day' is not a duration"),
+        ({"features": {"m": tm.last("delay", n=0)}}, "last of 'm' in view 'delays' has n=0"),
     ],
 )
 def test_a_view_that_cannot_work_is_refused_when_declared(world: World, more: dict[str, Any], what: str) -> None:

@@ -26,7 +26,7 @@ from tidemill.core.errors import (
     UnknownName,
 )
 from tidemill.core.event import Event
-from tidemill.core.instants import DAY, HOUR, MINUTE, SECOND, duration, instant, midnights, moment, show, show_duration
+from tidemill.core.instants import DAY, HOUR, MINUTE, SECOND, duration, instant, microseconds, midnights, moment, show, show_duration
 from tidemill.core.problems import Problems, odd_duration, odd_list, odd_name, odd_number, odd_text, odd_type
 from tidemill.core.ref import Ref
 from tidemill.core.verdict import Approval, GateResult, Verdict
@@ -158,6 +158,7 @@ __all__ = [
     "find",
     "instant",
     "mean_of_monthly_auc_bootstrap",
+    "microseconds",
     "midnights",
     "moment",
     "odd_duration",

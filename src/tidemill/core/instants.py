@@ -72,6 +72,21 @@ def instant(moment: datetime | date | str, timezone: str = "UTC") -> int:
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
 
 
+def microseconds(at: int, now: int) -> int:
+    """A whole number that is a time in microseconds since 1970. Raises DefinitionError for one that is a time about now in another unit.
+
+    >>> microseconds(1_800_000_000_000_000, now=1_700_000_000_000_000)
+    1800000000000000
+    """
+    units = {"seconds": 1 / SECOND, "milliseconds": 1 / 1_000, "nanoseconds": 1_000}
+    unit = next((unit for unit, many in units.items() if now / 2 < at / many < now * 2), "")
+    if unit:
+        raise DefinitionError(
+            f"{at} is a time in {unit}", hint="give microseconds since 1970 UTC, a datetime with its zone, or a text of one"
+        )
+    return at
+
+
 def _of_text(text: str) -> datetime | date:
     for read in (date.fromisoformat, datetime.fromisoformat):
         with suppress(ValueError):

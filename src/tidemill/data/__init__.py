@@ -45,7 +45,7 @@ from tidemill.data.pushes import (
     pushed_since,
     pushes,
 )
-from tidemill.data.said import plain_type
+from tidemill.data.said import plain_type, with_article
 from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_in_files, scan, source_ref, stale, wrong_alone
 
 __all__ = [
@@ -121,6 +121,7 @@ __all__ = [
     "their_version",
     "unfinished",
     "unique",
+    "with_article",
     "withdraw",
     "wrong_alone",
 ]

@@ -72,8 +72,11 @@ def append_push(
     StoreError where the log is ahead of `now` by more than clocks may differ."""
     if len(rows) > MOST_PUSHED:
         raise DataError(f"{len(rows):,} rows are pushed at once", hint=f"push at most {MOST_PUSHED:,}, or bring a file to the dataset")
-    if offsets and (not source or len(offsets) != len(rows) or any(b <= a for a, b in pairwise(offsets))):
-        raise DataError("the offsets of a push do not fit", hint="name the source, and give one ascending whole number for each row")
+    if (offsets or source) and (not source or len(offsets) != len(rows) or any(b <= a for a, b in pairwise(offsets))):
+        raise DataError(
+            "the offsets of a push do not fit",
+            hint="name the source, and give one ascending whole number for each row: without both, nothing tells which came before",
+        )
     with ledger.records.transaction(synced=False) as sql:
         if offsets:
             seen = sql.one("SELECT offset_ FROM push_source WHERE dataset = ? AND source = ?", (dataset, source))

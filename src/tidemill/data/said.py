@@ -64,6 +64,16 @@ def ours(said: str) -> tuple[str, str]:
     return re.sub(r"^[A-Z][\w ]* Error: ", "", said.splitlines()[0]), ""
 
 
+def with_article(kind: str) -> str:
+    """What a value of a type is.
+
+    >>> with_article("BIGINT"), with_article("VARCHAR"), with_article("BOOLEAN")
+    ('a whole number', 'a text', 'true or false')
+    """
+    plain = plain_type(kind)
+    return plain if kind.startswith("BOOL") or not plain.islower() else f"a {plain}"
+
+
 def plain_type(types: str) -> str:
     """Names of types as people say them."""
     for pattern, word in _TYPES:

@@ -23,7 +23,7 @@ from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, named, quote, table
 from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out, rows_in
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
-from tidemill.data.said import ours, plain_type
+from tidemill.data.said import ours, with_article
 from tidemill.data.volatile import refuse_volatile
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 from tidemill.store import put_file, store_error
@@ -274,7 +274,7 @@ def _instant_sql(dataset: Dataset, column: str, types: Mapping[str, str]) -> str
             raise DataError(f"times of {column!r} in dataset {dataset.name!r} have no time zone", where=str(dataset.where), hint=hint)
         return f"epoch_us(timezone({literal(dataset.timezone)}, CAST({name} AS TIMESTAMP)))"
     plain = DataError(
-        f"column {column!r} of dataset {dataset.name!r} is {plain_type(kind)}, not a time",
+        f"column {column!r} of dataset {dataset.name!r} is {with_article(kind)}, not a time",
         where=_place(dataset),
         hint="convert it in the query",
     )

@@ -32,6 +32,7 @@ from tidemill.features.declarations import (
 from tidemill.features.erasing import Erasure, apply_erasure, plan_erasure
 from tidemill.features.frames import writable
 from tidemill.features.getter import Getter, OnlineFeatures
+from tidemill.features.given import whole_rows
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
 from tidemill.features.looked import Looked
 from tidemill.features.materialising import bring_up, materialise
@@ -137,6 +138,7 @@ __all__ = [
     "sum",
     "summarise",
     "values_of",
+    "whole_rows",
     "withdraw_unshared",
     "writable",
 ]

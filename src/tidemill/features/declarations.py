@@ -39,7 +39,7 @@ class Feature:
     expression: str
     category: bool = False
     filter: str = ""
-    n: int = 0
+    n: int | None = None
     q: float = 0.0
     description: str = field(default="", compare=False, kw_only=True)
 
@@ -100,7 +100,7 @@ def first(expression: str, *, filter: str = "") -> Feature:
     return Feature("first", expression, filter=filter)
 
 
-def last(expression: str, *, n: int = 0, filter: str = "") -> Feature:
+def last(expression: str, *, n: int | None = None, filter: str = "") -> Feature:
     """Value of the newest event; with `n`, those of the newest n of a window, each a feature of its own: `…_1` is the newest."""
     return Feature("last", expression, filter=filter, n=n)
 
@@ -242,7 +242,7 @@ class FeatureView(Described):
 
     def _names(self, feature: str, window: str) -> list[str]:
         name = f"{self.name}__{feature}_{window}" if window else f"{self.name}__{feature}"
-        return [f"{name}_{i + 1}" for i in range(self.columns[feature].n)] or [name]
+        return [f"{name}_{i + 1}" for i in range(self.columns[feature].n or 0)] or [name]
 
     @cached_property
     def kept(self) -> dict[str, tuple[str, str]]:
@@ -413,7 +413,7 @@ def _odd_fold(what: str, feature: Feature, *, windows: bool) -> Problems:
         yield DefinitionError(f"{what} needs windows", hint='give the view windows, for example windows=["24h"]')
     if feature.filter:
         yield from odd_text(f"the filter of {what}", feature.filter, "write an SQL condition over the columns of the dataset")
-    if feature.n not in range(MOST + 1):
+    if feature.n is not None and feature.n not in range(1, MOST + 1):
         yield DefinitionError(f"{what} has n={feature.n!r}", hint=f"of the newest 1 to {MOST:,} events")
     if feature.function == "approx_quantile" and not 0 < feature.q < 1:
         yield DefinitionError(f"{what} has q={feature.q!r}", hint="give a number between 0 and 1; the ends are tm.min and tm.max")

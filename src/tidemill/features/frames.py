@@ -5,7 +5,7 @@ speaks Arrow is read through its stream. A file, and what else speaks Arrow, com
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Columns = Mapping[str, Array]
-TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, or the path of a .parquet or .csv file"
+TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, a list of dicts, or the path of a .parquet or .csv file"
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def open_rows(connection: "DuckDBPyConnection", rows: object, needed: Sequence[s
     with explained("the rows cannot be read"):
         if isinstance(rows, Mapping):
             return _of_dict(connection, rows, needed, whole)
+        if isinstance(rows, Sequence):
+            return _of_list(connection, rows, needed, whole)
         if library == "pandas" and hasattr(rows, "columns"):
             return _of_pandas(connection, rows, needed, whole)
         if not hasattr(rows, "__arrow_c_stream__") or type(rows).__name__ == "Series":
@@ -109,15 +111,41 @@ def _checked(what: str, names: Sequence[Any], needed: Sequence[str]) -> list[str
     return found
 
 
-def _of_dict(connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str], whole: bool) -> Given:
-    names = _checked("the dict", list(rows), needed)
+def _of_dict(
+    connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str], whole: bool, what: str = "the dict"
+) -> Given:
+    names = _checked(what, list(rows), needed)
     arrays = {name: column if isinstance(column, np.ndarray) else np.asarray(column) for name, column in rows.items()}
-    odd = next((name for name, array in arrays.items() if array.ndim != 1 or len(array) != len(next(iter(arrays.values())))), None)
+    odd = next((name for name, array in arrays.items() if array.ndim != 1), None)
     if odd is not None:
         shape = arrays[odd].shape
-        raise DataError(f"the column {odd!r} of the dict has the shape {shape}", hint="give each column one value for each row")
+        raise DataError(f"the column {odd!r} of {what} has the shape {shape}", hint="give each column one value for each row")
+    sizes = {name: len(array) for name, array in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the columns of {what} have different lengths: {sizes}", hint="give each column one value for each row")
     _register(connection, "given", {name: arrays[name] for name in names if whole or name in needed})
-    return Given("the dict", names, "given", lambda columns: {**rows, **columns})
+    return Given(what, names, "given", lambda columns: {**rows, **columns})
+
+
+def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequence[str], whole: bool) -> Given:
+    """Rows as dicts; what one of them lacks is null, unless all do."""
+    odd = next((number for number, row in enumerate(rows) if not isinstance(row, Mapping)), None)
+    if odd is not None:
+        raise DataError(f"row {odd} is {rows[odd]!r}, and no dict by column", hint=f"give {TAKEN}")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    found = _of_dict(connection, {name: _array([row.get(name) for row in rows]) for name in names}, needed, whole, "the list")
+
+    def give(columns: Columns) -> Any:
+        values = zip(*([None if value != value else value for value in one.tolist()] for one in columns.values()), strict=True)
+        return [{**row, **dict(zip(columns, some, strict=True))} for row, some in zip(rows, values, strict=True)]
+
+    return replace(found, give=give)
+
+
+def _array(values: Sequence[Any]) -> Array:
+    """Values of one kind as an array; numbers and texts are not made one kind."""
+    kinds = {type(value) for value in values}
+    return np.array(values, dtype=None if len(kinds) == 1 else object)
 
 
 def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
@@ -165,7 +193,8 @@ def _beside(rows: Any, columns: Columns) -> Any:
 def _of_file(connection: "DuckDBPyConnection", path: Path, needed: Sequence[str]) -> Given:
     endings = [ending.lower() for ending in path.suffixes]
     if not path.is_file():
-        raise MissingFile(f"there is no file {path.name!r}", where=str(path), hint=f"give {TAKEN}")
+        what = f"{path.resolve().name!r} is a folder" if path.is_dir() else f"there is no file {path.name!r}"
+        raise MissingFile(what, where=str(path), hint=f"give {TAKEN}")
     if endings[-1:] == [".parquet"]:
         with explained(f"{path.name} cannot be read", str(path)):
             return _of_table(connection, path.name, f"read_parquet({named(path)})", needed)
@@ -204,12 +233,19 @@ def types_of(connection: "DuckDBPyConnection", given: Given) -> dict[str, str]:
     return {column[0]: str(column[1]) for column in described}
 
 
+def count_of(connection: "DuckDBPyConnection", given: Given) -> int:
+    """How many rows there are; of a Parquet file its footer says so."""
+    with explained(f"{given.what} cannot be read"):
+        row = connection.execute(f"SELECT count(*) FROM {given.table}").fetchone()
+    return int(row[0]) if row else 0
+
+
 def writable(to: str | Path) -> Path:
     """The file to write, before anything is computed for it. Raises DataError for what is no Parquet file, StoreError where none can be."""
     file = Path(to)
     if file.suffix.lower() != ".parquet" or file.is_dir():
         what = "is a folder" if file.is_dir() else "is not the name of a Parquet file"
-        raise DataError(f"{file.name} {what}", where=str(file), hint="name a file ….parquet")
+        raise DataError(f"{file.resolve().name} {what}", where=str(file), hint="name a file ….parquet")
     try:
         _part_of(file).touch()
         _part_of(file).unlink()

@@ -11,7 +11,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from tidemill.core import DataError, StoreError, instant, show
+from tidemill.core import StoreError, instant, microseconds, show
+from tidemill.features.given import Row, rows_of
 from tidemill.features.historical import Chosen
 from tidemill.features.keys import Keys
 from tidemill.features.looked import Found, Looked
@@ -23,7 +24,6 @@ from tidemill.features.windows import STATUS
 
 _shown = lru_cache(256)(show)  # a mark is told with each answer, and seldom another
 Time = int | str | date | datetime
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Getter:
         return tuple(dict.fromkeys([*keys, *(column for one in self.computed.values() for column in one.types)]))
 
     def _time(self, at: Time | None) -> int:
-        return self.clock() if at is None else at if isinstance(at, int) else instant(at, self.timezone)
+        return self.clock() if at is None else microseconds(at, self.clock()) if isinstance(at, int) else instant(at, self.timezone)
 
     def _rows(self, blocks: Sequence[Found]) -> Iterable[Iterable[Value]]:
         """The chosen values of each row, of all views."""
@@ -166,42 +166,3 @@ class Getter:
             self._outage.begin(error, [view.made for view, _ in asked])
             why = f"the online store cannot be read: {error.what}"
             return [view.offline(texts, at, why) for view, texts in asked]
-
-
-def rows_of(rows: Any, needed: Sequence[str]) -> Sequence[Row]:
-    """Rows from what a user gives: a dict, a list of dicts, columns as a dict of lists, or a frame. Raises DataError.
-
-    >>> rows_of({"origin": "JFK"}, ["origin"]), rows_of({"origin": ["JFK", "LGA"]}, ["origin"])
-    ([{'origin': 'JFK'}], [{'origin': 'JFK'}, {'origin': 'LGA'}])
-    """
-    if isinstance(rows, Sequence) and not isinstance(rows, str):
-        odd = next((i for i, row in enumerate(rows) if not isinstance(row, Mapping)), None)
-        if odd is not None:
-            raise DataError(f"row {odd} is {rows[odd]!r}", hint=_example(needed))
-        return rows
-    if isinstance(rows, Mapping) and not any(_several(rows[name]) for name in needed if name in rows):
-        return [rows]
-    try:
-        columns = {name: _listed(rows[name]) for name in needed}
-    except (KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{type(rows).__name__} is no rows with {', '.join(needed)}", hint=_example(needed)) from error
-    sizes = {name: len(column) for name, column in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"the columns have different lengths: {sizes}", hint="give a value for each row")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _several(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, str | bytes)
-
-
-def _listed(column: Any) -> list[Any]:
-    """The values of a column of numpy, pandas, polars or pyarrow, as Python's own."""
-    if not _several(column):
-        raise TypeError
-    how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
-    return list(getattr(column, how)() if how else column)
-
-
-def _example(needed: Sequence[str]) -> str:
-    return f"for example {{{', '.join(f'{name!r}: …' for name in needed)}}}, or a list of such, or a dict of lists"

@@ -16,7 +16,7 @@ from tidemill.core import Array, DataError, DefinitionError, Instants, Ref, Unkn
 from tidemill.data import engine, explained, quote
 from tidemill.features.catalogue import View
 from tidemill.features.declarations import FeatureView, RequestView
-from tidemill.features.frames import Arrow, Given, beside, open_rows, types_of, writable, write_part, write_rows
+from tidemill.features.frames import Arrow, Given, beside, count_of, open_rows, types_of, writable, write_part, write_rows
 from tidemill.features.lookup import look_up
 from tidemill.features.matching import match_sql, no_time, time_sql
 from tidemill.features.request_rows import Computed
@@ -237,6 +237,8 @@ def historical(
         if scratch:
             connection.execute(f"SET memory_limit = '{MEMORY}'")
         given = open_rows(connection, rows, question.needed, whole=file is not None or not question.needed)
+        if file:
+            listen(0, count_of(connection, given))
         count = _ask(connection, given, question)
         report = Report(count, question.as_known, question.until)
         if file is None or scratch is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Coded, DataError
-from tidemill.data import literal, plain_type, quote
+from tidemill.data import literal, quote, with_article
 from tidemill.features.declarations import Entity
 from tidemill.features.requests import SEPARATOR
 from tidemill.features.values import WHOLE
@@ -94,9 +94,9 @@ class Keys:
                 return [value if type(value := row[column]) is str else _text(column, kind, value) for row in rows]
             parts = [Keys((column,), (kind,)).texts(rows) for column, kind in zip(self.columns, self.types, strict=True)]
         except KeyError as error:
-            row = next(row for row in rows if error.args[0] not in row)
+            number, row = next((i, row) for i, row in enumerate(rows) if error.args[0] not in row)
             hint = f"send {', '.join(self.columns)}"
-            raise DataError(f"a row lacks the key {error.args[0]!r}", available=sorted(map(str, row)), hint=hint) from error
+            raise DataError(f"row {number} lacks the key {error.args[0]!r}", available=sorted(map(str, row)), hint=hint) from error
         return [None if None in row else SEPARATOR.join(map(_escaped, row)) for row in zip(*parts, strict=True)]
 
 
@@ -117,5 +117,5 @@ def _text(column: str, kind: str, value: Any) -> str | None:
     elif isinstance(value, date) and not isinstance(value, datetime) and kind in ("DATE", "VARCHAR"):
         return value.isoformat()
     raise DataError(
-        f"the key {column!r} is {value!r}, and the view's is {plain_type(kind)}", hint="send it as the text that its files have"
+        f"the key {column!r} is {value!r}, and the view's is {with_article(kind)}", hint="send it as the text that its files have"
     )

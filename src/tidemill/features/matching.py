@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from tidemill.core import DataError, DefinitionError
-from tidemill.data import has_zone, instant_of, literal, plain_type, quote
+from tidemill.data import has_zone, instant_of, literal, quote, with_article
 from tidemill.features.declarations import Entity
 from tidemill.features.keys import joined_sql
 
@@ -33,7 +33,7 @@ def time_sql(what: str, column: str, kind: str, timezone: str) -> str:
         return f"CASE WHEN {has_zone(text)} THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) ELSE {naive} END"
     if not _TIME.match(kind):
         hint = "convert it to times, for example with pandas.to_datetime(…, utc=True)"
-        raise DataError(f"{column!r} of {what} is {plain_type(kind)}, not a time", hint=hint)
+        raise DataError(f"{column!r} of {what} is {with_article(kind)}, not a time", hint=hint)
     if not timezone:
         raise DataError(f"times of {column!r} in {what} have no time zone", hint=_ZONE.format(column))
     return instant_of(f"CAST({name} AS TIMESTAMP)", timezone)
@@ -69,7 +69,7 @@ def _part(what: str, column: str, kind: str, of_view: str) -> str:
     if any(family.match(kind) and family.match(of_view) for family in (_NUMBER, _TIME)):
         as_view = f"TRY_CAST({name} AS {of_view})"
         return f"CASE WHEN TRY_CAST({as_view} AS {kind}) = {name} THEN {as_view} END"
-    said = f"the key {column!r} of {what} is {plain_type(kind)}, the view's is {plain_type(of_view)}: no two of them are equal"
+    said = f"the key {column!r} of {what} is {with_article(kind)}, the view's is {with_article(of_view)}: no two of them are equal"
     raise DataError(said, hint="convert one of them, so that both spell a key alike")
 
 
@@ -87,7 +87,7 @@ def column_sql(what: str, column: str, kind: str, of_request: str, timezone: str
         return f"CAST({name} AS VARCHAR)"
     if _FRACTION.match(of_request) and _NUMBER.match(kind):
         return f"CAST({f'CAST({name} AS DOUBLE)' if of_request == 'FLOAT' else name} AS {of_request})"
-    said = f"{column!r} of {what} is {plain_type(kind)}, the request's is {plain_type(of_request)}"
+    said = f"{column!r} of {what} is {with_article(kind)}, the request's is {with_article(of_request)}"
     if (_WHOLE.match(of_request) and _NUMBER.match(kind)) or (_LOCAL.match(of_request) and _LOCAL.match(kind)):
         return _exactly(name, kind, of_request, said)
     if _LOCAL.match(of_request) and _TEXT.match(kind):

@@ -4,8 +4,9 @@ import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, partial
-from math import inf, nan
+from math import isinf, nan
 from typing import Any
 
 import msgspec
@@ -208,6 +209,11 @@ class Pusher:
         columns |= {name: (f"CASE WHEN {wrong_alone(check)} THEN 1 ELSE 0 END", "number") for name, check in self._checks.items()}
         self._own = OwnColumns.over(dataset, plain, [], columns, str(dataset.where))
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of a row."""
+        return list(self._own.types)
+
     def push(self, rows: Sequence[Mapping[str, Any]], now: int, *, source: str = "", offsets: Sequence[int] = ()) -> Push | None:
         """Write rows, known since `now` (microseconds UTC); None where the source gave all of them before. Raises DataError for a row that
         does not fit, and then nothing is written, and StoreError. Where only the online store fails, they are written, and it gets them
@@ -284,13 +290,19 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 def _check_finite(number: int, row: Any, dataset: str) -> None:
     """Raise DataError for an infinite number: as JSON it would be null."""
-    odd = next((name for name, value in row.items() if value in (inf, -inf)), None) if isinstance(row, Mapping) else None
+    values = row.items() if isinstance(row, Mapping) else ()
+    odd = next((name for name, value in values if isinstance(value, float | np.floating) and isinf(value)), None)
     if odd is not None:
         hint = "send a finite number, or null where there is none"
         raise DataError(f"row {number}: {odd} = {row[odd]} is not finite", where=f"dataset {dataset}", hint=hint)
 
 
 def _scalar(value: Any) -> Any:
+    """What is no plain data as such: numpy's own, and a time or a gap as pandas has them."""
     if isinstance(value, np.generic):
-        return value.item()
+        return value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value.item()
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, datetime):
+        return datetime.isoformat(value)
     raise TypeError(f"{value!r} is a {type(value).__name__}")

@@ -44,7 +44,8 @@ class Computed:
 
     def values(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         """The features of a few rows, as one request gives them: None for nothing. Raises DataError for a missing or mistyped column."""
-        found = {name.removeprefix("x:"): column for name, column in self.own.features(rows).items()}
+        sent = rows if self.types else [dict.fromkeys(NOTHING)] * len(rows)
+        found = {name.removeprefix("x:"): column for name, column in self.own.features(sent).items()}
         columns = [found[name] for name in self.view.names]
         texts = [column.texts() if isinstance(column, Coded) else column.tolist() for column in columns]
         return [[None if value != value else value for value in row] for row in zip(*texts, strict=True)]  # NaN is not itself

@@ -137,7 +137,7 @@ class Tiles:
         found = dict.fromkeys(self._listed("last"), 1)
         for name, feature in self.view.columns.items():
             if feature.function == "last":
-                found[self.parts[name]] = max(found[self.parts[name]], feature.n)
+                found[self.parts[name]] = max(found[self.parts[name]], feature.n or 0)
         return found
 
     @cached_property
@@ -165,7 +165,7 @@ class Tiles:
         for name, feature in self.view.columns.items():
             part = self.parts[name]
             needs = [self.slots.index(Slot(kind, part)) for kind in NEEDS.get(feature.function, ())]
-            found.append(Asked(feature.function, part, needs, feature.n, feature.q))
+            found.append(Asked(feature.function, part, needs, feature.n or 0, feature.q))
         return found
 
     @cached_property

@@ -101,7 +101,7 @@ class ViewLog:
             filled |= rows.count > 0
             for name, feature in self.view.columns.items():
                 many = feature.n or 1
-                values[k : k + many] = fold(feature.function, self.folds[name], rows, n=feature.n, q=feature.q).T
+                values[k : k + many] = fold(feature.function, self.folds[name], rows, n=feature.n or 0, q=feature.q).T
                 k += many
         values[:, ~seen] = np.nan
         return np.ascontiguousarray(values.T), np.select([~seen, ~filled], [UNKNOWN, EXPIRED], PRESENT).astype(np.uint8)

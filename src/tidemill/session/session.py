@@ -34,7 +34,7 @@ from tidemill.session.erasing import erase, key_of
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.online import online_store, opened_online
-from tidemill.session.pushing import Pushing, Rows
+from tidemill.session.pushing import Pushing
 from tidemill.session.registered import registered_tree
 from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, opened_views, retrieve, saved_ref
 from tidemill.session.sharing import up_to_date
@@ -227,19 +227,20 @@ class Session:
         tracking.note_input(found)
         return copied(found, Path(to) if to else None)
 
-    def push(self, dataset: str, rows: Rows, *, source: str = "", offsets: int | Sequence[int] = ()) -> dict[str, Any]:
+    def push(self, dataset: str, rows: Any, *, source: str = "", offsets: int | Sequence[int] = ()) -> dict[str, Any]:
         """Add rows to a dataset, known from now on: to its next version, and at once to the online store, in all views over it.
 
-        `rows` is a dict by column, or several; a time is a datetime or a text, with its zone unless the dataset declares one. They survive
-        the end of the process when this returns. `offsets`, of one row or of each, are their numbers in a `source`: what it gave before is
-        skipped, so a consumer that was killed may send again, or go on behind `pushed_offset(dataset, source)`.
+        `rows` is a dict by column, a list of such, a dict of lists, or a frame, with all columns of the dataset; a time is a datetime or a
+        text, with its zone unless the dataset declares one. They survive the end of the process when this returns. `offsets`, of one row or
+        of each, are their numbers in a `source`: what it gave before is skipped, so a consumer that was killed may send again, or go on
+        behind `pushed_offset(dataset, source)`.
 
         Returns {"dataset", "rows", "skipped", "known"}. Raises UnknownName, DataError for a row that does not fit, and then none is added,
         and StoreError."""
         return self._pushing.push(dataset, rows, project.now(), source=source, offsets=offsets)
 
     def pushed_offset(self, dataset: str, source: str) -> int | None:
-        """The offset of the last row that a source gave to a dataset."""
+        """The offset of the last row that a source gave to a dataset, None before the first. Raises UnknownName."""
         return self._pushing.offset(dataset, source)
 
     def erase_entity(self, entity: str, *key: object, why: str = "", dry_run: bool = False) -> Erasure:
