@@ -207,6 +207,20 @@ def test_a_push_that_is_committed_while_a_request_is_under_way_is_read_whole_or_
     same_offline(shops, after, NOW + 2)
 
 
+def test_a_question_from_a_moment_before_is_answered_from_the_store_however_much_came_meanwhile(shops: Shops) -> None:
+    """Only the store has what was pushed, also when what came since is folded into its states."""
+    store, step, answers = MemoryOnline(), SECOND // 5, list[list[dict[str, Any]]]()
+    reader = shops.reader(store)
+    reader.materialise(NOW)
+    pusher = shops.pusher(store)
+    for i in range(1, 60):
+        pusher.push([sale(1, NOW + i, 100.0 + i)], NOW + i * step)
+        answers.append(shown(reader, NOW + i * step))
+        assert (answers[-1][0]["newest__amount"], answers[-1][0]["recent__n_1h"], answers[-1][0]["online"]) == (100.0 + i, i, True)
+        for before in range(max(i - 8, 0), i):
+            assert shown(reader, NOW + (before + 1) * step) == answers[before]
+
+
 def test_a_row_that_waits_for_news_takes_no_other_row_of_its_batch_offline(shops: Shops) -> None:
     store = MemoryOnline()
     reader = shops.reader(store)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tidemill.core import Array, Bools, Floats, Instants, Ints, duration
 from tidemill.features.declarations import FeatureView
-from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, sliced
+from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, settled, sliced
 from tidemill.features.windows import AFTER, EXPIRED, NULL, PRESENT, UNKNOWN, Status
 
 KEPT = 8  # rows from which on, at each doubling, those that a newer one hides are dropped
@@ -69,11 +69,11 @@ class Latest:
         return list(struct.iter_unpack(f"<{self.layout.width}q", memoryview(data)[8:]))
 
     def _pruned(self, data: bytes) -> bytes:
-        """A state without the rows that a newer one hides, from when all of them are known."""
+        """A state without the rows that a newer one hides, from when most of them are known."""
         rows = self._rows(data)
-        until = max([int.from_bytes(data[:8], "little", signed=True), *(row[KNOWN] for row in rows)])
-        past = sum(row[EVENT] <= until for row in rows)
-        return until.to_bytes(8, "little", signed=True) + data[8 + 8 * self.layout.width * max(past - 1, 0) :]
+        until = settled(rows, int.from_bytes(data[:8], "little", signed=True), 8 * KEPT)
+        first = max((i for i, row in enumerate(rows) if row[EVENT] <= until and row[KNOWN] <= until), default=0)
+        return until.to_bytes(8, "little", signed=True) + data[8 + 8 * self.layout.width * first :] if first else data
 
     def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
         """Values (n, columns) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.features.folds import bucket_of
-from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Row
+from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Row, settled
 from tidemill.features.tiles import (
     EMPTY,
     FOLDED,
@@ -103,9 +103,13 @@ def _closed(tiles: Tiles, state: Opened) -> bytes:
 
 
 def _merged(tiles: Tiles, state: Opened, rows: list[Row]) -> Opened:
-    """A state with rows folded that happened by the time when all of them are known."""
-    until = max([state.until, *(row[KNOWN] for row in rows)])
-    fresh = [(*row[:FIRST], *reals(row)) for row in sorted(rows, key=lambda row: (row[EVENT], row[KNOWN], row[SEQ])) if row[EVENT] <= until]
+    """A state with rows folded that happened and were known by the time when most of them are known."""
+    until = settled(rows, state.until, MANY // 2)
+    fresh = [
+        (*row[:FIRST], *reals(row))
+        for row in sorted(rows, key=lambda row: (row[EVENT], row[KNOWN], row[SEQ]))
+        if row[EVENT] <= until and row[KNOWN] <= until
+    ]
     first = tiles.whole.begin(until)
     return Opened(
         until,
@@ -123,7 +127,7 @@ def _merged(tiles: Tiles, state: Opened, rows: list[Row]) -> Opened:
             Counter({key: n for key, n in _counted(one, own, events_of(part, fresh)).items() if key[0] >= one.begin(until)})
             for (one, part), own in zip(tiles.buckets, state.buckets, strict=True)
         ],
-        [row for row in rows if row[EVENT] > until],
+        [row for row in rows if row[EVENT] > until or row[KNOWN] > until],
     )
 
 

@@ -11,10 +11,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from tidemill.core import Array, Damaged, Floats, Ints
+from tidemill.core import SECOND, Array, Damaged, Floats, Ints
 from tidemill.features.declarations import FeatureView
 
 NEVER = -(2**62)  # before all times
+UNDER_WAY = 2 * SECOND  # for so long a question may take: states can be read at times so much before the newest row
 SEQ, EVENT, KNOWN, FIRST = 0, 1, 2, 3  # words of a row: where it stands in what was pushed, its times; and then its columns
 Words = Mapping[str, Sequence[str]]  # the categories of a feature, by its name: a column of it has their numbers
 Row = tuple[int, ...]
@@ -63,6 +64,13 @@ class Layout:
 def not_a_state() -> Damaged:
     """The error for bytes that no writer of states gives."""
     return Damaged("the online store is damaged: a state is not what was written", hint="start `tidemill up`, which makes it anew")
+
+
+def settled(rows: Sequence[Row], since: int, most: int) -> int:
+    """The time, not before `since`, up to which rows are folded: a question that is under way is a moment older than what came meanwhile.
+    What became known later than that is kept as it came, at most so many rows."""
+    known = sorted(row[KNOWN] for row in rows)
+    return max(since, known[-1] - UNDER_WAY, *known[-most - 1 : -most])
 
 
 def numbers_of(own: Sequence[str], words: Sequence[str]) -> Floats:
