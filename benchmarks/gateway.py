@@ -1,31 +1,56 @@
-"""Single-row requests by entity key over loopback HTTP, beside a bare uvicorn + starlette route as the bound.
+"""One prediction over loopback HTTP: by entity keys, which looks features up and logs the answer, beside the same model by its features.
 
-One client with one open connection asks one request after the other, so that a time is the server's and not that of a queue. CPU is
-that of the server process alone. The project is a copy of `examples/flights` with its finished replay (`make demo` makes it).
+Ten features from three views in LMDB (the newest values of a driver and of a shop, a driver's last 24 hours), a logistic regression of
+scikit-learn, compiled, behind `tidemill up`. By features is the Open Inference Protocol: the matrix itself, nothing looked up, nothing
+logged; the bound below it is a bare uvicorn + starlette route. CPU is that of the server's process.
 
-    .venv/bin/python benchmarks/gateway.py [REQUESTS]
+    .venv/bin/python benchmarks/gateway.py [SECONDS]
 """
 
-import http.client
 import json
-import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import psutil
-from measure import BIN, ROOT, compared, heading, say_where
+from measure import BIN, say_where, shown
+from measure.server import Load, load, serving
 
+SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
+RUNS, DRIVERS, SHOPS, EVENTS, ORDERS, ASKED = 5, 5_000, 500, 50_000, 20_000, 1_000
+DECLARED = """
 import tidemill as tm
 
-REQUESTS = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-RUNS = 3
-FLIGHTS = ROOT / "examples" / "flights"
+def rows(name):
+    return tm.Dataset(name, {name: tm.Source(f"{name}.csv")}, event_time="since")
+
+driver, shop = tm.Entity("driver", key="driver_id"), tm.Entity("shop", key="shop_id")
+profile = tm.FeatureView("profile", rows("drivers"), driver, features=[f"d{i}" for i in range(4)], ttl="60d")
+place = tm.FeatureView("place", rows("shops"), shop, features=[f"s{i}" for i in range(3)], ttl="60d")
+recent = tm.FeatureView("recent", rows("trips"), driver, windows=["24h"],
+    features={"n": tm.count(), "sum": tm.sum("amount"), "mean": tm.mean("amount")})
+orders = tm.Dataset("orders", {"orders": tm.Source("orders.csv")}, key="order_id", event_time="since",
+    query="SELECT order_id, since, driver_id, shop_id FROM orders")
+outcomes = tm.Dataset("outcomes", {"orders": tm.Source("orders.csv")}, key="order_id", event_time="done",
+    query="SELECT order_id, since + INTERVAL 1 HOUR AS done, late FROM orders")
+task = tm.Task("late", request=orders, predict_at="since", features=[profile, place, recent], label=tm.Label(outcomes, "late > 0"))
+
+@tm.model(task, seed=1)
+def linear(train, params):
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(train.X, train.y)
+
+serve = tm.Deployment("late", linear, gates=[tm.gates.better_than_champion("log_loss", holdout="5d")])
+watch = tm.Monitor(serve, every="7d", quality=["log_loss"])
+keep = tm.RetrainPolicy(watch, on=[tm.Age("60d")])
+"""
 HELLO = """
 import socket, uvicorn, uvloop
 from starlette.applications import Starlette
@@ -44,97 +69,83 @@ uvloop.run(uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=Fa
 """
 
 
-@contextmanager
-def serving(command: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
-    """A server that says its URL as JSON; ended when the block ends."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        text = ""
-        for line in process.stdout:
-            text += line
-            if text.count("{") and text.count("{") == text.count("}"):
-                break
-        yield json.loads(text)["url"].removeprefix("http://"), psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
+def make_project(folder: Path) -> None:
+    """Thirty days of orders until now, of which a shop's first value and a driver's say which are late; trained and promoted."""
+    import duckdb
+
+    rng, now = np.random.default_rng(1), datetime.now(UTC).replace(microsecond=0)
+    folder.mkdir()
+    (folder / "tidemill.toml").write_text('[project]\nname = "bench"\n')
+    (folder / "declared.py").write_text(DECLARED)
+
+    def write(name: str, days: object, **columns: object) -> None:
+        with duckdb.connect() as connection:
+            connection.register("given", {"ago": days, **columns})
+            at = f"TIMESTAMPTZ '{now.isoformat()}' - to_microseconds((ago * 86400e6)::BIGINT) AS since"
+            connection.execute(f"COPY (SELECT {at}, * EXCLUDE ago FROM given) TO '{folder / name}.csv' (HEADER)")
+
+    drivers, shops = rng.standard_normal((DRIVERS, 4)), rng.standard_normal((SHOPS, 3))
+    write("drivers", np.full(DRIVERS, 31.0), driver_id=np.arange(DRIVERS), **{f"d{i}": drivers[:, i] for i in range(4)})
+    write("shops", np.full(SHOPS, 31.0), shop_id=np.arange(SHOPS), **{f"s{i}": shops[:, i] for i in range(3)})
+    of = rng.integers(0, DRIVERS, EVENTS)
+    write("trips", rng.uniform(0, 10, EVENTS), driver_id=of, amount=rng.integers(1, 100, EVENTS))
+    driver, shop = rng.integers(0, DRIVERS, ORDERS), rng.integers(0, SHOPS, ORDERS)
+    late = (rng.random(ORDERS) < 1 / (1 + np.exp(-drivers[driver, 0] - shops[shop, 0]))).astype(int)
+    write("orders", rng.uniform(0.1, 30, ORDERS), order_id=np.arange(ORDERS), driver_id=driver, shop_id=shop, late=late)
+    subprocess.run([BIN / "tidemill", "-C", folder, "run"], check=True, stdout=subprocess.DEVNULL)
 
 
-def ask(address: str, process: psutil.Process, path: str, bodies: Sequence[bytes]) -> tuple[list[float], float]:
-    """Seconds of each request, and CPU seconds of the server for each."""
-    connection = http.client.HTTPConnection(address, timeout=10)
-    for _ in range(100):  # until it answers
-        try:
-            connection.connect()
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-    for body in bodies[:100]:
-        _ask(connection, path, body)
-    before, found = process.cpu_times(), []
-    for body in bodies:
-        started = time.perf_counter()
-        _ask(connection, path, body)
-        found.append(time.perf_counter() - started)
-    after = process.cpu_times()
-    connection.close()
-    return found, (after.user + after.system - before.user - before.system) / len(bodies)
+def asked() -> dict[str, tuple[str, list[bytes]]]:
+    """The path and the bodies of each kind of request."""
+    rng, now = np.random.default_rng(2), datetime.now(UTC).isoformat()
+    pairs = zip(rng.integers(0, DRIVERS, ASKED).tolist(), rng.integers(0, SHOPS, ASKED).tolist(), strict=True)
+    keys = [{"order_id": ORDERS + i, "since": now, "driver_id": driver, "shop_id": shop} for i, (driver, shop) in enumerate(pairs)]
+    known = [{"order_id": order} for order in rng.integers(0, ORDERS, ASKED).tolist()]
+    features = [[{"name": "features", "shape": [1, 10], "datatype": "FP64", "data": row}] for row in rng.normal(size=(ASKED, 10)).tolist()]
+    return {
+        "by entity keys": ("/predict/late", [json.dumps({"rows": [row]}).encode() for row in keys]),
+        "by a known key": ("/predict/late", [json.dumps({"rows": [row]}).encode() for row in known]),
+        "by features": ("/v2/models/late/infer", [json.dumps({"inputs": one}).encode() for one in features]),
+    }
 
 
-def _ask(connection: http.client.HTTPConnection, path: str, body: bytes) -> None:
-    connection.request("POST", path, body)
-    answer = connection.getresponse()
-    said = answer.read()
-    if answer.status != 200:
-        raise SystemExit(f"{path}: {answer.status} {said.decode()}")
+def check(folder: Path) -> None:
+    """Raise AssertionError unless every answer of the log was the champion's over all ten features from the online store."""
+    lines = [json.loads(line) for line in (folder / ".tidemill" / "log" / "late.jsonl").read_text().splitlines()]
+    odd = [one for one in lines if one["rung"] != "champion" or one["features_from"] != "online" or len(one["inputs"]) != 10]
+    assert lines
+    assert not odd, odd[0]
 
 
-def bodies_of(folder: Path) -> dict[str, list[bytes]]:
-    """Requests by key: at their own time (offline path), and at the end of the replay (online store)."""
-    session = tm.open(folder)
-    endpoint = session.deployments["late"].endpoint()
-    rows = np.random.default_rng(1).integers(0, len(endpoint.requests), REQUESTS)
-    keys = [key.decode() for key in endpoint.requests.keys[rows].tolist()]
-    times = (np.datetime64(0, "us") + endpoint.requests.at[rows]).astype("datetime64[s]").astype(str).tolist()
-    end = session.status()["deployments"][0]["branch"]["now"]
-    session.close()
-    online = [{"rows": [{"flight_id": key}], "at": end} for key in keys]
-    offline = [{"rows": [{"flight_id": key}], "at": f"{at}Z"} for key, at in zip(keys, times, strict=True)]
-    return {"online": [json.dumps(one).encode() for one in online], "offline": [json.dumps(one).encode() for one in offline]}
-
-
-def measured(command: Sequence[str], asked: dict[str, tuple[str, list[bytes]]]) -> dict[str, dict[str, list[float]]]:
-    """p50, p99 and CPU of several runs of each kind of request at one server."""
-    found: dict[str, dict[str, list[float]]] = {name: {"p50": [], "p99": [], "CPU": []} for name in asked}
-    with serving(command) as (address, process):
-        for _ in range(RUNS):
-            for name, (path, bodies) in asked.items():
-                times, cpu = ask(address, process, path, bodies)
-                for figure, value in (("p50", np.percentile(times, 50)), ("p99", np.percentile(times, 99)), ("CPU", cpu)):
-                    found[name][figure].append(float(value))
-    return found
+def tell(at_once: int, found: dict[str, list[Load]]) -> None:
+    """A table of one concurrency, beside the same model by its features."""
+    print(f"\n{at_once} at once {'CPU of the server':>37} {'p50':>22} {'p99':>22} {'requests/s':>24} {'CPU ÷ by features':>18}")
+    base = statistics.median(run.cpu for run in found["by features"])
+    for name, runs in found.items():
+        wall = [shown([float(np.percentile(run.times, q)) for run in runs]) for q in (50, 99)]
+        cpu, rate = [run.cpu for run in runs], shown([run.rate for run in runs], "/s")
+        print(f"{name:<22} {shown(cpu):>24} {wall[0]:>22} {wall[1]:>22} {rate:>24} {statistics.median(cpu) / base:>18.2f}")
 
 
 def main() -> None:
-    """Compare each path with the bound."""
-    if not (FLIGHTS / ".tidemill" / "records.db").exists():
-        raise SystemExit("there is no finished replay: run `make demo` first")
+    """Make the project, then measure."""
     say_where("starlette", "uvicorn", "onnxruntime", "lmdb")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "flights"
-        shutil.copytree(FLIGHTS, folder)
-        bodies = bodies_of(folder)
-        ours = measured(
-            [str(BIN / "tidemill"), "-C", str(folder), "up", "--port", "0", "--json"],
-            {name: ("/predict/late", each) for name, each in bodies.items()},
-        )
-    bound = measured([sys.executable, "-c", HELLO], {"hello": ("/hello", bodies["online"])})["hello"]
-    heading("bare route")
-    for name, figures in ours.items():
-        for figure, values in figures.items():
-            compared(f"one row by key, {name}, {figure}", values, bound[figure])
-    print(f"\n{REQUESTS:,} requests one after the other, {RUNS} runs: median (lowest–highest); CPU of the server process")
+        folder = Path(scratch) / "project"
+        make_project(folder)
+        up = [str(BIN / "tidemill"), "-C", str(folder), "up", "--port", "0", "--json"]
+        with serving(up) as ours, serving([sys.executable, "-c", HELLO]) as bare:
+            works = {name: (*ours, *work) for name, work in asked().items()}
+            works["bare route"] = (*bare, "/hello", works["by entity keys"][3])
+            for at_once in (1, 16):
+                found: dict[str, list[Load]] = {name: [] for name in works}
+                for run in range(RUNS + 1):  # in turns: the machine is not always as fast
+                    for name, work in works.items():
+                        one = load(*work, SECONDS if run else 0.5, at_once)
+                        found[name] += [one] if run else []
+                tell(at_once, found)
+        check(folder)
+    print(f"\none row each over connections that stay open, {RUNS} runs of {SECONDS:g} s: median (lowest–highest)")
 
 
 if __name__ == "__main__":

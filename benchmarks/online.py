@@ -11,24 +11,20 @@ Redis is measured where one answers at the address given; names there that begin
 import csv
 import json
 import random
-import re
-import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import numpy as np
-import psutil
 import redis
 from measure import BIN, compared, heading, say_where
+from measure.server import Load, load, serving
 
 import tidemill as tm
 from tidemill.session import Session
@@ -141,56 +137,6 @@ def in_process(name: str, session: Session, reference: Callable[[list[int], int]
         )
 
 
-@contextmanager
-def serving(command: Sequence[str]) -> Iterator[tuple[int, psutil.Process]]:
-    """A server that says its URL as JSON; ended when the block ends."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        text = ""
-        for line in process.stdout:
-            text += line
-            if text.count("{") and text.count("{") == text.count("}"):
-                break
-        yield int(json.loads(text)["url"].rpartition(":")[2]), psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def load(port: int, process: psutil.Process, path: str, bodies: Sequence[bytes], seconds: float) -> tuple[float, float]:
-    """CPU seconds of the server for each request from several connections, and requests in a second."""
-
-    def client(number: int) -> int:
-        asked = 0
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while time.perf_counter() < end:
-                body = bodies[(asked * CONNECTIONS + number) % len(bodies)]
-                connection.sendall(
-                    b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
-                )
-                head, _, content = _until(connection, b"", b"\r\n\r\n").partition(b"\r\n\r\n")
-                length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])  # type: ignore[index]
-                while len(content) < length:
-                    content += connection.recv(1 << 16)
-                assert head.startswith(b"HTTP/1.1 200"), (head, content)
-                asked += 1
-        return asked
-
-    before, started = sum(process.cpu_times()[:2]), time.perf_counter()
-    end = started + seconds
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        asked = sum(pool.map(client, range(CONNECTIONS)))
-    return (sum(process.cpu_times()[:2]) - before) / asked, asked / (time.perf_counter() - started)
-
-
-def _until(connection: socket.socket, data: bytes, sign: bytes) -> bytes:
-    while sign not in data:
-        data += connection.recv(1 << 16)
-    return data
-
-
 def over_http(folder: Path, bare: Path) -> None:
     """Compare the gateway with a bare server."""
     pick = random.Random(0)
@@ -205,15 +151,14 @@ def over_http(folder: Path, bare: Path) -> None:
                 for keys in asked
             ]
             theirs = [json.dumps({"views": views, "keys": keys}).encode() for keys in asked]
-            found: list[tuple[float, float]] = []
-            reference: list[tuple[float, float]] = []
+            found, reference = list[Load](), list[Load]()
             for run in range(4):
-                one = load(*mine, "/features", ours, SECONDS if run else 0.5)
-                two = load(*other, "/", theirs, SECONDS if run else 0.5)
+                one = load(*mine, "/features", ours, SECONDS if run else 0.5, CONNECTIONS)
+                two = load(*other, "/", theirs, SECONDS if run else 0.5, CONNECTIONS)
                 if run:
                     found, reference = [*found, one], [*reference, two]
-            compared(f"{size}, HTTP, CPU of the server", [cpu for cpu, _ in found], [cpu for cpu, _ in reference])
-            compared(f"{size}, HTTP, requests/s", [rate for _, rate in found], [rate for _, rate in reference], "/s")
+            compared(f"{size}, HTTP, CPU of the server", [run.cpu for run in found], [run.cpu for run in reference])
+            compared(f"{size}, HTTP, requests/s", [run.rate for run in found], [run.rate for run in reference], "/s")
 
 
 def main() -> None:

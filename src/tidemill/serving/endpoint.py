@@ -3,15 +3,17 @@
 Built from the ledger alone: neither the user's files nor a training library is imported.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import isinf
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from tidemill.features import (
     Function,
     Matrix,
     OnlineStore,
+    Output,
     OwnColumns,
     Reader,
     Requests,
@@ -42,6 +45,19 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
 TIMED_ROWS = 100  # a timeout is for this many rows
 Named = tuple[str, str]  # a version by its label and the digest of its model
+Scored = list[tuple[float, str, str]]  # of each row its probability, the version that gave it, and the rung
+T = TypeVar("T")
+
+
+class Rung(NamedTuple):
+    """A step of the ladder: its name, for how many rows, and what gives their answers."""
+
+    name: str
+    rows: int
+    give: Callable[[], Scored]
+
+
+Climb = Generator[Rung, Scored | None, T]
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,29 @@ class Endpoint:
     def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0) -> list[Answer]:
         """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. `keep` is the share of
         answers with their basis, chosen by key and time. Raises DataError and UnknownName for a wrong request."""
+        steps = self._steps(rows, at, explain=explain, keep=keep)
+        rung, answers = _next(steps, None)
+        while rung:
+            rung, answers = _next(steps, self._try(rung))
+        return answers
+
+    async def answered(
+        self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0
+    ) -> list[Answer]:
+        """The same on an event loop, which goes on while a model computes. Features are read on it: for a few rows, where `quick`."""
+        steps = self._steps(rows, at, explain=explain, keep=keep)
+        rung, answers = _next(steps, None)
+        while rung:
+            rung, answers = _next(steps, await self._tried(rung))
+        return answers
+
+    @cached_property
+    def quick(self) -> bool:
+        """Whether no code of the project and no other model computes a feature."""
+        return not any(isinstance(view.features, Function | Output) for view in self.reader.views)
+
+    def _steps(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool, keep: float) -> Climb[list[Answer]]:
+        """Asks for one rung after the other, and is told what each gave."""
         if not rows or len(rows) > MAX_ROWS:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
         places, when = self._places(rows), np.array(at, dtype=np.int64)
@@ -133,14 +172,15 @@ class Endpoint:
         answers: dict[int, Answer] = {}
         for chosen, requests in parts:
             sent = [rows[i] for i in chosen.tolist()] if places[chosen[0]] < 0 else None
-            answers |= zip(chosen.tolist(), self._answer(requests, when[chosen], sent, explain=explain, keep=keep), strict=True)
+            each = yield from self._answer(requests, when[chosen], sent, explain=explain, keep=keep)
+            answers |= zip(chosen.tolist(), each, strict=True)
         return [answers[i] for i in range(len(rows))]
 
     def _answer(
         self, requests: Requests, when: Instants, sent: Sequence[Mapping[str, Any]] | None, *, explain: bool, keep: float
-    ) -> list[Answer]:
+    ) -> Climb[list[Answer]]:
         matrix = self._features(requests, when)
-        scored = self._score(requests, matrix)
+        scored = yield from self._score(requests, matrix)
         keys = [key.decode() for key in requests.keys.tolist()]
         answers = []
         for i, (probability, version, rung) in enumerate(scored):
@@ -159,17 +199,38 @@ class Endpoint:
         with self._lock:
             self.counts[what] = self.counts.get(what, 0) + rows
 
-    def _within(self, rung: str, rows: int, give: Callable[[], list[tuple[float, str, str]]]) -> list[tuple[float, str, str]]:
-        """What a rung gives within the timeout. Each rung has threads of its own: one that hangs does not take the next one's."""
-        if rung == "constant":
-            return give()
-        with self._lock:
-            pool = self._pools.setdefault(rung, ThreadPoolExecutor(2))
-        future = pool.submit(give)
-        try:
-            return future.result(self.timeout / 1e6 * -(-rows // TIMED_ROWS))
-        finally:
-            future.cancel()
+    def _try(self, rung: Rung) -> Scored | None:
+        """What a rung gives within the timeout; None where it fails or is too late."""
+        found = None
+        with self._noted(rung):
+            future = self._begun(rung)
+            try:
+                found = future.result(self._seconds(rung))
+            finally:
+                future.cancel()
+        return found
+
+    async def _tried(self, rung: Rung) -> Scored | None:
+        """The same on an event loop."""
+        found = None
+        with self._noted(rung):
+            found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), self._seconds(rung))
+        return found  # noqa: RET504 – None where that failed
+
+    def _begun(self, rung: Rung) -> Future[Scored]:
+        """Each rung has threads of its own: one that hangs does not take the next one's. A constant is there at once."""
+        if rung.name == "constant":
+            done = Future[Scored]()
+            done.set_result(rung.give())
+            return done
+        pool = self._pools.get(rung.name)
+        if pool is None:
+            with self._lock:
+                pool = self._pools.setdefault(rung.name, ThreadPoolExecutor(2))
+        return pool.submit(rung.give)
+
+    def _seconds(self, rung: Rung) -> float:
+        return self.timeout / 1e6 * -(-rung.rows // TIMED_ROWS)
 
     def _places(self, rows: Sequence[Mapping[str, Any]]) -> Ints:
         """The row of each request that is sent by its key alone; −1 for one that brings its own columns."""
@@ -211,37 +272,39 @@ class Endpoint:
                 raise
             return None  # a dead store: the ladder goes on at its constant
 
-    def _score(self, requests: Requests, matrix: Matrix | None) -> list[tuple[float, str, str]]:
-        for rung, give in self._ladder(requests, matrix):
-            answers = self._try(rung, len(requests), give)
+    def _score(self, requests: Requests, matrix: Matrix | None) -> Climb[Scored]:
+        for rung in self._ladder(requests, matrix):
+            answers = yield rung
+            if answers is not None and matrix is not None and rung.name == "champion":
+                return (yield from self._with_challenger(answers, requests, matrix))
             if answers is not None:
-                return self._with_challenger(answers, requests, matrix) if matrix is not None and rung == "champion" else answers
+                return answers
         raise Refused(f"no rung of deployment {self.name!r} could answer", hint="declare a Constant fallback, and look at the server's log")
 
-    def _try(self, rung: str, rows: int, give: Callable[[], list[tuple[float, str, str]]]) -> list[tuple[float, str, str]] | None:
-        """What a rung gives; None where it fails or is too late."""
+    @contextmanager
+    def _noted(self, rung: Rung) -> Iterator[None]:
+        """Count a rung that fails or is too late."""
         try:
-            return self._within(rung, rows, give)
+            yield
         except Late:
-            self._count(f"{rung}: too late", rows)
+            self._count(f"{rung.name}: too late", rung.rows)
         except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
-            self._count(f"{rung}: failed", rows)
-            log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung, rows, error)
-        return None
+            self._count(f"{rung.name}: failed", rung.rows)
+            log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
 
-    def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[tuple[str, Callable[[], list[tuple[float, str, str]]]]]:
-        found: list[tuple[str, Callable[[], list[tuple[float, str, str]]]]] = []
+    def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[Rung]:
+        found, rows = list[Rung](), len(requests)
         if matrix is not None:
-            found.append(("champion", partial(self._predict, self.standing.champion, "champion", matrix.values, matrix)))
+            found.append(Rung("champion", rows, partial(self._predict, self.standing.champion, "champion", matrix.values, matrix)))
         for kind, value in self.fallback:
             previous = self.standing.previous
             if kind == "previous version" and previous and matrix is not None:
-                found.append((kind, partial(self._predict, previous, "previous version", matrix.values, matrix)))
+                found.append(Rung(kind, rows, partial(self._predict, previous, "previous version", matrix.values, matrix)))
             if kind == "constant":
-                found.append((kind, lambda value=value: [(value, "", "constant")] * len(requests)))  # type: ignore[misc]
+                found.append(Rung(kind, rows, partial(_constant, value, rows)))
         return found
 
-    def _with_challenger(self, answers: list[tuple[float, str, str]], requests: Requests, matrix: Matrix) -> list[tuple[float, str, str]]:
+    def _with_challenger(self, answers: Scored, requests: Requests, matrix: Matrix) -> Climb[Scored]:
         """The champion's answers, with those of the challenger for its share; where it cannot, the champion's stay."""
         champion, challenger = self.standing.champion, self.standing.challenger
         if challenger is None or self.standing.weight <= 0:
@@ -252,18 +315,30 @@ class Endpoint:
         keys = own if texts is None else [text or key for text, key in zip(texts.texts(), own, strict=True)]
         rows = np.flatnonzero(to_challenger(route, keys))
         give = partial(self._predict, challenger, "challenger", matrix.values[rows], matrix)
-        others = self._try("challenger", len(rows), give) if len(rows) else None
+        others = (yield Rung("challenger", len(rows), give)) if len(rows) else None
         for row, other in zip(rows.tolist(), others or [], strict=False):
             answers[row] = other
         return answers
 
-    def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> list[tuple[float, str, str]]:
+    def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
         """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
         found = predictor.predict(predictor.signature.align(matrix.names, values, matrix.vocabularies))
         if np.isnan(found).any():
             raise DataError(f"{version[0]} gives {int(np.isnan(found).sum())} rows no probability")
         return [(probability, version[0], rung) for probability in found.tolist()]
+
+
+def _constant(value: float, rows: int) -> Scored:
+    return [(value, "", "constant")] * rows
+
+
+def _next(steps: Climb[list[Answer]], gave: Scored | None) -> tuple[Rung | None, list[Answer]]:
+    """The next rung to try, or the answers."""
+    try:
+        return steps.send(gave), []
+    except StopIteration as done:
+        return None, done.value
 
 
 def _check_known(rows: Ints, requests: Requests, when: Instants) -> None:
