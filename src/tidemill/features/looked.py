@@ -18,7 +18,9 @@ from tidemill.features.keys import Keys
 from tidemill.features.online import Mark, Stored, space_of
 from tidemill.features.state import NEVER, Value, Words, in_numbers, not_a_state, numbers_of
 from tidemill.features.views import Block, ViewLog
-from tidemill.features.windows import AFTER, UNKNOWN
+from tidemill.features.windows import AFTER, UNKNOWN, Status
+
+FEW = 20  # rows
 
 ABSENT = "nothing of it is in the online store: `tidemill features materialise {}` puts it there"
 OLDER = "it is asked for as known before what the online store holds"
@@ -131,7 +133,7 @@ class Looked:
 
     def _stored(self, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
         seen = self._see(stored[0])
-        values, status = self.form.read(*_there(stored[1], which), at)
+        values, status = self._read(stored[1], which, at)
         lost = np.flatnonzero((status == UNKNOWN) & (which >= 0))
         if len(lost):
             self._check_lost(seen, Coded(keys.take(lost).to(self.log.entities), self.log.entities), at[lost])
@@ -139,6 +141,13 @@ class Looked:
             values[:, place] = in_numbers(values[:, place], seen.numbers[name][1])
         words = {full: seen.numbers[name][0] for name, names in self._full.items() for full in names}
         return Block(self.view.names, values, status, words)
+
+    def _read(self, states: Sequence[bytes | None], which: Ints, at: Instants) -> tuple[Floats, Status]:
+        """As the form does; what a request asks about, a few rows at one time, one by one: arrays cost more than that."""
+        if not 0 < len(at) <= FEW or (at != at[0]).any():
+            return self.form.read(*_there(states, which), at)
+        values, status = self.form.each([states[place] if place >= 0 else None for place in which.tolist()], int(at[0]))
+        return np.array(values, dtype=np.float64), np.array(status, dtype=np.uint8)
 
     # ── a few rows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,9 +197,9 @@ def entities_of(keys: Coded) -> tuple[list[str], Ints]:
     >>> entities_of(Coded.of(["b", None, "a", "b"]))
     (['a', 'b'], array([ 1, -1,  0,  1]))
     """
-    used, which = np.unique(keys.codes, return_inverse=True)
-    none = int(np.count_nonzero(used < 0))
-    return [keys.vocabulary[code] for code in used[none:].tolist()], which - none
+    codes = keys.codes.tolist()
+    places = {code: place for place, code in enumerate(sorted({*codes} - {-1}))}
+    return [keys.vocabulary[code] for code in places], np.array([places.get(code, -1) for code in codes], dtype=np.int64)
 
 
 def _there(states: Sequence[bytes | None], which: Ints) -> tuple[list[bytes], Ints]:
