@@ -127,6 +127,33 @@ def test_a_pushed_row_is_online_at_once_and_in_the_next_version(anywhere: Shops,
     same_offline(anywhere, after, NOW + SECOND)
 
 
+def test_categories_keep_their_numbers_when_the_space_is_made_anew_between_pushes(shops: Shops) -> None:
+    """One pusher, whose categories have other numbers then, and a second one that adds some of its own."""
+    online, reader = MemoryOnline(), shops.reader()
+    one, two = shops.pusher(online), shops.pusher(online)
+    for number, kinds in enumerate((["x", "old", "y"], ["z", "x", "new"], ["y", "w", "z"], ["v", "w", "old"])):
+        reader = shops.reader(online)
+        if number == 2:
+            online.drop(space_of(shops.newest))
+        reader.materialise(NOW + number * MINUTE)
+        for pusher, shop, kind in zip((one, two, one), (1, 2, 3), kinds, strict=True):
+            pusher.push([sale(shop, NOW + number * MINUTE, 9.0, kind)], NOW + number * MINUTE + SECOND)
+        after = shown(reader, NOW + number * MINUTE + SECOND)
+        assert [row["newest__kind"] for row in after[:3]] == kinds
+    same_offline(shops, after, NOW + 3 * MINUTE + SECOND)
+
+
+def test_a_push_of_many_categories_does_not_look_through_all_of_them_for_each(shops: Shops) -> None:
+    online = MemoryOnline()
+    reader = shops.reader(online)
+    reader.materialise(NOW)
+    many = [sale(i, NOW - MINUTE, 9.0, f"kind {i}") for i in range(10_000)]
+    shops.pusher(online).push(many, NOW + SECOND)
+    words = (Mark.of(online.mark(space_of(shops.newest))) or pytest.fail("no mark")).words["kind"]
+    assert words == ["new", "old", *(f"kind {i}" for i in range(10_000))]
+    assert shown(reader, NOW + SECOND, "79")[0]["newest__kind"] == "kind 7"
+
+
 def test_what_a_source_gave_before_is_skipped(anywhere: Shops) -> None:
     store = MemoryOnline()
     anywhere.reader(store).materialise(NOW)

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from math import isinf, nan
 from typing import Any
 
@@ -140,7 +140,7 @@ class Feed:
         ways = list[Callable[[Any, dict[str, list[str]]], float]]()
         for name in self.form.layout.columns:
             text, category = self.view.kept[name][1] == "text", self.view.columns[name[2:]].category
-            ways.append(partial(_coded, name[2:]) if category else _told_apart if text else _number)
+            ways.append(_Coded(name[2:]) if category else _told_apart if text else _number)
         return ways
 
 
@@ -152,13 +152,28 @@ def _told_apart(value: Any, _: dict[str, list[str]]) -> float:
     return nan if value is None else number_of(value)
 
 
-def _coded(feature: str, value: Any, words: dict[str, list[str]]) -> float:
-    if value is None:
-        return nan
-    known = words.setdefault(feature, [])
-    if value not in known:
-        known.append(value)
-    return float(known.index(value))
+class _Coded:
+    """The numbers of one feature's categories. The words of a space come anew with each push, mostly the same: what their places were
+    before is looked at first."""
+
+    def __init__(self, feature: str) -> None:
+        self._feature, self._last = feature, (list[str](), dict[str, int]())
+
+    def __call__(self, value: Any, words: dict[str, list[str]]) -> float:
+        if value is None:
+            return nan
+        known = words.setdefault(self._feature, [])
+        of, places = self._last
+        place = places.get(value)
+        if place is None or place >= len(known) or known[place] != value:
+            if of is not known:
+                places = {word: i for i, word in enumerate(known)}
+                self._last = known, places
+            place = places.get(value)
+            if place is None:
+                place = places[value] = len(known)
+                known.append(value)
+        return float(place)
 
 
 def catch_up(store: OnlineStore, feed: Feed, fresh: Counted | None = None) -> None:
