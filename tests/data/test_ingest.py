@@ -12,7 +12,7 @@ import pytest
 from data.conftest import ROWS, Folder
 from disks import small_disk
 from tidemill.core import DAY, HOUR, DataError, DefinitionError, MissingFile, StoreError, instant, version_of
-from tidemill.data import Check, Dataset, Source, ask, fresh, in_range, ingest, kept_open, not_null, stale, unique, versions
+from tidemill.data import Check, Dataset, Source, ask, engine, fresh, in_range, ingest, kept_open, not_null, stale, unique, versions
 from tidemill.ledger import Artifact, Ledger
 
 # ── what a version is ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -464,3 +464,10 @@ def test_a_question_is_answered_alike_by_an_engine_of_its_own_and_by_one_that_is
             ask("SELECT CAST(? AS INTEGER)", "ü")
         assert lower("Ü") == "ü", "an error ends nothing"
     assert kept == [lower(text) for text in ("ÄÖ", "Ü", None)] == ["äö", "ü", None]
+
+
+def test_a_query_that_takes_long_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with engine() as connection:
+        connection.execute("SET progress_bar_time = 1")
+        connection.execute("SELECT count(*) FROM range(20000000) one, range(5) two WHERE (one.range + two.range) % 7 = 1")
+    assert capfd.readouterr().out == ""
