@@ -466,8 +466,6 @@ def test_a_question_is_answered_alike_by_an_engine_of_its_own_and_by_one_that_is
     assert kept == [lower(text) for text in ("ÄÖ", "Ü", None)] == ["äö", "ü", None]
 
 
-def test_a_query_that_takes_long_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    with engine() as connection:
-        connection.execute("SET progress_bar_time = 1")
-        connection.execute("SELECT count(*) FROM range(20000000) one, range(5) two WHERE (one.range + two.range) % 7 = 1")
-    assert capfd.readouterr().out == ""
+def test_a_query_that_takes_long_prints_nothing() -> None:
+    with engine() as connection:  # to wait for its bar takes two seconds; to shorten that turns it on
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
