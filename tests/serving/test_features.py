@@ -1,6 +1,7 @@
 """Features over HTTP, by entity keys: what a session gives, from a server with deployments, and from one with views alone."""
 
 import json
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -215,4 +216,26 @@ def test_a_real_client_asks_a_real_server(shops: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"{url}/features?view=never")
         assert "no view 'never'" in json.loads(error.value.read())["error"]
-        process.kill()
+
+
+def test_a_server_that_is_asked_to_end_leaves_the_online_store_with_its_sum(shops: Path) -> None:
+    known = shops / ".tidemill" / "online" / "data.sum"
+    with other(UP, shops) as process:
+        assert process.says()
+        session = Session(shops)
+        session.push(
+            "sales",
+            {
+                "driver_id": 1,
+                "shop_id": 11,
+                "sold": "2024-03-10T12:00:00Z",
+                "reported": "2024-03-10T12:00:00Z",
+                "amount": 5,
+                "kind": "card",
+            },
+        )
+        session.close()
+        assert known.read_bytes().startswith(b"open ")
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(20) == 0
+    assert not known.read_bytes().startswith(b"open ")

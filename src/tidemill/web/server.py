@@ -1,6 +1,9 @@
 """A socket of this machine, and an application behind it."""
 
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE
@@ -36,12 +39,15 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable[[str], None], quick: "Quick | None" = None) -> None:
-    """Serve an application, made for its address, until interrupted; `ready` is told the address. What `quick` finds goes past it."""
+    """Serve an application, made for its address, until interrupted or asked to end; `ready` is told the address. What `quick` finds goes
+    past it."""
     import uvicorn
     import uvloop
 
     from tidemill.web.wire import Wire
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is open is closed: otherwise the process would end where it stands
     with bound(host, port) as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
