@@ -250,14 +250,12 @@ def spelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "DOUBLE": "2.0",
         "VARCHAR": "02",
         "UUID": "6ccd780c-baba-1026-9564-5b8c656024db",
-        "TIMESTAMP": "2024-01-01 10:00",
+        "DATE": "2024-01-01",
     }
     code = ["import tidemill as tm", 'key = tm.Entity("key", key="k")']
     for kind, value in kinds.items():
-        (folder / f"{kind}.csv").write_text(f"k,since,x\n{value},2024-03-10T10:00:00Z,7\n")
-        query = (
-            f"SELECT CAST(CAST(k AS VARCHAR) AS {kind}) AS k, since, x FROM s" if kind != "VARCHAR" else "SELECT '02' AS k, since, x FROM s"
-        )
+        (folder / f"{kind}.csv").write_text("since,x\n2024-03-10T10:00:00Z,7\n")
+        query = f"SELECT CAST('{value}' AS {kind}) AS k, since, x FROM s"
         code.append(f'{kind} = tm.Dataset("{kind}", {{"s": tm.Source("{kind}.csv")}}, event_time="since", query="{query}")')
         code.append(f'v{kind} = tm.FeatureView("v{kind}", {kind}, key, {{"x": tm.last("x")}})')
     (folder / "views.py").write_text("\n".join(code))
