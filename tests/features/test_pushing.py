@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tidemill as tm
 from features.oracle import EXAMPLES
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, StoreError, Where, instant, show
-from tidemill.data import ingest, pushed, pushed_offset, pushes
+from tidemill.data import erase_pushed, ingest, pushed, pushed_offset, pushes
 from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, materialising, space_of
 from tidemill.features.looked import entities_of
 from tidemill.features.online import Asked, Mark, Stored
@@ -566,3 +566,31 @@ def test_a_clock_that_was_ahead_stops_others_before_they_are_known_too_late(shop
     with pytest.raises(StoreError, match="is known since 2024-03-11T12:00:00Z, and here it is 2024-03-10T12:00:00Z"):
         pusher.push([sale(1, NOW, 4.0)], NOW)
     assert pushed(shops.ledger, "sales").last == 3
+
+
+def test_where_the_store_cannot_answer_the_log_knows_what_was_pushed(shops: Shops, online: OnlineStore) -> None:
+    reader = shops.reader(online)
+    reader.materialise(NOW)
+    pusher = shops.pusher(online)
+    pusher.push([sale(1, NOW - HOUR // 2, 9.0, "never seen"), sale(3, NOW, 4.0, "new"), sale(2, "2024-03-10T08:00:00Z", 50.0)], NOW + 1)
+    pusher.push([sale(1, NOW - 2 * HOUR, 11.0, "other"), sale(9, NOW + HOUR, 3.0)], NOW + 2)
+    away = replace(reader, online=None)
+    for at in (NOW, NOW + 1, NOW + 2, NOW + 2 * HOUR):
+        there = shown(reader, at)
+        assert shown(away, at) == [{**row, "online": False} for row in there]
+        same_offline(shops, [{**row, "online": True} for row in there], at)
+    with shops.ledger.records.begin() as connection:
+        erase_pushed(connection, "sales", [1, 4])
+    assert shown(away, NOW + 2 * HOUR)[0]["newest__amount"] == 35.0, "rows that were erased since are gone"
+
+
+@given(pushes_=st.lists(st.lists(events, min_size=1, max_size=3), min_size=1, max_size=4), at=st.integers(-DAY, DAY))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_log_with_what_is_behind_it_is_the_next_version(tmp_path: Path, pushes_: list[list[Any]], at: int) -> None:
+    shops = Shops(tmp_path, Ledger(Records(None), MemoryBlobs(), lambda: 0))
+    reader = shops.reader()
+    pusher = shops.pusher(MemoryOnline())
+    for place, rows in enumerate(pushes_):
+        pusher.push([sale(shop, when, amount, kind) for shop, when, amount, kind in rows], NOW + place)
+        behind = shown(reader, NOW + at)
+    assert behind == shown(shops.reader(), NOW + at)

@@ -143,6 +143,16 @@ def test_the_report_says_what_and_where(full: Session) -> None:
     ]
 
 
+def test_who_has_the_version_open_gets_nothing_of_it_and_all_of_the_others(full: Session) -> None:
+    reader = full.online(["total"])
+    before = reader.read([{"shop": 1}, {"shop": 2}])
+    assert (before.rows[1][0] is None, before.offline) == (False, {})
+    with closing(tidemill.open(full.project.folder)) as other:
+        other.erase_entity("shop", 2)
+    after = reader.read([{"shop": 1}, {"shop": 2}])
+    assert (after.rows, after.status, after.offline) == ([before.rows[0], [None] * 4], {"total": ["present", "unknown"]}, {})
+
+
 def test_what_was_erased_says_so_when_it_is_opened(full: Session) -> None:
     full.erase_entity("shop", 2, why="asked by mail")
     with pytest.raises(Erased, match=r"training rows:mine@.* was erased on .*: asked by mail"):

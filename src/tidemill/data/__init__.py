@@ -36,6 +36,7 @@ from tidemill.data.publications import Publication, publications, publish, publi
 from tidemill.data.pushes import (
     MOST_PUSHED,
     Push,
+    Pushed,
     append_push,
     check_pushable,
     push_tables,
@@ -63,6 +64,7 @@ __all__ = [
     "Predictions",
     "Publication",
     "Push",
+    "Pushed",
     "Segment",
     "Source",
     "Theirs",

@@ -104,9 +104,9 @@ def chained(before: str, known: int, content: bytes) -> str:
     return digest_bytes(before.encode(), known.to_bytes(8, "little", signed=True), content)
 
 
-def pushed(ledger: Ledger, dataset: str) -> Pushed:
-    """Up to where the log of a dataset goes."""
-    row = ledger.records.row("SELECT last, digest FROM push WHERE dataset = ? ORDER BY last DESC LIMIT 1", (dataset,))
+def pushed(ledger: Ledger, dataset: str, upto: int = 2**62) -> Pushed:
+    """Up to where the log of a dataset goes, or went when a row was its last."""
+    row = ledger.records.row("SELECT last, digest FROM push WHERE dataset = ? AND last <= ? ORDER BY last DESC LIMIT 1", (dataset, upto))
     return Pushed(*row) if row else Pushed(0, "")
 
 

@@ -39,7 +39,7 @@ from tidemill.features.materialising import bring_up, materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.outputs import Output, bound, learned_until, output_of
 from tidemill.features.own import OwnColumns
-from tidemill.features.pushing import Feed, Pusher
+from tidemill.features.pushing import Feed, Pusher, catch_up
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
 from tidemill.features.request_rows import Computed
@@ -99,6 +99,7 @@ __all__ = [
     "bring_up",
     "build",
     "build_requests",
+    "catch_up",
     "category",
     "check_values",
     "choose",

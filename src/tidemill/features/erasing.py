@@ -38,6 +38,7 @@ ROWS = ("dataset", "rows", SAVED)  # kinds that are Parquet files
 NEVER_LOOKED_AT = (
     ("predictions", "the log of answers and its segments hold requests as they were asked"),
     ("errors", "the text of a step that failed may quote a value"),
+    ("processes", "a server or session that has a version open goes on with it: start it again"),
     ("backups", "copies of the project's state are not known here"),
 )
 

@@ -4,7 +4,7 @@ What was stored for some entities comes in, read in one go with the mark of the 
 arrays, or of a few as a request reads them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,13 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from tidemill.core import Bools, Coded, Damaged, Floats, Instants, Ints, place_of
+from tidemill.features.behind import Behind
 from tidemill.features.forms import form_of
 from tidemill.features.historical import Opened
 from tidemill.features.keys import Keys
-from tidemill.features.online import Mark, Stored, space_of
+from tidemill.features.online import Mark, Stored, gone_as, space_of
+from tidemill.features.pushing import Feed
 from tidemill.features.state import NEVER, Value, Words, in_numbers, not_a_state, numbers_of
 from tidemill.features.views import Block, ViewLog
 from tidemill.features.windows import AFTER, UNKNOWN, Status
+from tidemill.ledger import Ledger
 
 FEW = 20  # rows
 
@@ -41,13 +44,14 @@ class Found(NamedTuple):
 @dataclass(frozen=True)
 class Seen:
     """A mark, as it stands to the log: of which version the space is, until when all is there (None: nothing is), the first time at which
-    the log knows more, the words of categories, and those of the log."""
+    the log knows more, the words of categories, those of the log, and which entities were erased since."""
 
     version: str
     until: int | None
     limit: int
     words: Words
     known: Words
+    gone: Collection[str] = ()
 
     @cached_property
     def numbers(self) -> dict[str, tuple[tuple[str, ...], Floats]]:
@@ -61,19 +65,23 @@ class Seen:
 
 
 class Looked:
-    """One view. `version` is the digest of that of which the log is; `types` are those of its dataset's columns."""
+    """One view. `version` is the digest of that of which the log is; `types` are those of its dataset's columns; `feed` is what is pushed
+    to that."""
 
-    def __init__(self, log: ViewLog, version: str = "", types: Mapping[str, str] | None = None) -> None:
+    def __init__(self, log: ViewLog, version: str = "", types: Mapping[str, str] | None = None, feed: Feed | None = None) -> None:
         self.log, self.view, self.version, self._types = log, log.view, version, types or {}
+        self.feed, self._behind = feed, Behind(log, feed) if feed else None
         self.space, self.form = space_of(self.view), form_of(self.view)
         self._full = {name: self.view.names_of(name) for name, feature in self.view.columns.items() if feature.category}
         self._coded = [(self.view.names.index(full), name) for name, names in self._full.items() for full in names]
         self._last: tuple[bytes | None, Seen] = (None, self._beside(None))
 
     @classmethod
-    def of(cls, opened: Opened) -> "Looked":
-        """Of a view that was opened."""
-        return cls(opened.log, opened.version.ref.digest if opened.version else "", opened.types)
+    def of(cls, opened: Opened, ledger: Ledger) -> "Looked":
+        """Of a view that was opened, with what is pushed to its dataset."""
+        version = opened.version
+        feed = Feed.of(ledger, opened.log.view, version) if version else None
+        return cls(opened.log, version.ref.digest if version else "", opened.types, feed)
 
     @cached_property
     def keys(self) -> Keys:
@@ -98,11 +106,15 @@ class Looked:
             return Seen(mark.version if mark else "", None, 0, {}, known)
         news = self.log.events.news
         later = int(np.searchsorted(news, mark.until, side="right"))
-        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, mark.words, known)
+        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, mark.words, known, mark.gone)
 
     def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:
-        """Raise Damaged where the space holds nothing of an entity that the log knows, and is of the same version: another may lack it."""
-        if seen.version == self.version and (keys.codes >= 0).any() and self.log.knows(keys, at).any():
+        """Raise Damaged where the space holds nothing of an entity that the log knows and nobody erased. One of another version may lack
+        it."""
+        if seen.version != self.version or not (keys.codes >= 0).any():
+            return
+        known = keys.take(self.log.knows(keys, at)).texts()
+        if any(gone_as(text) not in seen.gone for text in known if text is not None):
             raise Damaged(f"the online store has lost an entity of {self.view.name}")
 
     # ── many rows ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -124,12 +136,17 @@ class Looked:
         if fresh.all():
             return self._stored(stored, which, keys, at)
         if not fresh.any():
+            return self.read(keys, at)
+        there = self._stored(stored, which[fresh], keys.take(fresh), at[fresh])
+        return _placed(~fresh, self.read(keys.take(~fresh), at[~fresh]), fresh, there)
+
+    def read(self, keys: Coded, at: Instants) -> Block:
+        """What the log says, with what was pushed behind it."""
+        more = self._behind.log(keys.texts()) if self._behind else None
+        if more is None:
             return self.log.read(keys, at)
-        parts = self._stored(stored, which[fresh], keys.take(fresh), at[fresh]), self.log.read(keys.take(~fresh), at[~fresh])
-        values, status = np.empty((len(at), len(self.view.names))), np.empty(len(at), np.uint8)
-        for rows, part in zip((fresh, ~fresh), parts, strict=True):
-            values[rows], status[rows] = part.values, part.status
-        return Block(self.view.names, values, status, parts[0].vocabularies)
+        rows = keys.to(more.entities) >= 0
+        return _placed(rows, more.read(keys.take(rows), at[rows]), ~rows, self.log.read(keys.take(~rows), at[~rows]))
 
     def _stored(self, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
         seen = self._see(stored[0])
@@ -168,11 +185,12 @@ class Looked:
         return Found([self._spelled(row, seen.words) for row in values] if self._coded else values, status, until, "")
 
     def offline(self, texts: Sequence[str | None], at: int, why: str) -> Found:
-        """What the log says at one time."""
-        seen, keys = self._last[1], self._keys(texts)
-        block = self.log.read(keys, np.full(len(keys), at))
+        """What the log says at one time, with what was pushed behind it."""
+        seen, keys = self._last[1], Coded.of(texts)
+        block = self.read(keys, np.full(len(keys), at))
+        words = {name: block.vocabularies[names[0]] for name, names in self._full.items()}
         values: list[Sequence[Value]] = [[None if value != value else value for value in row] for row in block.values.tolist()]
-        return Found([self._spelled(row, seen.known) for row in values] if self._coded else values, block.status.tolist(), seen.until, why)
+        return Found([self._spelled(row, words) for row in values] if self._coded else values, block.status.tolist(), seen.until, why)
 
     def _keys(self, texts: Sequence[str | None]) -> Coded:
         """Keys in the numbers of the log."""
@@ -208,3 +226,17 @@ def _there(states: Sequence[bytes | None], which: Ints) -> tuple[list[bytes], In
     places = np.cumsum([data is not None for data in states], dtype=np.int64) - 1
     places[[i for i, data in enumerate(states) if data is None]] = -1
     return some, np.append(places, -1)[which]
+
+
+def _placed(rows: Bools, one: Block, others: Bools, other: Block) -> Block:
+    """Two blocks as one: each has its rows. Categories have the numbers of the first one's words; what it lacks follows."""
+    values, status = np.empty((len(rows), len(one.names))), np.empty(len(rows), np.uint8)
+    values[rows], status[rows], values[others], status[others] = one.values, one.status, other.values, other.status
+    vocabularies = dict(one.vocabularies)
+    for name, words in other.vocabularies.items():
+        if words != vocabularies[name]:
+            there = set(vocabularies[name])
+            vocabularies[name] = (*vocabularies[name], *(word for word in words if word not in there))
+            column = one.names.index(name)
+            values[others, column] = in_numbers(values[others, column], numbers_of(words, vocabularies[name]))
+    return Block(one.names, values, status, vocabularies)

@@ -67,10 +67,10 @@ class Reader:
     @cached_property
     def looked(self) -> dict[str, Looked]:
         """The views that are looked up, each beside its space in the online store."""
-        return {name: Looked(log, self.versions.get(name, "")) for name, log in self.logs.items()}
+        return {name: Looked(log, self.versions.get(name, ""), feed=self.feeds.get(name)) for name, log in self.logs.items()}
 
     def _offline(self, requests: Requests, keys: Keys, at: Instants) -> Matrix:
-        blocks = {name: log.read(keys[log.view.entity.keys], at) for name, log in self.logs.items()}
+        blocks = {name: one.read(keys[one.view.entity.keys], at) for name, one in self.looked.items()}
         return self._matrix(requests, blocks, np.zeros(len(at), dtype=bool))
 
     def _stored(self, store: OnlineStore, keys: Keys, at: Instants) -> tuple[dict[str, Block], Bools]:

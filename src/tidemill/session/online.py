@@ -1,10 +1,11 @@
 """The views that are asked online: as they were built last where the online store has them, so that nothing is read but the store."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from tidemill import features
 from tidemill.core import Ref, StoreError, definition
-from tidemill.features import Chosen, Computed, FeatureView, Looked, OnlineStore, Opened, View, open_online, space_of
+from tidemill.features import Chosen, Computed, FeatureView, Looked, OnlineStore, Opened, View, catch_up, open_online, space_of
 from tidemill.ledger import Ledger
 from tidemill.project import Project
 from tidemill.session.catalogue import Past
@@ -19,7 +20,7 @@ def online_store(declared: Project) -> OnlineStore:
 
 def opened_online(
     ledger: Ledger, declared: Project, chosen: Sequence[Chosen], store: OnlineStore
-) -> tuple[dict[str, Looked], dict[str, Computed]]:
+) -> tuple[dict[str, Opened], dict[str, Computed]]:
     """The views that are chosen, for reading online. What is not in the store is built over the newest data: it is answered from there."""
     try:
         spaces = store.spaces()
@@ -29,7 +30,18 @@ def opened_online(
     there = [view for view in views.values() if isinstance(view, FeatureView) and space_of(view) in spaces]
     stored = {view.name: found for view in there if (found := opened_as_built(ledger, declared, view))}
     opened, computed = opened_views(ledger, [one for one in chosen if one.view.name not in stored])
-    return {name: Looked.of((stored | opened)[name]) for name in views if name not in computed}, computed
+    return {name: (stored | opened)[name] for name in views if name not in computed}, computed
+
+
+def beside(opened: Mapping[str, Opened], ledger: Ledger, store: OnlineStore) -> dict[str, Looked]:
+    """Opened views, each beside its space in the store, which is brought up to what was pushed: its server may have begun with an earlier
+    copy."""
+    looked = {name: Looked.of(one, ledger) for name, one in opened.items()}
+    with suppress(StoreError):  # it is said with the answers
+        for one in looked.values():
+            if one.feed:
+                catch_up(store, one.feed)
+    return looked
 
 
 def opened_as_built(ledger: Ledger, declared: Project, view: FeatureView) -> Opened | None:

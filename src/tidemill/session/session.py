@@ -33,7 +33,7 @@ from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.erasing import erase, key_of
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
-from tidemill.session.online import online_store, opened_online
+from tidemill.session.online import beside, online_store, opened_online
 from tidemill.session.pushing import Pushing
 from tidemill.session.registered import registered_tree
 from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, opened_views, retrieve, saved_ref
@@ -177,8 +177,8 @@ class Session:
 
     def _getter(self, views: Views, model: str | Ref, store: OnlineStore) -> Getter:
         chosen, notes = chosen_views(self.project, views, model, lambda: self.ledger)
-        looked, computed = self._cached_or_made("online", lambda ledger: opened_online(ledger, self.project, chosen, store))
-        return Getter(chosen, looked, computed, store, project.now, self.project.timezone, notes)
+        opened, computed = self._cached_or_made("online", lambda ledger: opened_online(ledger, self.project, chosen, store))
+        return Getter(chosen, beside(opened, self.ledger, store), computed, store, project.now, self.project.timezone, notes)
 
     def online_features(self, rows: Any, views: Views = (), *, model: str | Ref = "", at: Time | None = None) -> OnlineFeatures:
         """The newest features of entities, by their keys, in the order asked; with the status of each view, the time up to which the online

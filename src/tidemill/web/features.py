@@ -6,7 +6,7 @@ from threading import Lock
 
 from tidemill import features
 from tidemill.core import MissingFile, Ref, StoreError, UnknownName, definition
-from tidemill.features import Computed, FeatureView, Getter, Looked, OnlineStore, RequestView, View
+from tidemill.features import Computed, FeatureView, Getter, Looked, OnlineStore, Opened, RequestView, View
 from tidemill.serving import Endpoint
 from tidemill.session import Session, opened_as_built, types_of
 
@@ -75,8 +75,8 @@ class Getters:
         """A view in a version; None where that cannot be read."""
         ledger = self._session.ledger
         with suppress(UnknownName, MissingFile, StoreError):
-            log = features.load(ledger, view, ledger.artifact(Ref("feature view", view.name, "", version)))
-            return Looked(log, version, types_of(ledger, view))
+            artifact = ledger.artifact(Ref("feature view", view.name, "", version))
+            return Looked.of(Opened(features.load(ledger, view, artifact), types_of(ledger, view), artifact), ledger)
         return None
 
     def _open(self, view: FeatureView) -> Looked:
@@ -85,9 +85,9 @@ class Getters:
         serves = next((one for one in served if definition(one.view) == definition(view)), None)
         ledger = self._session.ledger
         if serves:
-            return Looked(serves.log, serves.version, types_of(ledger, view))
+            return Looked(serves.log, serves.version, types_of(ledger, view), serves.feed)
         found = opened_as_built(ledger, self._session.project, view)
         if found is None:
             hint = f"run `tidemill features materialise {view.name}`"
             raise StoreError(f"view {view.name!r} is declared and not built yet", where=str(view.where), hint=hint)
-        return Looked.of(found)
+        return Looked.of(found, ledger)
