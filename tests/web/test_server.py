@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tidemill.web.server import Gathered
+from tidemill.web.wire import Gathered
 
 
 class Recorded:
