@@ -1,6 +1,7 @@
 """Entities with one and with several keys: what is matched, offline and online, and what of a declaration is its version."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,3 +120,23 @@ def test_no_two_composite_keys_have_one_text(keys: list[tuple[str, str]]) -> Non
     with engine() as connection:
         for key, text in zip(keys, texts, strict=True):
             assert connection.execute(f"SELECT {joined_sql(['?', '?'])}", list(key)).fetchone() == (text,)
+
+
+def test_a_few_composite_keys_cost_long_vocabularies_nothing() -> None:
+    class Counted(tuple[str, ...]):
+        """Words that tell how many of them were looked at."""
+
+        seen = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            Counted.seen += 1
+            return super().__getitem__(place)
+
+        def __iter__(self) -> Any:
+            Counted.seen += len(self)
+            return super().__iter__()
+
+    words = Counted(f"user{i:05}" for i in range(10_000))
+    parts = [Coded(np.array(codes, dtype=np.int32), words) for codes in ([5, 5, -1], [7, 5, 7])]
+    assert joined(parts).texts() == ["user00005\x1fuser00007", "user00005\x1fuser00005", None]
+    assert Counted.seen < 10

@@ -148,8 +148,8 @@ def test_rows_come_in_any_form(frame: type) -> None:
         (["JFK"], "row 0 is 'JFK'"),
         ({"entity": ["a"], "shop": ["b", "c"]}, "the columns have different lengths"),
         ({"entity": ["a"], "shop": "b"}, "dict is no rows with entity, shop"),
-        ([{"entity": "a"}, {"entity": "a", "shop": "b"}], "lacks the key 'shop'"),
-        ({"entity": "a"}, "lacks the key 'shop'"),
+        ([{"entity": "a"}, {"entity": "a", "shop": "b"}], "row 0 lacks the key 'shop'"),
+        ({"entity": "a"}, "row 0 lacks the key 'shop'"),
         (pd.DataFrame({"entity": ["a"]}), "DataFrame is no rows with entity, shop"),
         ([{"entity": "a", "shop": ["b"]}], "the key 'shop' is"),
     ],
@@ -174,6 +174,15 @@ def test_rows_that_cannot_be_meant_are_refused(rows: object, what: str) -> None:
         ("BIGINT", 7.5, None),
         ("BIGINT", float("nan"), None),
         ("BIGINT", None, None),
+        ("BIGINT", np.int64(7), "7"),
+        ("VARCHAR", np.int8(7), "7"),
+        ("BIGINT", np.float32(7), "7"),
+        ("BIGINT", np.float64("nan"), None),
+        ("BOOLEAN", np.bool_(True), "true"),
+        ("BIGINT", pd.NA, None),
+        ("VARCHAR", pd.NA, None),
+        ("DATE", pd.NaT, None),
+        ("DATE", np.datetime64("2013-01-01"), "2013-01-01"),
         ("BOOLEAN", True, "true"),
         ("DATE", date(2013, 1, 1), "2013-01-01"),
     ],
@@ -182,10 +191,30 @@ def test_a_key_is_spelled_as_its_files_are(kind: str, given: object, text: str |
     assert Keys(("key",), (kind,)).texts([{"key": given}]) == [text]
 
 
-@pytest.mark.parametrize(("kind", "given"), [("VARCHAR", 7.5), ("BIGINT", True), ("BIGINT", b"7"), ("DOUBLE", 7), ("VARCHAR", {"a": 1})])
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("VARCHAR", 7.5), ("BIGINT", True), ("BIGINT", b"7"), ("DOUBLE", 7), ("VARCHAR", {"a": 1}), ("BIGINT", np.array([7]))],
+)
 def test_a_key_that_nothing_can_be_equal_to_is_refused(kind: str, given: object) -> None:
     with pytest.raises(DataError, match="the key 'key' is"):
         Keys(("key",), (kind,)).texts([{"key": given}])
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "texts"),
+    [("BIGINT", pd.array([1, None], dtype="Int64"), ["1", None]), ("VARCHAR", pd.array(["a", None], dtype="string"), ["a", None])],
+)
+def test_a_gap_in_a_frame_is_a_null_key(kind: str, column: object, texts: list[str | None]) -> None:
+    assert Keys(("key",), (kind,)).texts(given_rows(pd.DataFrame({"key": column}), ["key"])) == texts
+
+
+def test_an_infinite_number_is_a_text_in_json(online: OnlineStore) -> None:
+    log = log_of(VIEWS["forever"], [*ROWS, Row("b", START, START, float("-inf"), None)])
+    materialise(online, log, START)
+    getter = getter_of([log], online, ["forever:number"])
+    found = getter.read({"entity": ["a", "b", "never"]})
+    assert found.rows == [[0.5], [float("-inf")], [None]]
+    assert found.plain()["rows"] == [[0.5], ["-inf"], [None]]
 
 
 def test_parts_of_a_key_do_not_run_together() -> None:

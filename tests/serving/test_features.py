@@ -1,7 +1,9 @@
 """Features over HTTP, by entity keys: what a session gives, from a server with deployments, and from one with views alone."""
 
+import asyncio
 import json
 import signal
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,10 +13,12 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
+import tidemill as tm
 from processes import other
 from redis_server import ADDRESS, Way, names_of, new_prefix
 from tidemill.core import instant
-from tidemill.serving.features import MOST_ROWS, MOST_VIEWS
+from tidemill.features import Computed, Getter, choose
+from tidemill.serving.features import AT_ONCE, MOST_ROWS, MOST_VIEWS, Features
 from tidemill.serving.refusals import MAX_BODY
 from tidemill.session import Session
 from tidemill.web.app import make_app
@@ -169,6 +173,36 @@ def test_what_is_materialised_while_a_server_runs_is_what_it_gives(shops: Path, 
     answer = client.post("/features", json={**body, "at": "2024-03-10T10:15:00Z"}).json()
     assert (answer["rows"], answer["views"]["last_sale"]["from"]) == ([[21.0], [None]], "offline")
     assert "online_store=" not in caplog.text
+
+
+def test_many_rows_are_computed_beside_the_event_loop() -> None:
+    """Also where nothing is looked up: a function of the user's may take its time."""
+    seen = list[tuple[int, bool]]()
+    asked = tm.Dataset.recorded("asked", "at")
+
+    @tm.request_view(asked, columns=["x"], returns=["double"])
+    def own(columns: Any) -> Any:
+        seen.append((len(columns["x"]), threading.current_thread() is threading.main_thread()))
+        return {"double": columns["x"] * 2.0}
+
+    getter = Getter(choose([own], {}), {}, {"own": Computed.of(own, {"x": "DOUBLE"})}, None, lambda: NOON)
+    app = Features(lambda views: getter, lambda views: getter)
+
+    async def ask(rows: int) -> bytes:
+        sent = list[dict[str, Any]]()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": json.dumps({"views": ["own"], "rows": [{"x": 1}] * rows}).encode()}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app({"headers": [], "method": "POST", "path": "/features", "query_string": b""}, receive, send)
+        return bytes(sent[1]["body"])
+
+    assert json.loads(asyncio.run(ask(AT_ONCE + 1)))["rows"][-1] == [2.0]
+    assert json.loads(asyncio.run(ask(1)))["rows"] == [[2.0]]
+    assert seen[-2:] == [(AT_ONCE + 1, False), (1, True)]
 
 
 def test_views_of_a_deployment_are_given_too(copied: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property, lru_cache
 from itertools import chain
+from math import inf, isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -22,6 +23,7 @@ from tidemill.features.request_rows import Computed
 from tidemill.features.state import Value
 from tidemill.features.windows import STATUS
 
+INFINITE = frozenset((inf, -inf))
 _shown = lru_cache(256)(show)  # a mark is told with each answer, and seldom another
 Time = int | str | date | datetime
 
@@ -49,13 +51,13 @@ class OnlineFeatures:
         return [dict(zip(self.names, row, strict=True)) for row in self.rows]
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
+        """As plain data, for JSON: an infinite number as a text, since JSON has none."""
         views = {}
         for view, status in self.status.items():
             until, why = self.until[view], self.offline.get(view, "")
             said = {"from": "offline", "why": why} if why else {"from": "online"}
             views[view] = {"status": status, **said, "until": None if until is None else _shown(until)}
-        return {"at": show(self.at), "features": self.names, "rows": self.rows, "views": views}
+        return {"at": show(self.at), "features": self.names, "rows": _finite(self.rows), "views": views}
 
     def __repr__(self) -> str:
         lines = [f"{len(self.rows):,} rows, {len(self.names)} features, as known at {show(self.at)}"]
@@ -166,3 +168,17 @@ class Getter:
             self._outage.begin(error, [view.made for view, _ in asked])
             why = f"the online store cannot be read: {error.what}"
             return [view.offline(texts, at, why) for view, texts in asked]
+
+
+def _finite(rows: Sequence[Sequence[Value]]) -> Sequence[Sequence[Value]]:
+    """Rows with infinite numbers as texts.
+
+    >>> _finite([[1.0, -inf], ["x", None]])
+    [[1.0, '-inf'], ['x', None]]
+    """
+    try:
+        if isfinite(sum(map(sum, rows))):  # type: ignore[arg-type]
+            return rows
+    except TypeError:  # texts, or nothing
+        pass
+    return [row if INFINITE.isdisjoint(row) else [str(value) if value in INFINITE else value for value in row] for row in rows]

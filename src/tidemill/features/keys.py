@@ -45,8 +45,8 @@ def joined(parts: Sequence[Coded]) -> Coded:
         return parts[0]
     codes = np.stack([part.codes for part in parts], axis=1)
     some, inverse = np.unique(codes, axis=0, return_inverse=True)
-    words = [[_escaped(word) for word in part.vocabulary] for part in parts]
     rows = some.tolist()
+    words = [{code: _escaped(part.vocabulary[code]) for code in {*part.codes.tolist()} if code >= 0} for part in parts]
     texts = (None if min(row) < 0 else SEPARATOR.join(column[code] for column, code in zip(words, row, strict=True)) for row in rows)
     return Coded.of(texts).take(inverse.ravel())
 
@@ -102,7 +102,9 @@ class Keys:
 
 def _text(column: str, kind: str, value: Any) -> str | None:
     """A part of a key that is no text, spelled as SQL spells it in the type of its column."""
-    if value is None or value != value:  # NaN is not itself
+    if isinstance(value, np.generic):
+        value = value.item() if value.dtype.kind in "biuf" else str(value)
+    if value is None or (not hasattr(value, "__len__") and (value != value) is not False):  # NaN is not itself, and pandas' NA is nothing
         return None
     whole = kind in WHOLE or kind.endswith(",0)")  # a DECIMAL without decimal places
     if isinstance(value, bool):

@@ -16,7 +16,7 @@ import numpy as np
 from tidemill.core import Array, Bools, Floats, Instants, Ints, duration
 from tidemill.features.declarations import FeatureView
 from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, settled, sliced
-from tidemill.features.windows import AFTER, EXPIRED, NULL, PRESENT, UNKNOWN, Status
+from tidemill.features.windows import AFTER, EXPIRED, NULL, PRESENT, UNKNOWN, Status, status_of
 
 KEPT = 8  # rows from which on, at each doubling, those that a newer one hides are dropped
 
@@ -154,8 +154,8 @@ class Latest:
         places = [self.layout.places[f"x:{name}"] for name in self.view.columns]
         if places != list(range(values.shape[1])):
             values = values[:, places]
-        null = np.isnan(values).all(axis=1)
-        return values, np.select([~seen, ~use, null], [UNKNOWN, EXPIRED, NULL], PRESENT).astype(np.uint8)
+        null: Bools = np.logical_and.reduce(np.isnan(values), axis=1)
+        return values, status_of(seen, use, null)
 
     def fits(self, data: bytes) -> bool:
         """Whether bytes may be a state."""

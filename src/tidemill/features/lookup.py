@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, Instants, Ints, duration
+from tidemill.core import Array, Coded, Instants, Ints
 from tidemill.features.declarations import hop, width
 from tidemill.features.views import AT_ONCE, ViewLog
-from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, known_by, reached, visible
+from tidemill.features.windows import AFTER, Events, Status, begin, known_by, reached, status_of, visible
 
 Answer = tuple[dict[str, Array], Status, int]
 
@@ -31,9 +31,9 @@ def _newest(log: ViewLog, names: Sequence[str], entity: Ints, at: Instants, as_k
     order = _in_order(entity, at, len(log.entities))
     entity, at, events = entity[order], at[order], log.events
     plain = reached(events, entity, at)
-    early = _young(log, plain, at)[0] & (events.known[plain] > at) if events.late else np.zeros(len(at), dtype=bool)
+    early = log.young(plain, at) & (events.known[plain] > at) if events.late else np.zeros(len(at), dtype=bool)
     row = known_by(events, plain, entity, at) if as_known and events.late else plain
-    use, expired = _young(log, row, at)
+    use = log.young(row, at)
     none, place = order[~use], np.maximum(row, 0)
     columns = {}
     for name in names:
@@ -41,9 +41,9 @@ def _newest(log: ViewLog, names: Sequence[str], entity: Ints, at: Instants, as_k
         columns[name] = np.empty(len(at))
         columns[name][order] = column[place] if len(column) else np.nan
         columns[name][none] = np.nan
-    null = use & _nothing(log)[place] if len(events.event) else use
+    null = log.nothing[place] if len(events.event) else False
     status = np.empty(len(at), dtype=np.uint8)
-    status[order] = np.select([expired, row < 0, null], [EXPIRED, UNKNOWN, NULL], PRESENT)
+    status[order] = status_of(row >= 0, use, null)
     return columns, status, int(early.sum())
 
 
@@ -51,26 +51,9 @@ def _in_order(entity: Ints, at: Instants, entities: int) -> Ints:
     """The order by entity and time."""
     first = int(at.min(initial=0))
     span = int(at.max(initial=0)) - first + 1
-    if span * (entities + 1) < 2**62:
+    if span * (entities + 1) < AFTER:
         return np.argsort((entity + 1) * span + (at - first))
     return np.lexsort((at, entity))
-
-
-def _young(log: ViewLog, row: Ints, at: Instants) -> tuple[Bools, Bools]:
-    """Rows with an event within the TTL, and rows with one that is too old."""
-    found = row >= 0
-    if not log.view.ttl or not len(log.events.event):
-        return found, np.zeros(len(row), dtype=bool)
-    old = found & (at - log.events.event[row] > duration(log.view.ttl))
-    return found & ~old, old
-
-
-def _nothing(log: ViewLog) -> Bools:
-    """Events all of whose values are null."""
-    nothing = np.ones(len(log.events.event), dtype=bool)
-    for column in log.columns.values():
-        nothing &= np.isnan(column)
-    return nothing
 
 
 def _windows(log: ViewLog, names: Sequence[str], entity: Ints, at: Instants, as_known: bool) -> Answer:

@@ -9,7 +9,21 @@ from functools import cached_property
 
 import numpy as np
 
-from tidemill.core import Array, Bools, Coded, DefinitionError, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
+from tidemill.core import (
+    Array,
+    Bools,
+    Coded,
+    DefinitionError,
+    Floats,
+    Instants,
+    Ints,
+    Ref,
+    definition,
+    digest_value,
+    duration,
+    pack,
+    unpack,
+)
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Columns, quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
@@ -18,7 +32,7 @@ from tidemill.features.keys import entity_sql
 from tidemill.features.outputs import Output, bound, code_for, models_of
 from tidemill.features.requests import with_functions
 from tidemill.features.sharing import share
-from tidemill.features.windows import EXPIRED, NULL, PRESENT, UNKNOWN, Events, Status, begin, newest, visible
+from tidemill.features.windows import Events, Status, begin, newest, status_of, visible
 from tidemill.ledger import Artifact, Ledger, Made, Once
 
 MANY = 4_096  # rows from which on it pays to sort them
@@ -79,17 +93,26 @@ class ViewLog:
         """The values of each feature that count."""
         return columns_of(self.view, self.columns)
 
+    @cached_property
+    def nothing(self) -> Bools:
+        """Events all of whose values are null."""
+        found: Bools = np.logical_and.reduce([np.isnan(column) for column in self.columns.values()])
+        return found
+
+    def young(self, row: Ints, at: Instants) -> Bools:
+        """Which rows have an event, -1 for none, that is within the TTL at their time."""
+        found = row >= 0
+        if not self.view.ttl or not len(self.events.event):
+            return found
+        return found & (at - self.events.event[row] <= duration(self.view.ttl))
+
     def _newest(self, entity: Instants, at: Instants) -> tuple[Floats, Status]:
         row = newest(self.events, entity, at)
-        expired = np.zeros(len(at), dtype=bool)
-        if self.view.ttl and len(self.events.event):
-            expired = (row >= 0) & (at - self.events.event[row] > duration(self.view.ttl))
-        use = (row >= 0) & ~expired
+        use = self.young(row, at)
         values = np.full((len(at), len(self.columns)), np.nan)
         for i, column in enumerate(self.columns.values()):
             values[use, i] = column[row[use]]
-        null = use & np.all(np.isnan(values), axis=1)
-        return values, np.select([expired, row < 0, null], [EXPIRED, UNKNOWN, NULL], PRESENT).astype(np.uint8)
+        return values, status_of(row >= 0, use, np.isnan(values).all(axis=1))
 
     def _windows(self, entity: Instants, at: Instants) -> tuple[Floats, Status]:
         all_ = visible(self.events, entity, at)
@@ -104,7 +127,7 @@ class ViewLog:
                 values[k : k + many] = fold(feature.function, self.folds[name], rows, n=feature.n or 0, q=feature.q).T
                 k += many
         values[:, ~seen] = np.nan
-        return np.ascontiguousarray(values.T), np.select([~seen, ~filled], [UNKNOWN, EXPIRED], PRESENT).astype(np.uint8)
+        return np.ascontiguousarray(values.T), status_of(seen, filled)
 
 
 def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str = "") -> Once:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tidemill.core import Instants, Ints
+from tidemill.core import Bools, Instants, Ints
 
 T = TypeVar("T")
 Status = np.ndarray[Any, np.dtype[np.uint8]]
@@ -38,7 +38,7 @@ class Events:
     def of(cls, entity: Ints, event: Instants, known: Instants, entities: int) -> "Events":
         """Index events that are sorted already."""
         span = int(event.max()) - int(event.min()) + 2 if len(event) else 2
-        times = np.unique(event) if span * (entities + 1) >= 2**62 else None
+        times = np.unique(event) if span * (entities + 1) >= AFTER else None
         span, rank = (span, event - event.min(initial=AFTER) + 1) if times is None else (len(times) + 1, np.searchsorted(times, event) + 1)
         place = entity.astype(np.int64) * span + rank
         return cls(event, known, place, span, np.searchsorted(entity, np.arange(entities + 1)), times, bool(np.any(known > event)))
@@ -99,6 +99,11 @@ class Events:
         else:
             rank = np.searchsorted(self.times, at, side="right" if inclusive else "left")
         return np.searchsorted(self.place, entity * self.span + rank, side="right")
+
+
+def status_of(seen: Bools, young: Bools, null: Bools | bool = False) -> Status:
+    """The status of rows: which see an event, have one that is within the time it counts, and whose values are all null."""
+    return np.select([~seen, ~young, null & young], [UNKNOWN, EXPIRED, NULL], PRESENT).astype(np.uint8)
 
 
 def newest(events: Events, entity: Ints, at: Instants) -> Ints:

@@ -20,7 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 FEATURES_PATH = "/features"
 MOST_ROWS, MOST_VIEWS, MOST_VALUES = 10_000, 100, 1_000_000
-AT_ONCE = 1_000  # values of rows and views that are looked up on the event loop
+AT_ONCE = 1_000  # rows times views that are looked up, or computed, on the event loop
 EXAMPLE = 'for example {"views": ["delays"], "rows": [{"origin": "JFK"}]}'
 GET_EXAMPLE = "for example /features?view=delays&view=weather:wind&origin=JFK"
 HEADERS = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
@@ -82,7 +82,7 @@ class Features:
             getter = await asyncio.to_thread(self.opened, views)
         rows = ask.rows if ask else _rows(keys, getter)
         _check_size(len(rows), len(getter.names))
-        if self.waits or len(rows) * len(getter.looked) > AT_ONCE:
+        if self.waits or len(rows) * (len(getter.looked) + len(getter.computed)) > AT_ONCE:
             return await asyncio.to_thread(_read, getter, rows, when)
         return _read(getter, rows, when)
 

@@ -38,6 +38,7 @@ from tidemill.session.retrieval import list_saved
 from tidemill.session.sharing import Offers
 from tidemill.training import Examples, Task
 
+FEW = 8  # executions of a view that are looked at first
 MOST = 10_000  # executions of a view that are looked at: a database takes three times as many in one question
 
 Plain = dict[str, Any]
@@ -98,6 +99,15 @@ class Past:
         """The newest version of what is declared now; before that is built, the newest of all."""
         found, now = self.versions(view), digest_value(definition(view))
         return next((one for one in found if digest_value(one.definition) == now), found[0] if found else None)
+
+    def built(self, view: FeatureView) -> Ref | None:
+        """What was built last of a view as it is declared now; only as many executions are read as that takes."""
+        for many in (FEW, MOST) if self.ledger else ():
+            found = self.ledger.executions(kind="feature view", name=view.name, status="finished", limit=many)  # type: ignore[union-attr]
+            same = next((one for one in found if one.inputs["definition"] == definition(view)), None)
+            if same:
+                return Ref(**same.outputs["version"])
+        return None
 
     def kept(self, ref: Ref) -> tuple[Artifact | None, str]:
         """An artifact, and whether its bytes are "kept", "gone", "erased" or "damaged"; only one whose bytes can be read."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from tidemill import features
-from tidemill.core import Ref, StoreError, definition
+from tidemill.core import Ref, StoreError
 from tidemill.features import Chosen, Computed, FeatureView, Looked, OnlineStore, Opened, View, catch_up, open_online, space_of
 from tidemill.ledger import Ledger
 from tidemill.project import Project
@@ -47,8 +47,8 @@ def beside(opened: Mapping[str, Opened], ledger: Ledger, store: OnlineStore) -> 
 def opened_as_built(ledger: Ledger, declared: Project, view: FeatureView) -> Opened | None:
     """A view as it is declared, in the newest version that was built of it; None where none is. Nothing is built."""
     past = Past(declared, ledger, {}, 0)
-    found = past.newest(view)
-    artifact = past.artifact(found.refs[0]) if found and found.definition == definition(view) else None
+    ref = past.built(view)
+    artifact = past.artifact(ref) if ref else None
     return Opened(features.load(ledger, view, artifact), types_of(ledger, view), artifact) if artifact else None
 
 
