@@ -53,6 +53,7 @@ def test_a_quote_that_is_not_closed_does_not_change_the_values_of_others(here: F
         (csv_of().encode("utf-16"), "looks like UTF-16", "iconv -f utf-16"),
         (csv_of({9: "7,2013-01-01T10:00:00Z,Köln,1"}).encode("latin-1"), r"not text in UTF-8: line 9 has b'.*K.xf6ln", "iconv -f latin1"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00" + bytes(range(256)), "not a CSV file", "save it as CSV"),
+        (b"PAR1" + bytes(range(256)), "not a CSV file: it is Parquet", 'tm.Source("rows.csv", format="parquet")'),
         (b"PK\x03\x04" + bytes(range(256)), "not a CSV file", "unpack it"),
     ],
 )
@@ -197,6 +198,27 @@ def test_columns_of_text_are_not_blamed(here: Folder) -> None:
 def test_names_without_rows_are_said_where_types_are_needed(here: Folder) -> None:
     error = here.refuses(DataError, "rows.csv has column names and no rows", NAMES + "\n", query="SELECT timezone('UTC', t) AS t FROM s")
     assert error.where == str(here.folder / "rows.csv")
+    assert "CAST(t AS TIMESTAMPTZ)" in error.hint
+    assert "Parquet" in error.hint
+
+
+def test_names_without_rows_are_enough_where_the_query_says_the_types(here: Folder) -> None:
+    query = "SELECT CAST(id AS BIGINT) AS id, CAST(t AS TIMESTAMPTZ) AS t FROM s"
+    version = here.ingest(NAMES + "\n", query=query).output
+    assert (version.meta["rows"], version.meta["types"]) == (0, {"id": "BIGINT", "t": "TIMESTAMP WITH TIME ZONE"})
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [("id,t,id,v", "rows.csv has two columns 'id'"), ("id,t,ID,v", "rows.csv has the columns 'id' and 'ID', which differ by case alone")],
+)
+def test_two_columns_of_one_name_are_refused(here: Folder, names: str, what: str) -> None:
+    error = here.refuses(DataError, what, csv_of(names=names))
+    assert (error.available, "rename or drop one" in error.hint) == (names.split(","), True)
+
+
+def test_columns_without_a_name_are_no_two_of_one(here: Folder) -> None:
+    assert here.ingest(csv_of(names="id,t,,")).output.meta["rows"]
 
 
 @pytest.mark.parametrize("names", ["id,t,city,w", "id,t,city"])

@@ -287,6 +287,9 @@ def test_wrong_sql_is_said_with_the_file_and_its_line(here: Folder, sql: str, wh
         ("SELECT *, CAST(5.5::DOUBLE AS DATE) AS w FROM s", "number cannot become date"),
         ("SELECT *, 9223372036854775807 + id AS w FROM s", "a number becomes too large: 9223372036854775807 . 1"),
         ("SELECT id, origin AS t FROM s", "column 't' of dataset 'd' is a text, not a time"),
+        ("SELECT *, id FROM s", "the query of dataset 'd' gives two columns 'id'"),
+        ("SELECT *, 1 AS V FROM s", "the query of dataset 'd' gives the columns 'v' and 'V', which differ by case alone"),
+        ("SELECT s.*, o.* FROM s JOIN s AS o USING (id)", "the query of dataset 'd' gives two columns"),
         ("SELECT *, v AS __known FROM s", "has a column '__known': names that begin with __ are Tidemill's own"),
     ],
 )

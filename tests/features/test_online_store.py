@@ -1,6 +1,8 @@
 """Acceptance suite of `OnlineStore`: every implementation passes it (the fixture `online` makes them)."""
 
 import shutil
+import socket
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -472,6 +474,24 @@ def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
                 read()
         assert store.get(V1, ["y"]) == [b"written"]
         store.close()
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="it takes a server of its own")
+def test_a_redis_without_memory_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path), "--maxmemory", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            next(line for line in server.stdout or () if "ready to accept connections" in line.lower())
+            store = open_online(f"redis://127.0.0.1:{port}/0")
+            with pytest.raises(StoreError, match="used memory > 'maxmemory'") as error:
+                put(store, "space", {"a": b"1"})
+            store.close()
+        finally:
+            server.kill()
+    assert "maxmemory" in error.value.hint
+    assert "start it" not in error.value.hint
 
 
 def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:

@@ -167,6 +167,13 @@ def test_what_cannot_be_computed_for_one_request_is_refused_with_its_line() -> N
     assert str(error.value.where).startswith(__file__)
 
 
+@pytest.mark.parametrize("wrong", ["word", "word + 1"])
+def test_a_text_in_a_number_says_what_helps(wrong: str) -> None:
+    with pytest.raises((DataError, DefinitionError), match=r"is no number|does not take text") as error:
+        Computed.of(tm.RequestView("own", REQUESTS, {"n": wrong}), NAMES).values([{"word": "a"}])
+    assert "tm.category" in error.value.hint
+
+
 def test_a_function_that_looks_at_other_rows_is_refused() -> None:
     @tm.request_view(REQUESTS, columns=["number"], returns=["share"])
     def share(columns: Any) -> Any:

@@ -146,7 +146,10 @@ def test_a_wrong_expression_is_said_with_the_views_line(world: World, more: dict
         ("departs", "time cannot become number", "epoch"),
         ("departs - published", "duration cannot become number", "epoch"),
         ("1 // (delay - delay)::INTEGER", "division by zero", "nullif"),
-        ("avg(delay)", "may only use its own row", "a tm.FeatureView with windows"),
+        ("avg(delay)", "may only use its own row: it holds an aggregate", "a tm.FeatureView with windows"),
+        ("delay - avg(delay)", "may only use its own row: it holds an aggregate", "a tm.FeatureView with windows"),
+        ("origin", "'JFK' in column 'origin' is no number", 'tm.category("column"); else'),
+        ("origin + 1", "does not take text", 'tm.category("column"); else'),
     ],
 )
 def test_a_wrong_expression_says_what_helps(world: World, wrong: str, what: str, hint: str) -> None:
@@ -168,6 +171,7 @@ def test_of_several_expressions_the_wrong_one_is_said(world: World, wrong: str) 
         ("random() < 0.5", "random"),
         ("now() > departs", "now"),
         ("row_number() OVER () > 1", "may only use its own row"),
+        ("sum(delay) > 1", "a condition over dataset 'departures' may only use its own row: it holds an aggregate"),
         ("dealy > 5", "there is no column 'dealy'"),
         ("delay >", "syntax error"),
     ],

@@ -1,9 +1,10 @@
 """Sources, dataset versions, checks and profiles. Comes in: files and SQL. Goes out: immutable, checked rows with two times."""
 
 from tidemill.data.declarations import SHARED, Check, Dataset, Source, fresh, in_range, not_null, unique
-from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_names, csv_table, load_csv, odd_values, read_as_csv
+from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_table, load_csv, odd_values, read_as_csv
 from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import (
+    TWINS,
     Column,
     Columns,
     ask,
@@ -18,6 +19,7 @@ from tidemill.data.engine import (
     named,
     quote,
     table,
+    twins,
 )
 from tidemill.data.erased import Key, erase_pushed, pushed_datasets, remember, rows_in, unfinished
 from tidemill.data.predictions import (
@@ -46,13 +48,14 @@ from tidemill.data.pushes import (
     pushed_since,
     pushes,
 )
-from tidemill.data.said import plain_type, with_article
+from tidemill.data.said import ours, plain_type, with_article
 from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_in_files, scan, source_ref, stale, wrong_alone
 
 __all__ = [
     "CODE",
     "MOST_PUSHED",
     "SHARED",
+    "TWINS",
     "Check",
     "Column",
     "Columns",
@@ -75,7 +78,6 @@ __all__ = [
     "check_pushable",
     "comma_numbers",
     "confine",
-    "csv_names",
     "csv_table",
     "engine",
     "erase_pushed",
@@ -95,6 +97,7 @@ __all__ = [
     "named",
     "not_null",
     "odd_values",
+    "ours",
     "pack_predictions",
     "plain_type",
     "prediction_tables",
@@ -121,6 +124,7 @@ __all__ = [
     "stale",
     "table",
     "their_version",
+    "twins",
     "unfinished",
     "unique",
     "with_article",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tidemill.core import DataError
-from tidemill.data.engine import has_zone, literal, named, quote
+from tidemill.data.engine import TWINS, has_zone, literal, named, quote, twins
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -67,11 +67,20 @@ def load_csv(connection: "DuckDBPyConnection", name: str, path: Path, null_value
     """Make the table `name` of a CSV file; raises DataError. `file` is the one to name, if another."""
     with read_as_csv(path, file):
         connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {csv_table(path, null_values)}")
+        _check_names(connection.table(quote(name)).columns, path, file or path)
         _check_zones(connection, name, path, null_values, file or path)
     if len(connection.table(quote(name)).columns) == 1:  # so is read what cannot be parted
         found = _fault(path, file or path)
         if found:
             raise found
+
+
+def _check_names(there: Sequence[str], path: Path, file: Path) -> None:
+    """Raise DataError for two columns of one name: the engine gives the second another."""
+    with suppress(DataError):  # it reads some quotes that are not in order
+        names = next(_records(path, file), (0, []))[1]
+    if set(map(str.casefold, names)) <= set(map(str.casefold, there)) and (both := twins(names)):
+        raise DataError(f"{file.name} has {both}", where=str(file), available=names, hint=TWINS)
 
 
 def _check_zones(connection: "DuckDBPyConnection", name: str, path: Path, null_values: Sequence[str], file: Path) -> None:
@@ -94,6 +103,9 @@ def _fault(path: Path, file: Path) -> DataError | None:
         return DataError(f"{file.name} is empty", where=str(file), hint="it needs a line of column names, and rows")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return DataError(f"{file.name} is not text in UTF-8: it looks like UTF-16", where=str(file), hint=_convert("utf-16", file))
+    if head[:4] == b"PAR1":
+        hint = f'say so: tm.Source("{file.name}", format="parquet")'
+        return DataError(f"{file.name} is not a CSV file: it is Parquet", where=str(file), hint=hint)
     if head[:2] == b"PK" or b"\0" in head:
         hint = "unpack it, or save it as CSV in UTF-8"
         return DataError(f"{file.name} is not a CSV file: it holds bytes that are no text", where=str(file), hint=hint)
@@ -140,11 +152,6 @@ def _records(path: Path, file: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"line {line} of {file.name} has {why}: {_brief(text)}", where=f"{file}:{line}", hint=hint) from None
     finally:
         csv.field_size_limit(limit)
-
-
-def csv_names(path: Path) -> list[str]:
-    """The names of the columns, as the file gives them. Raises DataError."""
-    return next(_records(path, path))[1]
 
 
 def _delimiter(path: Path) -> str:

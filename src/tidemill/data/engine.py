@@ -1,7 +1,7 @@
 """DuckDB in process: the one place that opens it. Errors come back with the file and line of the user's SQL."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +19,7 @@ Column = np.ndarray[Any, np.dtype[Any]] | Coded
 Columns = dict[str, Column]
 UNDECLARED = "declare the file as a Source and name it by its key: what is not declared is neither tracked nor in the lineage"
 _ZONE = r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])"
+TWINS = "rename or drop one: a column is found by its name"
 NO_ZONE = "a time has no time zone: give its dataset one, or convert it in the query"
 
 
@@ -107,6 +108,22 @@ def _hint(said: str, hint: str) -> str:
     names = [one.strip(" ?") for one in near[1].split(",")] if near and "Table with name" not in said else []
     theirs = [name for name in names if not name.startswith('"__')]  # columns with two underscores are Tidemill's own
     return (hint or "correct the query, or the data") + (f"; near is {', '.join(theirs)}" if theirs else "")
+
+
+def twins(names: Sequence[str]) -> str:
+    """Two columns that are one to the engine, in words; empty where there are none.
+
+    >>> twins(["shop", "Shop"]), twins(["shop", "shop"])
+    ("the columns 'shop' and 'Shop', which differ by case alone", "two columns 'shop'")
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(name.casefold(), name)
+        if names.count(name) > 1:
+            return f"two columns {name!r}"
+        if other != name:
+            return f"the columns {other!r} and {name!r}, which differ by case alone"
+    return ""
 
 
 def quote(name: str) -> str:

@@ -12,7 +12,10 @@ _TYPES = (
     (r"INTERVAL", "duration"),
     (r"timestamp", "time"),
 )
-_CONVERT = "convert it in the query, for example TRY_CAST(column AS DOUBLE), which gives null where it cannot; or correct the data"
+_CONVERT = (
+    'where texts are meant, they are a category: tm.category("column"); else make numbers of them in the query, for example '
+    "TRY_CAST(column AS DOUBLE), which gives null where it cannot; or correct the data"
+)
 _TIME = "write times as 2024-01-31 12:00:00; read others with strptime(column, '%d.%m.%Y'); or correct the data"
 _FILE = "is it whole, and of the format that its source declares? Write it again"
 _WORDS = (
@@ -46,6 +49,8 @@ _WORDS = (
     (r"Out of Range Error: (?:.*?) of (\w+) \((.*)\)", "a number becomes too large: {1}", "make one side a DOUBLE"),
     (r'column "(.*)" must appear in the GROUP BY', "column '{0}' is neither in GROUP BY nor inside a function such as max", ""),
     (r"Malformed JSON in file .*?, at byte (\d+) in record/value (\d+): (.*?)\.?\s*$", "it is no JSON: record {1}, byte {0}: {2}", _FILE),
+    (r"WHERE clause cannot contain aggregates", "it holds an aggregate", ""),
+    (r"WHERE clause cannot contain window functions", "it holds a window function", ""),
     (r"No magic bytes found|too small to be a Parquet|don't know what type", "it is no Parquet file, or a damaged one", _FILE),
 )
 

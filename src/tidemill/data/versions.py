@@ -20,7 +20,7 @@ from tidemill.core import Damaged, DataError, DefinitionError, Ref, UnknownName,
 from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
 from tidemill.data.elsewhere import Theirs, their_version
-from tidemill.data.engine import Columns, confine, engine, explained, fetch, literal, named, quote, table
+from tidemill.data.engine import TWINS, Columns, confine, engine, explained, fetch, literal, named, quote, table, twins
 from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out, rows_in
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, with_article
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 CODE = ("core", "data")
+NO_ROWS = "say them in a query: SELECT CAST(t AS TIMESTAMPTZ) AS t, … FROM s; or begin with an empty Parquet file, which has types"
+OWN_ROW = "compute it in the query of the dataset; a tm.FeatureView with windows folds rows that are known"
 WIDEST = "DECIMAL(38,0)"  # in place of whole numbers of 128 bits: Parquet has none, and the engine would make them floats
 
 
@@ -228,7 +230,8 @@ def _cause(dataset: Dataset, said: str) -> DataError | None:
                     what, hint = ours(said)
                     return DataError(f"{what} (line {line} of {source.file().name})", hint=hint)
                 if connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone() == (0,):
-                    return DataError(f"{path.name} has column names and no rows", where=str(source.file()), hint="bring rows")
+                    what = f"{path.name} has column names and no rows, which would tell their types"
+                    return DataError(what, where=str(source.file()), hint=NO_ROWS)
     return None
 
 
@@ -243,6 +246,8 @@ def _describe(connection: "DuckDBPyConnection", dataset: Dataset) -> dict[str, s
         if "syntax error" not in error.what:
             error.available = [f"{s.path}: {', '.join(connection.table(quote(name)).columns)}" for name, s in dataset.sources.items()]
         raise
+    if both := twins([row[0] for row in connection.execute(f"DESCRIBE {dataset.sql()}").fetchall()]):
+        raise DefinitionError(f"the query of dataset {dataset.name!r} gives {both}", where=_place(dataset), hint=TWINS)
     types = {column[0]: WIDEST if str(column[1]) in ("HUGEINT", "UHUGEINT") else str(column[1]) for column in shape}
     own = [name for name in types if name.startswith("__")]
     if own:
@@ -444,9 +449,10 @@ def _check_expression(
         with explained(f"{what} is wrong", source, partial(_cause, dataset)):
             connection.execute(f"DESCRIBE SELECT {sql} FROM {rows}")
     except DefinitionError as error:
+        if "in GROUP BY" in error.what:  # it has an aggregate beside a column
+            raise DefinitionError(f"{what} may only use its own row: it holds an aggregate", where=error.where, hint=OWN_ROW) from None
         error.available = error.available or list(types)
         raise
-    hint = "compute it in the query of the dataset; a tm.FeatureView with windows folds rows that are known"
-    with explained(f"{what} may only use its own row", source, lambda said: DefinitionError(ours(said)[0], hint=hint)):
+    with explained(f"{what} may only use its own row", source, lambda said: DefinitionError(ours(said)[0], hint=OWN_ROW)):
         # A window function or an aggregate would look at rows that are not known yet; SQL allows neither in WHERE.
         connection.execute(f"DESCRIBE SELECT 1 AS one FROM {rows} WHERE ({sql}) IS NULL")

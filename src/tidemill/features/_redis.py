@@ -22,7 +22,7 @@ class RedisOnline:
             import redis
         except ImportError as error:
             raise MissingExtra("the library of Redis is not installed", hint="pip install 'tidemill[redis]'") from error
-        self._error, self._conflict = redis.RedisError, redis.WatchError
+        self._error, self._conflict, self._full = redis.RedisError, redis.WatchError, redis.exceptions.OutOfMemoryError
         self._marks: dict[str, tuple[bytes | None, bytes | None]] = {}  # by space the last that was read: as it lies there, and alone
         try:
             parts = urlsplit(address)
@@ -46,6 +46,8 @@ class RedisOnline:
     def _said(self, error: Exception) -> StoreError:
         """An error of Redis, as ours."""
         hint = "start it, or set store.online to another; until then features are read offline"
+        if isinstance(error, self._full):
+            hint = "give it more memory (maxmemory), or delete what else lies there; until then what is new waits, and is read offline"
         return StoreError(f"the online store cannot be used: {error}", where=self._where, hint=hint)
 
     def _name(self, space: str, entity: str) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError
-from tidemill.data import confine, engine, explained, quote
+from tidemill.data import confine, engine, explained, ours, quote
 from tidemill.features.casts import cast
 from tidemill.features.functions import COMPARISONS, NULLS, TABLE
 from tidemill.features.kinds import Kind, Shape, Unsure, single
@@ -73,7 +73,8 @@ def _compiled(connection: "DuckDBPyConnection", columns: list[str], expression: 
     except (ValueError, RecursionError):
         raise DefinitionError(f"the expression {sql!r} cannot be read", where=where, hint=SUBSET) from None
     if tree["error"]:
-        raise DefinitionError(f"{what}: {tree['error_message']}", where=where, available=columns, hint=SUBSET)
+        said, hint = ours(str(tree["error_message"]))
+        raise DefinitionError(f"{what}: {said}", where=where, available=columns, hint=hint or SUBSET)
     try:
         return _of_plan(tree["plans"], columns)
     except Beyond as beyond:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.core import Array, DataError, MissingFile
-from tidemill.data import csv_names, explained, literal, load_csv, named, quote
+from tidemill.data import TWINS, explained, literal, load_csv, named, quote, twins
 from tidemill.store import store_error
 
 if TYPE_CHECKING:
@@ -99,12 +99,8 @@ def open_rows(connection: "DuckDBPyConnection", rows: object, needed: Sequence[s
 def _checked(what: str, names: Sequence[Any], needed: Sequence[str]) -> list[str]:
     """Names of which no two are one to the engine, those that are needed among them."""
     found = [str(name) for name in names]
-    first: dict[str, str] = {}
-    for name in found:
-        other = first.setdefault(name.casefold(), name)
-        if found.count(name) > 1 or other != name:
-            both = f"two columns {name!r}" if other == name else f"the columns {other!r} and {name!r}, which differ by case alone"
-            raise DataError(f"{what} has {both}", available=found, hint="rename or drop one: a column is found by its name")
+    if both := twins(found):
+        raise DataError(f"{what} has {both}", available=found, hint=TWINS)
     missing = [name for name in needed if name not in names]
     if missing:
         raise DataError(f"{what} has no column {missing[0]!r}", available=found, hint="add it, or name the column that holds it")
@@ -201,7 +197,6 @@ def _of_file(connection: "DuckDBPyConnection", path: Path, needed: Sequence[str]
     if ".csv" not in endings:
         raise DataError(f"{path.name} is neither Parquet nor CSV", where=str(path), hint=f"give {TAKEN}")
     load_csv(connection, "given", path, ())
-    _checked(path.name, csv_names(path), ())  # the engine gives the second of two another name
     return _of_table(connection, path.name, "given", needed)
 
 

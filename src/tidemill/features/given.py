@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidemill.core import DataError
+from tidemill.data import TWINS, twins
 
 Row = Mapping[str, Any]
 
@@ -39,9 +40,8 @@ def whole_rows(rows: Any, columns: Sequence[str]) -> Sequence[Any]:
     if not isinstance(rows, Mapping) and not hasattr(rows, "columns"):
         return list(rows)
     names = _names(rows)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"the rows have two columns {twice!r}", available=names, hint="rename or drop one: a column is found by its name")
+    if both := twins(names):
+        raise DataError(f"the rows have {both}", available=names, hint=TWINS)
     return rows_of(rows, names or columns)
 
 
