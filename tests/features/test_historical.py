@@ -19,7 +19,7 @@ from features.oracle import EXAMPLES, Row, floor_to, hop_of
 from features.ours import write_table
 from features.test_point_in_time import VIEWS, WIDTHS, asked, expected, log_of, rows_of
 from tidemill.cli import tidemill as tidemill_
-from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, StoreError, UnknownName
+from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, StoreError, UnknownName, instant, show
 from tidemill.features import Historical, Opened, Question, choose, historical
 from tidemill.features.windows import Events, newest
 from tidemill.session import Session
@@ -275,6 +275,30 @@ def test_keys_of_every_type(shops: Session, tmp_path: Path, kind: str, key: Any,
 def test_texts_are_times(shops: Session, at: str, timezone: str, amount: float | None) -> None:
     found = shops.historical_features({"shop": np.array([7]), "at": np.array([at])}, ["newest:amount"], at="at", timezone=timezone)
     assert plain(found.columns["newest__amount"]) == [amount]
+
+
+@pytest.mark.parametrize(
+    ("zone", "local", "instant_"),
+    [
+        ("Europe/Berlin", "2024-10-27T02:50:00", "2024-10-27T00:50Z"),  # again at 01:50Z
+        ("Europe/Berlin", "2024-10-27T03:00:00", "2024-10-27T02:00Z"),
+        ("Europe/Berlin", "2024-03-31T01:59:59", "2024-03-31T00:59:59Z"),
+        ("Australia/Lord_Howe", "2024-04-07T01:45:00", "2024-04-06T14:45Z"),  # half an hour
+        ("Antarctica/Troll", "2024-10-27T01:30:00", "2024-10-26T23:30Z"),  # two hours
+        ("America/New_York", "2013-11-03T01:30:00", "2013-11-03T05:30Z"),
+    ],
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_local_time_that_comes_twice_is_the_first(tmp_path: Path, zone: str, local: str, instant_: str, as_text: bool) -> None:
+    at, second = instant(instant_), 1_000_000
+    (tmp_path / "tidemill.toml").write_text('[project]\nname = "shops"\n')
+    (tmp_path / "views.py").write_text(DECLARED)
+    write_table(
+        tmp_path / "sales.parquet", TYPES, [(7, show(at + ago), show(at + ago), amount, "x") for ago, amount in ((0, 1.0), (second, 2.0))]
+    )
+    when = np.array([local]) if as_text else np.array([local], dtype="datetime64[us]")
+    found = tm.open(tmp_path).historical_features({"shop": np.array([7]), "at": when}, ["newest:amount"], at="at", timezone=zone)
+    assert plain(found.columns["newest__amount"]) == [1.0]
 
 
 def ask(shops: Session, rows: object, views: Any = ("newest",), **more: Any) -> Historical:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
-from tidemill.core import DataError, DefinitionError
+from tidemill.core import HOUR, DataError, DefinitionError
 from tidemill.data import has_zone, instant_of, literal, quote, with_article
 from tidemill.features.declarations import Entity
 from tidemill.features.keys import joined_sql
@@ -17,6 +17,7 @@ _FRACTION = re.compile(r"FLOAT$|DOUBLE$|DECIMAL")
 _TEXT = re.compile(r"VARCHAR$|ENUM")
 _WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$")
 _LOCAL = re.compile(r"DATE$|TIMESTAMP(_\w+)?$")
+_PUT_BACK = (2 * HOUR, HOUR, HOUR // 2)  # by how much clocks are put back somewhere
 _ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
 
 
@@ -29,14 +30,24 @@ def time_sql(what: str, column: str, kind: str, timezone: str) -> str:
         return f"epoch_us({name})"
     if _TEXT.match(kind):
         text = f"CAST({name} AS VARCHAR)"
-        naive = instant_of(f"TRY_CAST({text} AS TIMESTAMP)", timezone) if timezone else "NULL"
+        naive = _earliest(f"TRY_CAST({text} AS TIMESTAMP)", timezone) if timezone else "NULL"
         return f"CASE WHEN {has_zone(text)} THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) ELSE {naive} END"
     if not _TIME.match(kind):
         hint = "convert it to times, for example with pandas.to_datetime(…, utc=True)"
         raise DataError(f"{column!r} of {what} is {with_article(kind)}, not a time", hint=hint)
     if not timezone:
         raise DataError(f"times of {column!r} in {what} have no time zone", hint=_ZONE.format(column))
-    return instant_of(f"CAST({name} AS TIMESTAMP)", timezone)
+    return _earliest(f"CAST({name} AS TIMESTAMP)", timezone)
+
+
+def _earliest(local: str, timezone: str) -> str:
+    """SQL for the instant of a local time: in an hour that comes twice the earlier one, so that nothing is seen that was not known yet."""
+    instant = instant_of(local, timezone)
+    if timezone == "UTC":
+        return instant
+    before = [f"({instant}) - {back}" for back in _PUT_BACK]
+    cases = " ".join(f"WHEN timezone({literal(timezone)}, make_timestamptz({one})) = {local} THEN {one}" for one in before)
+    return f"CASE {cases} ELSE {instant} END"
 
 
 def no_time(what: str, column: str, row: int, text: str | None, *, naive: bool) -> DataError:
