@@ -167,7 +167,9 @@ class _Coded:
         place = places.get(value)
         if place is None or place >= len(known) or known[place] != value:
             if of is not known:
-                places = {word: i for i, word in enumerate(known)}
+                start = len(of) if known[: len(of)] == of else 0
+                places = places if start else {}
+                places.update(zip(known[start:], range(start, len(known)), strict=True))
                 self._last = known, places
             place = places.get(value)
             if place is None:
