@@ -1,10 +1,12 @@
 """Acceptance suite of `OnlineStore`: every implementation passes it (the fixture `online` makes them)."""
 
+import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -476,22 +478,42 @@ def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
         store.close()
 
 
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="it takes a server of its own")
-def test_a_redis_without_memory_says_so(tmp_path: Path) -> None:
+@contextmanager
+def redis_with(tmp_path: Path, *settings: str) -> Iterator[OnlineStore]:
+    """A store in a server of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path), "--maxmemory", "1"]
+    words = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path), *settings]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
             next(line for line in server.stdout or () if "ready to accept connections" in line.lower())
             store = open_online(f"redis://127.0.0.1:{port}/0")
-            with pytest.raises(StoreError, match="used memory > 'maxmemory'") as error:
-                put(store, "space", {"a": b"1"})
+            yield store
             store.close()
         finally:
             server.kill()
+
+
+own_server = pytest.mark.skipif(not shutil.which("redis-server") and not os.environ.get("CI"), reason="it takes a server of its own")
+
+
+@own_server
+def test_a_redis_without_memory_says_so(tmp_path: Path) -> None:
+    with redis_with(tmp_path, "--maxmemory", "1") as store, pytest.raises(StoreError, match="used memory > 'maxmemory'") as error:
+        put(store, "space", {"a": b"1"})
     assert "maxmemory" in error.value.hint
     assert "start it" not in error.value.hint
+
+
+@own_server
+def test_a_redis_that_deletes_what_it_likes_is_not_written_to(tmp_path: Path) -> None:
+    full = ["--maxmemory", "100mb", "--maxmemory-policy"]
+    with redis_with(tmp_path, *full, "allkeys-lru") as store, pytest.raises(StoreError, match="without a word") as error:
+        put(store, "space", {"a": b"1"})
+    assert "noeviction" in error.value.hint
+    for policy in ("noeviction", "volatile-lru"):  # the store's keys never run out
+        with redis_with(tmp_path, *full, policy) as store:
+            put(store, "space", {"a": b"1"})
 
 
 def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:

@@ -1,7 +1,7 @@
 """The online store in Redis, for gateways on several machines. All names begin with the store's prefix, so that projects share a server."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
@@ -23,6 +23,7 @@ class RedisOnline:
         except ImportError as error:
             raise MissingExtra("the library of Redis is not installed", hint="pip install 'tidemill[redis]'") from error
         self._error, self._conflict, self._full = redis.RedisError, redis.WatchError, redis.exceptions.OutOfMemoryError
+        self._refused, self._keeps = redis.ResponseError, False
         self._marks: dict[str, tuple[bytes | None, bytes | None]] = {}  # by space the last that was read: as it lies there, and alone
         try:
             parts = urlsplit(address)
@@ -49,6 +50,18 @@ class RedisOnline:
         if isinstance(error, self._full):
             hint = "give it more memory (maxmemory), or delete what else lies there; until then what is new waits, and is read offline"
         return StoreError(f"the online store cannot be used: {error}", where=self._where, hint=hint)
+
+    def _check_keeps(self) -> None:
+        """Raise StoreError for a server that deletes what it likes when its memory is full: features would be missing, and nobody told."""
+        if self._keeps:
+            return
+        with suppress(self._refused):  # who may not ask is trusted
+            memory = self._db.info("memory")
+            policy = str(memory.get("maxmemory_policy", ""))
+            if memory.get("maxmemory") and policy.startswith("allkeys"):
+                hint = f"set its maxmemory-policy to noeviction: with {policy} it deletes features when its memory is full"
+                raise StoreError("the online store would lose features without a word", where=self._where, hint=hint)
+        self._keeps = True
 
     def _name(self, space: str, entity: str) -> bytes:
         return b"%s%s/%s" % (self._prefix, space[:16].encode(), named(entity))
@@ -106,6 +119,7 @@ class RedisOnline:
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         names = [self._prefix + MARK + space.encode(), *(self._name(space, entity) for entity in entities)]
         with self._explained(), self._db.pipeline(transaction=True) as pipe:
+            self._check_keeps()
             while True:
                 try:
                     pipe.watch(*names)
