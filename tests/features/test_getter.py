@@ -44,7 +44,7 @@ from tidemill.features import (
     space_of,
 )
 from tidemill.features.getter import rows_of as given_rows
-from tidemill.features.historical import Opened, choose
+from tidemill.features.historical import choose
 from tidemill.features.keys import Keys
 from tidemill.features.online import Mark
 
@@ -54,7 +54,7 @@ TYPES = {"entity": "VARCHAR"}
 def getter_of(logs: Sequence[ViewLog], store: OnlineStore | None, names: Sequence[str] = (), now: int = START) -> Getter:
     views = {log.view.name: log.view for log in logs}
     chosen = choose(names or list(views), dict(views))
-    return Getter(chosen, {log.view.name: Looked.of(Opened(log, TYPES)) for log in logs}, {}, store, lambda: now)
+    return Getter(chosen, {log.view.name: Looked(log, "", TYPES) for log in logs}, {}, store, lambda: now)
 
 
 @pytest.mark.parametrize("name", VIEWS)
@@ -157,7 +157,7 @@ def test_rows_come_in_any_form(frame: type) -> None:
 def test_rows_that_cannot_be_meant_are_refused(rows: object, what: str) -> None:
     view = replace(VIEWS["forever"], entity=Entity("pair", key=["entity", "shop"], where=NOWHERE))
     log = replace(log_of(VIEWS["forever"], ROWS), view=view)
-    getter = Getter(choose(["forever"], {"forever": view}), {"forever": Looked.of(Opened(log, TYPES | {"shop": "VARCHAR"}))}, {}, None, int)
+    getter = Getter(choose(["forever"], {"forever": view}), {"forever": Looked(log, "", TYPES | {"shop": "VARCHAR"})}, {}, None, int)
     with pytest.raises(DataError) as error:
         getter.read(rows)
     assert error.value.what.startswith(what)
@@ -370,7 +370,7 @@ def test_views_of_other_entities_are_read_by_their_own_keys() -> None:
     store = MemoryOnline()
     for one in (thing, log):
         materialise(store, one, START)
-    looked = {"forever": Looked.of(Opened(thing, TYPES)), "other": Looked.of(Opened(log, {"place": "VARCHAR"}))}
+    looked = {"forever": Looked(thing, "", TYPES), "other": Looked(log, "", {"place": "VARCHAR"})}
     getter = Getter(choose(["other", "forever:number"], {"other": other, "forever": thing.view}), looked, {}, store, lambda: START)
     assert getter.get({"entity": "a", "place": "ü"}) == {"other__number": 2.0, "forever__number": 0.5}
     assert getter.needed == ("entity", "place")
