@@ -150,6 +150,38 @@ def test_a_view_that_was_never_built_says_how_it_is(tmp_path: Path) -> None:
     assert client.post("/features", json=BODY).json()["rows"][0] == [55.0, 35.0, "card"]
 
 
+def test_a_request_view_that_was_never_built_says_so_too(tmp_path: Path) -> None:
+    folder = shops_in(tmp_path)
+    (folder / "more.py").write_text("""import tidemill as tm
+orders = tm.Dataset("orders", {"s": tm.Source("sales.csv")}, event_time="sold", timezone="UTC")
+big = tm.RequestView("big", orders, features={"big": "amount > 10"})
+""")
+    Session(folder).materialise(["day"])
+    client, body = client_of(folder), {"views": ["big"], "rows": [{"amount": 20}]}
+    answer = client.post("/features", json=body)
+    assert (answer.status_code, "tidemill features materialise big" in answer.json()["error"]) == (503, True)
+    assert Session(folder).materialise(["big"]) == {}
+    assert client.post("/features", json=body).json()["rows"] == [[1.0]]
+
+
+def test_a_server_of_views_alone_has_a_page_that_lists_them(shops: Path) -> None:
+    client = client_of(shops)
+    page = client.get("/")
+    assert page.status_code == 200
+    for said in ("last_sale", "driver_id, shop_id", "amount, kind", "GET http://127.0.0.1/features?view=day&amp;driver_id=…", "POST"):
+        assert said in page.text, said
+    assert [view["name"] for view in client.get("/status.json").json()["views"]] == ["last_sale", "day", "own"]
+
+
+def test_another_method_is_told_all_that_there_are(shops: Path) -> None:
+    answer = client_of(shops).put("/features", json=BODY)
+    assert (answer.status_code, answer.headers["allow"], answer.json()["detail"]["available"]) == (
+        405,
+        "GET, HEAD, POST",
+        ["GET", "HEAD", "POST"],
+    )
+
+
 def test_what_is_not_served_stays_in_the_store_and_pushes_are_seen(shops: Path) -> None:
     client_of(shops)
     client, session = client_of(shops, instant("2100-01-01T12:00:00Z")), Session(shops)

@@ -89,7 +89,9 @@ def materialise(folder: str, views: Sequence[str], until: str | None, *, as_json
         return
     for name, many in written.items():
         out.print(escape(f"{name}: {many:,} entities written" if many else f"{name}: nothing new"))
-    if not written:
+    for name in (name for name in views if name not in written):
+        out.print(escape(f"{name}: computed from the request; the dataset whose columns it reads is built"))
+    if not written and not views:
         out.print("no view of an entity is declared; a tm.FeatureView is one")
 
 
@@ -223,6 +225,7 @@ def show_view(folder: str, name: str, *, as_json: bool) -> None:
     entity = f"of {found['entity']['name']} (key {', '.join(found['entity']['key'])})" if found["entity"] else "of the request itself"
     out.print(f"[bold]{escape(name)}[/]  {found['kind']} {escape(entity)}")
     about = [("", found["description"]), ("owner", found["owner"]), ("tags", ", ".join(found["tags"]))]
+    about += [("entity", _entity(found["entity"]))] if found["entity"] else []
     about += [("declared", found["declared_at"]), *told(found)]
     out.print(lines(*((word, escape(text)) for word, text in about if text)))
     _print_definition(found["definition"])
@@ -238,6 +241,12 @@ def show_view(folder: str, name: str, *, as_json: bool) -> None:
     _print_statistics(found["statistics"], found["name"], found["newest"]["version"])
 
 
+def _entity(entity: Plain) -> str:
+    """What is said of an entity for people."""
+    owner = f"owner {entity['owner']}" if entity["owner"] else ""
+    return "; ".join(text for text in (entity["description"], owner, ", ".join(entity["tags"])) if text)
+
+
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in names:
@@ -248,9 +257,9 @@ def _table(*names: str) -> Table:
 def _print_definition(definition: Plain) -> None:
     shared = [("windows", ", ".join(definition.get("windows", ()))), ("ttl", definition.get("ttl", "")), ("rows", definition.get("filter"))]
     out.print(lines(*((word, escape(f"where {text}" if word == "rows" else text)) for word, text in shared if text)))
-    table = _table("feature", "made by", "")
+    table = _table("feature", "type", "made by", "")
     for name, one in definition["features"].items():
-        table.add_row(escape(name), escape(one["made_by"]), f"[dim]{escape(one['description'])}[/]")
+        table.add_row(escape(name), one["type"], escape(one["made_by"]), f"[dim]{escape(one['description'])}[/]")
     out.print()
     out.print(table)
     if definition["source"]:
@@ -299,6 +308,8 @@ def _print_users(found: Plain) -> None:
         named = [f"version{'s' if len(numbers) > 1 else ''} {_numbers(numbers)}"] if numbers else []
         named += [f"{one['without_number']} without a number"] if one["without_number"] else []
         table.add_row(escape(f"model {one['model']}"), escape(", ".join(named)), one["bound_to"])
+    for one in found["saved"]:
+        table.add_row(escape(f"saved rows {one}"), "", "")
     out.print(table if table.row_count else lines(("used by", "nothing yet")))
 
 

@@ -47,6 +47,11 @@ class Feature:
         """The same feature with a description for people."""
         return replace(self, description=text)
 
+    @property
+    def gives(self) -> str:
+        """What its values are: "category", "whole number" or "number"."""
+        return "category" if self.category else "whole number" if self.function in ("count", "count_distinct") else "number"
+
     def definition(self) -> dict[str, Any]:
         """Plain data: what is not said is not in it."""
         plain: dict[str, Any] = {"type": "Feature", "function": self.function, "expression": self.expression, "category": self.category}

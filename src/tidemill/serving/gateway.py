@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.routing import Route as HttpRoute
 
 from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName
@@ -197,11 +198,14 @@ def guarded(handler: Handler) -> Handler:
 async def unrouted(request: Request, error: Exception) -> Response:
     """The answer where no route leads (404) or none by this method (405), in the form of all errors, with the routes that there are."""
     assert isinstance(error, HTTPException)
-    methods = (error.headers or {}).get("Allow", "")
-    known = methods.split(", ") if methods else [f"{min(one.methods)} {one.path}" for one in request.app.routes]  # min: GET before HEAD
+    routes = request.app.routes
+    methods = sorted({method for one in routes if one.matches(request.scope)[0] is not Match.NONE for method in one.methods})
+    known = methods or [f"{min(one.methods)} {one.path}" for one in routes]  # min: GET before HEAD
     found = UnknownName(f"{request.method} {request.url.path}: {error.detail.lower()}", available=sorted(known))
     answer = reply({"error": str(found), "detail": found.data()}, error.status_code)
     answer.headers.update(error.headers or {})
+    if methods:
+        answer.headers["Allow"] = ", ".join(methods)
     return answer
 
 

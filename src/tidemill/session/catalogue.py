@@ -215,6 +215,12 @@ class Past:
             found.append({"model": name, "versions": labels, "without_number": len(models) - len(labels), "bound_to": version})
         return found
 
+    def saved(self, view: View) -> list[str]:
+        """The rows that were saved with values of a view, the newest first."""
+        found = [] if self.ledger is None else list_saved(self.ledger)
+        own = [one for one in found if any(name.startswith(f"{view.name}__") for name in one["features"])]
+        return [f"{one['name']}@{one['digest'][:12]}" for one in own]
+
     def output_of(self, view: View) -> Plain | None:
         """The model whose output a view is: its ref and digest (empty where the ledger has none), the versions that it is, and until when
         it has learned; None for other views."""
@@ -314,6 +320,7 @@ class Catalogue:
         view, names = self._named(name)
         found = _told(past, view, names)
         found |= {"deployments": past.deployments(view), "models": past.models(past.versions(view)), "taken_from": None}
+        found["saved"] = past.saved(view)
         if isinstance(view, SharedView):
             theirs = self._offers(past.now).of(view)
             ours = next((one["version"] for one in found["dataset"]["sources"]), "")
@@ -325,7 +332,7 @@ class Catalogue:
         with self._offers(now).opened(name) as (ledger, offer, view):
             found = _told(Past(self._declared, ledger, {}, now), view, _meant(view, feature))
             shared = {"declared": True, "recorded": show(offer.published.at)}
-            return found | {"declared_at": "", "deployments": [], "models": [], "taken_from": None, "shared": shared}
+            return found | {"declared_at": "", "deployments": [], "models": [], "saved": [], "taken_from": None, "shared": shared}
 
     def shared(self, project: str = "") -> Sequence[Plain]:
         """The views that other projects share, of all that the settings name or of one, by project and name, as plain data. Raises
@@ -384,6 +391,8 @@ def _told(past: Past, view: View, names: Sequence[str]) -> Plain:
     wanted = [one for one in features.made_by(view) if set(names) & set(features.values_of(view, one))]
     versions, version = past.versions(view), past.newest(view)
     found = _head(past, view, version) | {"declared_at": str(view.where), "definition": _definition(view, wanted)}
+    if isinstance(view, FeatureView):
+        found["entity"] |= view.entity.about()
     found |= {"dataset": past.dataset(view, version), "output_of": past.output_of(view), "versions": [one.plain() for one in versions]}
     found |= {"statistics": {"over": "", "of_version": "", "features": {}}, "freshness": None, "cost": None}
     if version is None:
@@ -411,6 +420,7 @@ def _definition(view: View, wanted: Sequence[str]) -> Plain:
     for name in wanted:
         one = None if isinstance(view.features, features.Output) else view.columns.get(name)  # nor is there one of a function of Python
         plain[name] = {"made_by": made[name], "description": one.description if one else "", **(definition(one) if one else {})}
+        plain[name]["type"] = one.gives if one else "number"
     return found | {"features": plain, "source": features.source_of(view)}
 
 

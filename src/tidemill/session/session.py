@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidemill import features, loop, project, registry, serving, tracking, training
-from tidemill.core import DataError, DefinitionError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
+from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
 from tidemill.features import (
     Erasure,
     FeatureView,
@@ -23,7 +23,6 @@ from tidemill.features import (
     Listen,
     OnlineFeatures,
     OnlineStore,
-    RequestView,
 )
 from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
@@ -193,16 +192,14 @@ class Session:
         self, views: Sequence[str | FeatureView] = (), *, until: Time | None = None, listen: ListenToViews = lambda view, done, of: None
     ) -> dict[str, int]:
         """Put views into the online store, as far as is known by `until` (default: now), or bring them up to date there; returns how many
-        entities were written of each. Without names, all that are declared; one of another project that cannot be brought up to date is
-        left as it is then, with a warning. A killed one goes on where it ended; what is there already,
-        or newer, costs nothing. `listen(view, done, entities)` is told. Raises UnknownName, DefinitionError, and StoreError."""
+        entities were written of each. Without names, all of entities that are declared; one of another project that cannot be brought up to
+        date is left as it is then, with a warning. Of a view of the request only its dataset is built. A killed one goes on where it ended;
+        what is there already, or newer, costs nothing. `listen(view, done, entities)` is told. Raises UnknownName, DefinitionError, and
+        StoreError."""
         named = views or [view.name for view in self.project.all(FeatureView)]
         if not named:
             return {}
         chosen, _ = chosen_views(self.project, named, "", lambda: self.ledger)
-        odd = next((one.view.name for one in chosen if isinstance(one.view, RequestView)), None)
-        if odd:
-            raise DefinitionError(f"view {odd!r} is computed from the request", hint="only views of an entity are stored")
         put = features.bring_up if until is None else features.materialise
         cut = project.now() if until is None else instant(until, self.project.timezone)
         store, written = online_store(self.project), dict[str, int]()

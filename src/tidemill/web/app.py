@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
-from tidemill.features import FeatureView, space_of
+from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
 from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, gateway_routes, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store
@@ -45,7 +46,8 @@ class Pages:
     def status(self) -> dict[str, object]:
         """The status with what only the server knows: its address, and what it has answered."""
         self.gateway.refresh()
-        found = self.session.status()
+        declared = self.session.project
+        found = self.session.status() if declared.all(Deployment) else self._of_views()
         for deployment in found["deployments"]:
             if deployment["name"] in self.gateway.endpoints:
                 endpoint = self.gateway.endpoints[deployment["name"]]
@@ -54,6 +56,19 @@ class Pages:
                 deployment["report"] = f"/report/{endpoint.name}" if deployment["months"] else ""
         counts = sum((Counter(endpoint.counts) for endpoint in list(self.gateway.endpoints.values())), Counter[str]())
         return found | {"served": {"requests": sum(n for rung, n in counts.items() if ":" not in rung), "by_rung": counts}}
+
+    def _of_views(self) -> dict[str, Any]:
+        """The status of a project that deploys nothing: the views that it answers for."""
+        declared = self.session.project
+        said = {name: declared.settings[f"project.{name}"] for name in ("name", "objective", "owner", "timezone")}
+        views: list[View] = [*declared.all(FeatureView), *declared.all(RequestView)]
+        return {"project": said, "deployments": [], "views": [self._view(view) for view in views]}
+
+    def _view(self, view: View) -> dict[str, Any]:
+        keys = list(view.entity.keys) if isinstance(view, FeatureView) else []
+        asked = "".join(f"&{key}=…" for key in keys)
+        ask = f"GET {self.url}{PATH}?view={view.name}{asked}" if keys else f"POST {self.url}{PATH}"
+        return {"name": view.name, "of": ", ".join(keys), "features": list(made_by(view)), "description": view.description, "ask": ask}
 
     def example(self, name: str) -> tuple[dict[str, str], str]:
         """A request that can be answered: the key of the newest one, at a time that the online store knows; where everything that is

@@ -34,7 +34,7 @@ class Getters:
             for view in {one.view.name: one.view for one in chosen}.values():
                 if isinstance(view, RequestView):
                     ledger = self._session.ledger
-                    computed[view.name] = Computed.of(features.bound(ledger, view), types_of(ledger, view))
+                    computed[view.name] = Computed.of(features.bound(ledger, view), self._types(view))
                 else:
                     looked[view.name] = self._looked(view)
             self._opened |= looked
@@ -56,6 +56,12 @@ class Getters:
         served: list[View] = [view for endpoint in self._endpoints.values() for view in endpoint.reader.views]
         declared: list[View] = [*self._session.project.all(FeatureView), *self._session.project.all(RequestView)]
         return {view.name: view for view in [*served, *declared]}
+
+    def _types(self, view: RequestView) -> Mapping[str, str]:
+        try:
+            return types_of(self._session.ledger, view)
+        except UnknownName:
+            raise _not_built(view) from None
 
     def _is_past(self, one: Looked) -> bool:
         """Whether the store holds another version than is open, and it was not tried to open that."""
@@ -88,6 +94,10 @@ class Getters:
             return Looked(serves.log, serves.version, types_of(ledger, view), serves.feed)
         found = opened_as_built(ledger, self._session.project, view)
         if found is None:
-            hint = f"run `tidemill features materialise {view.name}`"
-            raise StoreError(f"view {view.name!r} is declared and not built yet", where=str(view.where), hint=hint)
+            raise _not_built(view)
         return Looked.of(found, ledger)
+
+
+def _not_built(view: View) -> StoreError:
+    hint = f"run `tidemill features materialise {view.name}`"
+    return StoreError(f"view {view.name!r} is declared and not built yet", where=str(view.where), hint=hint)

@@ -15,6 +15,7 @@ def render_status(status: dict[str, Any]) -> str:
         "status.html",
         **{name: status.get(name) or {} for name in ("project", "served")},
         deployments=[_deployment(one) for one in status.get("deployments") or []],
+        views=status.get("views") or [],
         rungs=_rungs(status.get("served") or {}),
         icons=icons(),
         timezone=(status.get("project") or {}).get("timezone") or "UTC",
