@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from features.held import states_of
 from processes import other, run_python
 from redis_server import ADDRESS, names_of, new_prefix
 from tidemill.core import Damaged, DefinitionError, StoreError
 from tidemill.features import LmdbOnline, OnlineStore, _lmdb_folder, is_whole, open_online
-from tidemill.features.online import checksum
+from tidemill.features.online import checksum, mark_of
 
 V1, V2 = "a" * 40, "b" * 40
 
@@ -27,22 +28,22 @@ def put(store: OnlineStore, space: str, states: dict[str, bytes | None], mark: b
 
 
 def test_nothing_is_stored_at_first(online: OnlineStore) -> None:
-    assert online.get(V1, ["x"]) == [None]
-    assert online.get(V1, []) == []
-    assert online.mark(V1) is None
+    assert states_of(online, V1, ["x"]) == [None]
+    assert states_of(online, V1, []) == []
+    assert mark_of(online, V1) is None
     assert online.spaces() == {}
 
 
 def test_what_goes_in_comes_out_in_the_order_asked(online: OnlineStore) -> None:
     put(online, V1, {"x": b"1", "y": b"2"}, b"one")
-    assert online.get(V1, ["y", "none", "x", "y"]) == [b"2", None, b"1", b"2"]
-    assert (online.mark(V1), online.spaces()) == (b"one", {V1: b"one"})
+    assert states_of(online, V1, ["y", "none", "x", "y"]) == [b"2", None, b"1", b"2"]
+    assert (mark_of(online, V1), online.spaces()) == (b"one", {V1: b"one"})
 
 
 def test_spaces_do_not_see_each_other(online: OnlineStore) -> None:
     put(online, V1, {"x": b"1"}, b"one")
     put(online, V2, {"x": b"2"}, b"two")
-    assert (online.get(V1, ["x"]), online.get(V2, ["x"])) == ([b"1"], [b"2"])
+    assert (states_of(online, V1, ["x"]), states_of(online, V2, ["x"])) == ([b"1"], [b"2"])
     assert online.spaces() == {V1: b"one", V2: b"two"}
 
 
@@ -55,22 +56,22 @@ def test_a_change_sees_what_is_there_and_takes_its_place(online: OnlineStore) ->
     put(online, V1, {"x": b"1", "y": b"1"}, b"one")
     online.update(V1, ["y", "none", "x"], change)
     assert seen[-1] == (b"one", [b"1", None, b"1"])
-    assert (online.get(V1, ["x", "y", "z"]), online.mark(V1)) == ([b"2", None, b"3"], b"two")
+    assert (states_of(online, V1, ["x", "y", "z"]), mark_of(online, V1)) == ([b"2", None, b"3"], b"two")
 
 
 def test_a_change_may_leave_all_as_it_is_or_take_the_mark_away(online: OnlineStore) -> None:
     put(online, V1, {"x": b"1"})
     online.update(V1, ["x"], lambda *_: None)
-    assert (online.get(V1, ["x"]), online.mark(V1)) == ([b"1"], b"mark")
+    assert (states_of(online, V1, ["x"]), mark_of(online, V1)) == ([b"1"], b"mark")
     put(online, V1, {}, None)
-    assert (online.get(V1, ["x"]), online.mark(V1), online.spaces()) == ([b"1"], None, {})
+    assert (states_of(online, V1, ["x"]), mark_of(online, V1), online.spaces()) == ([b"1"], None, {})
 
 
 def test_all_or_nothing(online: OnlineStore) -> None:
     put(online, V1, {"x": b"whole"})
     with pytest.raises(ZeroDivisionError):
         online.update(V1, ["x"], lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
-    assert (online.get(V1, ["x"]), online.mark(V1)) == ([b"whole"], b"mark")
+    assert (states_of(online, V1, ["x"]), mark_of(online, V1)) == ([b"whole"], b"mark")
 
 
 def test_no_change_is_lost_among_many_writers(online: OnlineStore) -> None:
@@ -79,19 +80,19 @@ def test_no_change_is_lost_among_many_writers(online: OnlineStore) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(more, range(200)))
-    assert (online.get(V1, ["x"]), online.mark(V1)) == ([b"200"], b"200")
+    assert (states_of(online, V1, ["x"]), mark_of(online, V1)) == ([b"200"], b"200")
 
 
 def test_what_no_space_needs_is_dropped(online: OnlineStore) -> None:
     for space in (V1, V2, "0" * 40, "f" * 40):
         put(online, space, dict.fromkeys(("", "x", "\xff", "z" * 5000), b"1"))
     online.keep([V2, "c" * 40])
-    assert online.get(V2, ["", "x", "\xff", "z" * 5000]) == [b"1"] * 4
+    assert states_of(online, V2, ["", "x", "\xff", "z" * 5000]) == [b"1"] * 4
     assert online.spaces() == {V2: b"mark"}
     for space in (V1, "0" * 40, "f" * 40):
-        assert online.get(space, ["", "x", "\xff", "z" * 5000]) == [None] * 4
+        assert states_of(online, space, ["", "x", "\xff", "z" * 5000]) == [None] * 4
     online.keep([])
-    assert (online.get(V2, ["x"]), online.mark(V2)) == ([None], None)
+    assert (states_of(online, V2, ["x"]), mark_of(online, V2)) == ([None], None)
 
 
 def test_one_space_is_dropped_and_no_other_is_touched(online: OnlineStore) -> None:
@@ -101,11 +102,11 @@ def test_one_space_is_dropped_and_no_other_is_touched(online: OnlineStore) -> No
     put(online, "f" * 40, {}, None)
     for space in (V1, "c" * 40, "f" * 40):
         online.drop(space)
-        assert (online.get(space, names), online.mark(space)) == ([None] * 4, None)
+        assert (states_of(online, space, names), mark_of(online, space)) == ([None] * 4, None)
     assert online.spaces() == {"0" * 40: b"mark", V2: b"mark"}
-    assert [online.get(space, names) for space in ("0" * 40, V2)] == [[b"1"] * 4] * 2
+    assert [states_of(online, space, names) for space in ("0" * 40, V2)] == [[b"1"] * 4] * 2
     put(online, V1, {"x": b"2"})
-    assert (online.get(V1, ["", "x"]), online.spaces()) == ([None, b"2"], {"0" * 40: b"mark", V1: b"mark", V2: b"mark"})
+    assert (states_of(online, V1, ["", "x"]), online.spaces()) == ([None, b"2"], {"0" * 40: b"mark", V1: b"mark", V2: b"mark"})
 
 
 def test_several_spaces_are_read_in_one_go(online: OnlineStore) -> None:
@@ -121,7 +122,7 @@ def test_several_spaces_are_read_in_one_go(online: OnlineStore) -> None:
 @pytest.mark.parametrize("entity", ["", " ", "ü€𝄞", "a/b", "\x1f", "x" * 99, "€" * 99, "x" * 100, "x" * 399, "x" * 400, "x" * 5000])
 def test_any_text_names_an_entity(online: OnlineStore, entity: str) -> None:
     put(online, V1, {entity: b"it", entity + "2": b"another"})
-    assert online.get(V1, [entity, entity + "2", entity + "3"]) == [b"it", b"another", None]
+    assert states_of(online, V1, [entity, entity + "2", entity + "3"]) == [b"it", b"another", None]
     assert online.read([(V1, [entity, entity + "2", entity + "3"])]) == [(b"mark", [b"it", b"another", None])]
 
 
@@ -144,7 +145,7 @@ READ = """
 import sys
 from pathlib import Path
 from tidemill.features import LmdbOnline
-print(LmdbOnline(Path(sys.argv[1]), gigabytes=0.1).get("a" * 40, ["x"]))
+print(LmdbOnline(Path(sys.argv[1]), gigabytes=0.1).read([("a" * 40, ["x"])])[0][1])
 """
 
 
@@ -153,7 +154,7 @@ def test_what_was_written_survives_sigkill_and_half_a_write_does_not(tmp_path: P
         assert process.says() == "half"
         process.kill()
     store = LmdbOnline(tmp_path, gigabytes=0.1)
-    assert (store.get(V1, ["x"]), store.mark(V1)) == ([b"written"], b"10")
+    assert (states_of(store, V1, ["x"]), mark_of(store, V1)) == ([b"written"], b"10")
     put(store, V1, {"x": b"next"})
     store.close()
 
@@ -200,13 +201,13 @@ def test_a_damaged_store_is_begun_anew_and_a_sound_one_is_kept(
     store.close()
     assert is_whole(tmp_path)
     store = open_online(tmp_path)
-    assert (store.mark(V1), store.get(V1, ["e7"]), caplog.text) == (b"mark", [bytes(1000)], "")
+    assert (mark_of(store, V1), states_of(store, V1, ["e7"]), caplog.text) == (b"mark", [bytes(1000)], "")
     store.close()
     how(tmp_path / name)
     with pytest.raises(Damaged, match="not what was written"):
         is_whole(tmp_path)
     store = open_online(tmp_path)
-    assert (store.mark(V1), store.get(V1, ["e7"])) == (None, [None])
+    assert (mark_of(store, V1), states_of(store, V1, ["e7"])) == (None, [None])
     assert caplog.text.count("begun_anew=true") == 1
     store.close()
 
@@ -224,10 +225,10 @@ def test_a_value_that_is_not_what_was_written_is_not_given(tmp_path: Path) -> No
     file = tmp_path / "data.mdb"
     data = file.read_bytes()
     file.write_bytes(data.replace(b"writtenwritten", b"writtenwrittem"))
-    for read in (lambda: store.get(V1, ["x"]), lambda: store.read([(V1, ["x"])])):
+    for read in (lambda: states_of(store, V1, ["x"]), lambda: store.read([(V1, ["x"])])):
         with pytest.raises(Damaged, match="a value is not what was written"):
             read()
-    assert store.mark(V1) == b"mark"
+    assert mark_of(store, V1) == b"mark"
     store.close()
 
 
@@ -239,13 +240,13 @@ def test_a_store_whose_writer_was_killed_is_kept_unless_the_machine_went_down_to
         process.kill()
     assert is_whole(tmp_path)
     store = open_online(tmp_path)
-    assert (store.mark(V1), store.get(V1, ["x"]), caplog.text) == (b"10", [b"written"], "")
+    assert (mark_of(store, V1), states_of(store, V1, ["x"]), caplog.text) == (b"10", [b"written"], "")
     put(store, V1, {"x": b"more"})
     shutil.copytree(tmp_path, tmp_path.with_name("copy"))
     monkeypatch.setattr(_lmdb_folder, "boot", lambda: b"another start")
     assert not is_whole(tmp_path.with_name("copy"))
     other_store = open_online(tmp_path.with_name("copy"))
-    assert (other_store.mark(V1), caplog.text.count("begun_anew=true")) == (None, 1)
+    assert (mark_of(other_store, V1), caplog.text.count("begun_anew=true")) == (None, 1)
     other_store.close()
     store.close()
 
@@ -274,7 +275,7 @@ def test_two_processes_write_to_one_store_and_the_last_one_sums_it(tmp_path: Pat
     put(store, V1, {"x": b"ours"})
     with other(SHARE, tmp_path) as process:
         assert process.says() == "written"
-        assert store.get(V1, ["x"]) == [b"ours and theirs"]
+        assert states_of(store, V1, ["x"]) == [b"ours and theirs"]
         put(store, V1, {"y": b"ours"}, b"three")
         process.go_on()
         assert process.says() == "closed"
@@ -284,7 +285,7 @@ def test_two_processes_write_to_one_store_and_the_last_one_sums_it(tmp_path: Pat
     store.close()
     assert is_whole(tmp_path)
     store = open_online(tmp_path)
-    assert (store.mark(V1), store.get(V1, ["x", "y", "z"])) == (b"four", [b"ours and theirs", b"ours", b"ours"])
+    assert (mark_of(store, V1), states_of(store, V1, ["x", "y", "z"])) == (b"four", [b"ours and theirs", b"ours", b"ours"])
     store.close()
 
 
@@ -298,7 +299,7 @@ end, purged = threading.Event(), []
 threading.Thread(target=lambda: (input(), end.set()), daemon=True).start()
 while not (end.is_set() or purged):
     purged += [1] * store.purge()
-print(len(purged), store.get("a" * 40, ["x"]), flush=True)
+print(len(purged), store.read([("a" * 40, ["x"])])[0][1], flush=True)
 """
 
 
@@ -320,12 +321,12 @@ def test_a_user_that_closes_twice_leaves_the_store_to_the_others(tmp_path: Path)
     put(one, V1, {"x": b"1"})
     one.close()
     one.close()
-    assert two.get(V1, ["x"]) == [b"1"]
+    assert states_of(two, V1, ["x"]) == [b"1"]
     assert not is_whole_after_a_crash(tmp_path)
     two.close()
     assert is_whole_after_a_crash(tmp_path)
     with pytest.raises(StoreError, match="the online store is closed"):
-        two.get(V1, ["x"])
+        states_of(two, V1, ["x"])
 
 
 def is_whole_after_a_crash(folder: Path) -> bool:
@@ -342,7 +343,7 @@ def test_who_forgets_to_close_has_it_closed(tmp_path: Path) -> None:
     assert run_python(f"{again}; store.update('a' * 40, [], lambda *_: (b'm', {{}})); print(store.spaces())", tmp_path).stdout
     assert is_whole_after_a_crash(tmp_path)
     store = open_online(tmp_path)
-    assert (store.mark(V1), store.get(V1, ["x"])) == (b"m", [b"1"])
+    assert (mark_of(store, V1), states_of(store, V1, ["x"])) == (b"m", [b"1"])
     store.close()
 
 
@@ -352,7 +353,7 @@ def test_who_opens_a_store_while_its_last_user_closes_it_opens_it_anew(tmp_path:
     with ThreadPoolExecutor(2) as pool:
         closing = pool.submit(store.close)
         found = [open_online(tmp_path) for _ in range(3)]
-        assert [one.get(V1, ["e1"]) for one in found] == [[bytes(20_000)]] * 3
+        assert [states_of(one, V1, ["e1"]) for one in found] == [[bytes(20_000)]] * 3
         closing.result()
     for one in found:
         one.close()
@@ -384,12 +385,12 @@ child = os.fork()
 if not child:
     put(b" child")
     again = open_online(folder)
-    print(again.get("a" * 40, ["x"]), again.purge(), flush=True)
+    print(again.read([("a" * 40, ["x"])])[0][1], again.purge(), flush=True)
     again.close()
     sys.exit()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 put(b" parent")
-print(store.get("a" * 40, ["x"]), (folder / "data.sum").read_bytes()[:5], flush=True)
+print(store.read([("a" * 40, ["x"])])[0][1], (folder / "data.sum").read_bytes()[:5], flush=True)
 store.close()
 print((folder / "data.sum").read_bytes()[:5] == b"open ", flush=True)
 """
@@ -420,8 +421,8 @@ def test_a_killed_writer_leaves_each_write_whole_and_its_mark_with_it() -> None:
             assert process.says() == "begun"
             process.kill()
         store = open_online(ADDRESS, prefix=prefix)
-        rows = store.get(V1, [f"e{i}" for i in range(50)])
-        assert rows == [store.mark(V1)] * 50
+        rows = states_of(store, V1, [f"e{i}" for i in range(50)])
+        assert rows == [mark_of(store, V1)] * 50
         store.close()
 
 
@@ -435,7 +436,7 @@ def test_no_change_is_lost_among_many_clients() -> None:
     with new_prefix() as prefix, ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
         store = open_online(ADDRESS, prefix=prefix)
-        assert (store.mark(V1), store.get(V1, ["x"])) == (b"200", [b"200"])
+        assert (mark_of(store, V1), states_of(store, V1, ["x"])) == (b"200", [b"200"])
         store.close()
 
 
@@ -446,7 +447,7 @@ def test_projects_share_a_server_and_drop_only_what_is_theirs(more: str) -> None
         for store in (one, two):
             put(store, V1, {f"e{i}": b"1" for i in range(2_500)})
         one.keep([])
-        assert (one.mark(V1), two.mark(V1), one.spaces(), two.spaces()) == (None, b"mark", {}, {V1: b"mark"})
+        assert (mark_of(one, V1), mark_of(two, V1), one.spaces(), two.spaces()) == (None, b"mark", {}, {V1: b"mark"})
         assert len(names_of(prefix)) == 2_502, "states, a mark and the set of spaces"
         one.close()
         two.close()
@@ -471,10 +472,10 @@ def test_a_value_that_is_not_what_was_written_to_redis_is_not_given() -> None:
         put(store, V1, {"x": b"written", "y": b"written"})
         db = redis.Redis.from_url(ADDRESS)
         db.set(f"{prefix}/{V1[:16]}/x", db.get(f"{prefix}/{V1[:16]}/y"))  # whole, but another's
-        for read in (lambda: store.get(V1, ["x"]), lambda: store.read([(V1, ["y", "x"])])):
+        for read in (lambda: states_of(store, V1, ["x"]), lambda: store.read([(V1, ["y", "x"])])):
             with pytest.raises(Damaged, match="a value is not what was written"):
                 read()
-        assert store.get(V1, ["y"]) == [b"written"]
+        assert states_of(store, V1, ["y"]) == [b"written"]
         store.close()
 
 
@@ -519,8 +520,8 @@ def test_a_redis_that_deletes_what_it_likes_is_not_written_to(tmp_path: Path) ->
 def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
     store = open_online("redis://ann:secret@127.0.0.1:1/0")
     for call in (
-        lambda: store.get(V1, ["x"]),
-        lambda: store.mark(V1),
+        lambda: states_of(store, V1, ["x"]),
+        lambda: mark_of(store, V1),
         lambda: store.read([(V1, [])]),
         lambda: put(store, V1, {}),
         lambda: store.keep([]),
@@ -532,7 +533,7 @@ def test_a_redis_that_is_away_and_an_address_that_is_none_are_said() -> None:
         assert (error.value.where, "secret" in str(error.value)) == ("redis://127.0.0.1:1/0", False)
     for address in ("redis://host:port/0", "redis://127.0.0.1/0?nonsense=1"):
         with pytest.raises(DefinitionError, match="no address of Redis"):
-            open_online(address).mark(V1)
+            mark_of(open_online(address), V1)
 
 
 def test_states_of_another_form_are_made_anew(tmp_path: Path) -> None:
@@ -541,7 +542,7 @@ def test_states_of_another_form_are_made_anew(tmp_path: Path) -> None:
     with store._folder.db.begin(write=True) as transaction:
         for key in (b"watermark/" + V1.encode(), b"watermark 2/" + V1.encode(), b"mark 1/" + V1.encode()):
             transaction.put(key, b"10" + checksum(key, b"10"))
-    assert (store.mark(V1), store.spaces()) == (None, {})
+    assert (mark_of(store, V1), store.spaces()) == (None, {})
     put(store, V1, {"x": b"new"})
     store.keep([V1])
     with store._folder.db.begin() as transaction:

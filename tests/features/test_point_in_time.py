@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from features.held import states_of
 from features.oracle import EXAMPLES, Row, Value, hop_of, in_window, newest, quantile, visible, windowed
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, Where, show
 from tidemill.data import Dataset, Source, ingest
@@ -41,7 +42,7 @@ from tidemill.features import (
 from tidemill.features import max as largest
 from tidemill.features import min as smallest
 from tidemill.features import sum as total
-from tidemill.features.online import Mark
+from tidemill.features.online import Mark, mark_of
 from tidemill.features.views import of_arrays
 from tidemill.ledger import Ledger
 from tidemill.store import MemoryBlobs, Records
@@ -241,7 +242,7 @@ def test_online_is_offline_bit_for_bit(name: str, rows: list[Row], requests: lis
 
 def until_of(store: OnlineStore, view: FeatureView) -> int | None:
     """Up to which knowledge time a store holds a view."""
-    mark = Mark.of(store.mark(space_of(view)))
+    mark = Mark.of(mark_of(store, space_of(view)))
     return mark.until if mark else None
 
 
@@ -343,10 +344,10 @@ def test_the_future_changes_nothing(
 def test_materialising_again_or_to_an_older_time_changes_nothing(rows: list[Row], mark: int, older: int) -> None:
     log, store = log_of(WINDOWS, rows), MemoryOnline()
     materialise(store, log, mark)
-    before = store.get(space_of(WINDOWS), log.entities)
+    before = states_of(store, space_of(WINDOWS), log.entities)
     assert materialise(store, log, mark) == 0
     assert materialise(store, log, min(older, mark)) == 0
-    assert store.get(space_of(WINDOWS), log.entities) == before
+    assert states_of(store, space_of(WINDOWS), log.entities) == before
     assert until_of(store, WINDOWS) == mark
 
 

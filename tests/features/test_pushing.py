@@ -19,7 +19,7 @@ from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, Stor
 from tidemill.data import erase_pushed, ingest, pushed, pushed_offset, pushes
 from tidemill.features import Feed, MemoryOnline, OnlineStore, Pusher, Reader, Requests, build, load, materialising, space_of
 from tidemill.features.looked import entities_of
-from tidemill.features.online import Asked, Mark, Stored
+from tidemill.features.online import Asked, Mark, Stored, mark_of
 from tidemill.ledger import Ledger
 from tidemill.store import FolderBlobs, MemoryBlobs, Records
 
@@ -149,7 +149,7 @@ def test_a_push_of_many_categories_does_not_look_through_all_of_them_for_each(sh
     reader.materialise(NOW)
     many = [sale(i, NOW - MINUTE, 9.0, f"kind {i}") for i in range(10_000)]
     shops.pusher(online).push(many, NOW + SECOND)
-    words = (Mark.of(online.mark(space_of(shops.newest))) or pytest.fail("no mark")).words["kind"]
+    words = (Mark.of(mark_of(online, space_of(shops.newest))) or pytest.fail("no mark")).words["kind"]
     assert words == ["new", "old", *(f"kind {i}" for i in range(10_000))]
     assert shown(reader, NOW + SECOND, "79")[0]["newest__kind"] == "kind 7"
 
@@ -339,7 +339,7 @@ def test_a_view_that_cannot_be_computed_row_by_row_has_pushed_rows_with_its_next
     shops.reader(store).materialise(NOW)
     shops.pusher(store).push([sale(1, NOW, 9.0)], NOW + 1)
     assert "view=odd pushed_rows=with the next version" in caplog.text
-    mark = Mark.of(store.mark(space_of(shops.newest)))
+    mark = Mark.of(mark_of(store, space_of(shops.newest)))
     assert mark is not None
     assert mark.pushed == 1
     reader = shops.reader(store)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from features.held import states_of
 from features.oracle import EXAMPLES, Row
 from features.test_point_in_time import (
     ENTITY,
@@ -99,7 +100,7 @@ def test_what_comes_later_is_as_if_it_had_always_been_there(
     expected = read(log, asked_then)
     keys, at = Coded.of(entity for entity, _ in asked_then), np.array([at for _, at in asked_then], dtype=np.int64)
     values, status = form.read(*_found(store, view, keys), at)
-    for i, data in enumerate(store.get(space_of(view), [entity or "nobody" for entity, _ in asked_then])):
+    for i, data in enumerate(states_of(store, space_of(view), [entity or "nobody" for entity, _ in asked_then])):
         [each], [one] = form.each([data], int(at[i]))
         assert np.array(each, dtype=np.float64).tobytes() == values[i].tobytes()
         assert one == status[i]
@@ -168,7 +169,7 @@ def test_a_question_that_is_under_way_is_answered_from_the_states_of_a_moment_la
 
 
 def _found(store: MemoryOnline, view: FeatureView, keys: Coded) -> tuple[list[bytes], np.ndarray]:
-    found = store.get(space_of(view), keys.vocabulary)
+    found = states_of(store, space_of(view), keys.vocabulary)
     places = np.cumsum([data is not None for data in found]) - 1
     which = [int(places[code]) if code >= 0 and found[code] else -1 for code in keys.codes.tolist()]
     return [data for data in found if data], np.array(which, dtype=np.int64)
@@ -212,7 +213,7 @@ def test_of_data_whose_past_is_another_all_is_made_anew() -> None:
     store, (first, _, other) = MemoryOnline(), logs()
     materialise(store, first, START + 30 * MINUTE, version="1")
     assert materialise(store, other, START + 30 * MINUTE, version="2") == 2
-    assert store.get(space_of(MEAN), ["c"]) == [None]
+    assert states_of(store, space_of(MEAN), ["c"]) == [None]
     assert _answers(store, other, START + HOUR) == _answers(None, other, START + HOUR)
 
 

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from disks import small_disk
 from serving.conftest import Serve, Served
 from tidemill.core import Instants, Ref, Refused, StoreError, pack
 from tidemill.features import Matrix, MemoryOnline, Reader, Requests
+from tidemill.features.online import Asked, Stored
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import State
 from tidemill.models import Predictor
@@ -120,7 +121,7 @@ def test_slow_answers_do_not_block_those_that_come_after(served: Served) -> None
 class DeadStore(MemoryOnline):
     """An online store whose disk is gone."""
 
-    def mark(self, space: str) -> bytes | None:
+    def read(self, asked: Sequence[Asked]) -> list[Stored]:
         raise StoreError("the disk is gone")
 
 

@@ -269,7 +269,7 @@ def _online(session: Session) -> str:
     """Whether the file of the store is what was written."""
     folder = session.project.settings.online
     if isinstance(folder, str):
-        open_online(folder).mark("")  # which asks the server
+        open_online(folder).read([("", ())])  # which asks the server
         return "answers"
     if not (folder / "data.mdb").exists():
         return "none yet: `tidemill up` makes it"

@@ -29,16 +29,6 @@ class LmdbOnline:
     def _key(space: str, entity: str) -> bytes:
         return space[:16].encode() + b"/" + named(entity)
 
-    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
-        with explained(self._folder.path), self._folder.db.begin(buffers=False) as transaction:
-            keys = [self._key(space, entity) for entity in entities]
-            return [self._folder.whole(key, transaction.get(key)) for key in keys]
-
-    def mark(self, space: str) -> bytes | None:
-        key = MARK + space.encode()
-        with explained(self._folder.path), self._folder.db.begin() as transaction:
-            return self._folder.whole(key, transaction.get(key))
-
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
         found, before, names = list[Stored](), None, list[bytes]()
         try:

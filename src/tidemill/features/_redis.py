@@ -66,18 +66,6 @@ class RedisOnline:
     def _name(self, space: str, entity: str) -> bytes:
         return b"%s%s/%s" % (self._prefix, space[:16].encode(), named(entity))
 
-    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
-        if not entities:
-            return []
-        names = [self._name(space, entity) for entity in entities]
-        with self._explained():
-            return self._wholes(names, self._db.mget(names))
-
-    def mark(self, space: str) -> bytes | None:
-        name = self._prefix + MARK + space.encode()
-        with self._explained():
-            return self._whole(name, self._db.get(name))
-
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
         names, before, own = list[bytes](), None, list[bytes]()
         for space, entities in asked:

@@ -12,7 +12,7 @@ import numpy as np
 from tidemill.core import Array, Bools, Floats, definition, digest_bytes, find
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.latest import Latest
-from tidemill.features.online import Making, Mark, OnlineStore, space_of
+from tidemill.features.online import Making, Mark, OnlineStore, mark_of, space_of
 from tidemill.features.pushing import Feed, Rows, catch_up
 from tidemill.features.state import in_numbers, numbers_of
 from tidemill.features.views import ViewLog
@@ -47,7 +47,7 @@ def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = 
 def bring_up(store: OnlineStore, log: ViewLog, now: int, *, version: str = "", feed: Feed | None = None, tell: Told = quiet) -> int:
     """The same up to the newest of the rows that are known by now, so that doing it twice costs nothing; what a killed process began for
     an earlier moment is ended first."""
-    mark, known = Mark.of(store.mark(space_of(log.view))), log.events.news
+    mark, known = Mark.of(mark_of(store, space_of(log.view))), log.events.news
     newest = int(known[np.searchsorted(known, now, side="right") - 1]) if len(known) and known[0] <= now else now
     going = mark.making if mark else None
     begun = [going.until] if going and going.version == version and going.until < newest else []
@@ -76,7 +76,7 @@ class _Work:
 
     def is_due(self) -> bool:
         """Whether there is anything to do. Raises _Elsewhere."""
-        self.seen = self.store.mark(self.space)
+        self.seen = mark_of(self.store, self.space)
         mark = Mark.of(self.seen)
         if mark and mark.making and self.begins and (mark.making.version, mark.making.until) != (self.version, self.until):
             raise _Elsewhere

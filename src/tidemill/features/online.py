@@ -27,12 +27,6 @@ Stored = tuple[bytes | None, list[bytes | None]]  # its mark, and their states
 class OnlineStore(Protocol):
     """Bytes by (space, entity), and a mark for each space."""
 
-    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
-        """What is stored for each entity."""
-
-    def mark(self, space: str) -> bytes | None:
-        """The mark of a space."""
-
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
         """Of each space its mark and what is stored for some entities; None for None. In one go, for it is asked with each request."""
 
@@ -68,24 +62,18 @@ class MemoryOnline:
         self._marks: dict[str, bytes] = {}
         self._writer = Lock()
 
-    def get(self, space: str, entities: Sequence[str]) -> list[bytes | None]:
-        states = self._states.get(space, {})
-        return [states.get(entity) for entity in entities]
-
-    def mark(self, space: str) -> bytes | None:
-        return self._marks.get(space)
-
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
         found = []
         with self._writer:  # a mark and states of one moment
             for space, entities in asked:
                 states = self._states.get(space, {})
-                found.append((self.mark(space), [None if entity is None else states.get(entity) for entity in entities]))
+                found.append((self._marks.get(space), [None if entity is None else states.get(entity) for entity in entities]))
         return found
 
     def update(self, space: str, entities: Sequence[str], change: Change) -> None:
         with self._writer:
-            found = change(self.mark(space), self.get(space, entities))
+            states = self._states.get(space, {})
+            found = change(self._marks.get(space), [states.get(entity) for entity in entities])
             if found is None:
                 return
             _put(self._marks, {space: found[0]})
@@ -187,6 +175,11 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 def gone_as(entity: str) -> str:
     """How an entity is told that was erased: who knows it finds it, who reads the mark does not."""
     return digest_bytes(entity.encode())
+
+
+def mark_of(store: OnlineStore, space: str) -> bytes | None:
+    """The mark of a space."""
+    return store.read([(space, ())])[0][0]
 
 
 def space_of(view: FeatureView) -> str:

@@ -19,7 +19,7 @@ from tidemill.features.folds import number_of
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.keys import joined_text
 from tidemill.features.latest import Latest
-from tidemill.features.online import Mark, OnlineStore, space_of
+from tidemill.features.online import Mark, OnlineStore, mark_of, space_of
 from tidemill.features.outputs import Output, bound
 from tidemill.features.own import WRONG, OwnColumns, column_of
 from tidemill.features.state import Row
@@ -185,7 +185,7 @@ def catch_up(store: OnlineStore, feed: Feed, fresh: Counted | None = None) -> No
         return
     last = feed.last
     while last:
-        mark = Mark.of(store.mark(feed.space))
+        mark = Mark.of(mark_of(store, feed.space))
         if mark is None or mark.until is None or mark.making or mark.pushed >= last:
             return
         _add(store, feed, [(push, feed.counted(push)) for push in feed.between(mark.pushed, min(last, mark.pushed + PART))])
