@@ -59,7 +59,7 @@ class Feature:
 
 
 def mean(expression: str, *, filter: str = "") -> Feature:
-    """Mean over a window's events, nulls left out; null for no value."""
+    """Mean over a window's events, nulls left out: the exactly rounded sum, divided by how many there are; null for no value."""
     return Feature("mean", expression, filter=filter)
 
 
