@@ -104,7 +104,7 @@ def _fault(path: Path, file: Path) -> DataError | None:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return DataError(f"{file.name} is not text in UTF-8: it looks like UTF-16", where=str(file), hint=_convert("utf-16", file))
     if head[:4] == b"PAR1":
-        hint = f'say so: tm.Source("{file.name}", format="parquet")'
+        hint = f'of a source say so: tm.Source("{file.name}", format="parquet"); rows are to be in a file ….parquet'
         return DataError(f"{file.name} is not a CSV file: it is Parquet", where=str(file), hint=hint)
     if head[:2] == b"PK" or b"\0" in head:
         hint = "unpack it, or save it as CSV in UTF-8"
