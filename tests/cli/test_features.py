@@ -102,13 +102,13 @@ def test_skew_of_what_was_served_is_told_and_is_an_exit_code(tidemill: Command, 
     rows = [{"parcel": f"p{day}-{place:03}"} for day in (110, 111) for place in range(40)]
     asked = [int(endpoint.requests.at[endpoint.requests.find(row["parcel"])]) for row in rows]
     log.append(endpoint.answer(rows, asked, keep=1.0), 5, session.branch.id)
-    session.close()
     clean = tidemill("features", "skew", "late", folder=copied)
     assert clean.returncode == 0, clean.stderr
     assert "80 of 80 compared: all 8 features equal" in clean.stdout
     assert "no feature surely differs in more than 0.10% of the answers" in clean.stdout
     endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
     log.append(endpoint.answer(rows, asked, keep=1.0), 7_000_000, session.branch.id)
+    session.close()
     found = tidemill("features", "skew", "--since", "1970-01-01T00:00:06Z", "--rows", "40", folder=copied)
     assert found.returncode == 1
     assert "booking__weight" in found.stdout
