@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tidemill.models.onnx import DATATYPES, OnnxModel, Spec
+from tidemill.models.pace import Pace
 
 if TYPE_CHECKING:
     from tidemill.models.adopted import read_onnx as read_onnx
@@ -30,7 +31,7 @@ _OF_THE_LEDGER = {
     "Signature": "signature",
 }
 
-__all__ = ["DATATYPES", "OnnxModel", "Spec"]
+__all__ = ["DATATYPES", "OnnxModel", "Pace", "Spec"]
 
 
 def __getattr__(name: str) -> object:

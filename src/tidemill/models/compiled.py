@@ -4,6 +4,7 @@ A model that has no exact form is refused with the reason.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from tidemill.core import Floats, MissingExtra, NoExactForm
 from tidemill.models.onnx import OnnxModel, opened
+from tidemill.models.pace import Pace
 from tidemill.models.signature import Signature
 
 ADAPTERS = {"lightgbm": "tidemill.models._lightgbm", "sklearn": "tidemill.models._sklearn"}  # by the package of the model's class
@@ -26,6 +28,11 @@ class Predictor:
     def __init__(self, onnx: bytes | memoryview, signature: Signature) -> None:
         self.signature = signature
         self._run: Any = OnnxModel(bytes(onnx)).run if signature.block else opened(bytes(onnx)).run  # a model made here needs no checks
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How long it usually takes; who asks it notes that."""
+        return Pace()
 
     def predict(self, features: Floats) -> Floats:
         """Probabilities (n,) of a matrix (n, f) in the signature's order."""

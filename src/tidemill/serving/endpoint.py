@@ -5,6 +5,7 @@ Built from the ledger alone: neither the user's files nor a training library is 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
@@ -44,17 +45,21 @@ from tidemill.serving.routing import Route, share, to_challenger
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
 TIMED_ROWS = 100  # a timeout is for this many rows
+FEW = 10  # rows that are answered on an event loop
+PROMPT = 200_000  # nanoseconds of a model's run up to which handing it to another thread takes longer
 Named = tuple[str, str]  # a version by its label and the digest of its model
 Scored = list[tuple[float, str, str]]  # of each row its probability, the version that gave it, and the rung
 T = TypeVar("T")
 
 
 class Rung(NamedTuple):
-    """A step of the ladder: its name, for how many rows, and what gives their answers."""
+    """A step of the ladder: its name, for how many rows, what gives their answers, and whether it is done before somebody else could be
+    asked to do it."""
 
     name: str
     rows: int
     give: Callable[[], Scored]
+    at_once: bool = False
 
 
 Climb = Generator[Rung, Scored | None, T]
@@ -159,6 +164,11 @@ class Endpoint:
         """Whether no code of the project and no other model computes a feature."""
         return not any(isinstance(view.features, Function | Output) for view in self.reader.views)
 
+    @property
+    def prompt(self) -> bool:
+        """Whether a few rows are answered before others could be kept waiting."""
+        return self.quick and all(one.pace.within(PROMPT) for one in self.predictors.values())
+
     def _steps(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool, keep: float) -> Climb[list[Answer]]:
         """Asks for one rung after the other, and is told what each gave."""
         if not rows or len(rows) > MAX_ROWS:
@@ -203,6 +213,8 @@ class Endpoint:
         """What a rung gives within the timeout; None where it fails or is too late."""
         found = None
         with self._noted(rung):
+            if rung.at_once:
+                return rung.give()
             future = self._begun(rung)
             try:
                 found = future.result(self._seconds(rung))
@@ -214,15 +226,13 @@ class Endpoint:
         """The same on an event loop."""
         found = None
         with self._noted(rung):
+            if rung.at_once:
+                return rung.give()
             found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), self._seconds(rung))
         return found  # noqa: RET504 – None where that failed
 
     def _begun(self, rung: Rung) -> Future[Scored]:
-        """Each rung has threads of its own: one that hangs does not take the next one's. A constant is there at once."""
-        if rung.name == "constant":
-            done = Future[Scored]()
-            done.set_result(rung.give())
-            return done
+        """Each rung has threads of its own: one that hangs does not take the next one's."""
         pool = self._pools.get(rung.name)
         if pool is None:
             with self._lock:
@@ -295,14 +305,18 @@ class Endpoint:
     def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[Rung]:
         found, rows = list[Rung](), len(requests)
         if matrix is not None:
-            found.append(Rung("champion", rows, partial(self._predict, self.standing.champion, "champion", matrix.values, matrix)))
+            found.append(self._rung("champion", self.standing.champion, matrix.values, matrix))
         for kind, value in self.fallback:
             previous = self.standing.previous
             if kind == "previous version" and previous and matrix is not None:
-                found.append(Rung(kind, rows, partial(self._predict, previous, "previous version", matrix.values, matrix)))
+                found.append(self._rung(kind, previous, matrix.values, matrix))
             if kind == "constant":
-                found.append(Rung(kind, rows, partial(_constant, value, rows)))
+                found.append(Rung(kind, rows, partial(_constant, value, rows), at_once=True))
         return found
+
+    def _rung(self, name: str, version: Named, values: Floats, matrix: Matrix) -> Rung:
+        at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
+        return Rung(name, len(values), partial(self._predict, version, name, values, matrix), at_once)
 
     def _with_challenger(self, answers: Scored, requests: Requests, matrix: Matrix) -> Climb[Scored]:
         """The champion's answers, with those of the challenger for its share; where it cannot, the champion's stay."""
@@ -314,8 +328,7 @@ class Endpoint:
         texts = requests.texts.get(self.standing.sticky_by)
         keys = own if texts is None else [text or key for text, key in zip(texts.texts(), own, strict=True)]
         rows = np.flatnonzero(to_challenger(route, keys))
-        give = partial(self._predict, challenger, "challenger", matrix.values[rows], matrix)
-        others = (yield Rung("challenger", len(rows), give)) if len(rows) else None
+        others = (yield self._rung("challenger", challenger, matrix.values[rows], matrix)) if len(rows) else None
         for row, other in zip(rows.tolist(), others or [], strict=False):
             answers[row] = other
         return answers
@@ -323,7 +336,11 @@ class Endpoint:
     def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
         """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
-        found = predictor.predict(predictor.signature.align(matrix.names, values, matrix.vocabularies))
+        asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
+        begun = time.perf_counter_ns()
+        found = predictor.predict(asked)
+        if len(values) <= FEW:
+            predictor.pace.note(time.perf_counter_ns() - begun)
         if np.isnan(found).any():
             raise DataError(f"{version[0]} gives {int(np.isnan(found).sum())} rows no probability")
         return [(probability, version[0], rung) for probability in found.tolist()]

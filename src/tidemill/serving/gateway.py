@@ -20,12 +20,14 @@ from starlette.routing import Route as HttpRoute
 from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName
 from tidemill.features import Getter
 from tidemill.models import Signature
-from tidemill.serving.endpoint import Endpoint
+from tidemill.serving.endpoint import FEW, Answer, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
+from tidemill.serving.inference import Call, Headers, Reply
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
-FEW = 10  # rows whose features are read on the event loop
+PREDICT = b"/predict/"
+SHORT = 1 << 10  # bytes of a body with a few rows
 REQUIRES = ("open", "predict", "read")
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -114,14 +116,30 @@ class Gateway:
         endpoint, now = await self.endpoint(request), self.clock()
         asked = await decode(request, Ask)
         times = self._times(asked, now)
-        log = self.logs[endpoint.name]
+        keep = self.logs[endpoint.name].keep
         if len(asked.rows) <= FEW and endpoint.quick and not self.waits:
-            answers = await endpoint.answered(asked.rows, times, explain=asked.explain, keep=log.keep)
+            answers = await endpoint.answered(asked.rows, times, explain=asked.explain, keep=keep)
         else:  # others are not kept waiting
-            answers = await run_in_threadpool(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=log.keep))
-        log.append(answers, now, endpoint.standing.branch)
+            answers = await run_in_threadpool(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=keep))
+        return reply(self._logged(endpoint, answers, now))
+
+    def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
+        """What answers a request by keys, of a body of so many bytes, before others could be kept waiting; None for any other."""
+        if method != b"POST" or not address.startswith(PREDICT) or size > SHORT or self.waits or self.due():
+            return None
+        endpoint = self.endpoints.get(address[len(PREDICT) :].decode("ascii", "replace"))
+        return partial(self._at_once, endpoint) if endpoint and endpoint.prompt else None
+
+    def _at_once(self, endpoint: Endpoint, headers: Headers, body: bytes) -> Reply:
+        now, asked = self.clock(), decoded(body, Ask)
+        answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain, keep=self.logs[endpoint.name].keep)
+        return Reply(200, msgspec.json.encode(self._logged(endpoint, answers, now)))
+
+    def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int) -> dict[str, Any]:
+        """What is told of answers, once they are in the log."""
+        self.logs[endpoint.name].append(answers, now, endpoint.standing.branch)
         views = len(endpoint.reader.logs)
-        return reply({"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]})
+        return {"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]}
 
     def _times(self, asked: Ask, now: int) -> list[int]:
         if asked.at is None:
@@ -173,6 +191,11 @@ async def decode(request: Request, kind: type[T]) -> T:
         body += part
         if len(body) > MAX_BODY:
             raise too_large()
+    return decoded(body, kind)
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """A body as a typed value; raises DataError with the path of the fault."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -42,9 +42,9 @@ class Inference:
                 served = models.find(one.name) if "/versions/" not in path else one
                 self._quick[b"POST", path.encode()] = served, partial(_infer, served)
 
-    def quick(self, method: bytes, path: bytes) -> Call | None:
-        """What answers at once, without keeping others waiting."""
-        found = self._quick.get((method, path))
+    def quick(self, method: bytes, path: bytes, size: int) -> Call | None:
+        """What answers a body of so many bytes at once, without keeping others waiting."""
+        found = self._quick.get((method, path)) if size <= MOST else None
         return found[1] if found and not found[0].slow else None
 
     def slow(self, path: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidemill.core import Array, TidemillError, UnknownName
-from tidemill.models import OnnxModel
+from tidemill.models import OnnxModel, Pace
 from tidemill.serving import oip
 
 SLOW = 1_000_000  # nanoseconds of a run from which on it leaves the event loop
@@ -22,7 +22,7 @@ class Counts:
     rows: int = 0
     run: int = 0
     whole: int = 0
-    usual: float = 0.0  # of one run: a quick one counts at once, a slow one may be the machine's fault and counts little
+    pace: Pace = field(default_factory=Pace)
     last: int = 0
 
     def plain(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Served:
     @property
     def slow(self) -> bool:
         """Whether others would wait for a run."""
-        return self.counts.usual > SLOW
+        return self.counts.pace.usual > SLOW
 
     def infer(self, body: bytes, head: int | None) -> tuple[bytes, int | None]:
         """Answer a request of the protocol. Raises DataError for a wrong one, UnknownName for a model that is not loaded."""
@@ -67,7 +67,7 @@ class Served:
         counts.requests += 1
         counts.rows += _rows(tensors)
         counts.run += run
-        counts.usual = min(run, counts.usual * 1.1) or run
+        counts.pace.note(run)
         counts.whole += time.perf_counter_ns() - started
         counts.last = self.clock()
         return answer

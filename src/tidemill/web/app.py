@@ -19,6 +19,7 @@ from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
 from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, gateway_routes, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store
+from tidemill.web.direct import led
 from tidemill.web.features import Getters
 from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
@@ -239,12 +240,14 @@ def directly(features: Features, otherwise: App) -> App:
 
 def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
     """Serve a project until interrupted, MLflow's protocol included; `ready` is told the address."""
+    gateways = list[Gateway]()
     with ExitStack() as last:
 
         def make(url: str) -> App:
             app = make_app(session, url)  # first: it says which of its files may not be written
+            gateways.append(app.state.gateway)
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
             return only_local(directly(app.state.gateway.features, tracking_app(ledger, app)))
 
-        run_server(make, host, port, ready)
+        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked)))
