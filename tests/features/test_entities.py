@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
@@ -113,6 +113,7 @@ def test_words_for_people_make_no_new_version(shops: Shops) -> None:
 parts = st.text(st.sampled_from(["1", "\x1e", "\x1f", "0", "ü"]), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(parts, parts), min_size=2, max_size=6, unique=True))
 def test_no_two_composite_keys_have_one_text(keys: list[tuple[str, str]]) -> None:
     texts = joined([Coded.of(key[side] for key in keys) for side in (0, 1)]).texts()
