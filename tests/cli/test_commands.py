@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 
 import tidemill as package
 from cli.conftest import TIDEMILL, Command
+from disks import unpacked
 from tidemill import project
 from tidemill.cli import tidemill as cli
 from tidemill.features import LmdbOnline
@@ -677,8 +677,7 @@ def test_an_alias_goes_back_and_a_replay_does_not(copied: Path, tidemill: Comman
 
 
 def test_a_store_is_taken_over_and_a_version_written_out(tmp_path: Path, tidemill: Command) -> None:
-    with tarfile.open(Path(__file__).parents[1] / "clients" / "stores" / "stores.tar.xz") as packed:
-        packed.extractall(tmp_path, filter="data")
+    unpacked(Path(__file__).parents[1] / "clients" / "stores" / "stores.tar.xz", tmp_path)
     home, source = tmp_path / "home", f"sqlite:///{tmp_path}/db/mlflow.db"
     home.mkdir()
     planned = tidemill("import", source, "--dry-run", folder=home)

@@ -4,13 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from clients.conftest import At
+from disks import unpacked
 from postgres import new_schema
 from processes import served
 from tidemill import project, registry
@@ -25,8 +25,7 @@ SCENARIOS = {"folder": "the_folder_reads_as_before", "sqlite": "the_sqlite_file_
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both stores, which is not where they were made."""
     folder = tmp_path_factory.mktemp("stores")
-    with tarfile.open(HERE / "stores" / "stores.tar.xz") as packed:
-        packed.extractall(folder, filter="data")
+    unpacked(HERE / "stores" / "stores.tar.xz", folder)
     return folder
 
 

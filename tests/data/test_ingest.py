@@ -113,7 +113,7 @@ def test_what_gives_another_value_tomorrow_is_refused(here: Folder, sql: str, na
 
 def test_a_column_may_be_named_like_the_clock(here: Folder) -> None:
     version = here.ingest(
-        ROWS.replace(",v,", ",current_date,"), query="SELECT *, now FROM (SELECT *, id AS now FROM s) WHERE current_date > 5"
+        ROWS.replace(",v,", ",current_date,"), query="SELECT * EXCLUDE (now), now FROM (SELECT *, id AS now FROM s) WHERE current_date > 5"
     )
     assert version.output.meta["rows"] == 1
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sqlite3
-import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from disks import unpacked
 from processes import served
 from tidemill import loop, registry, tracking
 from tidemill.core import DataError, MissingFile, StoreError, UnknownName
@@ -32,8 +32,7 @@ PACKED = Path(__file__).parents[1] / "clients" / "stores" / "stores.tar.xz"
 @pytest.fixture
 def stores(tmp_path: Path) -> Path:
     """A folder with a SQLite store (`db`) and a file store (`mlruns`), as MLflow made them."""
-    with tarfile.open(PACKED) as packed:
-        packed.extractall(tmp_path / "stores", filter="data")
+    unpacked(PACKED, tmp_path / "stores")
     return tmp_path / "stores"
 
 

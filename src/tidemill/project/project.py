@@ -309,7 +309,7 @@ def _import(path: Path) -> ModuleType:
 def _hint(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return SCRIPT
-    if isinstance(error, SyntaxError) and re.search("null bytes|codec can't decode", str(error)):
+    if isinstance(error, (SyntaxError, ValueError)) and re.search("contain null bytes|codec can't decode", str(error)):
         return "save the file as UTF-8"
     own = not isinstance(error, ImportError) or str(error).startswith(("cannot import name", "attempted relative import"))
     return f"{'correct the file' if own else 'install what it needs'}; or, where it declares nothing, put it into a subfolder"
