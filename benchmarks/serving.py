@@ -8,12 +8,10 @@ numbers. A closed loop over keep-alive connections asks from this process; CPU i
 
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 import psutil
 import uvloop
 from measure import BIN, ROOT, compared, heading, say_where
+from measure.server import serving
 
 REQUESTS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 RUNS = 3
@@ -98,24 +97,6 @@ async def asked(port: int, requests: Sequence[bytes], count: int, connections: i
     return load.times
 
 
-@contextmanager
-def serving(command: Sequence[str]) -> Iterator[tuple[int, psutil.Process, float]]:
-    """A server that says its URL as JSON: its port, its process, and the seconds until it said so."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        text = ""
-        for line in process.stdout:
-            text += line
-            if text.count("{") and text.count("{") == text.count("}"):
-                break
-        yield int(json.loads(text)["url"].rpartition(":")[2]), psutil.Process(process.pid), time.perf_counter() - began
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def cpu(process: psutil.Process) -> float:
     """CPU seconds of a process and its children so far."""
     return sum(one.cpu_times().user + one.cpu_times().system for one in [process, *process.children(recursive=True)])
@@ -124,7 +105,9 @@ def cpu(process: psutil.Process) -> float:
 def measured(command: Sequence[str], asks: dict[str, tuple[Sequence[bytes], int, int]]) -> dict[str, dict[str, list[float]]]:
     """By what is asked: CPU of a request, the 99th percentile, and requests a second; and the start and the memory of the server."""
     found: dict[str, dict[str, list[float]]] = {name: {"CPU": [], "p99": [], "requests/s": []} for name in asks}
-    with serving(command) as (port, process, start):
+    began = time.perf_counter()
+    with serving(command) as (port, process):
+        start = time.perf_counter() - began
         for requests, _, _ in asks.values():
             uvloop.run(asked(port, requests, 200, 1))
         for _ in range(RUNS):
