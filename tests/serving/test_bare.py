@@ -16,6 +16,8 @@ from cli.conftest import forks as forks
 from cli.conftest import tidemill as tidemill
 from processes import served
 from serving.test_oip import sums, tensor
+from tidemill.serving import Headers, Reply
+from tidemill.web.direct import led
 
 BODY = json.dumps({"inputs": [tensor("a", "FP32", [1, 2], [10, 20]), tensor("b", "FP32", [1, 2], [1, 2])]}).encode()
 PATH = "/v2/models/sums/infer"
@@ -162,3 +164,13 @@ serve_model(Path(sys.argv[1]), "", "127.0.0.1", 0, as_json=True)
     heavy = ["sklearn", "pandas", "duckdb", "sqlalchemy", "starlette", "onnx", "lmdb"]
     call = [sys.executable, "-c", code, str(tmp_path / "sums.onnx"), *heavy]
     assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_what_escapes_is_told_as_the_servers_fault_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(headers: Headers, body: bytes) -> Reply:
+        raise ZeroDivisionError("a bug")
+
+    call = led(lambda method, address, size: broken)(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
+    assert call is not None
+    assert call(b"{}").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert "ZeroDivisionError: a bug" in caplog.text

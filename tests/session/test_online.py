@@ -78,6 +78,8 @@ def test_a_getter_is_prepared_once(shops: Path) -> None:
     assert getter.get(row) == {"last_sale__kind": None, "day__n_24h": 0.0, "day__sum_24h": None, "own__big": 1.0}  # long ago by now
     assert getter.read(row).status == {"last_sale": ["expired"], "day": ["expired"]}
     assert getter.needed == ("driver_id", "shop_id", "amount")
+    with pytest.raises(DataError, match="row 0 is"):
+        getter.get([row])  # type: ignore[arg-type]
     with pytest.raises(DataError, match="'amount'"):
         getter.get({"driver_id": "1", "shop_id": "11"})
     assert session.materialise(["own"]) == {}, "it is computed from the request"

@@ -93,6 +93,12 @@ class Keys:
                 column, kind = self.columns[0], self.types[0]
                 return [value if type(value := row[column]) is str else _text(column, kind, value) for row in rows]
             parts = [Keys((column,), (kind,)).texts(rows) for column, kind in zip(self.columns, self.types, strict=True)]
+        except TypeError:
+            given: Sequence[Any] = rows
+            odd = next((i for i, row in enumerate(given) if not isinstance(row, Mapping)), None)
+            if odd is None:
+                raise
+            raise DataError(f"row {odd} is {rows[odd]!r}", hint=f"a row is a dict with {', '.join(self.columns)}") from None
         except KeyError as error:
             number, row = next((i, row) for i, row in enumerate(rows) if error.args[0] not in row)
             hint = f"send {', '.join(self.columns)}"

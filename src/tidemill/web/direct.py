@@ -1,12 +1,15 @@
 """What is answered below the web framework: whom it may answer, and the answer as HTTP has it."""
 
+import logging
 from collections.abc import Callable
 
 from tidemill.core import Refused, TidemillError
 from tidemill.serving import MOST, Call, Headers, Reply, refused, respond, too_large
 
+log = logging.getLogger(__name__)
 LOCAL = (b"127.0.0.1", b"localhost", b"[::1]")
-_STATUS = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 503: b"Service Unavailable"}
+_STATUS = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 500: b"Internal Server Error"}
+_STATUS |= {503: b"Service Unavailable"}
 _LINES = {
     status: b"HTTP/1.1 %d %s\r\nx-content-type-options: nosniff\r\ncontent-type: application/" % (status, words)
     for status, words in _STATUS.items()
@@ -19,9 +22,18 @@ def led(find: Callable[[bytes, bytes, int], Call | None]) -> Callable[[bytes, by
     def quick(method: bytes, address: bytes, headers: Headers) -> Callable[[bytes], bytes] | None:
         size = headers.get(b"content-length", b"")
         call = find(method, address, int(size)) if size.isdigit() else None
-        return None if call is None else lambda body: written(checked(call, headers, body))
+        return None if call is None else lambda body: written(_answered(call, headers, body))
 
     return quick
+
+
+def _answered(call: Call, headers: Headers, body: bytes) -> Reply:
+    """The reply, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
+    try:
+        return checked(call, headers, body)
+    except Exception:
+        log.exception("a request could not be answered")
+        return Reply(500, b'{"error":"the server failed; its log says why"}')
 
 
 def checked(call: Call, headers: Headers, body: bytes) -> Reply:
