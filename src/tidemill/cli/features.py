@@ -15,7 +15,7 @@ from rich.text import Text
 from tidemill.cli.console import Terminal, fitting, lines, out, print_json
 from tidemill.cli.plain import plain
 from tidemill.cli.sharing import told
-from tidemill.features import Listen
+from tidemill.features import FeatureView, Listen
 from tidemill.session import Session
 
 VERSIONS, ROWS = 5, 60  # of a view, and of its statistics, that are shown
@@ -83,7 +83,8 @@ def materialise(folder: str, views: Sequence[str], until: str | None, *, as_json
                 tasks[view] = bar.add_task(view)
             bar.update(tasks[view], completed=done, total=entities)
 
-        written = Session(folder).materialise(views, until=until, listen=listen)
+        session = Session(folder)
+        written = session.materialise(views, until=until, listen=listen)
     if as_json:
         print_json({"written": written})
         return
@@ -91,7 +92,7 @@ def materialise(folder: str, views: Sequence[str], until: str | None, *, as_json
         out.print(escape(f"{name}: {many:,} entities written" if many else f"{name}: nothing new"))
     for name in (name for name in views if name not in written):
         out.print(escape(f"{name}: computed from the request; the dataset whose columns it reads is built"))
-    if not written and not views:
+    if not session.project.all(FeatureView):
         out.print("no view of an entity is declared; a tm.FeatureView is one")
 
 
