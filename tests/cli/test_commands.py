@@ -294,14 +294,15 @@ def walk(node: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_no_text_of_a_project_steers_the_terminal(copied: Path, terminal: bool) -> None:
-    """An objective that clears the screen, or markup that is none, is words; the colours of the command itself stay."""
+    """An objective that clears the screen, no markup, or a picture by its name is words; the colours of the command itself stay."""
     settings = copied / "tidemill.toml"
-    settings.write_text(settings.read_text().replace("Say at booking", "Say\\u001b[2J\\u0007\\u009b31m [/] [bold] at booking"))
+    steering = r"\u001b[2J\u0007\u009b31m [/] [bold] :truck:"
+    settings.write_text(settings.read_text().replace("Say at booking", f"Say{steering} at booking"))
     environment = {**os.environ, "COLUMNS": "160"} | ({"FORCE_COLOR": "1", "TERM": "xterm"} if terminal else {"NO_COLOR": "1"})
     call = [str(TIDEMILL), "-C", str(copied), "status"]
     found = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert found.returncode == 0, found.stderr
-    assert "Say[2J31m [/] [bold] at booking" in found.stdout
+    assert "Say[2J31m [/] [bold] :truck: at booking" in found.stdout
     assert ("\x1b[1m" in found.stdout) == terminal
     assert not any(control in found.stdout for control in ("\x1b[2J", "\x07", "\x9b"))
 

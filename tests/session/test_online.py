@@ -98,6 +98,24 @@ def test_what_is_materialised_until_a_time_answers_from_then_on(shops: Path) -> 
     assert getter.read(ROWS[:1], at=NOON).offline == {}
 
 
+def test_what_the_files_no_longer_give_is_gone_from_the_store(shops: Path) -> None:
+    session, asked = Session(shops), ["last_sale", "day"]
+    session.materialise()
+    for gone in (2, 1):  # the newest row, at which the store is, and then one more
+        rows = (shops / "sales.csv").read_text().splitlines(keepends=True)
+        (shops / "sales.csv").write_text("".join(rows[:gone] + rows[gone + 1 :]))
+        session.materialise()
+        found = session.online_features(ROWS, asked, at=NOON)
+        assert found.offline == {}
+        assert found.dicts() == _offline(session, asked)
+
+
+def _offline(session: Session, views: list[str]) -> list[dict[str, object]]:
+    """The same features, of rows that are asked at noon."""
+    found = session.historical_features([row | {"event_timestamp": NOON} for row in ROWS], views)
+    return [{name: row[name] for name in found.columns} for row in found.frame]
+
+
 def test_what_the_store_has_is_asked_without_the_files(shops: Path) -> None:
     session = Session(shops)
     session.materialise(["day"])

@@ -21,10 +21,11 @@ from tidemill.pipelines import Report
 
 
 class Terminal(Console):
-    """A console to which no text of a user, nor of their data, can say more than words: control characters are left out."""
+    """A console to which no text of a user, nor of their data, can say more than words: control characters are left out, and `:truck:` is
+    no picture."""
 
     def __init__(self, width: int | None = None) -> None:
-        super().__init__(width=width, highlight=False)
+        super().__init__(width=width, highlight=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(plain(text), **options)
@@ -38,7 +39,7 @@ def print_error(error: TidemillError, word: str = "error", colour: str = "red") 
     click.echo(click.style(f"{word}: ", fg=colour, bold=word == "error") + plain(str(error)), err=True)
 
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def link(text: str, url: str) -> Text:

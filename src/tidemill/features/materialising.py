@@ -45,10 +45,12 @@ def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = 
 
 
 def bring_up(store: OnlineStore, log: ViewLog, now: int, *, version: str = "", feed: Feed | None = None, tell: Told = quiet) -> int:
-    """The same up to the newest of the rows that are known by now, so that doing it twice costs nothing; what a killed process began for
-    an earlier moment is ended first."""
+    """The same up to the newest of the rows that are known by now, so that doing it twice costs nothing, and no less far than the store is,
+    for the rows behind may be gone; what a killed process began for an earlier moment is ended first."""
     mark, known = Mark.of(mark_of(store, space_of(log.view))), log.events.news
     newest = int(known[np.searchsorted(known, now, side="right") - 1]) if len(known) and known[0] <= now else now
+    if mark and mark.until is not None and mark.until <= now:
+        newest = max(newest, mark.until)
     going = mark.making if mark else None
     begun = [going.until] if going and going.version == version and going.until < newest else []
     return sum(materialise(store, log, until, version=version, feed=feed, tell=tell) for until in [*begun, newest])
