@@ -13,7 +13,7 @@ from tidemill.core import Busy, DataError, DefinitionError, MissingFile, Ref, Un
 from tidemill.data import segments
 from tidemill.ledger import Branch, Node
 from tidemill.serving import AnswerLog, Deployment
-from tidemill.session import Session, log_of
+from tidemill.session import Session, log_of, policy_of
 from toy import DECLARATIONS, Toy, write_project
 
 
@@ -34,6 +34,13 @@ def test_before_anything_ran_declarations_are_there_and_reading_says_what_is_mis
     with pytest.raises((MissingFile, UnknownName)) as error:
         session.status()
     assert "tidemill run" in str(error.value)
+
+
+def test_a_project_of_views_alone_is_told_what_builds_them(tmp_path: Path) -> None:
+    views = DECLARATIONS.partition("\n@tm.model")[0]
+    with pytest.raises(DataError, match="declares no policy") as error:
+        policy_of(tm.open(write_project(tmp_path / "p", [], declarations=views)).project)
+    assert "tidemill features materialise" in error.value.hint
 
 
 def test_what_is_wrong_in_the_files_is_said_when_a_project_is_opened(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_password_is_never_shown() -> None:
         (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), Busy, "doctor"),
         (psycopg.errors.SerializationFailure("could not serialize"), Busy, "again"),
         (psycopg.errors.DiskFull("could not extend file"), StoreError, "free some space"),
-        (psycopg.errors.InsufficientPrivilege("permission denied"), StoreError, "grant"),
+        (psycopg.errors.InsufficientPrivilege("permission denied"), StoreError, "SELECT on its tables"),
         (psycopg.errors.DataCorrupted("invalid page"), Damaged, "backup"),
         (psycopg.errors.AdminShutdown("terminating connection"), StoreError, "start the server"),
         (psycopg.OperationalError("FATAL: password authentication failed"), StoreError, "PGPASSWORD"),

@@ -2,6 +2,7 @@
 rows and knowledge times are the owner's.
 """
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from tidemill.data.publications import publications, published_before, shared_ro
 from tidemill.ledger import Artifact, Ledger
 from tidemill.project import Elsewhere, elsewhere, settings_around
 from tidemill.store import Blobs
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Theirs:
 
 
 def their_version(dataset: Dataset) -> Theirs:
-    """The version that the owner of a dataset shares now. Raises Refused where no view over it is shared any more, UnknownName where its
+    """The version that the owner of a dataset shares now; of one that the owner defines otherwise by now, for which a model that serves may
+    ask, the last that was shared, with a warning. Raises Refused where no view over it is shared any more, UnknownName where its
     rows are defined otherwise, Erased, and StoreError or MissingFile where the owner's store cannot be reached."""
     assert dataset.elsewhere is not None
     project, _, name = dataset.elsewhere.path.partition("/")
@@ -69,6 +73,8 @@ def their_version(dataset: Dataset) -> Theirs:
                 raise _withdrawn(theirs, dataset, name, other)
             version = theirs.artifact(found.rows)
             version.blob("rows")  # what was erased there is not used on here
+            if found not in publications(theirs, found.view):
+                log.warning("dataset=%s has no newer rows: project %s defines them otherwise by now", dataset.name, project)
             return Theirs(project, version, theirs.blobs, str(other.where))
     except (MissingFile, StoreError, UnknownName) as error:
         error.what = f"dataset {dataset.name!r} cannot be brought up to date: {error.what}"

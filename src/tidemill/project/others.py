@@ -64,7 +64,7 @@ class Elsewhere:
         except MissingFile as error:
             error.what, error.hint = (
                 f"project {self.name} has no ledger yet",
-                "build a shared view there first, for example by `tidemill run`",
+                "build a shared view there first, for example by `tidemill features materialise`",
             )
             raise
         except StoreError as error:

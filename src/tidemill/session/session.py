@@ -526,8 +526,11 @@ def policy_of(declared: project.Project, name: str = "") -> RetrainPolicy:
     names = [policy.monitor.name for policy in declared.all(RetrainPolicy)]
     if name and not found:
         raise UnknownName(f"no deployment {name!r} has a policy", where=str(declared.folder), available=names, hint="name one of these")
+    if not names:
+        hint = "declare a tm.RetrainPolicy over the monitor of a deployment; views alone are built by `tidemill features materialise`"
+        raise DataError("the project declares no policy, one is needed", where=str(declared.folder), hint=hint)
     if len(found) != 1:
-        hint = "declare one for each deployment" if name or not names else "name the deployment"
+        hint = "declare one for each deployment" if name else "name the deployment"
         raise DataError(f"{len(found)} policies fit, one is needed", where=str(declared.folder), available=names, hint=hint)
     return found[0]
 

@@ -396,13 +396,16 @@ def _refuse_broken(connection: "psycopg.Connection[Any]") -> None:
 
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+_RIGHTS = (
+    "grant it CREATE on the database, or give it a schema of its own; to read a schema of others, USAGE of it and SELECT on its tables"
+)
 _KNOWN: dict[str, tuple[type[TidemillError], str, str]] = {
     "28P01": (StoreError, "the database refuses the password", "give it in PGPASSWORD or ~/.pgpass; tidemill.toml is no place for it"),
     "28000": (StoreError, "the database refuses this user", "correct the user in store.records, or its line in pg_hba.conf"),
     "3D000": (StoreError, "there is no such database", "make it, for example with `createdb`, or correct store.records"),
     "53300": (StoreError, "the database has no connection left", "raise its max_connections, or end what holds them"),
     "53100": (StoreError, "the disk of the database is full", "free some space; nothing acknowledged was lost"),
-    "42501": (StoreError, "this user may not do that", "grant it CREATE on the database, or make the schema and give it to this user"),
+    "42501": (StoreError, "this user may not do that", _RIGHTS),
     "25006": (StoreError, "the records are open for reading only", "write with a command that writes, to a server that is no standby"),
     "25P03": (StoreError, f"nothing was done for {IDLE} s in a transaction, so the server ended it", "run the command again"),
     "55P03": (Busy, f"another process has been writing for {WAIT} s", "wait until it is done; `tidemill doctor` names the writer"),
