@@ -94,5 +94,7 @@ EXACT: dict[str, Callable[[], Any]] = {
     "boosted, NaN as number": lambda: boosted(use_missing=False),
     "linear": linear,
     "linear, median": lambda: linear(imputer={"strategy": "median"}),
+    "linear, rare categories": lambda: linear(encoder={"min_frequency": 400, "handle_unknown": "infrequent_if_exist"}),
+    "linear, a dropped category": lambda: linear(encoder={"drop": "first"}),
     "linear, NaN as a category": lambda: linear(encoder={"sparse_output": False}),
 }

@@ -107,23 +107,32 @@ def test_the_native_form_is_the_librarys_own_and_no_pickle() -> None:
 
 def others() -> dict[str, tuple[Any, str]]:
     """Models without an exact form here, and what the refusal says."""
-    from lightgbm import LGBMClassifier, LGBMRegressor
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
+    from lightgbm import LGBMRegressor
+    from sklearn.ensemble import BaggingClassifier, GradientBoostingRegressor, RandomForestRegressor
+    from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+    from xgboost import XGBClassifier, XGBRegressor
 
     X, filled = matrix(600), np.nan_to_num(matrix(600))
-    y, three = (filled[:, 0] > 10).astype(int), (filled[:, 2] // 8).astype(int)
+    y = (filled[:, 0] > 10).astype(int)
+    two = np.column_stack([filled[:, 0], filled[:, 2]])
     quiet = {"n_estimators": 5, "verbose": -1, "n_jobs": 1}
     return {
-        "regression": (LGBMRegressor(**quiet).fit(X, filled[:, 0]), "objective 'regression"),
-        "three classes": (LGBMClassifier(**quiet).fit(X, three), "objective 'multiclass"),
-        "random forest of LightGBM": (boosted(boosting_type="rf", subsample=0.5, subsample_freq=1), "is not supported"),
+        "an objective of one's own": (LGBMRegressor(objective=_squared, **quiet).fit(X, filled[:, 0]), "objective 'none|custom'"),
         "zero as missing": (boosted(zero_as_missing=True), "zero_as_missing"),
-        "linear trees": (boosted(linear_tree=True, categorical_feature=[]), "gives other answers|linear"),
-        "forest of scikit-learn": (RandomForestClassifier(5).fit(filled, y), "RandomForestClassifier has no exact form"),
-        "three classes of scikit-learn": (LogisticRegression(max_iter=2000).fit(filled, three), "LogisticRegression has no exact form"),
+        "linear trees": (boosted(linear_tree=True, categorical_feature=[]), "linear trees have no exact form"),
+        "bags of scikit-learn": (BaggingClassifier().fit(X, y), "BaggingClassifier has no exact form"),
+        "a forest of two targets": (RandomForestRegressor(3).fit(X, two), "several targets"),
+        "lines of two targets": (LinearRegression().fit(filled, two), "several targets"),
+        "boosting from a model": (
+            GradientBoostingRegressor(n_estimators=2, init=LinearRegression()).fit(filled, y),
+            "begins with LinearRegr",
+        ),
+        "boosted lines": (XGBClassifier(booster="gblinear").fit(X, y), "gblinear has no exact form"),
+        "boosting of two targets": (XGBRegressor(n_estimators=2).fit(X, two), "several targets"),
+        "boosting to a hinge": (XGBClassifier(objective="binary:hinge", n_estimators=2).fit(X, y), "objective 'binary:hinge'"),
+        "minus one as missing": (XGBClassifier(missing=-1, n_estimators=2).fit(X, y), "reads -1 as missing"),
         "an unknown step": (make_pipeline(PolynomialFeatures(2), bare()).fit(filled, y), "PolynomialFeatures has no exact form"),
         "a function": (
             make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression()).fit(X, y),
@@ -131,12 +140,14 @@ def others() -> dict[str, tuple[Any, str]]:
         ),
         "fails on NaN": (make_pipeline(StandardScaler(), LogisticRegression()).fit(filled, y), "fails on rows with missing values"),
         "fails on unseen categories": (linear(encoder={"handle_unknown": "error"}), "fails on a category that it has not seen"),
-        "rare categories": (linear(encoder={"min_frequency": 10}), "min_frequency"),
-        "a dropped category": (linear(encoder={"drop": "first"}), "drop"),
         "an indicator": (linear(imputer={"add_indicator": True}), "SimpleImputer"),
         "another missing value": (_other_missing(), "SimpleImputer"),
         "not a model": (object(), "has no safe format here"),
     }
+
+
+def _squared(truth: Floats, given: Floats) -> tuple[Floats, Floats]:
+    return given - truth, np.ones_like(truth)
 
 
 def _other_missing() -> Any:
@@ -154,19 +165,21 @@ def refused() -> dict[str, tuple[Any, str]]:
 
 
 NAMES = [
-    "regression",
-    "three classes",
-    "random forest of LightGBM",
+    "an objective of one's own",
     "zero as missing",
     "linear trees",
-    "forest of scikit-learn",
-    "three classes of scikit-learn",
+    "bags of scikit-learn",
+    "a forest of two targets",
+    "lines of two targets",
+    "boosting from a model",
+    "boosted lines",
+    "boosting of two targets",
+    "boosting to a hinge",
+    "minus one as missing",
     "an unknown step",
     "a function",
     "fails on NaN",
     "fails on unseen categories",
-    "rare categories",
-    "a dropped category",
     "an indicator",
     "another missing value",
     "not a model",

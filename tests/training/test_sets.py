@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from lightgbm import LGBMClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from processes import run_python
@@ -175,6 +175,17 @@ def test_a_model_that_cannot_serve_is_refused_where_it_is_declared(toy: Toy) -> 
     with pytest.raises(NoExactForm, match="LogisticRegression fails on rows with missing values") as error:
         training.train(toy.ledger, model(toy.built.task)(no_nulls), chosen(toy))
     assert "test_sets.py" in error.value.where
+
+
+def amounts(train: TrainingSet, params: Params) -> Pipeline:
+    return make_pipeline(SimpleImputer(), Ridge()).fit(train.X, train.y)
+
+
+def test_what_is_no_classifier_of_two_classes_is_refused_where_it_is_declared(toy: Toy) -> None:
+    with pytest.raises(DefinitionError, match="'amounts' gives a prediction, not a probability") as error:
+        training.train(toy.ledger, model(toy.built.task)(amounts), chosen(toy))
+    assert "test_sets.py" in error.value.where
+    assert [run.status for run in toy.ledger.executions(kind="training run")] == ["failed"]
 
 
 LOADED = """

@@ -1,165 +1,104 @@
-"""LightGBM → ONNX, exactly: a double-precision `TreeEnsemble` (ai.onnx.ml 5) and the sigmoid, node by node.
+"""LightGBM → ONNX, exactly: its trees node by node, and the function of its objective.
 
-Missing-value routing and native categories are kept. Sources: LightGBM `Tree::NumericalDecision` and `CategoricalDecision`;
-ONNX operator TreeEnsemble-5.
+Missing-value routing and native categories are kept. Sources: LightGBM `Tree::NumericalDecision`, `CategoricalDecision` and
+`ObjectiveFunction::ConvertOutput`.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tidemill.core import Floats, NoExactForm
+from tidemill.models.ensemble import Ensemble, Leaf, Split
+from tidemill.models.graph import DOUBLE, Answer, Columns, Graph
 
-LEQ, MEMBER = 0, 6  # ONNX's codes of the two kinds of node
 LARGEST = 1e300  # LightGBM writes infinity so
 ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold
+PLAIN = ("regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank", "rank_xendcg")
+LOGARITHMIC = ("poisson", "gamma", "tweedie")
 
 
-@dataclass
-class _Trees:
-    """The attributes of a TreeEnsemble, as they grow."""
-
-    roots: list[int] = field(default_factory=list)
-    feature: list[int] = field(default_factory=list)
-    mode: list[int] = field(default_factory=list)
-    split: list[float] = field(default_factory=list)
-    missing_true: list[int] = field(default_factory=list)
-    true: list[int] = field(default_factory=list)
-    true_leaf: list[int] = field(default_factory=list)
-    false: list[int] = field(default_factory=list)
-    false_leaf: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    members: list[float] = field(default_factory=list)
-
-    def node(self, feature: int, mode: int, split: float, missing_true: bool) -> int:
-        """Append a node without children; returns its number."""
-        self.feature.append(feature)
-        self.mode.append(mode)
-        self.split.append(split)
-        self.missing_true.append(int(missing_true))
-        for column in (self.true, self.true_leaf, self.false, self.false_leaf):
-            column.append(0)
-        return len(self.feature) - 1
-
-    def child(self, node: int, side: str, child: dict[str, Any]) -> None:
-        """Append a subtree below a node."""
-        is_leaf = "leaf_value" in child
-        if is_leaf:
-            self.weights.append(float(child["leaf_value"]))
-        number = len(self.weights) - 1 if is_leaf else self.grow(child)
-        getattr(self, side)[node], getattr(self, f"{side}_leaf")[node] = number, int(is_leaf)
-
-    def grow(self, tree: dict[str, Any]) -> int:
-        """Append a tree; returns the number of its root."""
-        if "leaf_value" in tree:  # a tree that is one leaf: both ways lead there
-            node = self.node(0, LEQ, 0.0, True)
-            self.child(node, "true", tree)
-            self.child(node, "false", tree)
-            return node
-        node = self._split(tree)
-        self.child(node, "true", tree["left_child"])
-        self.child(node, "false", tree["right_child"])
-        return node
-
-    def _split(self, tree: dict[str, Any]) -> int:
-        feature, missing = int(tree["split_feature"]), tree["missing_type"]
-        if tree["decision_type"] == "==":
-            members = [float(code) for code in str(tree["threshold"]).split("||")]
-            if self.members:
-                self.members.append(float("nan"))
-            self.members += members
-            return self.node(feature, MEMBER, 0.0, False)
-        if missing == "Zero":
-            raise NoExactForm("LightGBM's zero_as_missing has no counterpart in ONNX", hint="train without zero_as_missing")
-        threshold = float(tree["threshold"])
-        if threshold == -ZERO:  # LightGBM reads |x| <= 1e-35 as 0, so this very value goes right
-            threshold = float(np.nextafter(threshold, -np.inf))
-        if abs(threshold) >= LARGEST:  # a split of missing against all the rest: infinite in memory, cut when it is written
-            threshold = float(np.copysign(np.inf, threshold))
-        goes_left = bool(tree["default_left"]) if missing == "NaN" else threshold >= 0.0  # without NaN in training, NaN counts as 0
-        return self.node(feature, LEQ, threshold, goes_left)
+def _look(tree: dict[str, Any]) -> Leaf | Split[dict[str, Any]]:
+    if "leaf_value" in tree:
+        if tree.get("leaf_coeff"):
+            raise NoExactForm("LightGBM's linear trees have no exact form here", hint="train without linear_tree")
+        return Leaf(float(tree["leaf_value"]))
+    feature, missing = int(tree["split_feature"]), tree["missing_type"]
+    true, false = tree["left_child"], tree["right_child"]
+    if tree["decision_type"] == "==":
+        return Split(feature, 0.0, False, true, false, [float(code) for code in str(tree["threshold"]).split("||")])
+    if missing == "Zero":
+        raise NoExactForm("LightGBM's zero_as_missing has no counterpart in ONNX", hint="train without zero_as_missing")
+    threshold = float(tree["threshold"])
+    if threshold == -ZERO:  # LightGBM reads |x| <= 1e-35 as 0, so this very value goes right
+        threshold = float(np.nextafter(threshold, -np.inf))
+    if abs(threshold) >= LARGEST:  # a split of missing against all the rest: infinite in memory, cut when it is written
+        threshold = float(np.copysign(np.inf, threshold))
+    goes_left = bool(tree["default_left"]) if missing == "NaN" else threshold >= 0.0  # without NaN in training, NaN counts as 0
+    return Split(feature, threshold, goes_left, true, false)
 
 
-def compile_model(model: Any) -> bytes:
-    """ONNX bytes of a fitted binary LGBMClassifier: input `features` (n, f) float64, output `probability` (n, 1) float64."""
-    from onnx import TensorProto, helper
+def build(graph: Graph, model: Any, given: list[Columns]) -> Answer:
+    """Nodes of a fitted LGBMClassifier, LGBMRegressor, LGBMRanker or Booster over its features."""
+    dump = _booster(model).dump_model()
+    objective, *words = str(dump.get("objective", "none")).split()
+    trees = Ensemble(int(dump["num_tree_per_iteration"]))
+    for i, info in enumerate(dump["tree_info"]):
+        trees.add(info["tree_structure"], _look, i % trees.targets)
+    raw = trees.put(graph, graph.joined(given), named="raw")
+    if dump.get("average_output"):
+        raw = graph.op("Div", raw, graph.constant([len(dump["tree_info"]) // trees.targets]))
+    told = dict(word.split(":") for word in words if ":" in word)
+    if objective in ("binary", "cross_entropy", "multiclassova"):
+        return _sigmoid(graph, model, objective, raw, float(told.get("sigmoid", "1")))
+    if objective == "multiclass":
+        scores = graph.softmax(raw)
+        return Answer("probabilities", scores, classes(model), lambda: graph.largest(scores))
+    if objective in LOGARITHMIC:
+        return Answer("prediction", graph.op("Exp", raw))
+    if objective not in PLAIN:
+        available = ["binary", "multiclass", "multiclassova", "cross_entropy", *PLAIN, *LOGARITHMIC]
+        raise NoExactForm(f"LightGBM with objective {objective!r} has no exact form here", available=available, hint="use one of these")
+    if "sqrt" in words:
+        raw = graph.op("Mul", graph.op("Mul", graph.op("Sign", raw), raw), raw)
+    return Answer("prediction", graph.op("Identity", raw))
 
-    booster = model.booster_
-    dump = booster.dump_model()
-    objective = str(dump["objective"]).split()
-    if objective[0] != "binary" or dump.get("average_output"):
-        raise NoExactForm(
-            f"LightGBM with objective {dump['objective']!r} is not supported here", hint="use a binary LGBMClassifier with gbdt or goss"
-        )
-    slope = float(next((word.split(":")[1] for word in objective if word.startswith("sigmoid:")), "1"))
-    trees = _Trees()
-    trees.roots = [trees.grow(info["tree_structure"]) for info in dump["tree_info"]]
-    nodes = [
-        _tree_node(trees),
-        helper.make_node("Mul", ["raw", "slope"], ["scaled"]),
-        helper.make_node("Sigmoid", ["scaled"], ["probability"]),
-    ]
-    features = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, booster.num_feature()])
-    output = helper.make_tensor_value_info("probability", TensorProto.DOUBLE, [None, 1])
-    constants = [helper.make_tensor("slope", TensorProto.DOUBLE, [1], [slope])]
-    graph = helper.make_graph(nodes, "tidemill", [features], [output], constants)
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 5)]
-    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString(deterministic=True))
 
+def _sigmoid(graph: Graph, model: Any, objective: str, raw: str, slope: float) -> Answer:
+    from onnx import helper
 
-def _tree_node(trees: _Trees) -> Any:
-    from onnx import TensorProto, helper
-
-    def doubles(name: str, values: list[float]) -> Any:
-        return helper.make_tensor(name, TensorProto.DOUBLE, [len(values)], values)
-
-    more = {"membership_values": doubles("members", trees.members)} if trees.members else {}
-    return helper.make_node(
-        "TreeEnsemble",
-        ["features"],
-        ["raw"],
-        domain="ai.onnx.ml",
-        n_targets=1,
-        aggregate_function=1,
-        post_transform=0,
-        tree_roots=trees.roots,
-        nodes_featureids=trees.feature,
-        nodes_modes=helper.make_tensor("modes", TensorProto.UINT8, [len(trees.mode)], trees.mode),
-        nodes_splits=doubles("splits", trees.split),
-        nodes_missing_value_tracks_true=trees.missing_true,
-        nodes_truenodeids=trees.true,
-        nodes_trueleafs=trees.true_leaf,
-        nodes_falsenodeids=trees.false,
-        nodes_falseleafs=trees.false_leaf,
-        leaf_targetids=[0] * len(trees.weights),
-        leaf_weights=doubles("weights", trees.weights),
-        **more,
+    graph.constants.append(helper.make_tensor("slope", DOUBLE, [1], [slope]))
+    scores = graph.op("Sigmoid", graph.op("Mul", raw, "slope", named="scaled"))
+    if objective == "cross_entropy":
+        return Answer("prediction", scores)
+    if objective == "multiclassova":
+        return Answer("probabilities", scores, classes(model), lambda: graph.largest(scores))
+    return Answer(
+        "probability", scores, classes(model), lambda: graph.above("Greater", scores, graph.op("Sub", graph.constant([1.0]), scores))
     )
+
+
+def _booster(model: Any) -> Any:
+    return model if type(model).__name__ == "Booster" else model.booster_
+
+
+def classes(model: Any) -> tuple[Any, ...]:
+    """The classes in the order of their scores."""
+    booster = _booster(model)
+    return tuple(getattr(model, "classes_", range(max(booster.num_model_per_iteration(), 2))))
 
 
 def native(model: Any) -> bytes:
     """LightGBM's own text format; its text holds no time or path."""
-    return str(model.booster_.model_to_string()).encode()
+    return str(_booster(model).model_to_string()).encode()
 
 
-def score(model: Any, features: Floats) -> Floats:
-    """The library's own probabilities, the measure of parity."""
-    return np.asarray(model.booster_.predict(features), dtype=np.float64)
-
-
-def thresholds(model: Any) -> dict[int, Floats]:
-    """Every numeric threshold by feature: hostile rows lie on both sides of them."""
-    found: dict[int, set[float]] = {}
-    trees = _Trees()
-    for info in model.booster_.dump_model()["tree_info"]:
-        trees.grow(info["tree_structure"])
-    for feature, mode, split in zip(trees.feature, trees.mode, trees.split, strict=True):
-        if mode == LEQ:
-            found.setdefault(feature, set()).add(split)
-    return {feature: np.array(sorted(values)) for feature, values in found.items()}
+def score(model: Any, features: Any) -> Floats:
+    """The library's own scores (n, k), the measure of parity."""
+    found = np.asarray(_booster(model).predict(features), dtype=np.float64)
+    return found.reshape(len(features), -1)
 
 
 def rounds(model: Any) -> int:
     """How many trees were trained."""
-    return int(model.booster_.num_trees())
+    return int(_booster(model).num_trees())

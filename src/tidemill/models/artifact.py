@@ -11,7 +11,8 @@ import numpy as np
 
 from tidemill.core import Floats, Ref, canonical, digest_value, pack, unpack
 from tidemill.ledger import Artifact, Ledger
-from tidemill.models.compiled import TOLERANCE, Compiled, Predictor
+from tidemill.models.compiled import Compiled, Predictor
+from tidemill.models.parity import TOLERANCE
 from tidemill.models.signature import Signature
 
 GOLDEN = 20  # how many cases a version carries

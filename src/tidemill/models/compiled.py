@@ -3,7 +3,8 @@
 A model that has no exact form is refused with the reason.
 """
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Floats, MissingExtra, NoExactForm
+from tidemill.core import DataError, Floats, MissingExtra, NoExactForm
+from tidemill.models.graph import Graph
 from tidemill.models.onnx import OnnxModel, opened
 from tidemill.models.pace import Pace
+from tidemill.models.parity import TOLERANCE, compared, extreme_rows, hostile_rows
 from tidemill.models.signature import Signature
 
-ADAPTERS = {"lightgbm": "tidemill.models._lightgbm", "sklearn": "tidemill.models._sklearn"}  # by the package of the model's class
-TOLERANCE = 1e-9  # largest difference of a score that counts as the same
+ADAPTERS = {name: f"tidemill.models._{name}" for name in ("lightgbm", "sklearn", "xgboost")}  # by the package of the model's class
 BLOCK = 8  # rows are padded to whole blocks: vector units round the rows of a cut block otherwise
 
 
@@ -35,19 +37,24 @@ class Predictor:
         return Pace()
 
     def predict(self, features: Floats) -> Floats:
-        """Probabilities (n,) of a matrix (n, f) in the signature's order."""
+        """Probabilities or predictions (n,) of a matrix (n, f) in the signature's order. Raises DataError of a model that gives several."""
+        if self.signature.width > 1:
+            raise DataError(f"the model gives {self.signature.width} {self.signature.output} for a row", hint="ask for its outputs")
+        return self._scores(features)[:, 0]
+
+    def _scores(self, features: Floats) -> Floats:
         rows = len(features)
         short = -rows % BLOCK
         if short:
             features = np.concatenate([features, np.zeros((short, features.shape[1]))])
-        answer = self._run(["probability"], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
-        return np.asarray(answer[:rows, 0], dtype=np.float64)
+        answer = self._run([self.signature.output], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
+        return np.asarray(answer[:rows], dtype=np.float64)
 
     def outputs(self, features: Floats) -> Floats:
         """All that it gives (n, width) of a matrix (n, f) in the signature's order."""
         asked = self.signature
         if not asked.block:
-            return self.predict(features)[:, np.newaxis]
+            return self._scores(features)
         rows, found = len(features), np.empty((len(features) + -len(features) % asked.block, asked.width))
         with np.errstate(over="ignore"):  # what a smaller type cannot hold is infinite
             matrix = np.zeros((len(found), features.shape[1]), dtype=asked.dtype)
@@ -60,13 +67,14 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Compiled:
-    """The two forms of a model, how many rounds it was trained, and the evidence that they agree."""
+    """The two forms of a model, how many rounds it was trained, the evidence that they agree, and its signature with what it gives."""
 
     onnx: bytes
     native: bytes
     library: str
     rounds: int
     parity: dict[str, Any]
+    signature: Signature
 
 
 def adapter(model: Any) -> ModuleType:
@@ -82,57 +90,43 @@ def adapter(model: Any) -> ModuleType:
 
 def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compiled:
     """The form that serves, with parity proven on `recorded` rows (n, f) and on hostile ones; raises NoExactForm."""
-    made = adapter(model)
-    onnx = made.compile_model(model)
+    made, graph = adapter(model), Graph()
+    answer = made.build(graph, model, [graph.matrix("features", len(signature.features))])
+    several = answer.output == "probabilities"
+    signature = replace(
+        signature,
+        output=answer.output,
+        width=len(answer.classes) if several else 1,
+        classes=tuple(getattr(one, "item", lambda one=one: one)() for one in answer.classes) if several else (),
+    )
+    onnx = graph.finished(answer, signature.width)
     predictor = Predictor(onnx, signature)
-    hostile = hostile_rows(recorded, signature, made.thresholds(model))
-    evidence: dict[str, Any] = {"tolerance": TOLERANCE, "labels_differ": 0}
-    for name, rows in (("recorded", recorded), ("hostile", hostile)):
-        found = _compare(name, _score(made, model, rows), predictor.predict(rows))
+    evidence = _proven(made, model, predictor, recorded, graph.beside)
+    return Compiled(onnx, made.native(model), type(model).__module__.split(".")[0], made.rounds(model), evidence, signature)
+
+
+def _proven(made: ModuleType, model: Any, predictor: Predictor, recorded: Floats, thresholds: dict[int, list[Floats]]) -> dict[str, Any]:
+    """The evidence that a predictor answers as the library does; raises NoExactForm where it does not."""
+    signature = predictor.signature
+    categories = {i: len(signature.categories[signature.features[i]]) for i in signature.categorical}
+    tolerance = getattr(made, "TOLERANCE", TOLERANCE)
+    evidence: dict[str, Any] = {"tolerance": tolerance, "labels_differ": 0}
+    rows = {"recorded": recorded, "hostile": hostile_rows(recorded, categories, thresholds), "extreme": extreme_rows(recorded, categories)}
+    for name, asked in rows.items():
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+                expected = made.score(model, asked)
+        except ValueError as error:
+            if name == "extreme":  # what the model refuses has no answer that could differ
+                continue
+            what = f"{type(model).__name__} fails on rows with missing values or unseen categories: {str(error).splitlines()[0]}"
+            raise NoExactForm(what, hint="impute missing values, and ignore unknown categories") from error
+        found = compared(name, expected, predictor.outputs(asked), classifies=signature.output != "prediction")
         evidence |= found | {"labels_differ": evidence["labels_differ"] + found["labels_differ"]}
-    one_by_one = np.concatenate([predictor.predict(recorded[i : i + 1]) for i in range(min(len(recorded), 100))] or [np.empty(0)])
-    evidence["row_by_row_equal"] = bool(np.array_equal(one_by_one, predictor.predict(recorded)[: len(one_by_one)]))
-    if max(evidence["recorded_difference"], evidence["hostile_difference"]) > TOLERANCE or evidence["labels_differ"]:
+    one_by_one = np.concatenate([predictor.outputs(recorded[i : i + 1]) for i in range(min(len(recorded), 100))] or [np.empty((0, 1))])
+    evidence["row_by_row_equal"] = bool(np.array_equal(one_by_one, predictor.outputs(recorded)[: len(one_by_one)]))
+    if max(evidence.get(f"{name}_difference", 0.0) for name in rows) > tolerance or evidence["labels_differ"]:
         raise NoExactForm(
             f"the compiled form of {type(model).__name__} gives other answers: {evidence}", hint="report this model's parameters"
         )
-    return Compiled(onnx, made.native(model), type(model).__module__.split(".")[0], made.rounds(model), evidence)
-
-
-def _score(made: ModuleType, model: Any, rows: Floats) -> Floats:
-    try:
-        return np.asarray(made.score(model, rows), dtype=np.float64)
-    except ValueError as error:
-        what = f"{type(model).__name__} fails on rows with missing values or unseen categories: {str(error).splitlines()[0]}"
-        raise NoExactForm(what, hint="impute missing values, and ignore unknown categories") from error
-
-
-def _compare(name: str, expected: Floats, given: Floats) -> dict[str, Any]:
-    difference = np.abs(expected - given)
-    near = np.abs(expected - 0.5) <= TOLERANCE
-    labels = int(np.sum(((expected > 0.5) != (given > 0.5)) & ~near))
-    worst = (
-        float(difference.max()) if len(difference) and not np.isnan(difference).any() else (0.0 if not len(difference) else float("inf"))
-    )
-    return {f"{name}_rows": len(expected), f"{name}_difference": worst, "labels_differ": labels}
-
-
-def hostile_rows(recorded: Floats, signature: Signature, thresholds: dict[int, Floats], *, rows: int = 512) -> Floats:
-    """Rows that break careless converters: each value missing, categories never seen, numbers on and beside every threshold."""
-    if not len(recorded):
-        return recorded
-    random = np.random.default_rng(0)
-    made = np.ascontiguousarray(recorded[random.integers(0, len(recorded), rows)])
-    for feature, values in thresholds.items():
-        if feature not in signature.categorical:
-            beside = np.concatenate([values, np.nextafter(values, np.inf), np.nextafter(values, -np.inf), [0.0, -0.0, 1e200, -1e200]])
-            made[: rows // 2, feature] = random.choice(beside, rows // 2)
-    for feature in signature.categorical:
-        size = len(signature.categories[signature.features[feature]])
-        made[: rows // 2, feature] = random.integers(0, size + 3, rows // 2)
-    holes = random.random(made.shape) < 0.15
-    made[holes] = np.nan
-    for feature in range(made.shape[1]):
-        made[-1 - feature % rows, feature] = np.nan
-    made[0, :] = np.nan
-    return made
+    return evidence

@@ -15,8 +15,9 @@ ASKED = ("output", "input", "dtype", "width", "block")
 class Signature:
     """Features are one matrix (rows, features). A category is the code of its text in `categories`; unseen and missing are NaN.
 
-    Models that were trained here take float64 and give one probability. Of those that others made: the names of `output` and `input`, the
-    type of this, how many numbers (`width`) a row has, and `block`, the number of rows with which it is asked each time.
+    Models that were trained here take float64 and give one `probability`, that of the second class; of several `classes` the
+    `probabilities`, in their order; or a `prediction`. Of those that others made: the names of `output` and `input`, the type of this,
+    how many numbers (`width`) a row has, and `block`, the number of rows with which it is asked each time.
     """
 
     features: tuple[str, ...]
@@ -26,18 +27,22 @@ class Signature:
     dtype: str = "float64"
     width: int = 1
     block: int = 0
+    classes: tuple[Any, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """As plain data; of a model that was trained here its features and categories."""
+        """As plain data; of a model that was trained here its features and categories, and what it gives in place of a probability."""
         found = {"features": list(self.features), "categories": {name: list(words) for name, words in self.categories.items()}}
         asked = {name: getattr(self, name) for name in ASKED} if self.block else {}
-        return found | ({"asked": asked} if asked else {})
+        other = self.output != "probability" and not self.block
+        gives = {"output": self.output, "width": self.width, "classes": list(self.classes)} if other else {}
+        return found | ({"asked": asked} if asked else {}) | ({"gives": gives} if gives else {})
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Signature":
         """From plain data."""
         categories = {name: tuple(words) for name, words in plain["categories"].items()}
-        return cls(tuple(plain["features"]), categories, **plain.get("asked", {}))
+        gives = {**plain.get("asked", {}), **plain.get("gives", {})}
+        return cls(tuple(plain["features"]), categories, **gives | {"classes": tuple(gives.get("classes", ()))})
 
     @property
     def categorical(self) -> list[int]:

@@ -64,7 +64,7 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
 
 def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats) -> Compiled:
     try:
-        return compile_model(fitted, train_set.signature, recorded)
+        compiled = compile_model(fitted, train_set.signature, recorded)
     except NoExactForm as error:
         error.where = error.where or str(model.where)
         raise
@@ -77,6 +77,12 @@ def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Float
         what = f"model {model.name!r} was not fitted ({said})" if unfitted else f"model {model.name!r} cannot be compiled: {said}"
         hint = "call `fit` before the function returns the model" if unfitted else "return a fitted model of this library"
         raise DefinitionError(what, where=str(model.where), hint=hint) from error
+    gives = compiled.signature.output
+    if gives != "probability":
+        what = f"model {model.name!r} gives {gives} of {len(compiled.signature.classes)} classes" if compiled.signature.classes else ""
+        hint = "return a classifier of two classes: the label of a task is true or false"
+        raise DefinitionError(what or f"model {model.name!r} gives a {gives}, not a probability", where=str(model.where), hint=hint)
+    return compiled
 
 
 def _params(model: Model, train_set: TrainingSet) -> dict[str, Any]:
