@@ -213,7 +213,7 @@ def epoch_of(interval: Interval) -> float:
     months, days, us = interval
     years = towards_zero(months, 12)
     whole = years * (1461 * DAY // 4) + (months - 12 * years) * 30 * DAY + days * DAY
-    return whole / SECOND + us / SECOND
+    return whole / SECOND + float(us) / SECOND  # rounded twice, as the engine does
 
 
 @cache
