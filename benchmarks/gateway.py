@@ -1,8 +1,9 @@
-"""One prediction over loopback HTTP: by entity keys, which looks features up and logs the answer, beside the same model by its features.
+"""One prediction over loopback HTTP: by entity keys, which looks features up, beside the same model by its features; both are logged.
 
 Ten features from three views in LMDB (the newest values of a driver and of a shop, a driver's last 24 hours), a logistic regression of
-scikit-learn, compiled, behind `tidemill up`. By features is the Open Inference Protocol: the matrix itself, nothing looked up, nothing
-logged; the bound below it is a bare uvicorn + starlette route. CPU is that of the server's process.
+scikit-learn, compiled, behind `tidemill up`. By features, a row names them itself: it is checked and logged, and nothing is looked up. As
+tensors they come by the Open Inference Protocol, and nothing is logged. The bound is a bare uvicorn + starlette route. CPU is that of the
+server's process.
 
     .venv/bin/python benchmarks/gateway.py [SECONDS]
 """
@@ -21,6 +22,11 @@ from measure.server import Load, load, serving
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
 RUNS, DRIVERS, SHOPS, EVENTS, ORDERS, ASKED = 5, 5_000, 500, 50_000, 20_000, 1_000
+FEATURES = [
+    *(f"profile__d{i}" for i in range(4)),
+    *(f"place__s{i}" for i in range(3)),
+    *(f"recent__{one}_24h" for one in ("n", "sum", "mean")),
+]
 DECLARED = """
 import tidemill as tm
 
@@ -101,18 +107,22 @@ def asked() -> dict[str, tuple[str, list[bytes]]]:
     pairs = zip(rng.integers(0, DRIVERS, ASKED).tolist(), rng.integers(0, SHOPS, ASKED).tolist(), strict=True)
     keys = [{"order_id": ORDERS + i, "since": now, "driver_id": driver, "shop_id": shop} for i, (driver, shop) in enumerate(pairs)]
     known = [{"order_id": order} for order in rng.integers(0, ORDERS, ASKED).tolist()]
-    features = [[{"name": "features", "shape": [1, 10], "datatype": "FP64", "data": row}] for row in rng.normal(size=(ASKED, 10)).tolist()]
+    features = rng.normal(size=(ASKED, 10)).tolist()
+    tensors = [[{"name": "features", "shape": [1, 10], "datatype": "FP64", "data": row}] for row in features]
     return {
         "by entity keys": ("/predict/late", [json.dumps({"rows": [row]}).encode() for row in keys]),
         "by a known key": ("/predict/late", [json.dumps({"rows": [row]}).encode() for row in known]),
-        "by features": ("/v2/models/late/infer", [json.dumps({"inputs": one}).encode() for one in features]),
+        "by features": ("/predict/late", [json.dumps({"rows": [dict(zip(FEATURES, row, strict=True))]}).encode() for row in features]),
+        "by features, tensors": ("/v2/models/late/infer", [json.dumps({"inputs": one}).encode() for one in tensors]),
     }
 
 
 def check(folder: Path) -> None:
     """Raise AssertionError unless every answer of the log was the champion's over all ten features from the online store."""
     lines = [json.loads(line) for line in (folder / ".tidemill" / "log" / "late.jsonl").read_text().splitlines()]
-    odd = [one for one in lines if one["rung"] != "champion" or one["features_from"] != "online" or len(one["inputs"]) != 10]
+    odd = [
+        one for one in lines if one["rung"] != "champion" or one["features_from"] not in ("online", "request") or len(one["inputs"]) != 10
+    ]
     assert lines
     assert not odd, odd[0]
 

@@ -100,13 +100,13 @@ def test_skew_of_what_was_served_is_told_and_is_an_exit_code(tidemill: Command, 
     session = open_project(copied)
     endpoint, log = session.deployments["late"].endpoint(), AnswerLog(log_of(session.project, "late"))
     rows = [{"parcel": f"p{day}-{place:03}"} for day in (110, 111) for place in range(40)]
-    asked = [int(endpoint.requests.at[endpoint.requests.find(row["parcel"])]) for row in rows]
+    asked = [int(endpoint.rows.known.at[endpoint.rows.known.find(row["parcel"])]) for row in rows]
     log.append(endpoint.answer(rows, asked, keep=1.0), 5, session.branch.id)
     clean = tidemill("features", "skew", "late", folder=copied)
     assert clean.returncode == 0, clean.stderr
     assert "80 of 80 compared: all 8 features equal" in clean.stdout
     assert "no feature surely differs in more than 0.10% of the answers" in clean.stdout
-    endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
+    endpoint.rows = replace(endpoint.rows, known=replace(endpoint.rows.known, values=endpoint.rows.known.values * [1.0, 2.0, 1.0]))
     log.append(endpoint.answer(rows, asked, keep=1.0), 7_000_000, session.branch.id)
     session.close()
     found = tidemill("features", "skew", "--since", "1970-01-01T00:00:06Z", "--rows", "40", folder=copied)
@@ -139,9 +139,9 @@ def test_what_is_held_by_skew_is_said(tidemill: Command, tmp_path: Path) -> None
         found = ledger.branch(branch)
         assert found is not None
         endpoint, log = open_endpoint(ledger, toy.declared, found), AnswerLog(log_of(toy.declared, "late"))
-        endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
-        rows = [row for row, at in enumerate(endpoint.requests.at.tolist()) if toy.at("2024-03-01") < at < toy.at("2024-03-05")]
-        keys, at = [{"parcel": endpoint.requests.keys[row].decode()} for row in rows], endpoint.requests.at[rows].tolist()
+        endpoint.rows = replace(endpoint.rows, known=replace(endpoint.rows.known, values=endpoint.rows.known.values * [1.0, 2.0, 1.0]))
+        rows = [row for row, at in enumerate(endpoint.rows.known.at.tolist()) if toy.at("2024-03-01") < at < toy.at("2024-03-05")]
+        keys, at = [{"parcel": endpoint.rows.known.keys[row].decode()} for row in rows], endpoint.rows.known.at[rows].tolist()
         log.append(endpoint.answer(keys, at, keep=1.0), toy.at("2024-03-02"), branch)
         loop.run_once(ledger, toy.built, toy.policy, toy.at("2024-03-05"), ZONE, sample=partial(sample_answers, log.path))
     shown = " ".join(tidemill("-v", "status", folder=folder).stdout.split())

@@ -129,7 +129,7 @@ class Online:
         other, endpoint, store = open_toy(write_project(self.folder / "other", rows)), self.live.endpoint, MemoryOnline()
         logs = other.built.reader(other.ledger).logs
         replace(endpoint.reader, logs=logs, online=store).materialise(until or self.live.toy.at(MARK))
-        endpoint.reader = replace(endpoint.reader, online=store)
+        endpoint.rows = replace(endpoint.rows, reader=replace(endpoint.reader, online=store))
         return endpoint
 
 
@@ -206,7 +206,7 @@ def test_a_view_whose_served_code_differs_is_found(live: Live, tmp_path: Path) -
 
 def test_a_vocabulary_of_another_order_is_found(live: Live) -> None:
     endpoint, rows = live.endpoint, live.rows("2024-03-05", 3)
-    endpoint.requests = replace(endpoint.requests, vocabularies={"booking__grade": ("y", "x", "z")})
+    endpoint.rows = replace(endpoint.rows, known=replace(endpoint.rows.known, vocabularies={"booking__grade": ("y", "x", "z")}))
     live.serve(endpoint, rows)
     found = live.measure()
     grades = live.toy.built.examples.requests.texts["grade"].take(np.array(rows)).texts()
@@ -238,7 +238,7 @@ def test_what_came_later_with_an_earlier_time_is_told_apart(tmp_path: Path) -> N
     assert not any(name.startswith("booking") for name in later)
     assert (differing(found), found.found.over) == ({}, ())
     assert "values known later" in found.found.why
-    endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
+    endpoint.rows = replace(endpoint.rows, known=replace(endpoint.rows.known, values=endpoint.rows.known.values * [1.0, 2.0, 1.0]))
     live.serve(endpoint, rows[:50], asked=7)
     assert differing(live.measure(until=8)) == {"booking__weight": (50, 0, 0)}, "skew is seen beside it"
     gone = first.built.versions["view depot_recent"].meta["blobs"]["events"]
@@ -346,7 +346,7 @@ class Passes:
     def serve(self, day: str, days: int, *, tampered: bool) -> None:
         endpoint = self.live.endpoint
         if tampered:
-            endpoint.requests = replace(endpoint.requests, values=endpoint.requests.values * [1.0, 2.0, 1.0])
+            endpoint.rows = replace(endpoint.rows, known=replace(endpoint.rows.known, values=endpoint.rows.known.values * [1.0, 2.0, 1.0]))
         self.live.serve(endpoint, self.live.rows(day, days))
 
 

@@ -25,13 +25,13 @@ def test_a_function_answers_while_it_is_the_one_of_which_the_model_learned(tmp_p
     toy = open_toy(write_project(tmp_path / "parcels", declarations=WITH_FUNCTION))
     branch = toy.replay(end="2024-03-05")
     endpoint = open_endpoint(toy.ledger, toy.declared, branch)
-    known = endpoint.requests.keys[0].decode()
-    at = [int(endpoint.requests.at[0])]
+    known = endpoint.rows.known.keys[0].decode()
+    at = [int(endpoint.rows.known.at[0])]
     (by_key,) = endpoint.answer([{"parcel": known}], at, explain=True)
-    texts = {name: endpoint.requests.texts[name].texts()[0] for name in ("depot", "courier", "grade")}
+    texts = {name: endpoint.rows.known.texts[name].texts()[0] for name in ("depot", "courier", "grade")}
     assert by_key.inputs is not None
     row = {"parcel": known, "weight": by_key.inputs["booking__weight"], **texts}
-    row |= {name: show(int(value[0])) for name, value in (("sent", endpoint.requests.event), ("booked", endpoint.requests.known))}
+    row |= {name: show(int(value[0])) for name, value in (("sent", endpoint.rows.known.event), ("booked", endpoint.rows.known.known))}
     (by_columns,) = endpoint.answer([row], at, explain=True)
     assert by_columns.inputs == by_key.inputs
     assert by_columns.probability == by_key.probability

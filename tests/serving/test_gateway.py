@@ -92,11 +92,11 @@ def test_of_a_share_of_the_answers_the_log_keeps_what_they_rest_on(replayed: Rep
 
 
 def test_a_number_is_logged_to_the_bit_and_an_infinite_one_by_name(served: Served) -> None:
-    requests = served.endpoint.requests
+    requests = served.endpoint.rows.known
     odd = [np.inf, -np.inf, 0.1 + 0.2, 5e-324, -0.0, 1.7976931348623157e308]
     values = requests.values.copy()
     values[: len(odd), list(requests.names).index("booking__weight")] = odd
-    served.endpoint.requests = replace(requests, values=values)
+    served.endpoint.rows = replace(served.endpoint.rows, known=replace(requests, values=values))
     for row in range(len(odd)):
         served.one(rows=[{"parcel": requests.keys[row].decode()}], at="2024-04-30T00:00:00Z")
     found = [one["inputs"]["booking__weight"] for one in served.logged]

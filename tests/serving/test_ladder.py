@@ -142,7 +142,7 @@ class DeadReader(Reader):
 def test_where_no_features_can_be_read_the_constant_answers_and_says_so(serve: Serve) -> None:
     served = serve()
     reader = served.endpoint.reader
-    served.endpoint.reader = DeadReader(reader.views, reader.logs, reader.versions)
+    served.endpoint.rows = replace(served.endpoint.rows, reader=DeadReader(reader.views, reader.logs, reader.versions))
     answer = served.one(**ROW)
     assert (answer["rung"], answer["features_from"], answer["probability"]) == ("constant", "none", 0.3)
     served.endpoint.fallback = []

@@ -39,7 +39,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Ref]:
 
 def asked(endpoint: Endpoint, count: int) -> list[tuple[dict[str, Any], int]]:
     """Known requests as clients send them, with all their columns, and when they are asked."""
-    requests, found = endpoint.requests, []
+    requests, found = endpoint.rows.known, []
     for i in range(count):
         texts = {name: requests.texts[name].texts()[i] for name in ("depot", "courier", "grade")}
         weight = float(requests.values[i, list(requests.names).index("booking__weight")])

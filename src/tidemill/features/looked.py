@@ -20,10 +20,8 @@ from tidemill.features.online import Mark, Stored, gone_as, space_of
 from tidemill.features.pushing import Feed
 from tidemill.features.state import NEVER, Value, Words, in_numbers, not_a_state, numbers_of
 from tidemill.features.views import Block, ViewLog
-from tidemill.features.windows import AFTER, UNKNOWN, Status
+from tidemill.features.windows import AFTER, UNKNOWN
 from tidemill.ledger import Ledger
-
-FEW = 20  # rows
 
 ABSENT = "nothing of it is in the online store: `tidemill features materialise {}` puts it there"
 OLDER = "it is asked for as known before what the online store holds"
@@ -150,39 +148,53 @@ class Looked:
 
     def _stored(self, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
         seen = self._see(stored[0])
-        values, status = self._read(stored[1], which, at)
+        values, status = self.form.read(*_there(stored[1], which), at)
         lost = np.flatnonzero((status == UNKNOWN) & (which >= 0))
         if len(lost):
             self._check_lost(seen, Coded(keys.take(lost).to(self.log.entities), self.log.entities), at[lost])
         for place, name in self._coded:
             values[:, place] = in_numbers(values[:, place], seen.numbers[name][1])
-        words = {full: seen.numbers[name][0] for name, names in self._full.items() for full in names}
-        return Block(self.view.names, values, status, words)
+        return Block(self.view.names, values, status, self._words(seen))
 
-    def _read(self, states: Sequence[bytes | None], which: Ints, at: Instants) -> tuple[Floats, Status]:
-        """As the form does; what a request asks about, a few rows at one time, one by one: arrays cost more than that."""
-        if not 0 < len(at) <= FEW or (at != at[0]).any():
-            return self.form.read(*_there(states, which), at)
-        values, status = self.form.each([states[place] if place >= 0 else None for place in which.tolist()], int(at[0]))
-        return np.array(values, dtype=np.float64), np.array(status, dtype=np.uint8)
+    def _words(self, seen: Seen) -> dict[str, tuple[str, ...]]:
+        return {full: seen.numbers[name][0] for name, names in self._full.items() for full in names}
 
     # ── a few rows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def online(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
         """What the store says at one time, or where it cannot the log. Raises Damaged where the store is not what was written."""
+        found = self._few(stored, texts, at)
+        if found.why:
+            return self.offline(texts, at, found.why)
+        return found._replace(values=[self._spelled(row, self._see(stored[0]).words) for row in found.values]) if self._coded else found
+
+    def few(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
+        """What the store says at one time, categories by their numbers in `words`; or why it cannot. Raises Damaged as `online` does."""
+        found = self._few(stored, texts, at)
+        if found.why or not self._coded:
+            return found
+        numbers = {name: numbers[:-1].tolist() for name, (_, numbers) in self._see(stored[0]).numbers.items()}
+        return found._replace(values=[self._spelled(row, numbers) for row in found.values])
+
+    def words(self, stored: Stored) -> dict[str, tuple[str, ...]]:
+        """The words of each category: those of the log, and behind them those that only the store knows."""
+        return self._words(self._see(stored[0])) if self._coded else {}
+
+    def _few(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
+        """What the store says, categories by its own numbers; or why it cannot."""
         seen = self._see(stored[0])
         until = seen.until
         if until is None or not until <= at < seen.limit:
             why = ABSENT if until is None else OLDER if at < until else NEWER
-            return self.offline(texts, at, why.format(self.view.name))
+            return Found((), (), until, why.format(self.view.name))
         try:
             values, status = self.form.each(stored[1], at)
         except LookupError:
-            return self.offline(texts, at, CHANGED)
+            return Found((), (), until, CHANGED)
         if UNKNOWN in status:
             lost = self._keys([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN])
             self._check_lost(seen, lost, np.full(len(lost), at))
-        return Found([self._spelled(row, seen.words) for row in values] if self._coded else values, status, until, "")
+        return Found(values, status, until, "")
 
     def offline(self, texts: Sequence[str | None], at: int, why: str) -> Found:
         """What the log says at one time, with what was pushed behind it."""
@@ -197,7 +209,8 @@ class Looked:
         entities = self.log.entities
         return Coded(np.array([place_of(entities, text) for text in texts], dtype=np.int32), entities)
 
-    def _spelled(self, row: Sequence[Value], words: Words) -> Sequence[Value]:
+    def _spelled(self, row: Sequence[Value], words: Mapping[str, Sequence[Value]]) -> Sequence[Value]:
+        """A row with what stands for the numbers of its categories."""
         found = list(row)
         for place, name in self._coded:
             code = found[place]

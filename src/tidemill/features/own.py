@@ -16,10 +16,9 @@ from tidemill.data import Column, Columns, Dataset, instant_of, plain_type, quot
 from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
 from tidemill.features.expressions import Expression, Row, Value, compiled
-from tidemill.features.requests import Kinds, Requests, places_of, request_columns, with_functions
+from tidemill.features.requests import Kinds, Requests, keys_of, places_of, request_columns, with_functions
 from tidemill.features.values import check_values
 
-LONGEST = 1_000  # bytes of a key that is asked for
 LOCAL = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE", "TIME")  # the engine would drop a zone
 WRONG = "the request cannot be evaluated"
 TYPES = {"number": "DOUBLE", "instant": "BIGINT", "text": "VARCHAR"}
@@ -159,9 +158,5 @@ def _requests(raw: Mapping[str, Any]) -> Requests:
     vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
     numbers = [c.numbers() if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
-    own = [(text or "").encode() for text in raw["__key"].texts()]
-    longest = max(map(len, own), default=0)
-    if longest > LONGEST:  # an array of keys has the width of the longest
-        raise DataError(f"a key of the request has {longest:,} bytes", hint=f"a key has at most {LONGEST:,}")
-    keys = np.array(own, dtype=bytes)
-    return Requests(keys, raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)
+    keys = [text or "" for text in raw["__key"].texts()]
+    return Requests(keys_of(keys), raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)

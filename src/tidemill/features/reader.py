@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from tidemill.features.online import OnlineStore
 from tidemill.features.outage import Outage
 from tidemill.features.pushing import Feed, catch_up
 from tidemill.features.requests import Requests
+from tidemill.features.state import Value
 from tidemill.features.views import Block, ViewLog
 from tidemill.features.windows import PRESENT, STATUS, Status
 
+FEW = 20  # rows
 Keys = Mapping[tuple[str, ...], Coded]  # of requests, by their columns
 
 
@@ -57,7 +60,9 @@ class Reader:
         if self.online is None:
             return self._offline(requests, keys, at)
         try:
-            matrix = self._matrix(requests, *self._stored(self.online, keys, at))
+            few = 0 < len(at) <= FEW and bool((at == at[0]).all())
+            matrix = self._few(self.online, requests, keys, at) if few else None
+            matrix = matrix or self._matrix(requests, *self._stored(self.online, keys, at))
             self._outage.end()
             return matrix
         except StoreError as error:
@@ -86,6 +91,34 @@ class Reader:
             for one, (_, which), data in zip(views, own, stored, strict=True)
         }
         return found, fresh
+
+    def _few(self, store: OnlineStore, requests: Requests, keys: Keys, at: Instants) -> Matrix | None:
+        """The same of a few rows at one time, one by one: arrays cost more than that. None where the store cannot answer all of them."""
+        texts = {columns: one.texts() for columns, one in keys.items()}
+        asked = [(one.space, texts[one.view.entity.keys]) for one in self.looked.values()]
+        time, found, status, words = int(at[0]), dict[str, Sequence[Sequence[Value]]](), list[Sequence[int]](), dict[str, tuple[str, ...]]()
+        for one, (_, own), stored in zip(self.looked.values(), asked, store.read(asked), strict=True):
+            few = one.few(stored, own, time)
+            if few.why:
+                return None
+            found[one.view.name] = few.values
+            status.append(few.status)
+            words |= one.words(stored)
+        for view in self.views:
+            if isinstance(view, RequestView):
+                block = _asked(view, requests)
+                found[view.name] = block.values.tolist()
+                words |= block.vocabularies
+        rows = zip(*(found[view.name] for view in self.views), strict=True)
+        values = np.array([[*chain.from_iterable(parts)] for parts in rows], dtype=np.float64)
+        names, views = self._names
+        of_views = np.array(status, dtype=np.uint8).T if status else np.empty((len(at), 0), np.uint8)
+        return Matrix(names, values, words, views, of_views, np.full(len(at), True))
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The features of all views in their order, and the views that are looked up, in theirs."""
+        return tuple(name for view in self.views for name in view.names), tuple(self.looked)
 
     def _matrix(self, requests: Requests, looked: Mapping[str, Block], online: Bools) -> Matrix:
         blocks = [looked[view.name] if isinstance(view, FeatureView) else _asked(view, requests) for view in self.views]

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Array, Coded, Floats, Instants, unpack
+from tidemill.core import Array, Coded, DataError, Floats, Instants, unpack
 from tidemill.data import Columns, Dataset, instant_of, literal, quote
 from tidemill.features.arrays import READ, Function
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.outputs import Output
 from tidemill.ledger import Artifact, Ledger
 
+LONGEST = 1_000  # bytes of a key that is asked for
 SEPARATOR = "\x1f"  # between the parts of a composite key
 Kinds = Mapping[str, tuple[str, str]]  # SQL and kind (number, instant or text) of what is computed, by name
 
@@ -33,6 +34,11 @@ class Requests:
     values: Floats
     vocabularies: dict[str, tuple[str, ...]]
     order: Array | None = None  # of the keys, for look-up
+
+    @classmethod
+    def bare(cls, keys: Sequence[str], at: Instants) -> "Requests":
+        """Requests of which nothing is known but their keys and their times. Raises DataError for a key that is too long."""
+        return cls(keys_of(keys), at, at, at, {}, (), np.empty((len(at), 0)), {})
 
     def __len__(self) -> int:
         return len(self.at)
@@ -56,6 +62,15 @@ class Requests:
         texts = {name: column.take(rows) for name, column in self.texts.items()}
         parts = (self.keys[rows], self.at[rows], self.event[rows], self.known[rows])
         return Requests(*parts, texts, self.names, self.values[rows], self.vocabularies)
+
+
+def keys_of(keys: Sequence[str]) -> Array:
+    """Keys as bytes. Raises DataError for one that is too long."""
+    texts = [key.encode() for key in keys]
+    longest = max(map(len, texts), default=0)
+    if longest > LONGEST:  # an array of keys has the width of the longest
+        raise DataError(f"a key of the request has {longest:,} bytes", hint=f"a key has at most {LONGEST:,}")
+    return np.array(texts, dtype=bytes)
 
 
 def key_text(key: str | Sequence[str]) -> str:

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tidemill.serving.answers import Answer as Answer
     from tidemill.serving.declarations import Canary as Canary
     from tidemill.serving.declarations import Constant as Constant
     from tidemill.serving.declarations import Deployment as Deployment
     from tidemill.serving.declarations import PreviousVersion as PreviousVersion
-    from tidemill.serving.endpoint import Answer as Answer
     from tidemill.serving.endpoint import Endpoint as Endpoint
     from tidemill.serving.endpoint import Standing as Standing
     from tidemill.serving.endpoint import open_endpoint as open_endpoint
@@ -45,7 +45,7 @@ _PLACES = {
     "Constant": "declarations",
     "Deployment": "declarations",
     "PreviousVersion": "declarations",
-    "Answer": "endpoint",
+    "Answer": "answers",
     "Endpoint": "endpoint",
     "Standing": "endpoint",
     "open_endpoint": "endpoint",

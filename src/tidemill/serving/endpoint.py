@@ -12,35 +12,26 @@ from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import isinf
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, Instants, Ints, Ref, Refused, TidemillError, UnknownName, show
-from tidemill.data import Dataset
+from tidemill.core import DataError, Floats, Instants, Refused, TidemillError
 from tidemill.features import (
-    FeatureView,
-    Feed,
     Function,
     Matrix,
     OnlineStore,
     Output,
-    OwnColumns,
     Reader,
     Requests,
-    RequestView,
-    bound,
-    check_values,
-    from_definition,
-    key_text,
-    load,
-    load_requests,
 )
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
-from tidemill.serving.routing import Route, share, to_challenger
+from tidemill.serving.answers import Answer, Basis, inputs_of, is_kept
+from tidemill.serving.given import Given
+from tidemill.serving.routing import Route, to_challenger
+from tidemill.serving.rows import Part, Rows, open_rows
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
@@ -77,49 +68,6 @@ class Standing:
     sticky_by: str = ""
 
 
-@dataclass(frozen=True)
-class Basis:
-    """What an answer rests on: `inputs`, the value of each feature; `versions`, the digest's start of each view and of the requests that it
-    was read from; and for a request that brought its own columns, `sent`, those."""
-
-    inputs: Mapping[str, Any]
-    versions: Mapping[str, str]
-    sent: Mapping[str, Any] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        found = {"inputs": self.inputs, "versions": self.versions}
-        return found if self.sent is None else found | {"sent": self.sent}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One prediction. `rung` is what gave it; `features` is the path they came by; `problems` are views without a value, and why; `basis`
-    is there where it is kept."""
-
-    key: str
-    probability: float
-    version: str
-    rung: str
-    at: int
-    features: str
-    problems: dict[str, str]
-    inputs: dict[str, Any] | None = None
-    store_damaged: bool = False
-    basis: Basis | None = None
-
-    def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
-        """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
-        found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": show(self.at)}
-        found |= {"features_from": self.features, "features_missing": self.problems}
-        if views and len(self.problems) == views:
-            found["note"] = "every looked-up feature is missing or expired at this time"
-        if self.store_damaged:
-            found["note_features"] = "the online store cannot be read: answered from the offline path"
-        elif self.features == "offline" and stored:
-            found["note_features"] = "older than the newest stored value, or newer rows are known: answered from the offline path"
-        return found if self.inputs is None else found | {"inputs": self.inputs}
-
-
 @dataclass
 class Endpoint:
     """One deployment, ready. `fallback` are ("previous version", 0) or ("constant", value) in order; `timeout` in microseconds, for
@@ -127,11 +75,7 @@ class Endpoint:
 
     name: str
     standing: Standing
-    reader: Reader
-    requests: Requests
-    dataset: Dataset
-    types: Mapping[str, str]
-    predict_at: str
+    rows: Rows
     predictors: dict[str, Predictor]
     fallback: Sequence[tuple[str, float]] = ()
     timeout: int = 1_000_000
@@ -173,37 +117,38 @@ class Endpoint:
         """Asks for one rung after the other, and is told what each gave."""
         if not rows or len(rows) > MAX_ROWS:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
-        places, when = self._places(rows), np.array(at, dtype=np.int64)
-        parts: list[tuple[Ints, Requests]] = []
-        for chosen in (np.flatnonzero(places >= 0), np.flatnonzero(places < 0)):
-            if len(chosen):
-                parts.append((chosen, self._requests([rows[i] for i in chosen.tolist()], places[chosen])))
-                _check_known(chosen, parts[-1][1], when)
+        when = np.array(at, dtype=np.int64)
         answers: dict[int, Answer] = {}
-        for chosen, requests in parts:
-            sent = [rows[i] for i in chosen.tolist()] if places[chosen[0]] < 0 else None
-            each = yield from self._answer(requests, when[chosen], sent, explain=explain, keep=keep)
-            answers |= zip(chosen.tolist(), each, strict=True)
+        for part in self.rows.parts(rows, when, self._given):
+            each = yield from self._answer(part, when[part.places], explain=explain, keep=keep)
+            answers |= zip(part.places, each, strict=True)
         return [answers[i] for i in range(len(rows))]
 
-    def _answer(
-        self, requests: Requests, when: Instants, sent: Sequence[Mapping[str, Any]] | None, *, explain: bool, keep: float
-    ) -> Climb[list[Answer]]:
-        matrix = self._features(requests, when)
-        scored = yield from self._score(requests, matrix)
-        keys = [key.decode() for key in requests.keys.tolist()]
-        answers = []
+    def _answer(self, part: Part, when: Instants, *, explain: bool, keep: float) -> Climb[list[Answer]]:
+        matrix = self._features(part.requests, when) if part.matrix is None else part.matrix
+        scored = yield from self._score(part.requests, matrix)
+        answers, versions = [], self.versions if part.matrix is None else {}
+        keys, times = [key.decode() for key in part.requests.keys.tolist()], when.tolist()
         for i, (probability, version, rung) in enumerate(scored):
-            path = "none" if matrix is None else "online" if matrix.online[i] else "offline"
-            problems = {} if matrix is None else matrix.problems(i)
-            kept = matrix is not None and is_kept(keys[i], int(when[i]), keep)
+            kept = matrix is not None and is_kept(keys[i], times[i], keep)
             inputs = inputs_of(matrix, i) if matrix is not None and (explain or kept) else None
-            basis = Basis(inputs, self.versions, sent[i] if sent else None) if kept and inputs is not None else None
-            damaged = matrix is not None and matrix.damaged
+            basis = Basis(inputs, versions, part.sent[i] if part.sent else None) if kept and inputs is not None else None
+            path = "none" if matrix is None else "request" if part.matrix else "online" if matrix.online[i] else "offline"
+            problems, damaged = ({}, False) if matrix is None else (matrix.problems(i), matrix.damaged)
             shown = inputs if explain else None
-            answers.append(Answer(keys[i], probability, version, rung, int(when[i]), path, problems, shown, damaged, basis))
+            answers.append(Answer(keys[i], probability, version, rung, times[i], path, problems, shown, damaged, basis))
             self._count(rung, 1)
         return answers
+
+    @cached_property
+    def _given(self) -> Given:
+        """How rows are read that bring their features: those of the champion."""
+        return Given(self.predictors[self.standing.champion[1]].signature, self.rows.dataset.keys)
+
+    @property
+    def reader(self) -> Reader:
+        """What looks features up."""
+        return self.rows.reader
 
     def _count(self, what: str, rows: int) -> None:
         with self._lock:
@@ -241,38 +186,6 @@ class Endpoint:
 
     def _seconds(self, rung: Rung) -> float:
         return self.timeout / 1e6 * -(-rung.rows // TIMED_ROWS)
-
-    def _places(self, rows: Sequence[Mapping[str, Any]]) -> Ints:
-        """The row of each request that is sent by its key alone; −1 for one that brings its own columns."""
-        places = []
-        for i, row in enumerate(rows):
-            missing = [part for part in self.dataset.keys if row.get(part) is None]
-            if missing:
-                what = f"rows[{i}] has a null key {missing[0]!r}" if missing[0] in row else f"rows[{i}] lacks the key {missing[0]!r}"
-                raise DataError(what, available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}")
-            odd = [name for name in row if name not in self.types]
-            if odd:
-                raise DataError(f"rows[{i}] has a field {odd[0]!r} that the request does not know", available=sorted(self.types))
-            check_values({part: self.types[part] for part in self.dataset.keys}, row)
-            key = key_text([str(row[part]) for part in self.dataset.keys])
-            alone = len(row) == len(self.dataset.keys)
-            if "\0" in key and not alone:
-                raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
-            places.append(self.requests.find(key) if alone else -1)
-            if alone and places[-1] < 0:
-                hint = "send the key of a known request, or the request with all its columns"
-                raise UnknownName(f"no request has the key {dict(row)}", available=list(self.types), hint=hint)
-        return np.array(places, dtype=np.int64)
-
-    def _requests(self, rows: Sequence[Mapping[str, Any]], places: Ints) -> Requests:
-        if places[0] >= 0:
-            return self.requests.take(places)
-        return self._own.requests(rows)
-
-    @cached_property
-    def _own(self) -> OwnColumns:
-        """How requests that bring their own columns are computed: compiled for the first of them."""
-        return own_columns(self.reader, self.dataset, self.types, self.predict_at)
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
@@ -358,35 +271,6 @@ def _next(steps: Climb[list[Answer]], gave: Scored | None) -> tuple[Rung | None,
         return None, done.value
 
 
-def _check_known(rows: Ints, requests: Requests, when: Instants) -> None:
-    """Raise DataError for the first of these rows that nobody knew at its prediction time."""
-    for row, known in zip(rows.tolist(), requests.known.tolist(), strict=True):
-        if known > when[row]:
-            what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(known)}"
-            raise DataError(what, hint="ask about it later, or leave out `at`")
-
-
-def is_kept(key: str, at: int, keep: float) -> bool:
-    """Whether the answer to a key at a time belongs to a share of all: one that does belongs to every greater share too.
-
-    >>> is_kept("N123", 7, 1.0), is_kept("N123", 7, 0.0)
-    (True, False)
-    """
-    return keep >= 1 or (keep > 0 and share(f"{key}/{at}", "basis") < keep)
-
-
-def inputs_of(matrix: Matrix, row: int) -> dict[str, Any]:
-    """The features of one row for people: categories as text, missing as null; an infinite number as text, since JSON has none."""
-    found: dict[str, Any] = {}
-    for name, value in zip(matrix.names, matrix.values[row].tolist(), strict=True):
-        words = matrix.vocabularies.get(name)
-        if value != value:  # NaN is not itself
-            found[name] = None
-        else:
-            found[name] = words[int(value)] if words else str(value) if isinf(value) else value
-    return found
-
-
 def open_endpoint(
     ledger: Ledger,
     name: str,
@@ -401,39 +285,12 @@ def open_endpoint(
     """An endpoint from the recipe of a branch; `functions` are those that are here, for the views that are one. Golden cases are run
     first: raises Refused when the champion answers otherwise. A previous version or a challenger that does, or whose bytes are lost, is
     left out: the champion answers in its place."""
-    reader, requests, dataset, types = open_recipe(ledger, recipe, online=online, functions=functions)
+    rows = open_rows(ledger, recipe, online=online, functions=functions)
     predictors = {standing.champion[1]: _load(ledger, *standing.champion)}
     previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
     standing = replace(standing, previous=previous, challenger=challenger)
-    short = {"requests": recipe["requests"][:12]} | {f"view {view}": digest[:12] for view, digest in reader.versions.items()}
-    return Endpoint(name, standing, reader, requests, dataset, types, recipe["predict_at"], predictors, fallback, timeout, short)
-
-
-def open_recipe(
-    ledger: Ledger, recipe: Mapping[str, Any], *, online: OnlineStore | None = None, functions: Sequence[Function] = ()
-) -> tuple[Reader, Requests, Dataset, Mapping[str, str]]:
-    """What a recipe reads features with: the reader of its views, its requests, and their dataset with the types of its columns."""
-    views = [bound(ledger, from_definition(view["definition"], functions)) for view in recipe["views"]]
-    logs, versions, feeds = {}, {}, {}
-    for view, plain in zip(views, recipe["views"], strict=True):
-        if isinstance(view, FeatureView):
-            version = ledger.artifact(Ref("feature view", view.name, "", plain["digest"]))
-            logs[view.name], versions[view.name] = load(ledger, view, version), plain["digest"]
-            if "types" in version.meta:  # those of before 0.1 have none
-                feeds[view.name] = Feed.of(ledger, view, version)
-    request = recipe["request"]
-    times = {"known_at": request["known_at"], "timezone": request["timezone"]}
-    dataset = Dataset.recorded(request["name"], request["event_time"], key=tuple(request["key"]), **times)
-    types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
-    requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
-    return Reader(views, logs, versions, online, feeds), requests, dataset, types
-
-
-def own_columns(reader: Reader, dataset: Dataset, types: Mapping[str, str], predict_at: str) -> OwnColumns:
-    """What makes requests of rows that bring their own columns, for the views of a reader."""
-    views = [view for view in reader.views if isinstance(view, RequestView)]
-    lookups = [column for view in reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
-    return OwnColumns.of(dataset, types, views, predict_at, lookups=lookups)
+    short = {"requests": recipe["requests"][:12]} | {f"view {view}": digest[:12] for view, digest in rows.reader.versions.items()}
+    return Endpoint(name, standing, rows, predictors, fallback, timeout, short)
 
 
 def _load_or_leave(ledger: Ledger, name: str, version: Named | None, predictors: dict[str, Predictor]) -> Named | None:

@@ -20,7 +20,8 @@ from starlette.routing import Route as HttpRoute
 from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName
 from tidemill.features import Getter
 from tidemill.models import Signature
-from tidemill.serving.endpoint import FEW, Answer, Endpoint
+from tidemill.serving.answers import Answer
+from tidemill.serving.endpoint import FEW, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.inference import Call, Headers, Reply
 from tidemill.serving.log import AnswerLog

@@ -7,7 +7,7 @@ that a full disk took in part, nothing stays.
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ import msgspec
 
 from tidemill.core import canonical
 from tidemill.data import Prediction
-from tidemill.serving.endpoint import Answer
+from tidemill.serving.answers import Answer
 from tidemill.serving.routing import share
 from tidemill.store import store_error
 
@@ -28,6 +28,7 @@ class AnswerLog:
 
     def __init__(self, path: Path, keep: float = 1.0) -> None:
         self.path, self.keep = path, keep
+        self._end = -1  # of what was written last
         try:
             self._file = _opened(path)
         except OSError as error:
@@ -36,7 +37,7 @@ class AnswerLog:
     def append(self, answers: Sequence[Answer], now: int, branch: str) -> None:
         """Write the answers of a branch's versions; raises StoreError when the disk refuses, and then nothing was acknowledged."""
         known = {"asked": now, "branch": branch}
-        lines = [canonical({**known, **_line(answer)}) + b"\n" for answer in answers]
+        lines = [canonical({**known, **answer.line()}) + b"\n" for answer in answers]
         try:
             self._locked(b"".join(lines))
             while not self._is_there():
@@ -59,26 +60,22 @@ class AnswerLog:
                 return True
         except FileNotFoundError:
             pass
-        old, self._file = self._file, _opened(self.path)
+        old, self._file, self._end = self._file, _opened(self.path), -1
         os.close(old)
         return False
 
     def _write(self, data: bytes) -> None:
         """All or nothing, behind what is there; what was cut gets a line of its own."""
         size = os.fstat(self._file).st_size
-        cut = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+        cut = size not in (0, self._end) and os.pread(self._file, 1, size - 1) != b"\n"
         if os.write(self._file, b"\n" * cut + data) != cut + len(data):
             os.ftruncate(self._file, size)
             raise OSError(28, "the disk took only a part")
+        self._end = size + cut + len(data)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-def _line(answer: Answer) -> dict[str, Any]:
-    basis = answer.basis.plain() if answer.basis else {}
-    return {"at_us": answer.at, **replace(answer, inputs=None).plain(0), **basis}
 
 
 def _opened(path: Path) -> int:

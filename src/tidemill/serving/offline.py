@@ -9,8 +9,9 @@ import numpy as np
 from tidemill.core import DataError, DefinitionError
 from tidemill.features import Function, Matrix, OwnColumns, Requests
 from tidemill.ledger import Ledger
-from tidemill.serving.endpoint import inputs_of, open_recipe, own_columns
+from tidemill.serving.answers import inputs_of
 from tidemill.serving.log import Logged
+from tidemill.serving.rows import open_rows
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def recompute(
 ) -> list[Recomputed | None]:
     """The features of logged answers by a recipe; None of one whose key the recipe's requests do not hold, or whose own columns they cannot
     take. Raises UnknownName, MissingFile and Damaged where something that the recipe names is gone."""
-    reader, requests, dataset, types = open_recipe(ledger, recipe, functions=functions)
+    opened = open_rows(ledger, recipe, functions=functions)
+    reader, requests = opened.reader, opened.known
     at, found = np.array([row.at_us for row in rows], dtype=np.int64), list[Recomputed | None]([None] * len(rows))
     held = np.array([-1 if row.sent is not None else requests.find(row.key) for row in rows], dtype=np.int64)
     known = np.flatnonzero(held >= 0)
@@ -39,9 +41,8 @@ def recompute(
         for i, place in enumerate(known.tolist()):
             found[place] = Recomputed.of(matrix, i)
     sent = [(place, row.sent) for place, row in enumerate(rows) if row.sent is not None]
-    own = own_columns(reader, dataset, types, recipe["predict_at"]) if sent else None
     for place, columns in sent:
-        asked = _asked(own, columns) if own else None
+        asked = _asked(opened.own, columns)
         found[place] = Recomputed.of(reader.read(asked, at[[place]]), 0) if asked else None
     return found
 

@@ -71,7 +71,7 @@ class Handle:
         many = list(given) if isinstance(given, Iterable) and not isinstance(given, str | Mapping) else [given]
         wrong = [row for row in many if not isinstance(row, Mapping)]
         if wrong:
-            example = ", ".join(f'"{key}": "…"' for key in self.endpoint().dataset.keys)
+            example = ", ".join(f'"{key}": "…"' for key in self.endpoint().rows.dataset.keys)
             raise DataError(f"a request is a dict, not {wrong[0]!r}", hint=f"for example {{{example}}}")
         each = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at] * len(many)
         if len(each) != len(many):

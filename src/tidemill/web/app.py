@@ -78,14 +78,14 @@ class Pages:
         from tidemill.features import LIFETIME, SEPARATOR
 
         endpoint = self.gateway.endpoints[name]
-        row = len(endpoint.requests) - 1
-        parts = endpoint.requests.keys[row].decode().split(SEPARATOR)
-        own, now = int(endpoint.requests.at[row]), int(self.session.serving[name].branch.state["now"])
+        row = len(endpoint.rows.known) - 1
+        parts = endpoint.rows.known.keys[row].decode().split(SEPARATOR)
+        own, now = int(endpoint.rows.known.at[row]), int(self.session.serving[name].branch.state["now"])
         views = [view for view in endpoint.reader.views if isinstance(view, FeatureView)]
         lengths = [length for view in views for length in (*view.windows, view.ttl) if length not in ("", LIFETIME)]
         kept = max(map(duration, lengths), default=0)
         at = show(own if now - own > kept > 0 else max(own, now)) if self.gateway.client_time else ""
-        return dict(zip(endpoint.dataset.keys, parts, strict=True)), at
+        return dict(zip(endpoint.rows.dataset.keys, parts, strict=True)), at
 
     async def home(self, request: Request) -> Response:
         return page(await run_in_threadpool(lambda: render_status(self.status())))  # answers are not kept waiting

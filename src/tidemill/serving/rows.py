@@ -1,0 +1,143 @@
+"""The rows of a request, each in one of three forms: the key of a known request, a request with its own columns, or the features.
+
+Comes in: rows as JSON has them. Goes out: parts of one form, whose features are to be looked up or are there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from tidemill.core import DataError, Instants, Ref, UnknownName, show
+from tidemill.data import Dataset
+from tidemill.features import (
+    FeatureView,
+    Feed,
+    Function,
+    Matrix,
+    OnlineStore,
+    OwnColumns,
+    Reader,
+    Requests,
+    RequestView,
+    bound,
+    check_values,
+    from_definition,
+    key_text,
+    load,
+    load_requests,
+)
+from tidemill.ledger import Ledger
+from tidemill.serving.given import Given, Row
+
+
+class Part(NamedTuple):
+    """Rows of one form: their places in the request, what they ask, the columns that they `sent`, and the features that they brought."""
+
+    places: Sequence[int]
+    requests: Requests
+    sent: Sequence[Row] | None = None
+    matrix: Matrix | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How rows are read: the `known` requests, and their dataset with the types of its columns."""
+
+    known: Requests
+    dataset: Dataset
+    types: Mapping[str, str]
+    predict_at: str
+    reader: Reader
+
+    def parts(self, rows: Sequence[Row], when: Instants, given: Given) -> list[Part]:
+        """The rows by their form. Raises DataError for a wrong one, and UnknownName for a key that nobody knows."""
+        alone, places, own, whole, features = list[int](), list[int](), list[int](), list[int](), given.names - self.types.keys()
+        for i, row in enumerate(rows):
+            if not features.isdisjoint(row):
+                whole.append(i)
+            elif (place := self._place(i, row)) >= 0:
+                alone.append(i)
+                places.append(place)
+            else:
+                own.append(i)
+        found = [Part(alone, self.known.take(places))] if alone else []
+        if own:
+            sent = [rows[i] for i in own]
+            found.append(Part(own, self.own.requests(sent), sent))
+        for part in found:
+            _check_known(part, when)
+        if whole:
+            sent = [rows[i] for i in whole]
+            matrix, keys = given.matrix(sent, whole), [self._beside(i, row) for i, row in zip(whole, sent, strict=True)]
+            found.append(Part(whole, Requests.bare(keys, when[whole]), None, matrix))
+        return found
+
+    def _place(self, i: int, row: Row) -> int:
+        """The known request of a row that is its key alone; −1 for a row that brings its own columns."""
+        key, alone = self._key(i, row), len(row) == len(self.dataset.keys)
+        if not row.keys() <= self.types.keys():
+            odd = next(name for name in row if name not in self.types)
+            raise DataError(f"rows[{i}] has a field {odd!r} that the request does not know", available=sorted(self.types))
+        if not alone:
+            return -1
+        place = self.known.find(key)
+        if place < 0:
+            hint = "send the key of a known request, or the request with all its columns"
+            raise UnknownName(f"no request has the key {dict(row)}", available=list(self.types), hint=hint)
+        return place
+
+    def _beside(self, i: int, row: Row) -> str:
+        """The key that stands beside features; none is none."""
+        return self._key(i, row) if any(part in row for part in self.dataset.keys) else ""
+
+    def _key(self, i: int, row: Row) -> str:
+        """The text of the key of a row. Raises DataError where a part of it is missing, or of another type."""
+        parts = [row.get(part) for part in self.dataset.keys]
+        if None in parts:
+            missing = self.dataset.keys[parts.index(None)]
+            what = f"rows[{i}] has a null key {missing!r}" if missing in row else f"rows[{i}] lacks the key {missing!r}"
+            raise DataError(what, available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}, or all features of the model")
+        check_values(self._keys, row)
+        key = key_text([str(part) for part in parts])
+        if "\0" in key and len(row) > len(parts):
+            raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
+        return key
+
+    @cached_property
+    def _keys(self) -> Mapping[str, str]:
+        """The types of the parts of a key."""
+        return {part: self.types[part] for part in self.dataset.keys}
+
+    @cached_property
+    def own(self) -> OwnColumns:
+        """How requests that bring their own columns are computed: compiled for the first of them."""
+        views = [view for view in self.reader.views if isinstance(view, RequestView)]
+        lookups = [column for view in self.reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
+        return OwnColumns.of(self.dataset, self.types, views, self.predict_at, lookups=lookups)
+
+
+def _check_known(part: Part, when: Instants) -> None:
+    """Raise DataError for the first of these rows that nobody knew at its prediction time."""
+    for row, known in zip(part.places, part.requests.known.tolist(), strict=True):
+        if known > when[row]:
+            what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(known)}"
+            raise DataError(what, hint="ask about it later, or leave out `at`")
+
+
+def open_rows(ledger: Ledger, recipe: Mapping[str, Any], *, online: OnlineStore | None = None, functions: Sequence[Function] = ()) -> Rows:
+    """What a recipe reads rows with."""
+    views = [bound(ledger, from_definition(view["definition"], functions)) for view in recipe["views"]]
+    logs, versions, feeds = {}, {}, {}
+    for view, plain in zip(views, recipe["views"], strict=True):
+        if isinstance(view, FeatureView):
+            version = ledger.artifact(Ref("feature view", view.name, "", plain["digest"]))
+            logs[view.name], versions[view.name] = load(ledger, view, version), plain["digest"]
+            if "types" in version.meta:  # those of before 0.1 have none
+                feeds[view.name] = Feed.of(ledger, view, version)
+    request = recipe["request"]
+    times = {"known_at": request["known_at"], "timezone": request["timezone"]}
+    dataset = Dataset.recorded(request["name"], request["event_time"], key=tuple(request["key"]), **times)
+    types = ledger.artifact(Ref("dataset", request["name"], "", recipe["dataset"])).meta["types"]
+    requests = load_requests(ledger, ledger.artifact(Ref("requests", request["name"], "", recipe["requests"])))
+    return Rows(requests, dataset, types, recipe["predict_at"], Reader(views, logs, versions, online, feeds))
