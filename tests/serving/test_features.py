@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 import tidemill as tm
 from processes import other
 from redis_server import ADDRESS, Way, names_of, new_prefix
+from serving.test_bare import Line, request
 from tidemill.core import instant
 from tidemill.features import Computed, Getter, choose
 from tidemill.serving.features import AT_ONCE, MOST_ROWS, MOST_VIEWS, Features
@@ -282,6 +283,34 @@ def test_a_real_client_asks_a_real_server(shops: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"{url}/features?view=never")
         assert "no view 'never'" in json.loads(error.value.read())["error"]
+
+
+def test_what_must_be_opened_first_and_what_is_there_are_answered_in_their_turn(shops: Path) -> None:
+    """Views that nobody asked for yet are opened beside the event loop; those that are open are answered at once: on one connection too."""
+    day, both = (
+        "/features?view=day&driver_id=1&shop_id=11&at=2024-03-10T12:00:00Z",
+        json.dumps(BODY | {"at": "2024-03-10T12:00:00Z"}).encode(),
+    )
+    expected = {day: [[2.0, 55.0]], both: [[55.0, 35.0, "card"], [None, None, None]]}
+    with other(UP, shops) as process:
+        host, _, port = process.says().removeprefix("http://").partition(":")
+        line = Line((host, int(port)))
+        get, post = request(b"", day, "GET", length=False), request(both, "/features")
+        for asked in ([get, get, post, get], [post, post, get], [request(both, "/features", expect="100-continue")]):
+            line.send(b"".join(asked))
+            for one in asked:
+                status, headers, found = line.answer()
+                if status == 100:
+                    status, headers, found = line.answer()
+                assert (status, headers["content-type"], headers["x-content-type-options"]) == (200, "application/json", "nosniff")
+                assert found["rows"] == expected[day if one == get else both]
+        line.send(request(b"", "/features?view=last_sale&view=day&driver_id=1", "GET", length=False, origin="https://evil.example"))
+        assert line.answer()[0] == 403
+        line.send(request(b"", "/features?view=never", "GET", length=False) + get)
+        assert [line.answer()[0] for _ in range(2)] == [404, 200]
+        pieces = request(both, "/features", length=False, transfer_encoding="chunked").removesuffix(both)
+        line.send(pieces + b"%x\r\n%s\r\n0\r\n\r\n" % (len(both), both))
+        assert line.answer()[2]["rows"] == expected[both]
 
 
 def test_a_server_that_is_asked_to_end_leaves_the_online_store_with_its_sum(shops: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows that bring the features themselves: the same model answers the same, checked, logged, and told apart from those that are looked up."""
+"""Rows that bring the features themselves: the model answers the same, checked and logged, and the answer says where they came from."""
 
 from typing import Any
 

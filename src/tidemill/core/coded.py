@@ -26,6 +26,8 @@ class Coded:
     def of(cls, values: Iterable[str | None]) -> "Coded":
         """Code texts against their own sorted vocabulary."""
         values = list(values)
+        if len(values) == 1 and values[0] is not None:  # a request
+            return cls(np.zeros(1, dtype=np.int32), (values[0],))
         vocabulary = tuple(sorted(value for value in set(values) if value is not None))
         codes: dict[str | None, int] = {value: code for code, value in enumerate(vocabulary)}
         codes[None] = -1

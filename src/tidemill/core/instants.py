@@ -5,7 +5,7 @@ Whole numbers because a window's edge must fall on the same side offline and onl
 
 import re
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -16,6 +16,7 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 
 
@@ -68,7 +69,7 @@ def instant(moment: datetime | date | str, timezone: str = "UTC") -> int:
             f"a date alone means its midnight in {timezone}"
         )
         raise DefinitionError(f"{_said(given)} has no time zone", hint=hint)
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - EPOCH
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
 
 
@@ -100,7 +101,8 @@ def _said(given: object) -> str:
 
 def moment(us: int, timezone: str = "UTC") -> datetime:
     """The aware datetime of an instant."""
-    return datetime.fromtimestamp(us // SECOND, tz=ZoneInfo(timezone)).replace(microsecond=us % SECOND)
+    found = EPOCH + timedelta(microseconds=us)
+    return found if timezone == "UTC" else found.astimezone(ZoneInfo(timezone))
 
 
 def show(us: int, timezone: str = "UTC") -> str:
@@ -109,7 +111,7 @@ def show(us: int, timezone: str = "UTC") -> str:
     >>> show(0)
     '1970-01-01T00:00:00Z'
     """
-    text = moment(us, timezone).isoformat(timespec="seconds" if us % SECOND == 0 else "microseconds")
+    text = moment(us, timezone).isoformat()
     return text.replace("+00:00", "Z")
 
 

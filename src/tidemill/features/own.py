@@ -16,7 +16,7 @@ from tidemill.data import Column, Columns, Dataset, instant_of, plain_type, quot
 from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
 from tidemill.features.expressions import Expression, Row, Value, compiled
-from tidemill.features.requests import Kinds, Requests, keys_of, places_of, request_columns, with_functions
+from tidemill.features.requests import Kinds, Requests, keys_of, named_functions, places_of, request_columns, with_functions
 from tidemill.features.values import check_values
 
 LOCAL = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE", "TIME")  # the engine would drop a zone
@@ -70,7 +70,13 @@ class OwnColumns:
 
     def features(self, rows: Sequence[Mapping[str, Any]]) -> Columns:
         """Each column of what rows ask, with the features that functions compute. Raises DataError as `requests` does."""
-        return with_functions(self.views, self.computed([self.taken_row(row) for row in rows]))
+        found = self.computed([self.taken_row(row) for row in rows])
+        return with_functions(self.views, found) if self._calls else found
+
+    @cached_property
+    def _calls(self) -> bool:
+        """Whether functions or models compute features."""
+        return bool(named_functions(self.views))
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""

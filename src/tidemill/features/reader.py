@@ -60,7 +60,7 @@ class Reader:
         if self.online is None:
             return self._offline(requests, keys, at)
         try:
-            few = 0 < len(at) <= FEW and bool((at == at[0]).all())
+            few = len(at) == 1 or (0 < len(at) <= FEW and bool((at == at[0]).all()))
             matrix = self._few(self.online, requests, keys, at) if few else None
             matrix = matrix or self._matrix(requests, *self._stored(self.online, keys, at))
             self._outage.end()
@@ -132,15 +132,18 @@ class Reader:
     def _keys(self, requests: Requests) -> Keys:
         """The keys of the requests, by their columns. Raises DefinitionError for a column that they lack."""
         found = dict[tuple[str, ...], Coded]()
-        for view in (view for view in self.views if isinstance(view, FeatureView)):
-            columns = view.entity.keys
-            missing = next((column for column in columns if column not in requests.texts), None)
-            if missing is not None:
-                what = f"view {view.name!r} is looked up by {missing!r}, which the request dataset lacks"
+        for columns, view in self._columns.items():
+            missing = [column for column in columns if column not in requests.texts]
+            if missing:
+                what = f"view {view.name!r} is looked up by {missing[0]!r}, which the request dataset lacks"
                 raise DefinitionError(what, where=str(view.where), available=sorted(requests.texts))
-            if columns not in found:
-                found[columns] = joined([requests.texts[column] for column in columns])
+            found[columns] = joined([requests.texts[column] for column in columns])
         return found
+
+    @cached_property
+    def _columns(self) -> Mapping[tuple[str, ...], FeatureView]:
+        """The columns by which views are looked up, each with the first of them."""
+        return {view.entity.keys: view for view in reversed(self.views) if isinstance(view, FeatureView)}
 
     @property
     def newest(self) -> int:

@@ -44,9 +44,9 @@ class Predictor:
 
     def _scores(self, features: Floats) -> Floats:
         rows = len(features)
-        short = -rows % BLOCK
-        if short:
-            features = np.concatenate([features, np.zeros((short, features.shape[1]))])
+        if rows % BLOCK:
+            given, features = features, np.zeros((rows + -rows % BLOCK, features.shape[1]))
+            features[:rows] = given
         answer = self._run([self.signature.output], {"features": np.ascontiguousarray(features, dtype=np.float64)})[0]
         return np.asarray(answer[:rows], dtype=np.float64)
 

@@ -143,7 +143,7 @@ class Endpoint:
     @cached_property
     def _given(self) -> Given:
         """How rows are read that bring their features: those of the champion."""
-        return Given(self.predictors[self.standing.champion[1]].signature, self.rows.dataset.keys)
+        return Given(self.predictors[self.standing.champion[1]].signature, self.rows.dataset.keys, self.rows.types)
 
     @property
     def reader(self) -> Reader:
@@ -254,9 +254,11 @@ class Endpoint:
         found = predictor.predict(asked)
         if len(values) <= FEW:
             predictor.pace.note(time.perf_counter_ns() - begun)
-        if np.isnan(found).any():
-            raise DataError(f"{version[0]} gives {int(np.isnan(found).sum())} rows no probability")
-        return [(probability, version[0], rung) for probability in found.tolist()]
+        scores = found.tolist()
+        nothing = sum(score != score for score in scores)  # NaN is not itself
+        if nothing:
+            raise DataError(f"{version[0]} gives {nothing} rows no probability")
+        return [(score, version[0], rung) for score in scores]
 
 
 def _constant(value: float, rows: int) -> Scored:

@@ -6,6 +6,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,12 +14,15 @@ import msgspec
 
 from tidemill.core import DataError, Refused, TidemillError
 from tidemill.features import Getter
+from tidemill.serving.inference import Call, Headers, Reply
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 FEATURES_PATH = "/features"
+PATH, METHODS = FEATURES_PATH.encode(), (b"GET", b"POST")
+SHORT = 1 << 16  # bytes of a body that is read in one go
 MOST_ROWS, MOST_VIEWS, MOST_VALUES = 10_000, 100, 1_000_000
 AT_ONCE = 1_000  # rows times views that are looked up, or computed, on the event loop
 EXAMPLE = 'for example {"views": ["delays"], "rows": [{"origin": "JFK"}]}'
@@ -37,6 +41,22 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True):
 _decode, _encode = msgspec.json.Decoder(Ask).decode, msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for: rows, or of a query the values of each key."""
+
+    views: tuple[str, ...]
+    at: str | None
+    rows: list[dict[str, Any]] | None
+    keys: dict[str, list[str]]
+
+    def rows_for(self, getter: Getter) -> list[dict[str, Any]]:
+        """The rows. Raises DataError for a key that the views have not, and for too many."""
+        rows = _rows(self.keys, getter) if self.rows is None else self.rows
+        _check_size(len(rows), len(getter.names))
+        return rows
+
+
 class Gone(Exception):
     """The client went away before the end of its request."""
 
@@ -52,6 +72,21 @@ class Features:
     waits: bool = False
     due: Callable[[], bool] = lambda: False
     refresh: Callable[[], None] = lambda: None
+
+    def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
+        """What answers a request with a body of so many bytes before others could be kept waiting; None for any other."""
+        path, _, query = address.partition(b"?")
+        if path != PATH or method not in METHODS or size > SHORT or self.waits or self.due():
+            return None
+        return partial(self._at_once, method == b"POST", query.decode("latin-1"))
+
+    def _at_once(self, posted: bool, query: str, headers: Headers, body: bytes) -> Reply | None:
+        asked = _of_body(body) if posted else _of_query(query)
+        when, getter = self._time(asked.at), self.prepared(_checked(asked.views))
+        if getter is None:
+            return None
+        rows = asked.rows_for(getter)
+        return None if _takes_long(getter, rows) else Reply(200, _read(getter, rows, when))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -73,16 +108,12 @@ class Features:
         body = await _body(receive)
         if self.due():
             await asyncio.to_thread(self.refresh)
-        ask = _of_body(body) if scope["method"] == "POST" else None
-        text = "" if ask else scope["query_string"].decode("latin-1")
-        views, keys, at = (tuple(ask.views), {}, ask.at) if ask else _of_query(text)
-        when = self._time(at)
-        getter = self.prepared(_checked(views))
+        asked = _of_body(body) if scope["method"] == "POST" else _of_query(scope["query_string"].decode("latin-1"))
+        when, getter = self._time(asked.at), self.prepared(_checked(asked.views))
         if getter is None:
-            getter = await asyncio.to_thread(self.opened, views)
-        rows = ask.rows if ask else _rows(keys, getter)
-        _check_size(len(rows), len(getter.names))
-        if self.waits or len(rows) * (len(getter.looked) + len(getter.computed)) > AT_ONCE:
+            getter = await asyncio.to_thread(self.opened, asked.views)
+        rows = asked.rows_for(getter)
+        if self.waits or _takes_long(getter, rows):
             return await asyncio.to_thread(_read, getter, rows, when)
         return _read(getter, rows, when)
 
@@ -93,6 +124,10 @@ class Features:
             hint = "leave out `at`, or set serve.client_time = true in tidemill.toml"
             raise Refused("a request may not state its own time here", hint=hint)
         return zoned(text)
+
+
+def _takes_long(getter: Getter, rows: list[dict[str, Any]]) -> bool:
+    return len(rows) * (len(getter.looked) + len(getter.computed)) > AT_ONCE
 
 
 def _read(getter: Getter, rows: list[dict[str, Any]], when: int | None) -> bytes:
@@ -114,15 +149,16 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-def _of_body(body: bytes) -> Ask:
+def _of_body(body: bytes) -> Asked:
     try:
-        return _decode(body)
+        found = _decode(body)
+        return Asked(tuple(found.views), found.at, found.rows, {})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"the body is not what is expected: {error}", hint=EXAMPLE) from error
 
 
-def _of_query(text: str) -> tuple[tuple[str, ...], dict[str, list[str]], str | None]:
-    """The views, the values of each key, and the time, of the query of an address."""
+def _of_query(text: str) -> Asked:
+    """What the query of an address asks for."""
     try:
         found = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_ROWS)
     except ValueError as error:
@@ -131,7 +167,7 @@ def _of_query(text: str) -> tuple[tuple[str, ...], dict[str, list[str]], str | N
     times = found.pop("at", [])
     if len(times) > 1:
         raise DataError(f"`at` is there {len(times)} times", hint="send one time for all rows")
-    return tuple(views), found, times[0] if times else None
+    return Asked(tuple(views), times[0] if times else None, None, found)
 
 
 def _rows(keys: dict[str, list[str]], getter: Getter) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from tidemill.serving.inference import Call, Headers, Reply
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
-PREDICT = b"/predict/"
+PREDICT, FEATURES = b"/predict/", FEATURES_PATH.encode()
 SHORT = 1 << 10  # bytes of a body with a few rows
 REQUIRES = ("open", "predict", "read")
 T = TypeVar("T")
@@ -125,7 +125,10 @@ class Gateway:
         return reply(self._logged(endpoint, answers, now))
 
     def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
-        """What answers a request by keys, of a body of so many bytes, before others could be kept waiting; None for any other."""
+        """What answers a request with a body of so many bytes before others could be kept waiting; None for any other. Where a call turns
+        out to take longer, it gives None."""
+        if self.features and address.startswith(FEATURES):
+            return self.features.quick(method, address, size)
         if method != b"POST" or not address.startswith(PREDICT) or size > SHORT or self.waits or self.due():
             return None
         endpoint = self.endpoints.get(address[len(PREDICT) :].decode("ascii", "replace"))

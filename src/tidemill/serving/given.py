@@ -1,6 +1,6 @@
 """Rows that bring the features themselves: no entity is looked up, and the answer is logged with what was sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,12 @@ INFINITE = {"inf": np.inf, "-inf": -np.inf}  # JSON has none
 
 @dataclass(frozen=True)
 class Given:
-    """How such rows are read for a model of this `signature`. A row may have the columns of the request's `keys` beside its features."""
+    """How such rows are read for a model of this `signature`. A row may have the request's `keys` beside its features; `columns` are those
+    of a request that is looked up."""
 
     signature: Signature
     keys: Sequence[str] = ()
+    columns: Collection[str] = ()
 
     def matrix(self, rows: Sequence[Row], places: Sequence[int]) -> Matrix:
         """The features of rows, as if they had been looked up; `places` (n,) is where each stands in the request. Raises DataError for a
@@ -62,6 +64,11 @@ class Given:
             return float(value)
         kind = 'a number, or "inf" or "-inf"' if codes is None else "a text"
         raise DataError(f"{where} is {value!r}, and not {kind}", hint=f"send {kind}, or null where there is nothing")
+
+    @cached_property
+    def marks(self) -> frozenset[str]:
+        """By what such a row is told from the others."""
+        return self.names.difference(self.columns)
 
     @cached_property
     def names(self) -> frozenset[str]:

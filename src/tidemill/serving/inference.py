@@ -26,7 +26,7 @@ class Reply(NamedTuple):
     head: int | None = None
 
 
-Call = Callable[[Headers, bytes], Reply]  # raises what is wrong
+Call = Callable[[Headers, bytes], Reply | None]  # raises what is wrong; None: it takes longer than others should wait
 _encode = msgspec.json.encode
 
 
@@ -98,8 +98,8 @@ def _given(plain: Any, status: int = 200) -> Call:
     return lambda headers, body: Reply(status, _encode(plain))
 
 
-def respond(call: Call, headers: Headers, body: bytes) -> Reply:
-    """The reply of a call, or the one that tells its error."""
+def respond(call: Call, headers: Headers, body: bytes) -> Reply | None:
+    """What a call gives, or the reply that tells its error."""
     try:
         return call(headers, body)
     except TidemillError as error:

@@ -52,9 +52,9 @@ class Rows:
 
     def parts(self, rows: Sequence[Row], when: Instants, given: Given) -> list[Part]:
         """The rows by their form. Raises DataError for a wrong one, and UnknownName for a key that nobody knows."""
-        alone, places, own, whole, features = list[int](), list[int](), list[int](), list[int](), given.names - self.types.keys()
+        alone, places, own, whole = list[int](), list[int](), list[int](), list[int]()
         for i, row in enumerate(rows):
-            if not features.isdisjoint(row):
+            if not given.marks.isdisjoint(row):
                 whole.append(i)
             elif (place := self._place(i, row)) >= 0:
                 alone.append(i)

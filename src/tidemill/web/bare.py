@@ -34,7 +34,9 @@ def application(inference: Inference) -> Any:
             answer = refused(error)
         else:
             slow = inference.slow(scope["path"])
-            answer = await asyncio.to_thread(checked, call, headers, body) if slow else checked(call, headers, body)
+            found = await asyncio.to_thread(checked, call, headers, body) if slow else checked(call, headers, body)
+            assert found is not None  # nothing of a bare model is put off
+            answer = found
         kind = b"application/json" if answer.head is None else b"application/octet-stream"
         told = [(b"content-type", kind), (b"content-length", b"%d" % len(answer.body)), (b"x-content-type-options", b"nosniff")]
         if answer.head is not None:

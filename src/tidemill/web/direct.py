@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from tidemill.core import Refused, TidemillError
 from tidemill.serving import MOST, Call, Headers, Reply, refused, respond, too_large
@@ -16,28 +17,32 @@ _LINES = {
 }
 
 
-def led(find: Callable[[bytes, bytes, int], Call | None]) -> Callable[[bytes, bytes, Headers], Callable[[bytes], bytes] | None]:
+Whole = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
+
+
+def led(find: Callable[[bytes, bytes, int], Call | None]) -> Callable[[bytes, bytes, Headers], Whole | None]:
     """For a connection: by method, address and headers what answers a body. `find` tells by method, address and the size of the body."""
 
-    def quick(method: bytes, address: bytes, headers: Headers) -> Callable[[bytes], bytes] | None:
-        size = headers.get(b"content-length", b"")
-        call = find(method, address, int(size)) if size.isdigit() else None
-        return None if call is None else lambda body: written(_answered(call, headers, body))
+    def quick(method: bytes, address: bytes, headers: Headers) -> Whole | None:
+        size = headers.get(b"content-length", b"0" if method == b"GET" else b"")
+        call = find(method, address, int(size)) if size.isdigit() and b"transfer-encoding" not in headers else None
+        return None if call is None else partial(_answered, call, headers)
 
     return quick
 
 
-def _answered(call: Call, headers: Headers, body: bytes) -> Reply:
-    """The reply, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
+def _answered(call: Call, headers: Headers, body: bytes) -> bytes | None:
+    """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
     try:
-        return checked(call, headers, body)
+        reply = checked(call, headers, body)
     except Exception:
         log.exception("a request could not be answered")
-        return Reply(500, b'{"error":"the server failed; its log says why"}')
+        reply = Reply(500, b'{"error":"the server failed; its log says why"}')
+    return reply and written(reply)
 
 
-def checked(call: Call, headers: Headers, body: bytes) -> Reply:
-    """The reply to a request that may be answered: of this machine, not of another site's page, and of a size that is taken."""
+def checked(call: Call, headers: Headers, body: bytes) -> Reply | None:
+    """What a call gives for a request that may be answered: of this machine, not of another site's page, and of a size that is taken."""
     try:
         check_from_here(headers)
         if len(body) > MOST:

@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-Call = Callable[[bytes], bytes]  # a body -> the whole answer
+Call = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
 Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers
 
 
@@ -85,11 +85,7 @@ class Wire(HttpToolsProtocol):
         under_way = self._under_way()
         self.call = self.quick(self.parser.get_method(), self.url, dict(self.headers)) if self.quick and not under_way else None
         if self.call is None:
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
-            super().on_message_begin()
-            self.url, self.expect_100_continue = url, expects
-            self.headers += headers
-            super().on_headers_complete()
+            self._lead_on()
         elif self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -109,12 +105,27 @@ class Wire(HttpToolsProtocol):
             return
         call, body, self.call = self.call, b"".join(self.parts), None
         self.parts.clear()
-        self.transport.now(call(body))  # type: ignore[attr-defined]
+        answer = call(body)
+        if answer is None:
+            self.expect_100_continue = False  # it was told to go on
+            self._lead_on()
+            super().on_body(body)
+            super().on_message_complete()
+            return
+        self.transport.now(answer)  # type: ignore[attr-defined]
         self.asked = self.loop.time()
         if not self.parser.should_keep_alive():
             self.transport.close()
         elif self.idle is None:
             self.idle = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+
+    def _lead_on(self) -> None:
+        """Tell the framework of a request."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
 
     def _under_way(self) -> bool:
         """Whether the framework has an answer to give."""
