@@ -11,7 +11,7 @@ import numpy as np
 
 from tidemill.core import total
 from tidemill.features.folds import bucket_of, deviation_of, middle_of
-from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ
+from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, not_a_state
 from tidemill.features.tiles import (
     EMPTY,
     FOLDED,
@@ -32,15 +32,19 @@ from tidemill.features.windows import EXPIRED, PRESENT, UNKNOWN
 
 
 def answered(tiles: Tiles, data: bytes, at: int) -> tuple[list[float], int]:
-    """The values of a state at a time, by the view's names, and the status. Raises LookupError where it cannot be read then."""
+    """The values of a state at a time, by the view's names, and the status. Raises LookupError where it cannot be read then, and Damaged
+    for what is no state."""
+    if len(data) % 8 or len(data) < 8 * tiles.head:
+        raise not_a_state()
     q, d = views_of(data)
+    sizes = tiles.sizes(q[SUM], q[SQUARE])
+    tails, lists = _laid_out(tiles, q, 1 + sum(sizes))
     if q[UNTIL] > at:
         raise LookupError
     rows = _later(tiles, q, d, at) if q[LATER] else []
     if not rows and not q[FOLDED]:
         return nothing(tiles)
-    tails, lists = _laid_out(tiles, q)
-    sizes, values, filled = tiles.sizes(q[SUM], q[SQUARE]), list[float](), False
+    values, filled = list[float](), False
     entry = 1 + sum(sizes)
     for hop, number, length in tiles.windows:
         begin = NEVER if length is None else (at - length) // hop.step * hop.step
@@ -71,9 +75,10 @@ def _later(tiles: Tiles, q: Any, d: Any, at: int) -> list[Any]:
     return sorted(rows, key=lambda row: (row[EVENT], row[KNOWN], row[SEQ]))
 
 
-def _laid_out(tiles: Tiles, q: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Where the starts of the tails of each hop lie, and each list."""
-    lengths, place, entry = q[LENGTHS : tiles.head].tolist(), tiles.head, 1 + sum(tiles.sizes(q[SUM], q[SQUARE]))
+def _laid_out(tiles: Tiles, q: Any, entry: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Where the starts of the tails of each hop lie, whose entries have so many words, and each list. Raises Damaged where they do not
+    fill the state."""
+    lengths, place = q[LENGTHS : tiles.head].tolist(), tiles.head
     tails, lists = [], []
     for many in lengths[: len(tiles.hops)]:
         tails.append((place, place + many))
@@ -81,6 +86,8 @@ def _laid_out(tiles: Tiles, q: Any) -> tuple[list[tuple[int, int]], list[tuple[i
     for size, many in zip(tiles.lists, lengths[len(tiles.hops) :], strict=True):
         lists.append((place, place + size * many))
         place += size * many
+    if place + q[LATER] * tiles.layout.width != len(q):
+        raise not_a_state()
     return tails, lists
 
 

@@ -11,7 +11,7 @@ from tidemill.features import merging, tiling
 from tidemill.features.answers import answered, nothing
 from tidemill.features.declarations import FeatureView
 from tidemill.features.latest import Latest
-from tidemill.features.state import Layout, Row, Value, not_a_state
+from tidemill.features.state import Layout, Row, Value
 from tidemill.features.tiles import Tiles
 from tidemill.features.windows import Status
 
@@ -48,8 +48,6 @@ class Windowed:
 
     def each(self, states: Sequence[bytes | None], at: int) -> tuple[list[Sequence[Value]], list[int]]:
         """The same of a few states at one time, None for nothing: as a request reads them."""
-        if not all(self.fits(data) for data in states if data is not None):
-            raise not_a_state()
         found = [nothing(self.tiles) if data is None else answered(self.tiles, data, at) for data in states]
         return [[None if value != value else value for value in row] for row, _ in found], [
             status for _, status in found

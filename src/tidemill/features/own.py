@@ -111,7 +111,10 @@ class OwnColumns:
             if row[name] is not None:
                 _check_zone(name, kind, row[name], self.timezone)
         check_values(self.types, row)
-        return [self.taken(name, row[name]) for name in self.types]
+        try:
+            return [take(row[name]) for name, take in self.takers.items()]
+        except DataError:
+            return [self.taken(name, row[name]) for name in self.types]  # which says what is wrong
 
     @cached_property
     def _times(self) -> list[tuple[str, str]]:
