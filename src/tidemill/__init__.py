@@ -42,6 +42,7 @@ _PUBLIC = {
     "Task": "training",
     "TrainingSet": "training",
     "model": "training",
+    "convert": "models",
     "gates": "evaluation",
     "Canary": "serving",
     "Constant": "serving",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from tidemill.loop import QualityDrop as QualityDrop
     from tidemill.loop import RetrainPolicy as RetrainPolicy
     from tidemill.loop import SkewFound as SkewFound
+    from tidemill.models import convert as convert
     from tidemill.monitoring import Drift as Drift
     from tidemill.monitoring import Monitor as Monitor
     from tidemill.monitoring import Skew as Skew

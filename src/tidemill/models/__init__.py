@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from tidemill.models.compiled import Compiled as Compiled
     from tidemill.models.compiled import Predictor as Predictor
     from tidemill.models.compiled import compile_model as compile_model
+    from tidemill.models.converted import Converted as Converted
+    from tidemill.models.converted import convert as convert
+    from tidemill.models.converted import prove as prove
+    from tidemill.models.rows import Rows as Rows
     from tidemill.models.signature import Signature as Signature
 
 _OF_THE_LEDGER = {
     **dict.fromkeys(("Golden", "golden_differences", "golden_of", "load_model", "signature_of", "store_model"), "artifact"),
     **dict.fromkeys(("Compiled", "Predictor", "compile_model"), "compiled"),
     **dict.fromkeys(("read_onnx", "store_onnx", "whole_onnx"), "adopted"),
+    **dict.fromkeys(("Converted", "convert", "prove"), "converted"),
+    "Rows": "rows",
     "Signature": "signature",
 }
 

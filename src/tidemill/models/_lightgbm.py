@@ -45,7 +45,7 @@ def build(graph: Graph, model: Any, given: list[Columns]) -> Answer:
     trees = Ensemble(int(dump["num_tree_per_iteration"]))
     for i, info in enumerate(dump["tree_info"]):
         trees.add(info["tree_structure"], _look, i % trees.targets)
-    raw = trees.put(graph, graph.joined(given), named="raw")
+    raw = trees.put(graph, _coded(graph, model, given), named="raw")
     if dump.get("average_output"):
         raw = graph.op("Div", raw, graph.constant([len(dump["tree_info"]) // trees.targets]))
     told = dict(word.split(":") for word in words if ":" in word)
@@ -64,11 +64,22 @@ def build(graph: Graph, model: Any, given: list[Columns]) -> Answer:
     return Answer("prediction", graph.op("Identity", raw))
 
 
+def _coded(graph: Graph, model: Any, given: list[Columns]) -> Columns:
+    """The columns with categories of pandas as their codes; one that was not learnt is missing."""
+    learnt, texts = getattr(_booster(model), "pandas_categorical", None) or [], [part for part in given if part.text]
+    if len(learnt) != len(texts):
+        what = f"LightGBM has learnt {len(learnt)} columns of categories, and {len(texts)} of the rows hold texts"
+        raise NoExactForm(what, hint="give the rows as it was trained with them; categories of pandas are to be texts")
+    words = iter(learnt)
+    return graph.joined([graph.coded(part, own := next(words), range(len(own)), np.nan) if part.text else part for part in given])
+
+
 def _sigmoid(graph: Graph, model: Any, objective: str, raw: str, slope: float) -> Answer:
     from onnx import helper
 
-    graph.constants.append(helper.make_tensor("slope", DOUBLE, [1], [slope]))
-    scores = graph.op("Sigmoid", graph.op("Mul", raw, "slope", named="scaled"))
+    name = graph.free("slope")
+    graph.constants.append(helper.make_tensor(name, DOUBLE, [1], [slope]))
+    scores = graph.op("Sigmoid", graph.op("Mul", raw, name, named="scaled"))
     if objective == "cross_entropy":
         return Answer("prediction", scores)
     if objective == "multiclassova":

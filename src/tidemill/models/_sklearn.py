@@ -6,6 +6,7 @@ Written out here since the public converter is single precision, and in several 
 import io
 import json
 import zipfile
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ def build(graph: Graph, model: Any, given: list[Columns]) -> Answer:
     check_is_fitted(final)
     for _, step in steps:
         parts = transformed(graph, step, parts)
+    package = type(final).__module__.split(".")[0]
+    if package in ("lightgbm", "xgboost"):
+        made: Answer = import_module(f"tidemill.models._{package}").build(graph, final, parts)
+        return made
     return answered(graph, final, parts)
 
 
@@ -72,9 +77,11 @@ def _number(node: Any, numbers: dict[int, int], names: dict[str, str]) -> None:
 
 
 def score(model: Any, features: Any) -> Floats:
-    """The library's own scores (n, k): the probability of the second of two classes, of each of several, or the prediction."""
+    """The library's own scores (n, k): the probability of the second of two classes, or of each of several, or what a classifier without
+    probabilities decides by; the prediction of a regression."""
     if not hasattr(model, "predict_proba"):
-        return np.asarray(model.predict(features), dtype=np.float64).reshape(len(features), -1)
+        ask = model.decision_function if hasattr(model, "classes_") else model.predict
+        return np.asarray(ask(features), dtype=np.float64).reshape(len(features), -1)
     found = np.asarray(model.predict_proba(features), dtype=np.float64)
     return found[:, 1:] if found.shape[1] == 2 else found
 

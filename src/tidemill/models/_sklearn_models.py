@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Floats, NoExactForm
-from tidemill.models._sklearn_steps import UNKNOWN, Parts, coded, numbers, picked
+from tidemill.models._sklearn_steps import UNKNOWN, Parts, numbers, picked
 from tidemill.models.ensemble import Ensemble, Leaf, Split
 from tidemill.models.graph import DOUBLE, TYPES, Answer, Columns, Graph
 
@@ -91,7 +91,7 @@ def _preprocessed(graph: Graph, model: Any, parts: Parts) -> Columns:
         codes = [
             UNKNOWN if i in encoder._missing_indices and code == encoder._missing_indices[i] else code for code in range(len(categories))
         ]
-        made.append(Columns(coded(graph, picked(graph, parts, [place])[0], categories, codes, UNKNOWN), (None,)))
+        made.append(graph.coded(picked(graph, parts, [place])[0], categories, codes, UNKNOWN))
     if len(places["numerical"]):
         made += picked(graph, parts, list(places["numerical"]))
     return numbers(graph, model, made)

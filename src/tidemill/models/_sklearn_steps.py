@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import NoExactForm
-from tidemill.models.graph import DOUBLE, ML, TYPES, Columns, Graph, Origin
+from tidemill.models.graph import DOUBLE, Columns, Graph, Origin
 
 Parts = list[Columns]
 UNKNOWN = -1.0  # the code of a category that was not learnt
@@ -40,34 +40,6 @@ def picked(graph: Graph, parts: Parts, places: Sequence[int]) -> Parts:
     return [part if part.width == 1 else graph.picked(part, [i]) for part, i in (where[place] for place in places)]
 
 
-def coded(graph: Graph, column: Columns, categories: Sequence[Any], values: Sequence[float], otherwise: float) -> str:
-    """A number (n, 1) for each category of a column, and one for all else."""
-    from onnx import helper
-
-    keys = [_key(one, column.text) for one in categories]
-    if len(set(keys)) < len(keys):
-        raise NoExactForm("an encoder has learnt two kinds of missing texts, None, NaN or empty", hint="use one of them, and fit again")
-    kind = TYPES["BYTES"] if column.text else DOUBLE
-    return graph.op(
-        "LabelEncoder",
-        column.tensor,
-        domain=ML,
-        keys_tensor=helper.make_tensor("keys", kind, [len(keys)], keys),
-        values_tensor=helper.make_tensor("values", DOUBLE, [len(keys)], list(values)),
-        default_tensor=helper.make_tensor("otherwise", DOUBLE, [1], [otherwise]),
-    )
-
-
-def _key(category: Any, text: bool) -> Any:
-    if not text:
-        return float(category)
-    if isinstance(category, str):
-        return category.encode()
-    if category is None or category != category:  # only NaN is not itself
-        return b""
-    raise NoExactForm(f"an encoder has learnt {category!r} in a column of texts", hint="make all of its categories texts, and fit again")
-
-
 def _one_hot(graph: Graph, step: Any, parts: Parts) -> Parts:
     if step.handle_unknown == "error":
         raise NoExactForm("OneHotEncoder fails on a category that it has not seen", hint='give it handle_unknown="ignore"')
@@ -81,7 +53,7 @@ def _hot(graph: Graph, step: Any, i: int, column: Columns) -> tuple[list[str], i
     """Tensors of zeros and ones for one column, and how many columns they have."""
     categories, groups = step.categories_[i], _groups(step, i)
     if column.text:
-        codes = coded(graph, column, categories, range(len(categories)), UNKNOWN)
+        codes = graph.coded(column, categories, range(len(categories)), UNKNOWN).tensor
         names = [graph.op("Cast", graph.op("Equal", codes, graph.constant(np.arange(len(categories)).reshape(1, -1))), to=DOUBLE)]
     else:
         known = np.asarray(categories, dtype=np.float64)
@@ -121,8 +93,7 @@ def _ordinal(graph: Graph, step: Any, parts: Parts) -> Parts:
         values = [float(code) for code in (range(len(categories)) if mapping is None else mapping)]
         if i in step._missing_indices:
             values[step._missing_indices[i]] = float(step.encoded_missing_value)
-        name = coded(graph, picked(graph, parts, [i])[0], categories, values, float(step.unknown_value))
-        made.append(Columns(name, (None,)))
+        made.append(graph.coded(picked(graph, parts, [i])[0], categories, values, float(step.unknown_value)))
     return [graph.joined(made)]
 
 
@@ -131,7 +102,7 @@ def _by_target(graph: Graph, step: Any, parts: Parts) -> Parts:
         raise NoExactForm("TargetEncoder of several classes has no exact form here", hint="use OneHotEncoder")
     columns = [picked(graph, parts, [i])[0] for i in range(len(step.categories_))]
     named = zip(columns, step.categories_, step.encodings_, strict=True)
-    return [graph.joined([Columns(coded(graph, *one, float(step.target_mean_)), (None,)) for one in named])]
+    return [graph.joined([graph.coded(*one, float(step.target_mean_)) for one in named])]
 
 
 def _impute(graph: Graph, step: Any, parts: Parts) -> Parts:

@@ -15,7 +15,7 @@ from tidemill.models.ensemble import Ensemble, Leaf, Split
 from tidemill.models.graph import DOUBLE, TYPES, Answer, Columns, Graph
 
 Singles = np.ndarray[Any, np.dtype[np.float32]]
-TOLERANCE = 1e-6  # single precision has seven digits
+WITHIN = 1e-6  # single precision has seven digits
 PLAIN = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:squaredlogerror", "reg:quantileerror")
 RANKING = ("rank:ndcg", "rank:map", "rank:pairwise")
 LOGARITHMIC = ("count:poisson", "reg:gamma", "reg:tweedie")
@@ -36,16 +36,22 @@ def build(graph: Graph, model: Any, given: list[Columns]) -> Answer:
         raise NoExactForm(f"XGBoost with objective {objective!r} has no exact form here", available=available, hint="use one of these")
     if int(learner["learner_model_param"].get("num_target", "1")) > 1:
         raise NoExactForm("XGBoost of several targets has no exact form here", hint="fit a model for each target")
+    if any(part.text for part in given):
+        raise NoExactForm("XGBoost over texts has no exact form here", hint="encode them in a pipeline, with OrdinalEncoder say")
     raw = _margins(graph, learner, graph.joined(given))
     if objective in SOFTMAX:
         scores = graph.softmax(raw)
-        return Answer("probabilities", scores, classes(model), lambda: graph.largest(_single(graph, scores)))
+        return Answer("probabilities", scores, classes(model), lambda: graph.largest(_single(graph, scores)), WITHIN)
     if objective == "binary:logistic":
         scores = graph.op("Sigmoid", raw)
-        half = np.array([0.5])
-        return Answer("probability", scores, classes(model), lambda: graph.above("Greater", _single(graph, scores), graph.constant(half)))
+        above = partial(_above_half, graph, scores)
+        return Answer("probability", scores, classes(model), above, WITHIN)
     kind = "Exp" if objective in LOGARITHMIC else "Sigmoid" if objective in SIGMOID else "Identity"
-    return Answer("prediction", graph.op(kind, raw))
+    return Answer("prediction", graph.op(kind, raw), within=WITHIN)
+
+
+def _above_half(graph: Graph, scores: str) -> str:
+    return graph.above("Greater", _single(graph, scores), graph.constant([0.5]))
 
 
 def _single(graph: Graph, scores: str) -> str:

@@ -4,8 +4,9 @@ A model that has no exact form is refused with the reason.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from tidemill.core import DataError, Floats, MissingExtra, NoExactForm
 from tidemill.models.graph import Graph
 from tidemill.models.onnx import OnnxModel, opened
 from tidemill.models.pace import Pace
-from tidemill.models.parity import TOLERANCE, compared, extreme_rows, hostile_rows
+from tidemill.models.parity import compared, extreme_rows, hostile_rows
 from tidemill.models.signature import Signature
 
 ADAPTERS = {name: f"tidemill.models._{name}" for name in ("lightgbm", "sklearn", "xgboost")}  # by the package of the model's class
@@ -81,7 +82,11 @@ def adapter(model: Any) -> ModuleType:
     """The adapter for a fitted model; raises NoExactForm when its library has none."""
     package = type(model).__module__.split(".")[0]
     if package not in ADAPTERS:
-        raise NoExactForm(f"{type(model).__module__}.{type(model).__name__} has no safe format here", available=sorted(ADAPTERS))
+        raise NoExactForm(
+            f"{type(model).__module__}.{type(model).__name__} has no safe format here",
+            available=sorted(ADAPTERS),
+            hint="use a model of these",
+        )
     try:
         return import_module(ADAPTERS[package])
     except ImportError as error:
@@ -101,32 +106,36 @@ def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compile
     )
     onnx = graph.finished(answer, signature.width)
     predictor = Predictor(onnx, signature)
-    evidence = _proven(made, model, predictor, recorded, graph.beside)
+    evidence = _proven(partial(made.score, model), predictor, recorded, graph.beside, answer.within, type(model).__name__)
     return Compiled(onnx, made.native(model), type(model).__module__.split(".")[0], made.rounds(model), evidence, signature)
 
 
-def _proven(made: ModuleType, model: Any, predictor: Predictor, recorded: Floats, thresholds: dict[int, list[Floats]]) -> dict[str, Any]:
+def _proven(
+    score: Callable[[Floats], Floats],
+    predictor: Predictor,
+    recorded: Floats,
+    thresholds: dict[int, list[Floats]],
+    tolerance: float,
+    named: str,
+) -> dict[str, Any]:
     """The evidence that a predictor answers as the library does; raises NoExactForm where it does not."""
     signature = predictor.signature
     categories = {i: len(signature.categories[signature.features[i]]) for i in signature.categorical}
-    tolerance = getattr(made, "TOLERANCE", TOLERANCE)
     evidence: dict[str, Any] = {"tolerance": tolerance, "labels_differ": 0}
     rows = {"recorded": recorded, "hostile": hostile_rows(recorded, categories, thresholds), "extreme": extreme_rows(recorded, categories)}
     for name, asked in rows.items():
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
-                expected = made.score(model, asked)
+                expected = score(asked)
         except ValueError as error:
             if name == "extreme":  # what the model refuses has no answer that could differ
                 continue
-            what = f"{type(model).__name__} fails on rows with missing values or unseen categories: {str(error).splitlines()[0]}"
+            what = f"{named} fails on rows with missing values or unseen categories: {str(error).splitlines()[0]}"
             raise NoExactForm(what, hint="impute missing values, and ignore unknown categories") from error
         found = compared(name, expected, predictor.outputs(asked), classifies=signature.output != "prediction")
         evidence |= found | {"labels_differ": evidence["labels_differ"] + found["labels_differ"]}
     one_by_one = np.concatenate([predictor.outputs(recorded[i : i + 1]) for i in range(min(len(recorded), 100))] or [np.empty((0, 1))])
     evidence["row_by_row_equal"] = bool(np.array_equal(one_by_one, predictor.outputs(recorded)[: len(one_by_one)]))
     if max(evidence.get(f"{name}_difference", 0.0) for name in rows) > tolerance or evidence["labels_differ"]:
-        raise NoExactForm(
-            f"the compiled form of {type(model).__name__} gives other answers: {evidence}", hint="report this model's parameters"
-        )
+        raise NoExactForm(f"the compiled form of {named} gives other answers: {evidence}", hint="report this model's parameters")
     return evidence

@@ -3,15 +3,17 @@
 Comes in: the columns that a fitted model takes, as tensors. Goes out: the bytes of an ONNX file, with what an adapter says of its answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tidemill.core import Floats
+from tidemill.core import DataError, Floats, NoExactForm
+from tidemill.models.parity import TOLERANCE
 
-TYPES = {"FP64": 11, "FP32": 1, "INT64": 7, "BOOL": 9, "BYTES": 8}  # ONNX's numbers of them
+TYPES = {"FP64": 11, "FP32": 1, "INT64": 7, "BYTES": 8}  # ONNX's numbers of them
+OUTPUTS = {"label", "probability", "probabilities", "prediction"}
 DOUBLE, LONG = TYPES["FP64"], TYPES["INT64"]
 ML = "ai.onnx.ml"
 
@@ -47,6 +49,17 @@ class Answer:
     scores: str
     classes: tuple[Any, ...] = ()
     place: Callable[[], str] | None = None  # gives the name of a tensor (n,) of int64
+    within: float = TOLERANCE  # the bound of differences from the library
+
+
+def _key(category: Any, text: bool) -> Any:
+    if not text:
+        return float(category)
+    if isinstance(category, str):
+        return category.encode()
+    if category is None or category != category:  # only NaN is not itself
+        return b""
+    raise NoExactForm(f"an encoder has learnt {category!r} in a column of texts", hint="make all of its categories texts, and fit again")
 
 
 @dataclass
@@ -63,15 +76,19 @@ class Graph:
         """Append a node; returns the name of its output."""
         from onnx import helper
 
-        name = named or f"v{len(self.nodes)}"
+        name = self.free(named or f"v{len(self.nodes)}")
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
+
+    def free(self, name: str) -> str:
+        """A name that no input has."""
+        return self.free(f"{name}_") if any(one.name == name for one in self.inputs) else name
 
     def constant(self, values: Any, dtype: Any = np.float64) -> str:
         """Append a constant; returns its name."""
         from onnx import numpy_helper
 
-        name = f"c{len(self.constants)}"
+        name = self.free(f"c{len(self.constants)}")
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=dtype), name))
         return name
 
@@ -79,7 +96,7 @@ class Graph:
         """Append a constant (1, texts); returns its name."""
         from onnx import helper
 
-        name = f"c{len(self.constants)}"
+        name = self.free(f"c{len(self.constants)}")
         encoded: Any = [one.encode() for one in values]
         self.constants.append(helper.make_tensor(name, TYPES["BYTES"], [1, len(values)], encoded))
         return name
@@ -91,13 +108,15 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, DOUBLE, [None, width]))
         return Columns(name, tuple(Origin(i) for i in range(width)))
 
-    def column(self, name: str, datatype: str) -> Columns:
-        """One more input (n, 1), as doubles or texts."""
+    def column(self, name: str, *, text: bool) -> Columns:
+        """One more input (n, 1), of doubles or texts."""
         from onnx import helper
 
+        if name in OUTPUTS:
+            raise DataError(f"column {name!r} is named as an output is", available=sorted(OUTPUTS), hint="leave it out, or rename it")
         origin = Origin(len(self.inputs))
-        self.inputs.append(helper.make_tensor_value_info(name, TYPES[datatype], [None, 1]))
-        return Columns(name if datatype in ("FP64", "BYTES") else self.op("Cast", name, to=DOUBLE), (origin,), datatype == "BYTES")
+        self.inputs.append(helper.make_tensor_value_info(name, TYPES["BYTES"] if text else DOUBLE, [None, 1]))
+        return Columns(name, (origin,), text)
 
     def picked(self, given: Columns, places: Sequence[int]) -> Columns:
         """Some columns of a tensor."""
@@ -110,6 +129,24 @@ class Graph:
             return parts[0]
         name = self.op("Concat", *(part.tensor for part in parts), axis=1)
         return Columns(name, tuple(origin for part in parts for origin in part.origins), parts[0].text)
+
+    def coded(self, column: Columns, categories: Sequence[Any], values: Sequence[float], otherwise: float) -> Columns:
+        """A number for each category of a column (n, 1), and one for all else; a missing text is the empty one."""
+        from onnx import helper
+
+        keys = [_key(one, column.text) for one in categories]
+        if len(set(keys)) < len(keys):
+            raise NoExactForm("an encoder has learnt two kinds of missing texts, None, NaN or empty", hint="use one of them, and fit again")
+        kind = TYPES["BYTES"] if column.text else DOUBLE
+        name = self.op(
+            "LabelEncoder",
+            column.tensor,
+            domain=ML,
+            keys_tensor=helper.make_tensor("keys", kind, [len(keys)], keys),
+            values_tensor=helper.make_tensor("values", DOUBLE, [len(keys)], list(values)),
+            default_tensor=helper.make_tensor("otherwise", DOUBLE, [1], [otherwise]),
+        )
+        return Columns(name, (None,))
 
     def note(self, given: Columns, thresholds: dict[int, Floats]) -> None:
         """Remember on which values of the input the thresholds of trees over some columns lie."""
@@ -138,12 +175,13 @@ class Graph:
         texts = any(isinstance(one, str) for one in answer.classes)
         kind = TYPES["BYTES" if texts else "INT64"]
         names: Any = [str(one).encode() if texts else int(one) for one in answer.classes]
-        self.constants.append(helper.make_tensor("classes", kind, [len(names)], names))
-        self.op("Gather", "classes", answer.place(), named="label")
+        words = self.free("classes")
+        self.constants.append(helper.make_tensor(words, kind, [len(names)], names))
+        self.op("Gather", words, answer.place(), named="label")
         self.outputs.append(helper.make_tensor_value_info("label", kind, [None]))
 
-    def finished(self, answer: Answer, width: int, about: Mapping[str, str] | None = None) -> bytes:
-        """The bytes of the file; its scores (n, width) are named as what they are, `about` is kept as its metadata."""
+    def finished(self, answer: Answer, width: int) -> bytes:
+        """The bytes of the file; its scores (n, width) are named as what they are."""
         from onnx import helper
 
         for node in self.nodes:
@@ -154,6 +192,4 @@ class Graph:
         made = helper.make_graph(self.nodes, "tidemill", self.inputs, [*self.outputs, scores], self.constants)
         domains = [helper.make_opsetid("", 21)] + [helper.make_opsetid(ML, 5)] * any(node.domain == ML for node in self.nodes)
         model = helper.make_model(made, opset_imports=domains, ir_version=10)
-        if about:
-            helper.set_model_props(model, dict(about))
         return bytes(model.SerializeToString(deterministic=True))

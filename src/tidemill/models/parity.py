@@ -18,9 +18,12 @@ EXTREME = (np.inf, -np.inf, 1e200, -1e200, 1e39, -1e39)  # the last two are infi
 CODES = (-1.0, 255.0, 256.0, 65_535.0, 2.0**31 - 1, 1e10)
 
 
-def hostile_rows(recorded: Floats, categories: Mapping[int, int], thresholds: Mapping[int, Sequence[Floats]]) -> Floats:
+def hostile_rows(
+    recorded: Floats, categories: Mapping[int, int], thresholds: Mapping[int, Sequence[Floats]], *, holes: bool = True
+) -> Floats:
     """Rows (n, f) of recorded ones (m, f) with each value missing, categories never seen (`categories`: how many there are, by column),
-    numbers on and beside every threshold, in double and in single precision, and values that never stood side by side."""
+    numbers on and beside every threshold, in double and in single precision, numbers never seen where there is none, and values that
+    never stood side by side. Without `holes` nothing is missing that is there in its row."""
     if not len(recorded):
         return recorded
     random = np.random.default_rng(0)
@@ -29,14 +32,20 @@ def hostile_rows(recorded: Floats, categories: Mapping[int, int], thresholds: Ma
     for column, values in thresholds.items():
         if column not in categories:
             made[: ROWS // 2, column] = random.choice(beside(np.concatenate(values)), ROWS // 2)
+    for column in set(range(made.shape[1])) - {*categories, *thresholds}:
+        known = recorded[np.isfinite(recorded[:, column]), column]
+        if len(known):
+            made[: ROWS // 4, column] = random.choice(known.max() + np.array([0.0, 1.0, 2.0]), ROWS // 4)
     for column, size in categories.items():
         made[: ROWS // 2, column] = random.integers(0, size + 3, ROWS // 2)
-    holes = random.random(made.shape) < 0.15
-    made[holes] = np.nan
+    every = np.concatenate([made, mixed])
+    if not holes:
+        return every
+    every[:ROWS][random.random(made.shape) < 0.15] = np.nan
     for column in range(made.shape[1]):
-        made[-1 - column % ROWS, column] = np.nan
-    made[0, :] = np.nan
-    return np.concatenate([made, mixed])
+        every[ROWS - 1 - column % ROWS, column] = np.nan
+    every[0, :] = np.nan
+    return every
 
 
 def beside(values: Floats) -> Floats:
@@ -90,4 +99,6 @@ def compared(name: str, expected: Floats, given: Floats, *, classifies: bool) ->
 
 def same_labels(expected: Array, given: Array) -> int:
     """In how many rows two arrays of labels (n,) differ."""
-    return int(np.sum(np.asarray(expected).astype(str) != np.asarray(given).astype(str)))
+    if expected.dtype.kind in "biuf" and given.dtype.kind in "biuf":
+        return int(np.sum(expected != given))
+    return int(np.sum(expected.astype(str) != given.astype(str)))

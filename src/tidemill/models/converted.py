@@ -1,0 +1,209 @@
+"""Fitted model → an ONNX file with the proof that it answers the same, for those who have no project.
+
+Comes in: a model or pipeline of scikit-learn, LightGBM or XGBoost, and rows as it takes them. Goes out: a file that `tidemill serve` takes,
+as any other server of ONNX does, its evidence in its metadata. What has no exact form here goes through skl2onnx, and the same proof.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
+from tidemill.models.compiled import adapter
+from tidemill.models.graph import Graph
+from tidemill.models.onnx import OnnxModel
+from tidemill.models.parity import TOLERANCE, difference, extreme_rows, hostile_rows, same_labels
+from tidemill.models.rows import Rows
+
+REFUSALS = (ValueError, TypeError)  # what libraries raise of values that they do not take
+LOOSEST = 1e-3  # a larger difference is another answer
+OTHER = "use a model that has an exact form"
+OPSETS = {"": 21, "ai.onnx.ml": 3}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The bytes of an ONNX file, who converted it ("tidemill" or "skl2onnx"), and the evidence that it answers as the model does."""
+
+    onnx: bytes
+    converter: str
+    parity: Mapping[str, Any]
+
+
+def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: float | None = None) -> Converted:
+    """The ONNX form of a fitted model, written to `path` if that is given.
+
+    `rows` are some of those that it is asked with, as it takes them: a matrix, which becomes one input `features` (n, f), or a frame of
+    pandas or polars, each column of which becomes an input (n, 1), of doubles or texts; a missing text is the empty one. Outputs are
+    `label` (n,), and `probability` (n, 1) of the second of two classes, or `probabilities` (n, k); of a regression `prediction` (n, 1).
+
+    On these rows and on hostile ones the labels must be those of `predict`, and no score may differ by more than `within`, of scores beyond
+    ±1 in proportion to them: by default 1e-9, and 1e-6 for XGBoost, which computes in single precision. Raises NoExactForm where they do,
+    and where there is no converter; DataError for rows that are neither.
+    """
+    asked = Rows.of(rows)
+    if not len(asked.values):
+        raise DataError("there are no rows on which the conversion could be proven", hint="give some of the rows that it was trained on")
+    made, graph = adapter(model), Graph()
+    try:
+        answer = made.build(graph, model, asked.inputs(graph))
+    except NoExactForm as error:
+        done = _public(model, asked, TOLERANCE if within is None else within, error)
+    else:
+        if answer.place:
+            graph.chosen(answer)
+        onnx = graph.finished(answer, len(answer.classes) if answer.output == "probabilities" else 1)
+        evidence = prove(model, asked, onnx, thresholds=graph.beside, within=answer.within if within is None else within)
+        done = _told(model, onnx, "tidemill", evidence)
+    if path is not None:
+        Path(path).write_bytes(done.onnx)
+    return done
+
+
+def prove(
+    model: Any, rows: Rows, onnx: bytes, *, thresholds: Mapping[int, Sequence[Floats]] | None = None, within: float = TOLERANCE
+) -> dict[str, Any]:
+    """The evidence that an ONNX file answers as a model does, on rows and on hostile ones; raises NoExactForm where it does not."""
+    form = OnnxModel(onnx)
+    evidence: dict[str, Any] = {"tolerance": within, "labels_differ": 0}
+    worst = 0.0
+    for name, values, given in _asked(model, rows, thresholds or {}, evidence):
+        try:
+            expected = _answers(model, given)
+        except REFUSALS as error:
+            what = f"{type(model).__name__} itself fails on {name} rows: {str(error).splitlines()[0]}"
+            raise NoExactForm(
+                what, hint="give rows that it takes, and let its encoders ignore categories that they have not seen"
+            ) from error
+        try:
+            found = _outputs(form, rows, values)
+        except DataError as error:
+            raise NoExactForm(f"the ONNX form of {type(model).__name__} fails on {name} rows: {error.what}", hint=OTHER) from error
+        apart, labels = difference(*_alike(expected[0], found[0])), _labels_differ(expected[1], found[1])
+        evidence |= {f"{name}_rows": len(values), f"{name}_difference": apart, "labels_differ": evidence["labels_differ"] + labels}
+        worst = max(worst, apart)
+    if worst > within or evidence["labels_differ"]:
+        close = worst < LOOSEST and not evidence["labels_differ"]
+        hint = f"state within={10.0 ** np.ceil(np.log10(worst)):.0e} if that is good enough" if close else OTHER
+        raise NoExactForm(f"the ONNX form of {type(model).__name__} gives other answers: {evidence}", hint=hint)
+    return evidence
+
+
+def _asked(
+    model: Any, rows: Rows, thresholds: Mapping[int, Sequence[Floats]], evidence: dict[str, Any]
+) -> Iterator[tuple[str, Floats, Any]]:
+    """Numbers and rows for each part of the proof; what the model itself refuses is left out, and noted."""
+    yield "recorded", rows.values, rows.own
+    hostile = rows.held(hostile_rows(rows.values, rows.categories, thresholds))
+    if not _takes(model, rows.given(hostile)):
+        refused = [i for i in range(hostile.shape[1]) if not _takes(model, rows.given(_holed(rows.values[:1], i)))]
+        evidence["refuses_missing"] = [rows.columns[i].name if rows.columns else i for i in refused]
+        whole = rows.held(hostile_rows(rows.values, rows.categories, thresholds, holes=False))
+        hostile[:, refused] = whole[:, refused]
+    yield "hostile", hostile, rows.given(hostile)
+    extreme = rows.held(extreme_rows(rows.values, rows.categories))
+    if _takes(model, given := rows.given(extreme)):
+        yield "extreme", extreme, given
+
+
+def _holed(row: Floats, column: int) -> Floats:
+    made = row.copy()
+    made[:, column] = np.nan
+    return made
+
+
+def _takes(model: Any, given: Any) -> bool:
+    try:
+        _answers(model, given)
+    except REFUSALS:
+        return False
+    return True
+
+
+def _answers(model: Any, given: Any) -> tuple[Floats, Array | None]:
+    """The library's scores (n, k), and the labels of a classifier."""
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        scores = adapter(model).score(model, given)
+        return scores, np.asarray(model.predict(given)) if hasattr(model, "classes_") else None
+
+
+def _outputs(form: OnnxModel, rows: Rows, values: Floats) -> tuple[Floats, Array | None]:
+    """The scores (n, k) that an ONNX file gives, and its labels."""
+    found = form.run(rows.tensors(values, form.inputs))
+    scores = [one for name, one in found.items() if form.outputs[name].datatype in ("FP32", "FP64")]
+    labels = [one for name, one in found.items() if form.outputs[name].datatype in ("INT64", "BYTES")]
+    if len(scores) != 1:
+        raise NoExactForm(f"the ONNX form gives {len(scores)} outputs of numbers", hint="one is needed")
+    return np.asarray(scores[0], dtype=np.float64).reshape(len(values), -1), labels[0].ravel() if labels else None
+
+
+def _alike(expected: Floats, given: Floats) -> tuple[Floats, Floats]:
+    """Both with the probability of the second of two classes only."""
+    if expected.shape[1] == 1 and given.shape[1] == 2:
+        given = given[:, 1:]
+    return expected, given
+
+
+def _labels_differ(expected: Array | None, given: Array | None) -> int:
+    if expected is None:
+        return 0
+    return len(expected) if given is None else same_labels(expected, given)
+
+
+def _public(model: Any, rows: Rows, within: float, reason: NoExactForm) -> Converted:
+    """What skl2onnx makes of a model that has no exact form here, in double precision or else in single; raises NoExactForm where it cannot
+    either, or gives other answers."""
+    if type(model).__module__.split(".")[0] != "sklearn":
+        raise reason
+    failed = reason
+    for double in (True, False):
+        try:
+            onnx = _by_skl2onnx(model, rows, reason, double=double)
+            return _told(model, onnx, "skl2onnx", prove(model, rows, onnx, within=within))
+        except NoExactForm as error:
+            failed = error
+    raise failed from reason
+
+
+def _by_skl2onnx(model: Any, rows: Rows, reason: NoExactForm, *, double: bool) -> bytes:
+    try:
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+    except ImportError as error:
+        raise MissingExtra(str(error), hint="pip install 'tidemill[sklearn]'") from error
+    number = DoubleTensorType if double else FloatTensorType
+    types = [(column.name, (number if column.words is None else StringTensorType)([None, 1])) for column in rows.columns]
+    final = model.steps[-1][1] if hasattr(model, "steps") else model
+    options = {"zipmap": False} if hasattr(model, "predict_proba") else {"raw_scores": True} if hasattr(model, "classes_") else {}
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            made = convert_sklearn(
+                model,
+                initial_types=types or [("features", number([None, rows.values.shape[1]]))],
+                target_opset=OPSETS,
+                options={id(final): options} if options else None,
+            )
+        onnx = bytes(made.SerializeToString())
+        OnnxModel(onnx)
+    except Exception as error:  # it raises every kind
+        what = f"{reason.what}, and skl2onnx fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise NoExactForm(what, available=reason.available, hint=reason.hint) from error
+    return onnx
+
+
+def _told(model: Any, onnx: bytes, converter: str, evidence: dict[str, Any]) -> Converted:
+    """The file with what is known of it as metadata."""
+    from onnx import ModelProto, helper
+
+    library = type(model).__module__.split(".")[0]
+    about: dict[str, Any] = {"model": type(model).__name__, library: str(sys.modules[library].__version__), "converter": converter}
+    about |= {"classes": np.asarray(getattr(model, "classes_", ())).tolist(), "parity": evidence}
+    told = ModelProto.FromString(onnx)
+    helper.set_model_props(told, {"tidemill": json.dumps(about)})
+    return Converted(bytes(told.SerializeToString(deterministic=True)), converter, evidence)
