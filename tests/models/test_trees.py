@@ -66,7 +66,7 @@ def histogram(task: str, **params: Any) -> Any:
 def forest(kind: str, **params: Any) -> Any:
     from sklearn import ensemble, tree
 
-    if kind.startswith("DecisionTree"):
+    if kind.startswith(("DecisionTree", "ExtraTreeC")):
         return getattr(tree, kind)(random_state=1, **params)
     sized = {"n_estimators": 10, "random_state": 1} | params
     return getattr(ensemble, kind)(**sized)
@@ -106,6 +106,7 @@ PIPELINES: dict[str, tuple[Callable[[], Any], str]] = {
     "extra trees, two, NaN": (lambda: forest("ExtraTreesClassifier"), "two"),
     "extra trees, amount": (lambda: forest("ExtraTreesRegressor", max_depth=6), "amount"),
     "tree, three, NaN": (lambda: forest("DecisionTreeClassifier", max_leaf_nodes=20), "three"),
+    "tree, at random": (lambda: forest("ExtraTreeClassifier"), "two"),
     "tree, amount": (lambda: forest("DecisionTreeRegressor"), "amount"),
     "boosting, two": (lambda: imputed(forest("GradientBoostingClassifier")), "two"),
     "boosting, exponential": (lambda: imputed(forest("GradientBoostingClassifier", loss="exponential")), "two"),
@@ -199,6 +200,33 @@ def test_rounds_that_early_stopping_left_out_do_not_answer() -> None:
     model.fit(X, TWO, eval_set=[(X[:200], 1 - TWO[:200])], verbose=False)
     compiled = compile_model(model, NUMBERS, X[:100])
     assert compiled.rounds == model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+def test_a_ranking_is_a_prediction(library: str) -> None:
+    made = light("Ranker", min_child_samples=2) if library == "lightgbm" else extreme("Ranker")
+    model = made.fit(X, TWO, group=[100] * 6)
+    compiled = compile_model(model, NUMBERS, X)
+    assert compiled.signature.output == "prediction"
+    assert compiled.parity["recorded_difference"] == 0.0
+    assert len(np.unique(model.predict(X))) > 10
+
+
+@pytest.mark.parametrize("kind", ["LinearRegression", "Ridge", "Lasso", "ElasticNet", "LogisticRegression"])
+def test_lines_of_any_number_of_classes(kind: str) -> None:
+    from sklearn import linear_model
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MaxAbsScaler
+
+    classifies = kind == "LogisticRegression"
+    model = make_pipeline(SimpleImputer(), MaxAbsScaler(), getattr(linear_model, kind)()).fit(X, THREE if classifies else AMOUNT)
+    compiled = compile_model(model, NUMBERS, X[:200])
+    rows = matrix(300, seed=13)
+    found = Predictor(compiled.onnx, compiled.signature).outputs(rows)
+    assert np.max(np.abs(own(model, rows) - found)) < 1e-9
+    if classifies:
+        assert np.asarray(compiled.signature.classes)[found.argmax(axis=1)].tolist() == model.predict(rows).tolist()
 
 
 def test_a_deep_tree_needs_no_deep_stack() -> None:

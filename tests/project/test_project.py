@@ -118,6 +118,7 @@ def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
         ("from setuptools import setup\nsetup(install_requires=['tidemill'])\n", {}),
         ("import mlflow\nmlflow.set_experiment('tidemill')\n", {}),
         ("\ufeffimport tidemill as tm\nwith tm.run('x'): ...\n", {}),
+        ("import tidemill as tm\ntm.convert(1, 2)\n", {}),
         ("import tidemill as tm\nfrom tidemill.core import MissingFile\ntm.open('.')\n", {}),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from flights import flights\n    from tidemill import Dataset\n", {}),
         ("import nothing\n", {"script/job": FLIGHTS}),

@@ -28,7 +28,7 @@ from tidemill.project.settings import FILE, Settings, read_settings
 from tidemill.store import FolderBlobs, Records, holder, store_error, writer
 
 D = TypeVar("D", bound=Declaration)
-OF_SCRIPTS = {"open", "run", "core", "__version__"}  # names of Tidemill that declare nothing
+OF_SCRIPTS = {"convert", "open", "run", "core", "__version__"}  # names of Tidemill that declare nothing
 SCRIPT = 'put scripts into a subfolder, or begin what one runs with: if __name__ == "__main__":'
 
 
