@@ -125,7 +125,7 @@ def test_a_script_that_declares_nothing_is_not_run(tmp_path: Path) -> None:
         ("from source.clean import f\n", {"source/clean": "def f(): ...\n", "source/trips": FLIGHTS}),
         ("from source.work import f\n", {"source/work": "import tidemill as tm\ndef f(): return tm.run('x')\n"}),
     ],
-    ids=["setup", "word", "mark", "error", "types", "folder", "sibling", "helper"],
+    ids=["setup", "word", "mark", "convert", "error", "types", "folder", "sibling", "helper"],
 )
 def test_a_script_is_known_by_what_it_imports(tmp_path: Path, script: str, beside: dict[str, str]) -> None:
     files = {"flights": FLIGHTS, "script": f"{script}raise ValueError\n", **beside}
