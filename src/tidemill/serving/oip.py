@@ -108,7 +108,7 @@ def _of_json(one: _Tensor, where: str) -> Array:
         raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data") from None
     if array.size != prod(one.shape) or (array.ndim > 1 and array.shape != tuple(one.shape)):
         raise DataError(f"the data have the shape {list(array.shape)} and not {one.shape}", where=f"{where}.data")
-    return array.reshape(one.shape)
+    return _shaped(array, one.shape, where)
 
 
 def _values(data: msgspec.Raw, letter: str, depth: int, where: str) -> list[Any]:
@@ -151,17 +151,27 @@ def _of_bytes(one: _Tensor, raw: memoryview, size: Any, where: str) -> Array:
         what = f"binary_data_size is {size!r}, and {len(raw)} bytes are there"
         raise DataError(what, where=f"{where}.parameters", hint="send the JSON's length in the header Inference-Header-Content-Length")
     if one.datatype == "BYTES":
-        return _texts(raw[:size], many, where).reshape(one.shape)
+        return _shaped(_texts(raw[:size], many, where), one.shape, where)
     if size != many * kind.itemsize:
         raise DataError(f"{many} values of {one.datatype} are {many * kind.itemsize} bytes, not {size}", where=f"{where}.parameters")
     array = np.frombuffer(raw[:size], dtype=kind)
     if one.datatype == BRAIN:
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    return array.reshape(one.shape)
+    return _shaped(array, one.shape, where)
+
+
+def _shaped(array: Array, shape: Sequence[int], where: str) -> Array:
+    """As many values as the shape has; with none, its other sizes may still be more than there can be."""
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        raise DataError(f"{list(shape)} is no shape: {error}", where=f"{where}.shape") from None
 
 
 def _texts(raw: memoryview, many: int, where: str) -> Array:
     """Elements that each have their length before them, four bytes little-endian; texts as UTF-8."""
+    if many * 4 > len(raw):  # before there is room for them
+        raise DataError(f"{many} elements with their lengths are more than its {len(raw)} bytes", where=where)
     found, place = np.empty(many, dtype=object), 0
     for i in range(many):
         size = int.from_bytes(raw[place : place + 4], "little")
