@@ -23,7 +23,7 @@ def serve_model(path: Path, name: str, host: str, port: int, *, as_json: bool) -
             print_json({"url": url, "models": [one.name]})
             return
         out.print(f"[bold]{escape(one.name)}[/] answers POST {url}/v2/models/{one.name}/infer")
-        for what, specs in (("takes", one.ready().inputs), ("gives", one.ready().outputs)):
+        for what, specs in zip(("takes", "gives"), one.tensors(), strict=True):
             for spec in specs.values():
                 out.print(f"  {what}  {escape(spec.name)}  {spec.datatype} {escape(str(list(spec.shape)))}")
         out.print("Ctrl-C ends it")

@@ -1,20 +1,23 @@
-"""The routes of the Open Inference Protocol v2 over bare models: method, path, headers and body in, a reply out. Nothing of sockets."""
+"""The routes of the Open Inference Protocol v2 over models: method, path, headers and body in, a reply out. Nothing of sockets."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 
 from tidemill.core import DataError, TidemillError, UnknownName
+from tidemill.serving import oip
+from tidemill.serving.oip import Asked
 from tidemill.serving.refusals import told
-from tidemill.serving.repository import Repository, Served
+from tidemill.serving.repository import Model, Models
 
 MOST = 64 << 20  # bytes of a body, unpacked too
 HEAD = b"inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+MODELS, VERSIONS, INFER = b"/v2/models/", "/versions/", b"/infer"
+VERBS = {"infer", "ready", "stats"}
 Headers = Mapping[bytes, bytes]  # names in lower case
 
 
@@ -31,67 +34,93 @@ _encode = msgspec.json.encode
 
 
 class Inference:
-    """What answers each route. Paths that are asked often are found in one step."""
+    """What answers each route."""
 
-    def __init__(self, models: Repository, version: str) -> None:
+    def __init__(self, models: Models, version: str) -> None:
         """`version` is that of the server."""
-        self._models, self._version = models, version
-        self._quick: dict[tuple[bytes, bytes], tuple[Served, Call]] = {}
-        for one in models:
-            for path in (f"/v2/models/{one.name}/infer", f"/v2/models/{one.name}/versions/{one.version}/infer"):
-                served = models.find(one.name) if "/versions/" not in path else one
-                self._quick[b"POST", path.encode()] = served, partial(_infer, served)
+        self.models, self.version = models, version
 
     def quick(self, method: bytes, path: bytes, size: int) -> Call | None:
         """What answers a body of so many bytes at once, without keeping others waiting."""
-        found = self._quick.get((method, path)) if size <= MOST else None
-        return found[1] if found and not found[0].slow else None
+        if method != b"POST" or size > MOST or not path.startswith(MODELS) or not path.endswith(INFER):
+            return None
+        one = self._asked(path)
+        return partial(_at_once, one) if one and not one.slow(1) else None
 
     def slow(self, path: str) -> bool:
         """Whether others would wait for what a path asks for."""
-        found = self._quick.get((b"POST", path.encode()))
-        return found is not None and found[0].slow
+        one = self._asked(path.encode())
+        return one is not None and one.slow(1)
+
+    def _asked(self, path: bytes) -> Model | None:
+        """The model that a path asks for an inference; None where it is another path, or there is none."""
+        name, _, version = path[len(MODELS) : -len(INFER)].decode("latin-1").partition(VERSIONS)
+        try:
+            return self.models.find(name, version)
+        except UnknownName:
+            return None
 
     def call(self, method: str, path: str) -> Call:
-        """What answers a route. Raises UnknownName where none leads."""
-        parts = [unquote(part) for part in path.strip("/").split("/")]
-        known, models = dict[str, Call](), self._models
-        match parts:
+        """What answers a route, its path unquoted. Raises UnknownName where none leads."""
+        known, models = dict[str, Call](), self.models
+        match path.strip("/").split("/"):
             case ["v2"]:
-                known["GET"] = _given({"name": "tidemill", "version": self._version, "extensions": EXTENSIONS})
+                known["GET"] = _given(self.server())
             case ["v2", "health", "live"]:
                 known["GET"] = _given({"live": True})
             case ["v2", "health", "ready"]:
                 known["GET"] = _given({"ready": models.ready}, 200 if models.ready else 503)
             case ["v2", "models", "stats"]:
-                known["GET"] = _given(_stats([*models]))
+                known["GET"] = _given({"model_stats": stats([*models])})
             case ["v2", "repository", "index"]:
                 known["POST"] = partial(_index, models)
             case ["v2", "repository", "models", name, "load" | "unload" as verb]:
                 known["POST"] = partial(_change, getattr(models, verb), name)
-            case ["v2", "models", name, "versions", version, *rest]:
-                known = _of_model(models, models.find(name, version), rest, [models.find(name, version)])
+            case ["v2", "models", name, "versions", first, *rest]:  # a version may have strokes in it
+                ask = rest[-1:] if {*rest[-1:]} <= VERBS else []
+                one = models.find(name, "/".join([first, *rest[: len(rest) - len(ask)]]))
+                known = self._of_model(one, ask, [one])
             case ["v2", "models", name, *rest]:
-                known = _of_model(models, models.find(name), rest, [*models.versions(name).values()])
+                known = self._of_model(models.find(name), rest, models.versions(name))
         if not known:
             raise UnknownName(f"{method} {path}: not found", hint="GET /v2/models/NAME tells what a model takes")
         if method not in known:
             return _given({"error": f"{path} takes {', '.join(known)}, not {method}"}, 405)
         return known[method]
 
+    def server(self) -> dict[str, Any]:
+        """What is told of the server."""
+        return {"name": "tidemill", "version": self.version, "extensions": EXTENSIONS}
 
-def _of_model(models: Repository, one: Served, rest: list[str], versions: list[Served]) -> dict[str, Call]:
-    match rest:
-        case []:
-            return {"GET": partial(_metadata, one, versions)}
-        case ["ready"]:
-            ready = one.model is not None
-            return {"GET": _given({"name": one.name, "ready": ready}, 200 if ready else 503)}
-        case ["stats"]:
-            return {"GET": _given(_stats(versions))}
-        case ["infer"]:
-            return {"POST": partial(_infer, one)}
-    return {}
+    def _of_model(self, one: Model, rest: list[str], versions: Sequence[Model]) -> dict[str, Call]:
+        match rest:
+            case []:
+                return {"GET": lambda headers, body: Reply(200, _encode(metadata(one, self.models.versions(one.name))))}
+            case ["ready"]:
+                return {"GET": _given({"name": one.name, "ready": one.is_ready}, 200 if one.is_ready else 503)}
+            case ["stats"]:
+                return {"GET": _given({"model_stats": stats(versions)})}
+            case ["infer"]:
+                return {"POST": partial(_infer, one)}
+        return {}
+
+
+def metadata(one: Model, versions: Sequence[Model]) -> dict[str, Any]:
+    """What is told of a model that has these versions; raises UnknownName where it is not loaded."""
+    takes, gives = ([spec.plain() for spec in specs.values()] for specs in one.tensors())
+    plain = {"name": one.name, "versions": [other.version for other in versions], "platform": one.platform}
+    return plain | {"inputs": takes, "outputs": gives}
+
+
+def stats(versions: Sequence[Model]) -> list[dict[str, Any]]:
+    """What versions answered so far."""
+    return [{"name": one.name, "version": one.version, **one.counts.plain()} for one in versions]
+
+
+def index(models: Models, *, only_ready: bool = False) -> list[dict[str, str]]:
+    """All versions of all models, with their state."""
+    rows = [(one, "READY" if one.is_ready else "UNAVAILABLE") for one in models if one.is_ready or not only_ready]
+    return [{"name": one.name, "version": one.version, "state": state, "reason": one.why} for one, state in rows]
 
 
 def _given(plain: Any, status: int = 200) -> Call:
@@ -112,11 +141,23 @@ def refused(error: TidemillError) -> Reply:
     return Reply(status, _encode(plain))
 
 
-def _infer(one: Served, headers: Headers, body: bytes) -> Reply:
+def _at_once(one: Model, headers: Headers, body: bytes) -> Reply | None:
+    asked = _read(headers, body)
+    return None if one.slow(asked.rows) else _answered(one, asked)
+
+
+def _infer(one: Model, headers: Headers, body: bytes) -> Reply:
+    return _answered(one, _read(headers, body))
+
+
+def _answered(one: Model, asked: Asked) -> Reply:
+    return Reply(200, *oip.write(one.name, asked, one.infer(asked)))
+
+
+def _read(headers: Headers, body: bytes) -> Asked:
     if b"content-encoding" in headers:
         body = unpacked(headers[b"content-encoding"], body)
-    answer, head = one.infer(body, _length(headers[HEAD]) if HEAD in headers else None)
-    return Reply(200, answer, head)
+    return oip.read(body, _length(headers[HEAD]) if HEAD in headers else None)
 
 
 def _length(text: bytes) -> int:
@@ -144,28 +185,12 @@ def unpacked(encoding: bytes, body: bytes) -> bytes:
     return found
 
 
-def _metadata(one: Served, versions: list[Served], headers: Headers, body: bytes) -> Reply:
-    model = one.ready()
-    tensors = {"inputs": [spec.plain() for spec in model.inputs.values()], "outputs": [spec.plain() for spec in model.outputs.values()]}
-    plain = {"name": one.name, "versions": [other.version for other in versions], "platform": "onnxruntime_onnx", **tensors}
-    return Reply(200, _encode(plain))
-
-
-def _stats(versions: list[Served]) -> dict[str, Any]:
-    return {"model_stats": [{"name": one.name, "version": one.version, **one.counts.plain()} for one in versions]}
-
-
-def _index(models: Repository, headers: Headers, body: bytes) -> Reply:
+def _index(models: Models, headers: Headers, body: bytes) -> Reply:
     try:
         only = bool(body.strip()) and bool(msgspec.json.decode(body, type=dict[str, Any]).get("ready", False))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"the body is not what is expected: {error}", hint='send nothing, or {"ready": true}') from None
-    rows = [
-        {"name": one.name, "version": one.version, "state": "READY" if one.model else "UNAVAILABLE", "reason": one.why}
-        for one in models
-        if one.model or not only
-    ]
-    return Reply(200, _encode(rows))
+    return Reply(200, _encode(index(models, only_ready=only)))
 
 
 def _change(change: Callable[[str], None], name: str, headers: Headers, body: bytes) -> Reply:

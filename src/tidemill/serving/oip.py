@@ -18,7 +18,7 @@ from tidemill.models import DATATYPES, Spec
 BRAIN = "BF16"  # the upper half of a float32; raw only
 _KINDS = DATATYPES | {BRAIN: np.dtype("<u2")}
 _NAMES = {kind: name for name, kind in DATATYPES.items()}
-_PYTHON = {"b": bool, "u": int, "i": int, "f": float | None, "O": str}
+_PYTHON = {"b": bool, "u": int, "i": int, "f": float | None, "O": str | None}
 
 
 class _Tensor(msgspec.Struct):
@@ -54,6 +54,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     model_version: str
     outputs: list[_Given]
     id: str = ""
+    parameters: Mapping[str, str] = {}
 
 
 class Asked(NamedTuple):
@@ -63,6 +64,21 @@ class Asked(NamedTuple):
     wanted: Mapping[str, bool]
     raw: bool
     id: str
+    parameters: Mapping[str, Any] = {}
+
+    @property
+    def rows(self) -> int:
+        """How many rows the first tensor has."""
+        first = next(iter(self.tensors.values()), None)
+        return len(first) if first is not None and first.ndim else 1
+
+
+class Found(NamedTuple):
+    """What a model said: the version that did, its outputs by name, and what else is told."""
+
+    version: str
+    outputs: Mapping[str, Array]
+    parameters: Mapping[str, str] = {}
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -92,7 +108,7 @@ def read(body: bytes, head: int | None = None) -> Asked:
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
     wanted = {one.name: bool(one.parameters.get("binary_data", False)) for one in asked.outputs}
-    return Asked(tensors, wanted, bool(asked.parameters.get("binary_data_output", False)), asked.id)
+    return Asked(tensors, wanted, bool(asked.parameters.get("binary_data_output", False)), asked.id, asked.parameters)
 
 
 def _of_json(one: _Tensor, where: str) -> Array:
@@ -191,22 +207,43 @@ def _texts(raw: memoryview, many: int, where: str) -> Array:
 def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> dict[str, Array]:
     """The tensors as a model takes them: of its datatypes, where that loses nothing. Raises DataError with what is expected, also for an
     output that it does not have."""
+    check_outputs(asked, outputs)
+    given = asked.tensors
+    if given.keys() != specs.keys():
+        given = named(given, specs)
+        lacks = next((name for name in specs if name not in given), None)
+        if lacks is not None:
+            raise DataError(f"the input {lacks!r} is missing", where="inputs", available=list(specs))
+    found = {name: as_spec(array, specs[name]) for name, array in given.items()}
+    for name, array in found.items():
+        if array.dtype.kind == "O" and None in array.ravel().tolist():
+            raise DataError(f"the input {name!r} has a null, and the model takes texts", where="inputs")
+    return found
+
+
+def check_outputs(asked: Asked, outputs: Mapping[str, Spec]) -> None:
+    """Raise DataError for an output that a model does not have."""
     for one in asked.wanted:
         if one not in outputs:
             raise DataError(f"the model has no output {one!r}", where="outputs", available=list(outputs))
-    given = asked.tensors
-    if given.keys() != specs.keys():  # `x` is `X` where that can only be meant
-        known = {name.casefold(): name for name in specs}
-        given = {known.get(name.casefold(), name): array for name, array in given.items()}
-        odd = next((name for name in given if name not in specs), None)
-        lacks = next((name for name in specs if name not in given), None)
-        if odd is not None or lacks is not None:
-            what = f"the model has no input {odd!r}" if odd is not None else f"the input {lacks!r} is missing"
-            raise DataError(what, where="inputs", available=list(specs))
-    return {name: _fitted(array, specs[name]) for name, array in given.items()}
 
 
-def _fitted(array: Array, spec: Spec) -> Array:
+def named(given: Mapping[str, Array], specs: Mapping[str, Spec]) -> dict[str, Array]:
+    """Tensors by the names of a model: `x` is `X` where that can only be meant. Raises DataError for one that it does not have."""
+    known = {name.casefold(): name for name in specs} | {name: name for name in specs}
+    found = dict[str, Array]()
+    for name, array in given.items():
+        meant = known.get(name) or known.get(name.casefold())
+        if meant is None:
+            raise DataError(f"the model has no input {name!r}", where="inputs", available=list(specs))
+        if meant in found:
+            raise DataError(f"the input {meant!r} comes twice", where="inputs")
+        found[meant] = array
+    return found
+
+
+def as_spec(array: Array, spec: Spec) -> Array:
+    """A tensor of the datatype that a model takes, where that loses nothing. Raises DataError with what is expected."""
     kind = DATATYPES[spec.datatype]
     if array.ndim != len(spec.shape) or [array.shape[i] for i in spec.sized] != spec.sizes:
         what = f"the input {spec.name!r} has the shape {list(array.shape)}"
@@ -219,18 +256,18 @@ def _fitted(array: Array, spec: Spec) -> Array:
     return array.astype(kind)
 
 
-def write(name: str, version: str, asked: Asked, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
+def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     """The answer, and how many bytes of it are JSON where raw tensors follow."""
     given, parts = list[_Given](), list[bytes]()
-    for one in asked.wanted or outputs:
-        array = outputs[one]
+    for one in asked.wanted or found.outputs:
+        array = found.outputs[one]
         kind = _NAMES[array.dtype]
         if asked.wanted[one] if asked.wanted else asked.raw:
             parts.append(_raw(array))
             given.append(_Given(one, kind, array.shape, {"binary_data_size": len(parts[-1])}))
         else:
             given.append(_Given(one, kind, array.shape, data=array.ravel().tolist()))
-    head = _encode(_Answer(name, version, given, asked.id))
+    head = _encode(_Answer(name, found.version, given, asked.id, found.parameters))
     return (b"".join((head, *parts)), len(head)) if parts else (head, None)
 
 

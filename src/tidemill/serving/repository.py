@@ -1,13 +1,14 @@
-"""Bare models by name: loaded, unloaded, listed, and what they did so far."""
+"""Models by name as the inference protocol knows them, whatever carries it; bare models, which are loaded and unloaded."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from tidemill.core import Array, TidemillError, UnknownName
-from tidemill.models import OnnxModel, Pace
+from tidemill.core import TidemillError, UnknownName
+from tidemill.models import OnnxModel, Pace, Spec
 from tidemill.serving import oip
+from tidemill.serving.oip import Asked, Found
 
 SLOW = 1_000_000  # nanoseconds of a run from which on it leaves the event loop
 Load = Callable[[], OnnxModel]
@@ -22,8 +23,15 @@ class Counts:
     rows: int = 0
     run: int = 0
     whole: int = 0
-    pace: Pace = field(default_factory=Pace)
     last: int = 0
+
+    def note(self, rows: int, run: int, whole: int, at: int) -> None:
+        """A request was answered."""
+        self.requests += 1
+        self.rows += rows
+        self.run += run
+        self.whole += whole
+        self.last = at
 
     def plain(self) -> dict[str, Any]:
         """As Triton tells them."""
@@ -34,9 +42,67 @@ class Counts:
         return {"last_inference": self.last // 1_000, **counts, "inference_stats": told}
 
 
+class Model(Protocol):
+    """One version of a model, or a deployment as a whole. `why` says why it is not ready."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
+    @property
+    def counts(self) -> Counts: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def is_ready(self) -> bool: ...
+
+    def slow(self, rows: int) -> bool:
+        """Whether others would wait for an answer to so many rows."""
+        ...
+
+    def tensors(self) -> tuple[Mapping[str, Spec], Mapping[str, Spec]]:
+        """What it takes, and what it gives. Raises UnknownName where it is not there."""
+        ...
+
+    def infer(self, asked: Asked) -> Found:
+        """Answer a request. Raises DataError for a wrong one, UnknownName for a model that is not there."""
+        ...
+
+
+class Models(Protocol):
+    """Models by name, each with its versions. Errors: UnknownName for what is not there, Refused for what may not be done."""
+
+    def __iter__(self) -> Iterator[Model]:
+        """Every version of every model."""
+        ...
+
+    def find(self, name: str, version: str = "") -> Model:
+        """A version of a model; where none is named, what answers then."""
+        ...
+
+    def versions(self, name: str) -> Sequence[Model]:
+        """All versions of a model."""
+        ...
+
+    def load(self, name: str) -> None:
+        """Load a model, anew if it is loaded."""
+        ...
+
+    def unload(self, name: str) -> None:
+        """Give a model back."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether all can answer."""
+        ...
+
+
 @dataclass
 class Served:
-    """One version of a model; `clock` gives microseconds UTC. `model` is None while it is not loaded, and `why` says why not."""
+    """A bare model; `clock` gives microseconds UTC. `model` is None while it is not loaded."""
 
     name: str
     version: str
@@ -45,47 +111,46 @@ class Served:
     model: OnnxModel | None = None
     why: str = ""
     counts: Counts = field(default_factory=Counts)
+    pace: Pace = field(default_factory=Pace)
+    platform: str = "onnxruntime_onnx"
 
     @property
-    def slow(self) -> bool:
-        """Whether others would wait for a run."""
-        return self.counts.pace.usual > SLOW
+    def is_ready(self) -> bool:
+        """Whether it is loaded."""
+        return self.model is not None
 
-    def infer(self, body: bytes, head: int | None) -> tuple[bytes, int | None]:
-        """Answer a request of the protocol. Raises DataError for a wrong one, UnknownName for a model that is not loaded."""
-        started, counts, model = time.perf_counter_ns(), self.counts, self.ready()
+    def slow(self, rows: int) -> bool:
+        """Whether a run usually takes long."""
+        return self.pace.usual > SLOW
+
+    def infer(self, asked: Asked) -> Found:
+        """Answer a request. Raises DataError for a wrong one, UnknownName for a model that is not loaded."""
+        started, model = time.perf_counter_ns(), self._loaded()
         try:
-            asked = oip.read(body, head)
             tensors = oip.fitted(asked, model.inputs, model.outputs)
             begun = time.perf_counter_ns()
-            found = model.run(tensors, list(asked.wanted))
-            run = time.perf_counter_ns() - begun
-            answer = oip.write(self.name, self.version, asked, found)
+            outputs = model.run(tensors, list(asked.wanted))
         except TidemillError:
-            counts.failed += 1
+            self.counts.failed += 1
             raise
-        counts.requests += 1
-        counts.rows += _rows(tensors)
-        counts.run += run
-        counts.pace.note(run)
-        counts.whole += time.perf_counter_ns() - started
-        counts.last = self.clock()
-        return answer
+        ended = time.perf_counter_ns()
+        self.pace.note(ended - begun)
+        self.counts.note(asked.rows, ended - begun, ended - started, self.clock())
+        return Found(self.version, outputs)
 
-    def ready(self) -> OnnxModel:
-        """The model; raises UnknownName where it is not loaded."""
+    def tensors(self) -> tuple[Mapping[str, Spec], Mapping[str, Spec]]:
+        """What it takes, and what it gives. Raises UnknownName where it is not loaded."""
+        model = self._loaded()
+        return model.inputs, model.outputs
+
+    def _loaded(self) -> OnnxModel:
         if self.model is None:
             raise UnknownName(f"the model {self.name!r} is not loaded: {self.why}", hint=f"POST /v2/repository/models/{self.name}/load")
         return self.model
 
 
-def _rows(tensors: Mapping[str, Array]) -> int:
-    first = next(iter(tensors.values()), None)
-    return len(first) if first is not None and first.ndim else 1
-
-
 class Repository:
-    """Models by name, each with its versions."""
+    """Bare models."""
 
     def __init__(self, models: Sequence[Served]) -> None:
         self._models: dict[str, dict[str, Served]] = {}
@@ -97,20 +162,23 @@ class Repository:
 
     def find(self, name: str, version: str = "") -> Served:
         """A version of a model, the last one where none is named. Raises UnknownName."""
-        versions = self.versions(name)
+        versions = self._versions(name)
         if version and version not in versions:
             raise UnknownName(f"the model {name!r} has no version {version!r}", available=[*versions])
         return versions[version or next(reversed(versions))]
 
-    def versions(self, name: str) -> dict[str, Served]:
+    def versions(self, name: str) -> list[Served]:
         """All versions of a model; raises UnknownName."""
+        return [*self._versions(name).values()]
+
+    def _versions(self, name: str) -> dict[str, Served]:
         if name not in self._models:
             raise UnknownName(f"there is no model {name!r}", available=sorted(self._models))
         return self._models[name]
 
     def load(self, name: str) -> None:
         """Load a model from where it lies, anew if it is loaded. Raises UnknownName, and what loading raises: then the one before stays."""
-        for one in self.versions(name).values():
+        for one in self._versions(name).values():
             try:
                 one.model, one.why = one.load(), ""
             except TidemillError as error:
@@ -119,7 +187,7 @@ class Repository:
 
     def unload(self, name: str) -> None:
         """Give a model back; raises UnknownName."""
-        for one in self.versions(name).values():
+        for one in self._versions(name).values():
             one.model, one.why = None, "it was unloaded"
 
     @property
