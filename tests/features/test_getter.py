@@ -46,7 +46,8 @@ from tidemill.features import (
 from tidemill.features.getter import rows_of as given_rows
 from tidemill.features.historical import choose
 from tidemill.features.keys import Keys
-from tidemill.features.online import Mark
+from tidemill.features.online import Mark, Name
+from tidemill.features.words import Numbering, Vocabulary, chunks_of, counts_of
 
 TYPES = {"entity": "VARCHAR"}
 
@@ -341,18 +342,22 @@ def test_an_entity_that_the_version_in_the_store_lacks_is_not_lost() -> None:
 def test_a_new_category_costs_a_long_vocabulary_nothing() -> None:
     """Each request would take minutes if every word were sought among all."""
     view = FeatureView("many", EVENTS, entity=ENTITY, features={"word": category("word")}, where=NOWHERE)
-    log, store = log_of(view, [Row("a", START, START, None, f"word{i:05}") for i in range(100_000)]), MemoryOnline()
+    rows = [Row("a", START, START, None, f"word{i:05}") for i in range(100_000)]
+    log, store = log_of(view, [*rows, Row("b", START, START, None, "word00000")]), MemoryOnline()
     materialise(store, log, START)
 
-    def more(data: bytes | None, _: object) -> tuple[bytes, dict[str, bytes]]:
-        mark = Mark.of(data) or pytest.fail("no mark")
-        return msgspec.structs.replace(mark, words={"word": ["new", *mark.words["word"]]}).bytes(), {}
+    def more(data: bytes | None, _: object) -> tuple[bytes, dict[Name, bytes | None]]:
+        mark, words = Mark.of(data) or pytest.fail("no mark"), {"word": Numbering(Vocabulary())}
+        for word in ["new", *log.vocabularies["many__word"]]:
+            words["word"](word)
+        return msgspec.structs.replace(mark, words=counts_of(words)).bytes(), chunks_of(words)
 
     store.update(space_of(view), [], more)
-    matrix = Reader([view], {"many": log}, {}, store).read(one := requests_of([("a", START)]), one.at)
+    asked_then = requests_of([("a", START), ("b", START)])
+    matrix = Reader([view], {"many": log}, {}, store).read(asked_then, asked_then.at)
     words = matrix.vocabularies["many__word"]
-    assert (words[:-1], words[-1], matrix.online.all()) == (log.vocabularies["many__word"], "new", True)
-    assert words[int(matrix.values[0, 0])] == "word99998", "the number before, for all have moved by one"
+    assert (words, matrix.online.all()) == ((*log.vocabularies["many__word"], "new"), True)
+    assert [words[int(code)] for code in matrix.values[:, 0]] == ["word99998", "new"], "all have moved by one"
 
 
 def test_an_entity_that_nobody_knows_is_unknown_online(online: OnlineStore) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +17,12 @@ from processes import other, run_python
 from redis_server import ADDRESS, names_of, new_prefix
 from tidemill.core import Damaged, DefinitionError, StoreError
 from tidemill.features import LmdbOnline, OnlineStore, _lmdb_folder, is_whole, open_online
-from tidemill.features.online import checksum, mark_of
+from tidemill.features.online import Name, checksum, mark_of
 
 V1, V2 = "a" * 40, "b" * 40
 
 
-def put(store: OnlineStore, space: str, states: dict[str, bytes | None], mark: bytes | None = b"mark") -> None:
+def put(store: OnlineStore, space: str, states: Mapping[Name, bytes | None], mark: bytes | None = b"mark") -> None:
     """Store without looking."""
     store.update(space, [], lambda *_: (mark, states))
 
@@ -124,6 +124,25 @@ def test_any_text_names_an_entity(online: OnlineStore, entity: str) -> None:
     put(online, V1, {entity: b"it", entity + "2": b"another"})
     assert states_of(online, V1, [entity, entity + "2", entity + "3"]) == [b"it", b"another", None]
     assert online.read([(V1, [entity, entity + "2", entity + "3"])]) == [(b"mark", [b"it", b"another", None])]
+
+
+@pytest.mark.parametrize("name", [b"", b"kind/0", b"\xfe", b"x" * 399, b"x" * 400, b"x" * 5000])
+def test_what_bytes_name_is_no_entity_of_the_space_and_goes_with_it(online: OnlineStore, name: bytes) -> None:
+    entities = (name.decode("latin-1"), "\xfe" + name.decode("latin-1"), "")
+    for space in (V1, V2):
+        put(online, space, {name: b"beside", name + b"2": b"another", **dict.fromkeys(entities, b"state")})
+    assert online.read([(V1, [name, *entities, None, name + b"2", name + b"3"])]) == [
+        (b"mark", [b"beside", b"state", b"state", b"state", None, b"another", None])
+    ]
+    seen: list[list[bytes | None]] = []
+    online.update(V1, [name], lambda mark, states: seen.append(states) or (mark, {name: None}))
+    assert (seen, states_of(online, V1, [name, name + b"2"])) == ([[b"beside"]], [None, b"another"])
+    online.drop(V1)
+    online.keep([V2])
+    assert states_of(online, V1, [name, name + b"2", *entities]) == [None] * 5
+    assert states_of(online, V2, [name, *entities]) == [b"beside", *[b"state"] * 3]
+    online.keep([])
+    assert states_of(online, V2, [name, *entities]) == [None] * 4
 
 
 # ── LMDB, on disk ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -540,7 +559,7 @@ def test_states_of_another_form_are_made_anew(tmp_path: Path) -> None:
     """What an earlier version wrote, under a mark of another name, is as if it were not there, and is dropped."""
     store = LmdbOnline(tmp_path, gigabytes=0.1)
     with store._folder.db.begin(write=True) as transaction:
-        for key in (b"watermark/" + V1.encode(), b"watermark 2/" + V1.encode(), b"mark 1/" + V1.encode()):
+        for key in (b"watermark/" + V1.encode(), b"watermark 2/" + V1.encode(), b"mark 1/" + V1.encode(), b"mark 3/" + V1.encode()):
             transaction.put(key, b"10" + checksum(key, b"10"))
     assert (mark_of(store, V1), store.spaces()) == (None, {})
     put(store, V1, {"x": b"new"})

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
+from features.held import words_of
 from features.oracle import EXAMPLES
 from tidemill.core import DAY, HOUR, MINUTE, SECOND, Coded, DataError, Ref, StoreError, Where, instant, show
 from tidemill.data import erase_pushed, ingest, pushed, pushed_offset, pushes
@@ -149,8 +150,7 @@ def test_a_push_of_many_categories_does_not_look_through_all_of_them_for_each(sh
     reader.materialise(NOW)
     many = [sale(i, NOW - MINUTE, 9.0, f"kind {i}") for i in range(10_000)]
     shops.pusher(online).push(many, NOW + SECOND)
-    words = (Mark.of(mark_of(online, space_of(shops.newest))) or pytest.fail("no mark")).words["kind"]
-    assert words == ["new", "old", *(f"kind {i}" for i in range(10_000))]
+    assert words_of(online, space_of(shops.newest), "kind") == ["new", "old", *(f"kind {i}" for i in range(10_000))]
     assert shown(reader, NOW + SECOND, "79")[0]["newest__kind"] == "kind 7"
 
 
@@ -292,7 +292,7 @@ def test_after_any_steps_online_is_what_the_next_version_gives(tmp_path: Path, s
     texts, which = entities_of(keys)
     for one in final.looked.values():
         [stored] = store.read([(one.space, texts)])
-        block, offline = one.block(stored, which, keys, at, np.full(len(at), True)), one.log.read(keys, at)
+        block, offline = one.block(store, stored, which, keys, at, np.full(len(at), True)), one.log.read(keys, at)
         assert block.status.tolist() == offline.status.tolist()
         assert _texts(block) == _texts(offline)
 

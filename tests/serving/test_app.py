@@ -16,7 +16,7 @@ from tidemill import loop, project
 from tidemill.core import DAY, StoreError, show
 from tidemill.evaluation import gates
 from tidemill.features import MemoryOnline
-from tidemill.features.online import Change
+from tidemill.features.online import MARK, Change
 from tidemill.loop import Every
 from tidemill.session import Session
 from tidemill.web import app
@@ -203,7 +203,7 @@ def test_a_redis_for_the_online_store_is_a_setting_and_answers_go_on_offline_wit
         assert {**again, "at": ""} == {**first, "at": ""}
         assert (again["features_from"], len(names_of(prefix)) > 10) == ("online", True)
         redis.Redis.from_url(ADDRESS).set(names_of(prefix)[0], b"another's")
-        names = [name for name in names_of(prefix) if b"mark 3/" in name]
+        names = [name for name in names_of(prefix) if MARK in name]
         redis.Redis.from_url(ADDRESS).mset(dict.fromkeys(names, b"no longer what was written"))
         last = client.post("/predict/late", json=newest).json()["predictions"][0]
         assert (last["probability"], last["features_from"]) == (first["probability"], "offline")

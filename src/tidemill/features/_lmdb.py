@@ -5,7 +5,7 @@ from pathlib import Path
 from zlib import crc32
 
 from tidemill.features._lmdb_folder import entered, explained, said
-from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Stored, checksum, named
+from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Name, Stored, checksum, named
 
 Known = tuple[bytes, bytes, bytes | None, bytes | None]  # of a space: how its keys begin, the key of its mark, what lies there, the mark
 
@@ -63,7 +63,7 @@ class LmdbOnline:
         self._known[space] = (start, key, stored, self._folder.whole(key, stored))
         return self._known[space][3]
 
-    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+    def update(self, space: str, entities: Sequence[Name], change: Change) -> None:
         with self._folder.writing() as transaction:
             start = self._key(space, "")
             keys = [MARK + space.encode(), *(start + named(entity) for entity in entities)]

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
 from tidemill.core import Damaged, DefinitionError, MissingExtra, StoreError
-from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Stored, checksum, is_whole, named
+from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Name, Stored, checksum, is_whole, named
 
 SOON = 0.5  # seconds that a server may take for an answer, unless the address says otherwise: a request waits for it
 AT_ONCE = 1_000  # names in one command
@@ -63,7 +63,7 @@ class RedisOnline:
                 raise StoreError("the online store would lose features without a word", where=self._where, hint=hint)
         self._keeps = True
 
-    def _name(self, space: str, entity: str) -> bytes:
+    def _name(self, space: str, entity: Name) -> bytes:
         return b"%s%s/%s" % (self._prefix, space[:16].encode(), named(entity))
 
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
@@ -104,7 +104,7 @@ class RedisOnline:
             raise self._damaged()
         return [data and data[:-CHECKSUM] for data in stored]
 
-    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+    def update(self, space: str, entities: Sequence[Name], change: Change) -> None:
         names = [self._prefix + MARK + space.encode(), *(self._name(space, entity) for entity in entities)]
         with self._explained(), self._db.pipeline(transaction=True) as pipe:
             self._check_keeps()

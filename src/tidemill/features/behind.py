@@ -11,6 +11,7 @@ from tidemill.data import Pushed, pushed
 from tidemill.features.pushing import Feed, Rows
 from tidemill.features.state import EVENT, FIRST, KNOWN, SEQ
 from tidemill.features.views import ViewLog, of_arrays
+from tidemill.features.words import Numbering, Vocabulary, counted
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ class Behind:
     def _begin(self) -> None:
         self._end, self._rows = Pushed(self._log.pushed, ""), Rows()
         coded = [name for name, feature in self._log.view.columns.items() if feature.category]
-        self._words = {name: list(self._log.vocabularies[self._log.view.names_of(name)[0]]) for name in coded}
+        words = {name: self._log.vocabularies[self._log.view.names_of(name)[0]] for name in coded}
+        self._words = {name: Numbering(Vocabulary(counted(own), [*own])) for name, own in words.items()}
 
     def log(self, texts: Iterable[str | None]) -> ViewLog | None:
         """All events of those of some entities of which something was pushed; None where nothing was. Categories have the numbers of the
@@ -57,7 +59,7 @@ class Behind:
         own, parts = self._log, [self._parts(entity) for entity in entities]
         arrays: dict[str, Array] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         arrays["entity"] = np.repeat(np.arange(len(entities), dtype=np.int32), [len(part["event"]) for part in parts])
-        return of_arrays(own.view, tuple(entities), arrays, {name: tuple(words) for name, words in self._words.items()})
+        return of_arrays(own.view, tuple(entities), arrays, {name: own.words for name, own in self._words.items()})
 
     def _parts(self, entity: str) -> dict[str, Array]:
         version, place = self._log, place_of(self._log.entities, entity)

@@ -161,7 +161,7 @@ class Getter:
             return [view.offline(texts, at, "there is no online store") for view, texts in asked]
         try:
             stored = self.store.read([(view.space, texts) for view, texts in asked])
-            found = [view.online(own, texts, at) for (view, texts), own in zip(asked, stored, strict=True)]
+            found = [view.online(self.store, own, texts, at) for (view, texts), own in zip(asked, stored, strict=True)]
             self._outage.end()
             return found
         except StoreError as error:

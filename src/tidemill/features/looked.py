@@ -11,16 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.core import Bools, Coded, Damaged, Floats, Instants, Ints, place_of
+from tidemill.core import Bools, Coded, Damaged, Instants, Ints, place_of
 from tidemill.features.behind import Behind
 from tidemill.features.forms import form_of
 from tidemill.features.historical import Opened
 from tidemill.features.keys import Keys
-from tidemill.features.online import Mark, Stored, gone_as, space_of
+from tidemill.features.online import Mark, OnlineStore, Stored, gone_as, space_of
 from tidemill.features.pushing import Feed
-from tidemill.features.state import NEVER, Value, Words, in_numbers, not_a_state, numbers_of
+from tidemill.features.state import NEVER, Value, Words, in_numbers, in_words, not_a_state, numbers_of
 from tidemill.features.views import Block, ViewLog
 from tidemill.features.windows import AFTER, UNKNOWN
+from tidemill.features.words import SpaceWords
 from tidemill.ledger import Ledger
 
 ABSENT = "nothing of it is in the online store: `tidemill features materialise {}` puts it there"
@@ -42,24 +43,13 @@ class Found(NamedTuple):
 @dataclass(frozen=True)
 class Seen:
     """A mark, as it stands to the log: of which version the space is, until when all is there (None: nothing is), the first time at which
-    the log knows more, the words of categories, those of the log, and which entities were erased since."""
+    the log knows more, the words of categories, and which entities were erased since."""
 
     version: str
     until: int | None
     limit: int
     words: Words
-    known: Words
     gone: Collection[str] = ()
-
-    @cached_property
-    def numbers(self) -> dict[str, tuple[tuple[str, ...], Floats]]:
-        """Of each category the words of the log with those that it lacks behind them, and the number there of each word of the space."""
-        found = {}
-        for name, known in self.known.items():
-            own, there = self.words.get(name, []), set(known)
-            words = (*known, *(word for word in own if word not in there))
-            found[name] = words, numbers_of(own, words)
-        return found
 
 
 class Looked:
@@ -72,7 +62,8 @@ class Looked:
         self.space, self.form = space_of(self.view), form_of(self.view)
         self._full = {name: self.view.names_of(name) for name, feature in self.view.columns.items() if feature.category}
         self._coded = [(self.view.names.index(full), name) for name, names in self._full.items() for full in names]
-        self._last: tuple[bytes | None, Seen] = (None, self._beside(None))
+        self._words = SpaceWords(self.space)
+        self._last: tuple[bytes | None, Seen] = (None, self._beside(None, {}))
 
     @classmethod
     def of(cls, opened: Opened, ledger: Ledger) -> "Looked":
@@ -91,20 +82,23 @@ class Looked:
         """Of which version the space was when it was last read, and until when all was there."""
         return self._last[1].version, self._last[1].until
 
-    def _see(self, data: bytes | None) -> Seen:
-        """What a mark says."""
+    def _see(self, store: OnlineStore, data: bytes | None) -> Seen:
+        """What a mark says. Raises Damaged where words of categories are not what was written, and LookupError where they are others by
+        now."""
         before, seen = self._last
         if data is not before and data != before:
-            _, seen = self._last = data, self._beside(Mark.of(data))
+            mark = Mark.of(data)
+            counts = mark.words if mark and mark.until is not None else {}
+            words = {name: one.words for name, one in self._words.read(store, data, counts).items()}
+            _, seen = self._last = data, self._beside(mark, words)
         return seen
 
-    def _beside(self, mark: Mark | None) -> Seen:
-        known = {name: self.log.vocabularies[names[0]] for name, names in self._full.items()}
+    def _beside(self, mark: Mark | None, words: Words) -> Seen:
         if mark is None or mark.until is None:
-            return Seen(mark.version if mark else "", None, 0, {}, known)
+            return Seen(mark.version if mark else "", None, 0, words)
         news = self.log.events.news
         later = int(np.searchsorted(news, mark.until, side="right"))
-        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, mark.words, known, mark.gone)
+        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, words, mark.gone)
 
     def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:
         """Raise Damaged where the space holds nothing of an entity that the log knows and nobody erased. One of another version may lack
@@ -117,25 +111,29 @@ class Looked:
 
     # ── many rows ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def fresh(self, stored: Stored, which: Ints, at: Instants) -> Bools:
+    def fresh(self, store: OnlineStore, stored: Stored, which: Ints, at: Instants) -> Bools:
         """Which rows (n,) the store answers: it holds all that was known at their times, and their states can be read then. `which` (n,) is
         the place of a row's state, -1 for none. Raises Damaged for what is no state."""
-        seen, states = self._see(stored[0]), stored[1]
+        states, none = stored[1], np.zeros(len(at), dtype=bool)
+        try:
+            seen = self._see(store, stored[0])
+        except LookupError:
+            return none
         if seen.until is None:
-            return np.zeros(len(at), dtype=bool)
+            return none
         if not all(self.form.fits(data) for data in states if data is not None):
             raise not_a_state()
         since = [NEVER if data is None else int.from_bytes(data[:8], "little", signed=True) for data in states]
         return (seen.until <= at) & (at < seen.limit) & (np.array([*since, NEVER])[which] <= at)
 
-    def block(self, stored: Stored, which: Ints, keys: Coded, at: Instants, fresh: Bools) -> Block:
+    def block(self, store: OnlineStore, stored: Stored, which: Ints, keys: Coded, at: Instants, fresh: Bools) -> Block:
         """Values and statuses of rows: from the store those that are `fresh` (n,), from the log the others. Categories have the numbers of
         the log's words; what it lacks follows. Raises Damaged where the store is not what was written."""
         if fresh.all():
-            return self._stored(stored, which, keys, at)
+            return self._stored(store, stored, which, keys, at)
         if not fresh.any():
             return self.read(keys, at)
-        there = self._stored(stored, which[fresh], keys.take(fresh), at[fresh])
+        there = self._stored(store, stored, which[fresh], keys.take(fresh), at[fresh])
         return _placed(~fresh, self.read(keys.take(~fresh), at[~fresh]), fresh, there)
 
     def read(self, keys: Coded, at: Instants) -> Block:
@@ -146,55 +144,59 @@ class Looked:
         rows = keys.to(more.entities) >= 0
         return _placed(rows, more.read(keys.take(rows), at[rows]), ~rows, self.log.read(keys.take(~rows), at[~rows]))
 
-    def _stored(self, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
-        seen = self._see(stored[0])
+    def _stored(self, store: OnlineStore, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
+        seen = self._see(store, stored[0])
         values, status = self.form.read(*_there(stored[1], which), at)
         lost = np.flatnonzero((status == UNKNOWN) & (which >= 0))
         if len(lost):
             self._check_lost(seen, Coded(keys.take(lost).to(self.log.entities), self.log.entities), at[lost])
+        words = dict[str, tuple[str, ...]]()
         for place, name in self._coded:
-            values[:, place] = in_numbers(values[:, place], seen.numbers[name][1])
-        return Block(self.view.names, values, status, self._words(seen))
-
-    def _words(self, seen: Seen) -> dict[str, tuple[str, ...]]:
-        return {full: seen.numbers[name][0] for name, names in self._full.items() for full in names}
+            full = self.view.names[place]
+            values[:, place], words[full] = in_words(values[:, place].tolist(), seen.words[name], self.log.vocabularies[full])
+        return Block(self.view.names, values, status, words)
 
     # ── a few rows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def online(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
+    def online(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
         """What the store says at one time, or where it cannot the log. Raises Damaged where the store is not what was written."""
-        found = self._few(stored, texts, at)
+        found, words = self._few(store, stored, texts, at)
         if found.why:
             return self.offline(texts, at, found.why)
-        return found._replace(values=[self._spelled(row, self._see(stored[0]).words) for row in found.values]) if self._coded else found
+        return found._replace(values=[self._spelled(row, words) for row in found.values]) if self._coded else found
 
-    def few(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
-        """What the store says at one time, categories by their numbers in `words`; or why it cannot. Raises Damaged as `online` does."""
-        found = self._few(stored, texts, at)
+    def few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, dict[str, tuple[str, ...]]]:
+        """What the store says at one time, or why it cannot, and the words of categories: those of the log, and behind them what it lacks.
+        Raises Damaged as `online` does."""
+        found, own = self._few(store, stored, texts, at)
         if found.why or not self._coded:
-            return found
-        numbers = {name: numbers[:-1].tolist() for name, (_, numbers) in self._see(stored[0]).numbers.items()}
-        return found._replace(values=[self._spelled(row, numbers) for row in found.values])
+            return found, {}
+        rows, words = [[*row] for row in found.values], dict[str, tuple[str, ...]]()
+        for place, name in self._coded:
+            full = self.view.names[place]
+            column, words[full] = in_words([row[place] for row in rows], own[name], self.log.vocabularies[full])
+            for row, number in zip(rows, column, strict=True):
+                row[place] = number
+        return found._replace(values=rows), words
 
-    def words(self, stored: Stored) -> dict[str, tuple[str, ...]]:
-        """The words of each category: those of the log, and behind them those that only the store knows."""
-        return self._words(self._see(stored[0])) if self._coded else {}
-
-    def _few(self, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
-        """What the store says, categories by its own numbers; or why it cannot."""
-        seen = self._see(stored[0])
+    def _few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, Words]:
+        """What the store says, categories by the numbers of its words; or why it cannot."""
+        try:
+            seen = self._see(store, stored[0])
+        except LookupError:
+            return Found((), (), None, CHANGED), {}
         until = seen.until
         if until is None or not until <= at < seen.limit:
             why = ABSENT if until is None else OLDER if at < until else NEWER
-            return Found((), (), until, why.format(self.view.name))
+            return Found((), (), until, why.format(self.view.name)), {}
         try:
             values, status = self.form.each(stored[1], at)
         except LookupError:
-            return Found((), (), until, CHANGED)
+            return Found((), (), until, CHANGED), {}
         if UNKNOWN in status:
             lost = self._keys([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN])
             self._check_lost(seen, lost, np.full(len(lost), at))
-        return Found(values, status, until, "")
+        return Found(values, status, until, ""), seen.words
 
     def offline(self, texts: Sequence[str | None], at: int, why: str) -> Found:
         """What the log says at one time, with what was pushed behind it."""
@@ -209,8 +211,8 @@ class Looked:
         entities = self.log.entities
         return Coded(np.array([place_of(entities, text) for text in texts], dtype=np.int32), entities)
 
-    def _spelled(self, row: Sequence[Value], words: Mapping[str, Sequence[Value]]) -> Sequence[Value]:
-        """A row with what stands for the numbers of its categories."""
+    def _spelled(self, row: Sequence[Value], words: Words) -> Sequence[Value]:
+        """A row with the words of its categories."""
         found = list(row)
         for place, name in self._coded:
             code = found[place]

@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tidemill.core import Array, Bools, Floats, definition, digest_bytes, find
+from tidemill.core import Array, Bools, Damaged, Floats, definition, digest_bytes, find
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.latest import Latest
-from tidemill.features.online import Making, Mark, OnlineStore, mark_of, space_of
+from tidemill.features.online import Making, Mark, OnlineStore, States, mark_of, space_of
 from tidemill.features.pushing import Feed, Rows, catch_up
 from tidemill.features.state import in_numbers, numbers_of
 from tidemill.features.views import ViewLog
+from tidemill.features.words import Numbering, SpaceWords, Vocabulary, chunks_of, counts_of
 
 PART = 10_000  # entities written at once
 EVENTS = 1_000_000  # events read at once, unless one entity has more
 UInts = np.ndarray[Any, np.dtype[np.uint64]]
-Words = dict[str, list[str]]
 Numbers = dict[str, Floats]  # of the words of the log among those of the space, by column
 Told = Callable[[int, int], object]  # entities written, of how many
 
@@ -73,8 +73,12 @@ class _Work:
     version: str
     feed: Feed | None
     seen: bytes | None = None  # the mark as it was last read or written here: where it is another, somebody else was at work
+    words: SpaceWords = field(init=False)
     begins: int = 0
     goes_on: dict[tuple[int, str], bool] = field(default_factory=dict)  # whether the log goes on from rows with a digest
+
+    def __post_init__(self) -> None:
+        self.words = SpaceWords(self.space)
 
     def is_due(self) -> bool:
         """Whether there is anything to do. Raises _Elsewhere."""
@@ -85,32 +89,50 @@ class _Work:
         self.begins += 1
         if mark is None or mark.until is None or mark.making:
             return True
-        return self.until >= mark.until and (self.version, self.until) != (mark.version, mark.until)
+        if self.until < mark.until:
+            return False
+        try:
+            return (self.version, self.until) != (mark.version, mark.until) or self._own(mark) is None
+        except _Changed:
+            return True
 
     def begun(self) -> Mark:
         """The mark under which it is written."""
         mark = Mark.of(self.seen)
+        own = self._own(mark) if mark else None
         going = mark.making if mark else None
-        if mark and going and (going.version, going.until) == (self.version, self.until):
+        if mark and own is not None and going and (going.version, going.until) == (self.version, self.until):
             return mark
-        words = {name: list(self.log.vocabularies[full]) for name, full in self._coded.items()}
         there = min(self.log.pushed, self.feed.known_by(self.until)) if self.feed else 0  # the rest is added behind, part by part
-        if mark and not going and mark.until is not None:
-            more = {name: [*own, *sorted({*words[name]}.difference(own))] for name, own in mark.words.items()}
-            past = mark.until, mark.digest
+        if mark and own is not None and not going and mark.until is not None:
+            words, past = self._numbering(own), (mark.until, mark.digest)
             if past not in self.goes_on:
-                same = self.version == mark.version or self._digest(self.log.events.known <= mark.until, self._numbers(more)) == int(
+                same = self.version == mark.version or self._digest(self.log.events.known <= mark.until, self._numbers(words)) == int(
                     mark.digest, 16
                 )
                 self.goes_on[past] = same
             if self.goes_on[past]:
                 making = Making(self.version, self.until, 0, whole=False, pushed=max(there, mark.pushed))
-                begun = msgspec.structs.replace(mark, words=more, making=making)
-                self._put(begun, {})  # from here on what is pushed waits
-                return begun
+                return self._begin(mark, making, words)  # from here on what is pushed waits
         self.store.drop(self.space)
-        self.seen, making = None, Making(self.version, self.until, 0, whole=True, pushed=there)
-        return Mark(definition(self.log.view), words=words, making=making)
+        self.seen = None
+        words = self._numbering({name: Vocabulary() for name in self._coded})
+        return self._begin(Mark(definition(self.log.view)), Making(self.version, self.until, 0, whole=True, pushed=there), words)
+
+    def _own(self, mark: Mark) -> Mapping[str, Vocabulary] | None:
+        """The words of the space as it is; None where they are not what was written, so that it is made anew. Raises _Changed."""
+        try:
+            return self.words.read(self.store, self.seen, mark.words)
+        except Damaged:
+            return None
+        except LookupError:
+            raise _Changed from None
+
+    def _begin(self, mark: Mark, making: Making, words: Mapping[str, Numbering]) -> Mark:
+        begun = msgspec.structs.replace(mark, words=counts_of(words), making=making)
+        self._put(begun, chunks_of(words))
+        self.words.keep(words)
+        return begun
 
     def run(self, mark: Mark, tell: Told) -> int:
         """Write what is to be written; returns the number of entities."""
@@ -120,7 +142,7 @@ class _Work:
         news = known <= self.until
         if not making.whole and mark.until is not None:
             news = news & (known > mark.until)
-        later, words = self._later(making.pushed, mark.words)
+        later, words = self._later(making.pushed, mark)
         numbers = self._numbers(words)
         names = sorted({*(self.log.entities[one] for one in np.unique(entity[news]).tolist()), *later})
         places, done = find(self.log.entities, names), making.done
@@ -131,14 +153,14 @@ class _Work:
             self._put(msgspec.structs.replace(mark, making=msgspec.structs.replace(making, done=high)), whole)
             tell(high, len(names))
         digest = _sum(int(mark.digest or "0", 16), self._digest(news, numbers))
-        self._put(Mark(mark.view, self.version, self.until, f"{digest:x}", words, making.pushed), {})
+        self._put(Mark(mark.view, self.version, self.until, f"{digest:x}", counts_of(words), making.pushed), chunks_of(words))
         return len(names) - done
 
-    def _put(self, mark: Mark, states: Mapping[str, bytes]) -> None:
+    def _put(self, mark: Mark, states: States) -> None:
         """Write states with a mark, if nobody else wrote since. Raises _Changed."""
         found = False
 
-        def change(data: bytes | None, _: list[bytes | None]) -> tuple[bytes, Mapping[str, bytes]] | None:
+        def change(data: bytes | None, _: list[bytes | None]) -> tuple[bytes, States] | None:
             nonlocal found
             found = data == self.seen
             return (mark.bytes(), states) if found else None
@@ -152,12 +174,12 @@ class _Work:
     def _form(self) -> Latest | Windowed:
         return form_of(self.log.view)
 
-    def _later(self, upto: int, words: Words) -> tuple[Rows, Words]:
+    def _later(self, upto: int, mark: Mark) -> tuple[Rows, Mapping[str, Numbering]]:
         """What was pushed and is not in the log, or was not known by the time; and the words with its categories."""
-        more = {name: list(own) for name, own in words.items()}
+        words = {name: Numbering(own) for name, own in self.words.read(self.store, self.seen, mark.words).items()}
         if self.feed is None:
-            return {}, more
-        return self.feed.rows(self.feed.between(min(self.log.pushed, self.feed.known_by(self.until)), upto), more), more
+            return {}, words
+        return self.feed.rows(self.feed.between(min(self.log.pushed, self.feed.known_by(self.until)), upto), words), words
 
     def _parts(self, places: Array, done: int) -> list[tuple[int, int]]:
         """Stretches of entities, each with no more events than are read at once."""
@@ -181,10 +203,18 @@ class _Work:
         found = self._form.states(owner, events.event[rows], events.known[rows], columns, len(entities), self.until)
         return {self.log.entities[one]: data for one, data in zip(entities.tolist(), found, strict=True) if data}
 
-    def _numbers(self, words: Words) -> Numbers:
+    def _numbering(self, known: Mapping[str, Vocabulary]) -> Mapping[str, Numbering]:
+        """Words with those of the log behind them."""
+        found = {name: Numbering(own) for name, own in known.items()}
+        for name, full in self._coded.items():
+            for word in self.log.vocabularies[full]:
+                found[name](word)
+        return found
+
+    def _numbers(self, words: Mapping[str, Numbering]) -> Numbers:
         """Of each category the numbers of the log's words among others, where these are others."""
-        own = {name: self.log.vocabularies[full] for name, full in self._coded.items()}
-        return {f"x:{name}": numbers_of(log, words[name]) for name, log in own.items() if tuple(words[name]) != log}
+        own = {name: (self.log.vocabularies[full], words[name].words) for name, full in self._coded.items()}
+        return {f"x:{name}": numbers_of(log, others) for name, (log, others) in own.items() if others != log}
 
     def _column(self, name: str, rows: Array, numbers: Numbers) -> Array:
         """A column of some rows, categories in numbers."""

@@ -15,22 +15,24 @@ from tidemill.core import definition, digest_bytes, digest_value
 from tidemill.features.declarations import FeatureView
 
 LONG = 400  # bytes of an entity from which on its digest stands for it: LMDB takes 511
-NOBODY = b"\xff"  # no text has these bytes
+NOBODY, BESIDE = b"\xff", b"\xfe"  # no text has these bytes
 CHECKSUM = 4  # bytes
 WHOLE = zlib.crc32(bytes(CHECKSUM))  # the checksum of whatever has its own checksum behind it
-MARK = b"mark 3/"  # before the name of a space: the number is that of the form of states, so that those of another are made anew
-Change = Callable[[bytes | None, list[bytes | None]], tuple[bytes | None, Mapping[str, bytes | None]] | None]
-Asked = tuple[str, Sequence[str | None]]  # a space, and entities
+MARK = b"mark 4/"  # before the name of a space: the number is that of the form of states, so that those of another are made anew
+Name = str | bytes  # within a space: of an entity, or bytes for what else is there, which no entity is called
+States = Mapping[str, bytes | None] | Mapping[Name, bytes | None]
+Change = Callable[[bytes | None, list[bytes | None]], tuple[bytes | None, States] | None]
+Asked = tuple[str, Sequence[Name | None]]  # a space, and entities
 Stored = tuple[bytes | None, list[bytes | None]]  # its mark, and their states
 
 
 class OnlineStore(Protocol):
-    """Bytes by (space, entity), and a mark for each space."""
+    """Bytes by (space, entity), and a mark for each space. What bytes name in place of an entity is no entity's: words of categories."""
 
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
         """Of each space its mark and what is stored for some entities; None for None. In one go, for it is asked with each request."""
 
-    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+    def update(self, space: str, entities: Sequence[Name], change: Change) -> None:
         """Give `change` the mark of a space and what is stored for some entities, and store the mark and the states that it gives instead
         (None: nothing is to be there): all or nothing, and nobody else writes between. Where it gives None, nothing changes. It may be
         called several times."""
@@ -58,7 +60,7 @@ class MemoryOnline:
     """An online store that ends with the process."""
 
     def __init__(self) -> None:
-        self._states: dict[str, dict[str, bytes]] = {}
+        self._states: dict[str, dict[Name, bytes]] = {}
         self._marks: dict[str, bytes] = {}
         self._writer = Lock()
 
@@ -70,7 +72,7 @@ class MemoryOnline:
                 found.append((self._marks.get(space), [None if entity is None else states.get(entity) for entity in entities]))
         return found
 
-    def update(self, space: str, entities: Sequence[str], change: Change) -> None:
+    def update(self, space: str, entities: Sequence[Name], change: Change) -> None:
         with self._writer:
             states = self._states.get(space, {})
             found = change(self._marks.get(space), [states.get(entity) for entity in entities])
@@ -103,7 +105,7 @@ class MemoryOnline:
         """Nothing is to be done."""
 
 
-def _put(there: dict[str, bytes], values: Mapping[str, bytes | None]) -> None:
+def _put(there: dict[Any, bytes], values: Mapping[Any, bytes | None]) -> None:
     for name, data in values.items():
         if data is None:
             there.pop(name, None)
@@ -111,16 +113,18 @@ def _put(there: dict[str, bytes], values: Mapping[str, bytes | None]) -> None:
             there[name] = data
 
 
-def named(entity: str | None) -> bytes:
+def named(entity: Name | None) -> bytes:
     """The bytes by which an entity is found within a space; None is not there.
 
-    >>> named("JFK"), len(named("x" * 5_000))
-    (b'JFK', 40)
+    >>> named("JFK"), len(named("x" * 5_000)), named(b"kind/0")
+    (b'JFK', 40, b'\\xfekind/0')
     """
+    if isinstance(entity, str):
+        text = entity.encode()
+        return text if len(text) < LONG else digest_bytes(text).encode()
     if entity is None:
         return NOBODY
-    text = entity.encode()
-    return text if len(text) < LONG else digest_bytes(text).encode()
+    return BESIDE + (entity if len(entity) < LONG else digest_bytes(entity).encode())
 
 
 def checksum(key: bytes, data: bytes) -> bytes:
@@ -148,16 +152,23 @@ class Making(msgspec.Struct, frozen=True):
     pushed: int = 0
 
 
+class Count(msgspec.Struct, frozen=True, array_like=True):
+    """How many words there are, and their checksum."""
+
+    many: int = 0
+    sum: int = 0
+
+
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a space: all that was known by `until` (None: nothing yet) is there, `digest` is that of its rows, and `words` are
-    the categories by their numbers. `pushed`: up to where what was pushed is there. `gone` (`gone_as`): entities of this version that were
-    erased since: who misses their states has lost nothing."""
+    """What is known of a space: all that was known by `until` (None: nothing yet) is there, `digest` is that of its rows, and `words` tells
+    of the categories of each feature, which lie beside the states. `pushed`: up to where what was pushed is there. `gone` (`gone_as`):
+    entities of this version that were erased since: who misses their states has lost nothing."""
 
     view: dict[str, Any]
     version: str = ""
     until: int | None = None
     digest: str = ""
-    words: dict[str, list[str]] = {}
+    words: dict[str, Count] = {}
     pushed: int = 0
     making: Making | None = None
     gone: list[str] = []

@@ -3,6 +3,7 @@
 import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -19,10 +20,11 @@ from tidemill.features.folds import number_of
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.keys import joined_text
 from tidemill.features.latest import Latest
-from tidemill.features.online import Mark, OnlineStore, mark_of, space_of
+from tidemill.features.online import Mark, Name, OnlineStore, mark_of, space_of
 from tidemill.features.outputs import Output, bound
 from tidemill.features.own import WRONG, OwnColumns, column_of
 from tidemill.features.state import Row
+from tidemill.features.words import Numbering, SpaceWords, chunks_of, counts_of
 from tidemill.ledger import Artifact, Ledger
 
 log = logging.getLogger(__name__)
@@ -96,8 +98,13 @@ class Feed:
         """The form of its states."""
         return form_of(self.view)
 
-    def rows(self, found: Iterable[Push], words: dict[str, list[str]]) -> Rows:
-        """The rows by entity; new categories get the next numbers of `words`."""
+    @cached_property
+    def words(self) -> SpaceWords:
+        """The words of the view's space."""
+        return SpaceWords(self.space)
+
+    def rows(self, found: Iterable[Push], words: Mapping[str, Numbering]) -> Rows:
+        """The rows by entity; categories have the numbers of `words`."""
         return self.numbered([(push, self.counted(push)) for push in found], words)
 
     def counted(self, push: Push) -> list[Computed | None]:
@@ -122,60 +129,29 @@ class Feed:
             for entity, row in zip(entities, found, strict=True)
         ]
 
-    def numbered(self, found: Iterable[Counted], words: dict[str, list[str]]) -> Rows:
-        """The rows as the states have them, by entity; new categories get the next numbers of `words`."""
-        rows = Rows()
+    def numbered(self, found: Iterable[Counted], words: Mapping[str, Numbering]) -> Rows:
+        """The rows as the states have them, by entity; categories have the numbers of `words`."""
+        rows, ways = Rows(), self._ways(words)
         for push, several in found:
             for seq, one in enumerate(several, push.first):
                 if one is not None:
                     entity, event, values = one
-                    numbers = [number(value, words) for number, value in zip(self._numbers, values, strict=True)]
+                    numbers = [nan if value is None else way(value) for way, value in zip(ways, values, strict=True)]
                     bits = struct.unpack(f"<{len(numbers)}q", struct.pack(f"<{len(numbers)}d", *numbers))
                     rows.setdefault(entity, []).append((seq, event, push.known, *bits))
         return rows
 
-    @cached_property
-    def _numbers(self) -> list[Callable[[Any, dict[str, list[str]]], float]]:
+    def _ways(self, words: Mapping[str, Numbering]) -> list[Callable[[Any], float]]:
         """For each column how its value becomes a number."""
-        ways = list[Callable[[Any, dict[str, list[str]]], float]]()
+        ways = list[Callable[[Any], float]]()
         for name in self.form.layout.columns:
             text, category = self.view.kept[name][1] == "text", self.view.columns[name[2:]].category
-            ways.append(_Coded(name[2:]) if category else _told_apart if text else _number)
+            ways.append(words[name[2:]] if category else number_of if text else _number)
         return ways
 
 
-def _number(value: Any, _: dict[str, list[str]]) -> float:
-    return nan if value is None else float(value) + 0.0  # zero has one sign
-
-
-def _told_apart(value: Any, _: dict[str, list[str]]) -> float:
-    return nan if value is None else number_of(value)
-
-
-class _Coded:
-    """The numbers of one feature's categories. The words of a space come anew with each push, mostly the same: what their places were
-    before is looked at first."""
-
-    def __init__(self, feature: str) -> None:
-        self._feature, self._last = feature, (list[str](), dict[str, int]())
-
-    def __call__(self, value: Any, words: dict[str, list[str]]) -> float:
-        if value is None:
-            return nan
-        known = words.setdefault(self._feature, [])
-        of, places = self._last
-        place = places.get(value)
-        if place is None or place >= len(known) or known[place] != value:
-            if of is not known:
-                start = len(of) if known[: len(of)] == of else 0
-                places = places if start else {}
-                places.update(zip(known[start:], range(start, len(known)), strict=True))
-                self._last = known, places
-            place = places.get(value)
-            if place is None:
-                place = places[value] = len(known)
-                known.append(value)
-        return float(place)
+def _number(value: Any) -> float:
+    return float(value) + 0.0  # zero has one sign
 
 
 def catch_up(store: OnlineStore, feed: Feed, fresh: Counted | None = None) -> None:
@@ -193,23 +169,33 @@ def catch_up(store: OnlineStore, feed: Feed, fresh: Counted | None = None) -> No
 
 def _add(store: OnlineStore, feed: Feed, found: Sequence[Counted]) -> bool:
     """Add what was pushed, if all before it is there; returns whether nothing is left to do."""
-    there = False
+    there, lacking, words = False, True, dict[str, Numbering]()
 
-    def change(data: bytes | None, states: list[bytes | None]) -> tuple[bytes, dict[str, bytes]] | None:
-        nonlocal there
-        mark = Mark.of(data)
+    def change(data: bytes | None, states: list[bytes | None]) -> tuple[bytes, dict[Name, bytes | None]] | None:
+        nonlocal there, lacking, words
+        mark, there, lacking, words = Mark.of(data), False, False, {}
         if mark is None or mark.until is None or mark.making or mark.pushed >= found[-1][0].last:
             there = True
             return None
         if mark.pushed != found[0][0].first - 1:
             return None
-        words = {name: list(own) for name, own in mark.words.items()}
+        known = feed.words.at(mark.words)
+        if known is None:
+            lacking = True
+            return None
+        words = {feature: Numbering(one) for feature, one in known.items()}
         rows, there = feed.numbered(found, words), True
-        after = msgspec.structs.replace(mark, words=words, pushed=found[-1][0].last)
-        return after.bytes(), {entity: feed.form.added(state, rows[entity]) for entity, state in zip(entities, states, strict=True)}
+        after = msgspec.structs.replace(mark, words=counts_of(words), pushed=found[-1][0].last)
+        added = {entity: feed.form.added(state, rows[entity]) for entity, state in zip(entities, states, strict=True)}
+        return after.bytes(), chunks_of(words) | added
 
     entities = list({row[0]: None for _, rows in found for row in rows if row is not None})
-    store.update(feed.space, entities, change)
+    while lacking:
+        store.update(feed.space, entities, change)
+        if lacking:
+            with suppress(LookupError):  # it was made anew meanwhile
+                feed.words.catch_up(store)
+    feed.words.keep(words)
     return there
 
 
@@ -285,7 +271,7 @@ class Pusher:
         except StoreError as error:
             return error.what
         known = self._feeds
-        self._feeds = {space: known[space] if space in known else self._feed(Mark.of(data)) for space, data in spaces.items()}
+        self._feeds = {space: known.get(space) or self._feed(Mark.of(data)) for space, data in spaces.items()}
         return ""
 
     def _feed(self, mark: Mark | None) -> Feed | None:

@@ -85,9 +85,9 @@ class Reader:
         own = [places[one.view.entity.keys] for one in views]
         stored = store.read([(one.space, texts) for one, (texts, _) in zip(views, own, strict=True)])
         for one, (_, which), data in zip(views, own, stored, strict=True):
-            fresh &= one.fresh(data, which, at)
+            fresh &= one.fresh(store, data, which, at)
         found = {
-            one.view.name: one.block(data, which, keys[one.view.entity.keys], at, fresh)
+            one.view.name: one.block(store, data, which, keys[one.view.entity.keys], at, fresh)
             for one, (_, which), data in zip(views, own, stored, strict=True)
         }
         return found, fresh
@@ -98,12 +98,12 @@ class Reader:
         asked = [(one.space, texts[one.view.entity.keys]) for one in self.looked.values()]
         time, found, status, words = int(at[0]), dict[str, Sequence[Sequence[Value]]](), list[Sequence[int]](), dict[str, tuple[str, ...]]()
         for one, (_, own), stored in zip(self.looked.values(), asked, store.read(asked), strict=True):
-            few = one.few(stored, own, time)
+            few, own_words = one.few(store, stored, own, time)
             if few.why:
                 return None
             found[one.view.name] = few.values
             status.append(few.status)
-            words |= one.words(stored)
+            words |= own_words
         for view in self.views:
             if isinstance(view, RequestView):
                 block = _asked(view, requests)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tidemill.core import SECOND, Array, Damaged, Floats, Ints
+from tidemill.core import SECOND, Array, Coded, Damaged, Floats, Ints
 from tidemill.features.declarations import FeatureView
 
 NEVER = -(2**62)  # before all times
@@ -92,6 +92,26 @@ def in_numbers(column: Floats, numbers: Floats) -> Floats:
     if (column >= len(numbers) - 1).any():  # NaN is not
         raise not_a_state()
     return numbers[np.where(np.isnan(column), -1, column).astype(np.int64)]
+
+
+def in_words(column: Sequence[Value], own: Sequence[str], others: tuple[str, ...]) -> tuple[list[Value], tuple[str, ...]]:
+    """A column of categories by the numbers of other words, which are sorted; those that they lack follow. Raises Damaged for a number that
+    no word has.
+
+    >>> in_words([2.0, None, 0.0], ["b", "never", "new"], ("a", "b"))
+    ([2, None, 1], ('a', 'b', 'new'))
+    """
+    codes = sorted({code for code in column if code is not None and code == code})  # NaN: not itself
+    try:
+        words = tuple(own[int(code)] for code in codes)
+    except IndexError as error:
+        raise not_a_state() from error
+    found, more = dict[Value, int](), list[str]()
+    for code, word, number in zip(codes, words, Coded(np.arange(len(words), dtype=np.int32), words).to(others).tolist(), strict=True):
+        found[code] = number if number >= 0 else len(others) + len(more)
+        if number < 0:
+            more.append(word)
+    return [found.get(code, code) for code in column], (*others, *more) if more else others
 
 
 def sliced(words: Ints, counts: Ints) -> list[bytes]:
