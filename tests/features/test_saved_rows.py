@@ -12,6 +12,7 @@ import click
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +109,14 @@ def test_the_digest_does_not_depend_on_how_many_rows_are_read_at_once(shops: Ses
     unsaved = shops.historical_features(file, ["newest", "counts"], to=tmp_path / "out.parquet", chunk=999)
     assert read(unsaved.file) == read(first.file)
     assert unsaved.report == first.report
+
+
+def test_nor_where_the_rows_are_more_than_one_group_of_the_file(shops: Session, tmp_path: Path) -> None:
+    file = tmp_path / "orders.parquet"
+    rows = pl.DataFrame({"shop": [7, 8, 9] * 50_000, "event_timestamp": "2024-03-10T12:00Z"})
+    rows.write_parquet(file, row_group_size=99_999)  # no group is a whole number of what the engine reads at once
+    first = save(shops, file, ["newest"], chunk=50_000)
+    assert shops.saved_rows("orders", again=True).ref == first.ref
 
 
 def forget(shops: Session, found: Historical) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CELLS = 2**23  # values that are held at once where a file is written
 MEMORY = "1GB"  # of the engine, there
+VECTOR = 2048  # rows that the engine takes at once: from parts of whole ones the file is the same, however many rows they have
 Listen = Callable[[int, int], None]  # how many rows are done, of how many
 
 
@@ -245,10 +246,16 @@ def historical(
             columns = _read(connection, question, range(count), report)
             frame = given.give(columns)
             return Historical(replace(frame, kept=stack.pop_all()) if isinstance(frame, Arrow) else frame, columns, report)
-        parts = []
+        parts, done, rest = list[Path](), 0, dict[str, Array]()
         for part in _parts(count, chunk or max(2**16, CELLS // len(question.names))):
-            parts.append(scratch / f"{part.start}.parquet")
-            write_part(connection, _read(connection, question, part, report), parts[-1])
+            read = _read(connection, question, part, report)
+            read = {name: np.concatenate([rest[name], one]) for name, one in read.items()} if rest else read
+            upto = part.stop if part.stop == count else part.stop - part.stop % VECTOR
+            rest = {name: one[upto - done :] for name, one in read.items()}
+            if upto > done or not count:
+                parts.append(scratch / f"{done}.parquet")
+                write_part(connection, {name: one[: upto - done] for name, one in read.items()}, parts[-1])
+            done = upto
             listen(part.stop, count)
         write_rows(connection, beside(given, parts), file, compression)
         return Historical(None, {}, report, file)
