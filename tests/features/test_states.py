@@ -253,6 +253,23 @@ def test_a_killed_writer_is_gone_on_from_and_until_then_nothing_is_read(writes: 
     assert _answers(store, first, START + HOUR) == _answers(None, first, START + HOUR)
 
 
+class Settling(MemoryOnline):
+    """A store that counts how often it is settled: one in a folder is read whole for that."""
+
+    settled = 0
+
+    def settle(self) -> None:
+        self.settled += 1
+
+
+def test_a_store_is_settled_once_however_many_views_were_written() -> None:
+    store, (first, _, _) = Settling(), logs()
+    often = log_of(ALL["newest"], [Row("a", START, START, 1.0, "x")])
+    reader = Reader([MEAN, often.view], {"mean": first, "newest": often}, {"mean": "1", "newest": "1"}, store)
+    assert (reader.materialise(START + HOUR), store.settled) == ({"mean": 3, "newest": 1}, 1)
+    assert (reader.materialise(START + HOUR), store.settled) == ({"mean": 0, "newest": 0}, 1), "there was nothing to write"
+
+
 def _answers(store: MemoryOnline | None, log: ViewLog, at: int) -> tuple[bytes, bytes]:
     asked_then = requests_of([(entity, at) for entity in "abcd"])
     found = Reader([MEAN], {"mean": log}, {}, store).read(asked_then, asked_then.at)

@@ -31,7 +31,8 @@ def quiet(done: int, of: int) -> None:
 
 def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = "", feed: Feed | None = None, tell: Told = quiet) -> int:
     """Bring a view's space up to what was known by `until`, and to all that was pushed; returns the number of entities written. Only those
-    with news are, unless the rows known by its mark are others than they were: then all are made anew. An older time changes nothing."""
+    with news are, unless the rows known by its mark are others than they were: then all are made anew. An older time changes nothing.
+    Whoever writes the last view settles the store."""
     work, written = _Work(store, space_of(log.view), log, until, version, feed), 0
     with suppress(_Elsewhere):
         while work.is_due():
@@ -39,8 +40,6 @@ def materialise(store: OnlineStore, log: ViewLog, until: int, *, version: str = 
                 written = work.run(work.begun(), tell)
     if feed:
         catch_up(store, feed)
-    if written:
-        store.settle()
     return written
 
 

@@ -154,10 +154,13 @@ class Reader:
         """Bring the online store up to what was known at `until`; entities written by view."""
         if self.online is None:
             return {}
-        return {
+        written = {
             name: materialise(self.online, log, until, version=self.versions.get(name, ""), feed=self.feeds.get(name), tell=tell)
             for name, log in self.logs.items()
         }
+        if any(written.values()):
+            self.online.settle()
+        return written
 
     def catch_up(self) -> None:
         """Add to the online store what was pushed since, where who pushed it could not. Raises StoreError."""

@@ -209,6 +209,8 @@ class Session:
                 assert one.version is not None
                 feed = Feed.of(ledger, one.log.view, one.version)
                 written[name] = put(store, one.log, cut, version=one.version.ref.digest, feed=feed, tell=partial(listen, name))
+            if any(written.values()):
+                store.settle()
             features.withdraw_unshared(ledger, self.project)
         return written
 
