@@ -45,6 +45,10 @@ _PUBLIC = {
     "convert": "models",
     "gates": "evaluation",
     "Canary": "serving",
+    "SimplerModel": "serving",
+    "LastAnswer": "serving",
+    "Expect": "serving",
+    "Breaker": "serving",
     "Constant": "serving",
     "Deployment": "serving",
     "PreviousVersion": "serving",
@@ -102,10 +106,14 @@ if TYPE_CHECKING:
     from tidemill.monitoring import Drift as Drift
     from tidemill.monitoring import Monitor as Monitor
     from tidemill.monitoring import Skew as Skew
+    from tidemill.serving import Breaker as Breaker
     from tidemill.serving import Canary as Canary
     from tidemill.serving import Constant as Constant
     from tidemill.serving import Deployment as Deployment
+    from tidemill.serving import Expect as Expect
+    from tidemill.serving import LastAnswer as LastAnswer
     from tidemill.serving import PreviousVersion as PreviousVersion
+    from tidemill.serving import SimplerModel as SimplerModel
     from tidemill.session import open as open
     from tidemill.tracking import run as run
     from tidemill.training import Label as Label

@@ -91,7 +91,7 @@ def test_public_names_are_described(name: str) -> None:
 
 def parameters(text: str) -> dict[str, inspect.Parameter]:
     """What a page says of a function's parameters; `…` stands for any value."""
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"tm": tidemill}
     exec(f"def said({text.replace('…', '...')}): ...", scope)
     return dict(inspect.signature(scope["said"]).parameters)
 
@@ -141,7 +141,18 @@ def test_routes_are_listed_with_what_they_require() -> None:
 
 
 def test_fields_of_an_answer_are_described() -> None:
-    whole = Answer("k", 0.5, "m/1", "champion", 0, "offline", {"view": "expired"}, {"view__x": 1.0}).plain(1)
+    whole = Answer(
+        "k",
+        0.5,
+        "m/1",
+        "champion",
+        0,
+        "offline",
+        {"view": "expired"},
+        {"view__x": 1.0},
+        given=0,
+        unexpected={"view__x": "1, above 0: counted"},
+    ).plain(1)
     assert {"note", "note_features", "inputs"} <= set(whole)
     assert rows_of("The answer of `/predict/{name}`") == set(whole)
 

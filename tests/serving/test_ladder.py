@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import tidemill as tm
 from disks import small_disk
 from serving.conftest import Serve, Served
-from tidemill.core import Instants, Ref, Refused, StoreError, pack
+from tidemill.core import Instants, Ref, Refused, StoreError, Unavailable, UnknownName, instant, pack
 from tidemill.features import Matrix, MemoryOnline, Reader, Requests
 from tidemill.features.online import Asked, Stored
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import State
 from tidemill.models import Predictor
-from tidemill.serving import Answer, AnswerLog, find_answers, read_log
+from tidemill.registry import versions
+from tidemill.serving import Answer, AnswerLog, Ladder, find_answers, read_log
+from tidemill.serving import open_endpoint as open_serving
+from tidemill.serving.ladder import Circuit
 from tidemill.session.session import open_endpoint, standing_of
 from tidemill.store import MemoryBlobs
 from toy import Toy, open_toy
@@ -74,7 +80,7 @@ def test_when_the_champion_fails_the_version_before_it_answers(served: Served, h
     answer = served.one(**ROW, explain=True)
     assert (answer["rung"], answer["version"]) == ("previous version", standing.previous[0])
     assert 0 < answer["probability"] < 1
-    assert served.endpoint.counts == {"champion: failed": 1, "previous version": 1}
+    assert served.endpoint.ladder.counts == {"champion: failed": 1, "previous version": 1}
     assert served.logged[0]["rung"] == "previous version"
     assert expected.signature.features == served.endpoint.predictors[standing.champion[1]].signature.features
 
@@ -91,7 +97,7 @@ def test_without_a_rung_left_there_is_no_answer_and_none_is_logged(served: Serve
     served.endpoint.fallback = []
     break_version(served, served.endpoint.standing.champion)
     status, answer = served.ask(**ROW)
-    assert status in (403, 503)
+    assert status == 503
     assert "no rung of deployment 'late' could answer" in answer["error"]
     assert served.logged == []
 
@@ -100,10 +106,10 @@ def test_a_champion_that_is_too_slow_is_not_waited_for(served: Served) -> None:
     standing = served.endpoint.standing
     slow = Slow(served.endpoint.predictors[standing.champion[1]])
     served.endpoint.predictors[standing.champion[1]] = slow
-    served.endpoint.timeout = 50_000
+    served.endpoint.ladder.timeout = 50_000
     answer = served.one(**ROW)
     assert answer["rung"] == "previous version"
-    assert served.endpoint.counts["champion: too late"] == 1
+    assert served.endpoint.ladder.counts["champion: too late"] == 1
     slow.let.set()
 
 
@@ -112,7 +118,7 @@ def test_slow_answers_do_not_block_those_that_come_after(served: Served) -> None
     champion = served.endpoint.standing.champion
     slow = Slow(served.endpoint.predictors[champion[1]])
     served.endpoint.predictors[champion[1]] = slow
-    served.endpoint.timeout = 20_000
+    served.endpoint.ladder.timeout = 20_000
     rungs = [served.one(**ROW)["rung"] for _ in range(12)]
     slow.let.set()
     assert set(rungs) <= {"previous version", "constant"}
@@ -184,13 +190,13 @@ def test_a_rollout_sends_its_share_and_keeps_a_courier_on_one_version(parcels: P
     assert all(len(found) == 1 for found in versions.values())
     assert set().union(*versions.values()) == {state.champion.label, state.candidate.version.label}
     share = sum(answer.rung == "challenger" for answer in answers)
-    endpoint.counts.clear()
+    endpoint.ladder.counts.clear()
     broken = object.__new__(Broken)
     broken.signature = endpoint.predictors[state.candidate.version.digest].signature
     endpoint.predictors[state.candidate.version.digest] = broken
     alone = endpoint.answer(keys, requests.at[rows].tolist())
     assert {(one.rung, one.version) for one in alone} == {("champion", state.champion.label)}, "a canary that fails takes nobody down"
-    assert endpoint.counts == {"challenger: failed": share, "champion": len(keys)}
+    assert endpoint.ladder.counts == {"challenger: failed": share, "champion": len(keys)}
     assert all(two.probability == one.probability for one, two in zip(answers, alone, strict=True) if one.rung == "champion")
 
 
@@ -331,3 +337,125 @@ def test_where_the_log_cannot_be_made_again_nothing_is_answered(served: Served) 
     served.log.parent.unlink()
     assert served.ask(**ROW)[0] == 200
     assert len(served.logged) == 1
+
+
+# ── the last answer, a simpler model, and rungs that are left out ───────────────────────────────────────────────────
+
+
+def declared(served: Served, **changes: Any) -> Served:
+    """The same deployment with another fallback, and its ladder anew."""
+    served.endpoint = replace(served.endpoint, ladder=Ladder("late", **changes.pop("ladder", {})), **changes)
+    return served
+
+
+def asked(served: Served, parcel: str = "p118-003", at: str = "2024-04-30T00:00:00Z", **row: Any) -> Answer:
+    (answer,) = served.endpoint.answer([{"parcel": parcel, **row}], [instant(at)])
+    return answer
+
+
+def test_the_last_answer_of_a_key_is_given_again_while_it_is_young(served: Served) -> None:
+    declared(served, fallback=[tm.LastAnswer(within="1h"), tm.Constant(0.3)])
+    before = asked(served)
+    break_version(served, served.endpoint.standing.champion)
+    again = asked(served, at="2024-04-30T01:00:00Z")
+    assert (again.rung, again.version, again.probability) == ("last answer", before.version, before.probability)
+    assert again.plain(0)["given_at"] == "2024-04-30T00:00:00Z"
+    assert again.line()["given_at"] == "2024-04-30T00:00:00Z"
+    assert asked(served, at="2024-04-30T01:00:01Z").rung == "constant", "it is too old, and was not made younger by being told again"
+    assert asked(served, at="2024-04-29T23:59:59Z").rung == "constant", "it is of later"
+    assert asked(served, "p117-003").rung == "constant", "another key"
+    assert "given_at" not in before.plain(0)
+
+
+def test_each_row_of_a_request_gets_the_first_rung_that_has_an_answer_for_it(served: Served) -> None:
+    declared(served, fallback=[tm.LastAnswer(), tm.Constant(0.3)])
+    keys, at = ["p118-003", "p117-003", "p116-003"], [instant("2024-04-30T00:00:00Z")] * 3
+    first = asked(served, keys[1])
+    break_version(served, served.endpoint.standing.champion)
+    answers = served.endpoint.answer([{"parcel": key} for key in keys], at)
+    assert [one.rung for one in answers] == ["constant", "last answer", "constant"]
+    assert answers[1].probability == first.probability
+    assert [one.key for one in answers] == keys
+
+
+def test_the_last_answer_stands_in_where_no_features_can_be_read(served: Served) -> None:
+    declared(served, fallback=[tm.LastAnswer()])
+    before, reader = asked(served), served.endpoint.reader
+    served.endpoint.rows = replace(served.endpoint.rows, reader=DeadReader(reader.views, reader.logs, reader.versions))
+    again = asked(served)
+    assert (again.rung, again.features, again.probability) == ("last answer", "none", before.probability)
+    with pytest.raises(Unavailable, match="no rung of deployment 'late' could answer"):
+        asked(served, "p117-003")
+
+
+def test_what_was_answered_is_remembered_when_another_version_takes_over(replayed: tuple[Toy, Branch], served: Served) -> None:
+    fallback = [tm.LastAnswer(), tm.Constant(0.3)]
+    before = asked(declared(served, fallback=fallback))
+    newer = replace(served.endpoint, ladder=Ladder("late"))
+    newer.follow(served.endpoint)
+    assert newer.ladder.counts == {"champion": 1}
+    break_version(served, newer.standing.champion)
+    (again,) = newer.answer([{"parcel": "p118-003"}], [instant("2024-04-30T00:00:00Z")])
+    assert (again.rung, again.probability) == ("last answer", before.probability)
+
+
+def test_a_simpler_model_stands_in_by_its_digest(replayed: tuple[Toy, Branch], served: Served) -> None:
+    toy, branch = replayed
+    simple = versions(toy.ledger, branch.id)[0].ref
+    ref = f"model:{simple.name}@{simple.digest[:12]}"
+    endpoint = open_serving(toy.ledger, "late", branch.parts["recipe"], served.endpoint.standing, fallback=[tm.SimplerModel(ref)])
+    served.endpoint = endpoint
+    expected = endpoint.predictors[simple.digest]
+    break_version(served, endpoint.standing.champion)
+    (answer,) = endpoint.answer([{"parcel": "p118-003"}], [instant("2024-04-30T00:00:00Z")], explain=True)
+    assert (answer.rung, answer.version) == ("simpler model", f"{simple.name}@{simple.digest[:12]}")
+    assert answer.inputs is not None
+    (given,) = replace(endpoint, predictors=endpoint.predictors | {endpoint.standing.champion[1]: expected}, fallback=[]).answer(
+        [answer.inputs], [0]
+    )
+    assert given.probability == answer.probability
+    other = tm.SimplerModel("model:nothing@0123456789ab")
+    with pytest.raises(UnknownName, match="nothing"):
+        open_serving(toy.ledger, "late", branch.parts["recipe"], endpoint.standing, fallback=[other])
+
+
+def test_a_rung_that_keeps_failing_is_left_out_and_comes_back_by_itself(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    clock = [0]
+    ladder = {"breaker": tm.Breaker(failures=3, pause="10s"), "ticks": lambda: clock[0]}
+    declared(served, fallback=[tm.Constant(0.3)], ladder=ladder)
+    label, digest = served.endpoint.standing.champion
+    whole = served.endpoint.predictors[digest]
+    break_version(served, (label, digest))
+    found = [asked(served).rung for _ in range(5)]
+    assert found == ["constant"] * 5
+    assert served.endpoint.ladder.counts == {"champion: failed": 3, "champion: left out": 2, "constant": 5}
+    assert served.endpoint.ladder.left_out == ["champion"]
+    clock[0] = 10 * 10**9 - 1
+    asked(served)
+    assert served.endpoint.ladder.counts["champion: left out"] == 3
+    clock[0] += 1
+    assert [asked(served).rung for _ in range(2)] == ["constant"] * 2
+    assert (served.endpoint.ladder.counts["champion: failed"], served.endpoint.ladder.counts["champion: left out"]) == (4, 4), "one tried"
+    served.endpoint.predictors[digest] = whole
+    assert asked(served).rung == "constant"
+    clock[0] += 10 * 10**9
+    assert [asked(served).rung for _ in range(2)] == ["champion"] * 2
+    assert served.endpoint.ladder.left_out == []
+    assert [("circuit=open" in one.message, "circuit=closed" in one.message) for one in caplog.records if "circuit" in one.message] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60))
+def test_a_circuit_lets_one_try_in_each_pause_once_it_is_open(failures: int, steps: list[tuple[int, bool]]) -> None:
+    """Beside a list of all that happened, which is searched each time."""
+    circuit, now, tries = Circuit(tm.Breaker(failures=failures, pause="10us")), 0, list[tuple[int, bool]]()
+    for wait, works in steps:
+        now += wait
+        row = next((i for i, (_, well) in enumerate(reversed(tries)) if well), len(tries))
+        expected = row < failures or now - tries[-1][0] >= 10
+        assert circuit.closed(now) == expected
+        if expected:
+            tries.append((now, works))
+            assert circuit.succeeded() == (row >= failures) if works else circuit.failed(now) == (row + 1 == failures)

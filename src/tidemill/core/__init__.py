@@ -23,6 +23,7 @@ from tidemill.core.errors import (
     StoreError,
     Taken,
     TidemillError,
+    Unavailable,
     UnknownName,
 )
 from tidemill.core.event import Event
@@ -139,6 +140,7 @@ __all__ = [
     "Sums",
     "Taken",
     "TidemillError",
+    "Unavailable",
     "UnknownName",
     "Verdict",
     "Where",

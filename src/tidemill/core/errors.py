@@ -87,6 +87,12 @@ class Refused(TidemillError, PermissionError):
     code = 6
 
 
+class Unavailable(TidemillError):
+    """Nobody can answer now."""
+
+    code = 5
+
+
 class MissingExtra(TidemillError, ImportError):
     """An optional library is not installed; the hint names the extra."""
 

@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidemill.serving.answers import Answer as Answer
+    from tidemill.serving.declarations import Breaker as Breaker
     from tidemill.serving.declarations import Canary as Canary
     from tidemill.serving.declarations import Constant as Constant
     from tidemill.serving.declarations import Deployment as Deployment
+    from tidemill.serving.declarations import Expect as Expect
+    from tidemill.serving.declarations import LastAnswer as LastAnswer
     from tidemill.serving.declarations import PreviousVersion as PreviousVersion
+    from tidemill.serving.declarations import SimplerModel as SimplerModel
     from tidemill.serving.endpoint import Endpoint as Endpoint
     from tidemill.serving.endpoint import Standing as Standing
     from tidemill.serving.endpoint import open_endpoint as open_endpoint
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill.serving.inference import Reply as Reply
     from tidemill.serving.inference import refused as refused
     from tidemill.serving.inference import respond as respond
+    from tidemill.serving.ladder import Ladder as Ladder
     from tidemill.serving.log import AnswerLog as AnswerLog
     from tidemill.serving.log import Logged as Logged
     from tidemill.serving.log import Sample as Sample
@@ -41,7 +46,12 @@ if TYPE_CHECKING:
     from tidemill.serving.routing import to_challenger as to_challenger
 
 _PLACES = {
+    "Ladder": "ladder",
     "Canary": "declarations",
+    "SimplerModel": "declarations",
+    "LastAnswer": "declarations",
+    "Expect": "declarations",
+    "Breaker": "declarations",
     "Constant": "declarations",
     "Deployment": "declarations",
     "PreviousVersion": "declarations",

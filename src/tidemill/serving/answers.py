@@ -1,7 +1,7 @@
 """What a deployment answers, and what an answer rests on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isinf
 from typing import Any
@@ -28,7 +28,8 @@ class Basis:
 @dataclass(frozen=True)
 class Answer:
     """One prediction. `rung` is what gave it; `features` is the path they came by ("request": it brought them); `problems` are views
-    without a value, and why; `basis` is there where it is kept."""
+    without a value, and why; `basis` is there where it is kept; `given` is when it was first given, if it is given again; `unexpected`
+    are features, and "probability", that were not as expected, and what was done."""
 
     key: str
     probability: float
@@ -40,6 +41,8 @@ class Answer:
     inputs: dict[str, Any] | None = None
     store_damaged: bool = False
     basis: Basis | None = None
+    given: int | None = None
+    unexpected: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
         """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
@@ -64,7 +67,9 @@ class Answer:
     def _said(self) -> dict[str, Any]:
         """What is told to whoever asked, and to the log."""
         found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": show(self.at)}
-        return found | {"features_from": self.features, "features_missing": self.problems}
+        found |= {"features_from": self.features, "features_missing": self.problems}
+        found |= {} if self.given is None else {"given_at": show(self.given)}
+        return found | {"unexpected": self.unexpected} if self.unexpected else found
 
 
 def is_kept(key: str, at: int, keep: float) -> bool:

@@ -1,12 +1,30 @@
 """Deployments, rollouts and fallbacks, as a project's files declare them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from tidemill.core import Declaration, DefinitionError, Problems, definition, odd_duration, odd_list, odd_name, odd_number, odd_type
+from tidemill.core import (
+    Declaration,
+    DefinitionError,
+    Problems,
+    Ref,
+    definition,
+    duration,
+    odd_duration,
+    odd_list,
+    odd_name,
+    odd_number,
+    odd_text,
+    odd_type,
+)
 from tidemill.evaluation import Gate
 from tidemill.training import Model
+
+MODEL = re.compile(r"model:[\w.-]+@[0-9a-f]{12,64}")
+PROBABILITY = "probability"
+RESPONSES = ("count", "clip", "fall back", "reject")
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,109 @@ class PreviousVersion(Declaration):
 
 
 @dataclass(frozen=True)
+class SimplerModel(Declaration):
+    """Fallback: another registered model over the same features, by its ref with the digest (`model:linear@49061ef94337`)."""
+
+    kind: ClassVar[str] = "fallback"
+    part: ClassVar[bool] = True
+    model: str
+
+    def problems(self) -> Problems:
+        if not MODEL.fullmatch(str(self.model)):
+            hint = 'tm.SimplerModel("model:linear@49061ef94337"); `tidemill models show` prints the ref of each version'
+            yield DefinitionError(f"the simpler model {self.model!r} is no ref of a model", hint=hint)
+
+    @property
+    def name(self) -> str:
+        return "simpler model"
+
+    @property
+    def ref(self) -> Ref:
+        """By which the ledger finds it."""
+        name, _, digest = self.model.removeprefix("model:").partition("@")
+        return Ref("model", name, digest[:12], digest if len(digest) > 12 else "")
+
+
+@dataclass(frozen=True)
+class LastAnswer(Declaration):
+    """Fallback: what a model last said to the same key, unless that is older than `within`. Kept in memory, of the newest `keys` keys."""
+
+    kind: ClassVar[str] = "fallback"
+    part: ClassVar[bool] = True
+    within: str = "1h"
+    keys: int = 100_000
+
+    def problems(self) -> Problems:
+        yield from odd_duration("within", self.within, 'tm.LastAnswer(within="1h")')
+        yield from odd_number("keys", self.keys, "[1, inf)", "tm.LastAnswer(keys=100_000)", whole=True)
+
+    @property
+    def name(self) -> str:
+        return f"last answer within {self.within}"
+
+
+@dataclass(frozen=True)
+class Breaker(Declaration):
+    """When a rung of the ladder is left out: after so many `failures` in a row, for a `pause`; then one request tries it again."""
+
+    kind: ClassVar[str] = "breaker"
+    part: ClassVar[bool] = True
+    failures: int = 5
+    pause: str = "10s"
+
+    def problems(self) -> Problems:
+        yield from odd_number("failures", self.failures, "[1, inf)", "tm.Breaker(failures=5)", whole=True)
+        yield from odd_duration("pause", self.pause, 'tm.Breaker(pause="10s")', least=1)
+
+    @property
+    def name(self) -> str:
+        return f"after {self.failures} failures for {self.pause}"
+
+    @property
+    def microseconds(self) -> int:
+        """The pause."""
+        return duration(self.pause)
+
+
+@dataclass(frozen=True)
+class Expect(Declaration):
+    """What values of a feature, or the model's "probability", are expected: from `low` to `high`, both included, and not null unless
+    `null`. An infinite number lies in no range. `otherwise` says what happens to a row that is different: "count" it only, "clip" its
+    value to the range, "fall back" to the rungs that ask no model, or "reject" the request (400)."""
+
+    kind: ClassVar[str] = "expectation"
+    part: ClassVar[bool] = True
+    of: str
+    low: float | None = None
+    high: float | None = None
+    null: bool = True
+    otherwise: str = "count"
+
+    def problems(self) -> Problems:
+        example = 'tm.Expect("weather__wind", low=0, high=60, otherwise="clip")'
+        yield from odd_text("the feature of an expectation", self.of, example)
+        for name in ("low", "high"):
+            if getattr(self, name) is not None:
+                yield from odd_number(name, getattr(self, name), "(-inf, inf)", example)
+        if isinstance(self.low, int | float) and isinstance(self.high, int | float) and self.low > self.high:
+            yield DefinitionError(f"low={self.low!r} is above high={self.high!r}", hint=f"for example {example}")
+        yield from odd_type("null", self.null, bool, 'tm.Expect("weather__wind", null=False)')
+        if self.otherwise not in RESPONSES:
+            yield DefinitionError(f"otherwise={self.otherwise!r} is not known", available=list(RESPONSES))
+        if self.otherwise == "clip" and not self.null:
+            yield DefinitionError("nothing cannot be clipped", hint='say null=True, or otherwise="fall back"')
+        if self.otherwise == "clip" and (self.low is None or self.high is None):
+            yield DefinitionError("a value is clipped to a range, and this one is open", hint=f"for example {example}")
+        if self.of == PROBABILITY and (self.otherwise == "reject" or not self.null):
+            hint = 'say otherwise="fall back": a model that gives no number falls back by itself'
+            yield DefinitionError("the request is not to blame for a probability", hint=hint)
+
+    @property
+    def name(self) -> str:
+        return f"{self.of}: {self.otherwise}"
+
+
+@dataclass(frozen=True)
 class Constant(Declaration):
     """Fallback: one probability for everybody."""
 
@@ -67,18 +188,23 @@ class Constant(Declaration):
         return f"constant {self.value:g}"
 
 
+Step = PreviousVersion | SimplerModel | LastAnswer | Constant
+
+
 @dataclass(frozen=True)
 class Deployment(Declaration):
-    """A named endpoint: the model that it serves, the gates that its versions must pass, how they roll out, and what answers when
-    the champion cannot within `timeout` (for each started 100 rows of a request)."""
+    """A named endpoint: the model that it serves, the gates that its versions must pass, how they roll out, what is expected of features
+    and answers, and what answers when the champion cannot within `timeout` (for each started 100 rows of a request)."""
 
     kind: ClassVar[str] = "deployment"
     name: str
     model: Model
     gates: Sequence[Gate] = ()
     rollout: Canary | None = None
-    fallback: Sequence[PreviousVersion | Constant] = ()
+    fallback: Sequence[Step] = ()
     timeout: str = "1s"
+    breaker: Breaker = Breaker()
+    expect: Sequence[Expect] = ()
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -88,9 +214,17 @@ class Deployment(Declaration):
         yield from odd_list("gates", self.gates, Gate, "gates=[tm.gates.calibration(max_ece=0.03)]")
         if self.rollout is not None:
             yield from odd_type(f"the rollout of deployment {self.name!r}", self.rollout, Canary, "for example rollout=tm.Canary()")
-        yield from odd_list("fallback", self.fallback, (PreviousVersion, Constant), "fallback=[tm.PreviousVersion(), tm.Constant(0.22)]")
+        yield from odd_list("fallback", self.fallback, get_args(Step), "fallback=[tm.PreviousVersion(), tm.Constant(0.22)]")
+        yield from odd_type(f"the breaker of deployment {self.name!r}", self.breaker, Breaker, "for example breaker=tm.Breaker(failures=5)")
+        yield from odd_list("expect", self.expect, Expect, 'expect=[tm.Expect("weather__wind", low=0, high=60)]')
+        named = [str(getattr(one, "of", one)) for one in self.expect]
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            yield DefinitionError(f"deployment {self.name!r} expects something of {twice!r} twice", hint="say all of it in one tm.Expect")
 
     def definition(self) -> dict[str, Any]:
         """Plain data; the model by name."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "gates", "rollout", "fallback", "timeout")}
+        plain |= {"breaker": definition(self.breaker)} if self.breaker != Breaker() else {}
+        plain |= {"expect": definition(self.expect)} if self.expect else {}
         return {"type": "Deployment", "model": self.model.name, **plain}

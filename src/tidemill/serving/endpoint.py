@@ -3,56 +3,35 @@
 Built from the ledger alone: neither the user's files nor a training library is imported.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, Instants, Refused, TidemillError
-from tidemill.features import (
-    Function,
-    Matrix,
-    OnlineStore,
-    Output,
-    Reader,
-    Requests,
-)
+from tidemill.core import DataError, Floats, Instants, Refused, TidemillError, Unavailable, duration
+from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Requests
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.answers import Answer, Basis, inputs_of, is_kept
+from tidemill.serving.declarations import Constant, Expect, LastAnswer, PreviousVersion, SimplerModel, Step
+from tidemill.serving.expectations import Expectations, Unexpected
 from tidemill.serving.given import Given
+from tidemill.serving.ladder import Ladder, Rung, Score, Scored
+from tidemill.serving.last import LastAnswers
 from tidemill.serving.routing import Route, to_challenger
 from tidemill.serving.rows import Part, Rows, open_rows
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
-TIMED_ROWS = 100  # a timeout is for this many rows
 FEW = 10  # rows that are answered on an event loop
 PROMPT = 200_000  # nanoseconds of a model's run up to which handing it to another thread takes longer
 Named = tuple[str, str]  # a version by its label and the digest of its model
-Scored = list[tuple[float, str, str]]  # of each row its probability, the version that gave it, and the rung
+NOTHING: Mapping[str, str] = {}
 T = TypeVar("T")
-
-
-class Rung(NamedTuple):
-    """A step of the ladder: its name, for how many rows, what gives their answers, and whether it is done before somebody else could be
-    asked to do it."""
-
-    name: str
-    rows: int
-    give: Callable[[], Scored]
-    at_once: bool = False
-
-
 Climb = Generator[Rung, Scored | None, T]
 
 
@@ -68,21 +47,36 @@ class Standing:
     sticky_by: str = ""
 
 
+class _Seen(NamedTuple):
+    """Of some rows their keys and times, their features as they are and as models may see them, and what was not as expected."""
+
+    keys: Sequence[str]
+    at: Sequence[int]
+    matrix: Matrix | None
+    shown: Matrix | None
+    unexpected: Sequence[Unexpected]
+
+
 @dataclass
 class Endpoint:
-    """One deployment, ready. `fallback` are ("previous version", 0) or ("constant", value) in order; `timeout` in microseconds, for
-    each started 100 rows of a request."""
+    """One deployment, ready. `ladder` tries the champion, and then the steps of `fallback` in their order; `simpler` are the models that
+    are meant by them, by name; `versions` are those of what features are read from, for the log."""
 
     name: str
     standing: Standing
     rows: Rows
     predictors: dict[str, Predictor]
-    fallback: Sequence[tuple[str, float]] = ()
-    timeout: int = 1_000_000
+    ladder: Ladder
+    fallback: Sequence[Step] = ()
+    expect: Sequence[Expect] = ()
+    simpler: Mapping[str, Named] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    _pools: dict[str, ThreadPoolExecutor] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        champion = self.predictors[self.standing.champion[1]].signature
+        self._expectations = Expectations(self.expect, champion) if self.expect else None
+        keys = max((step.keys for step in self.fallback if isinstance(step, LastAnswer)), default=0)
+        self._last = LastAnswers(keys) if keys else None
 
     def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0) -> list[Answer]:
         """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. `keep` is the share of
@@ -90,7 +84,7 @@ class Endpoint:
         steps = self._steps(rows, at, explain=explain, keep=keep)
         rung, answers = _next(steps, None)
         while rung:
-            rung, answers = _next(steps, self._try(rung))
+            rung, answers = _next(steps, self.ladder.tried(rung))
         return answers
 
     async def answered(
@@ -100,7 +94,7 @@ class Endpoint:
         steps = self._steps(rows, at, explain=explain, keep=keep)
         rung, answers = _next(steps, None)
         while rung:
-            rung, answers = _next(steps, await self._tried(rung))
+            rung, answers = _next(steps, await self.ladder.awaited(rung))
         return answers
 
     @cached_property
@@ -119,26 +113,42 @@ class Endpoint:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
         when = np.array(at, dtype=np.int64)
         answers: dict[int, Answer] = {}
-        for part in self.rows.parts(rows, when, self._given):
-            each = yield from self._answer(part, when[part.places], explain=explain, keep=keep)
+        parts = [self._seen(part, when[part.places]) for part in self.rows.parts(rows, when, self._given)]
+        for part, seen in parts:  # when nothing more can be wrong with the request
+            each = yield from self._answer(part, seen, explain=explain, keep=keep)
             answers |= zip(part.places, each, strict=True)
         return [answers[i] for i in range(len(rows))]
 
-    def _answer(self, part: Part, when: Instants, *, explain: bool, keep: float) -> Climb[list[Answer]]:
+    def _seen(self, part: Part, when: Instants) -> tuple[Part, _Seen]:
+        """What rows ask, with their features. Raises DataError for one that is to be rejected."""
         matrix = self._features(part.requests, when) if part.matrix is None else part.matrix
-        scored = yield from self._score(part.requests, matrix)
+        shown, unexpected = (matrix, []) if self._expectations is None or matrix is None else self._expectations.held(matrix, part.places)
+        return part, _Seen(_keys(part.requests), when.tolist(), matrix, shown, unexpected)
+
+    def _answer(self, part: Part, seen: _Seen, *, explain: bool, keep: float) -> Climb[list[Answer]]:
+        keys, times, matrix, shown, unexpected = seen
+        unfit = {one.row for one in unexpected if one.otherwise == "fall back"}
+        scores, odd = yield from self._score(part.requests, keys, times, shown, unfit)
+        told = self._told([*unexpected, *odd])
         answers, versions = [], self.versions if part.matrix is None else {}
-        keys, times = [key.decode() for key in part.requests.keys.tolist()], when.tolist()
-        for i, (probability, version, rung) in enumerate(scored):
+        for i, score in enumerate(scores):
             kept = matrix is not None and is_kept(keys[i], times[i], keep)
             inputs = inputs_of(matrix, i) if matrix is not None and (explain or kept) else None
             basis = Basis(inputs, versions, part.sent[i] if part.sent else None) if kept and inputs is not None else None
             path = "none" if matrix is None else "request" if part.matrix else "online" if matrix.online[i] else "offline"
             problems, damaged = ({}, False) if matrix is None else (matrix.problems(i), matrix.damaged)
-            shown = inputs if explain else None
-            answers.append(Answer(keys[i], probability, version, rung, times[i], path, problems, shown, damaged, basis))
-            self._count(rung, 1)
+            more = (inputs if explain else None, damaged, basis, score.given, told.get(i, NOTHING))
+            answers.append(Answer(keys[i], score.probability, score.version, score.rung, times[i], path, problems, *more))
+            self.ladder.count(score.rung, 1)
         return answers
+
+    def _told(self, unexpected: Sequence[Unexpected]) -> dict[int, dict[str, str]]:
+        """What was not as expected, by row; counted."""
+        found = dict[int, dict[str, str]]()
+        for one in unexpected:
+            found.setdefault(one.row, {})[one.of] = one.what
+            self.ladder.count(f"unexpected {one.of}: {one.otherwise}", 1)
+        return found
 
     @cached_property
     def _given(self) -> Given:
@@ -150,82 +160,75 @@ class Endpoint:
         """What looks features up."""
         return self.rows.reader
 
-    def _count(self, what: str, rows: int) -> None:
-        with self._lock:
-            self.counts[what] = self.counts.get(what, 0) + rows
-
-    def _try(self, rung: Rung) -> Scored | None:
-        """What a rung gives within the timeout; None where it fails or is too late."""
-        found = None
-        with self._noted(rung):
-            if rung.at_once:
-                return rung.give()
-            future = self._begun(rung)
-            try:
-                found = future.result(self._seconds(rung))
-            finally:
-                future.cancel()
-        return found
-
-    async def _tried(self, rung: Rung) -> Scored | None:
-        """The same on an event loop."""
-        found = None
-        with self._noted(rung):
-            if rung.at_once:
-                return rung.give()
-            found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), self._seconds(rung))
-        return found  # noqa: RET504 – None where that failed
-
-    def _begun(self, rung: Rung) -> Future[Scored]:
-        """Each rung has threads of its own: one that hangs does not take the next one's."""
-        pool = self._pools.get(rung.name)
-        if pool is None:
-            with self._lock:
-                pool = self._pools.setdefault(rung.name, ThreadPoolExecutor(2))
-        return pool.submit(rung.give)
-
-    def _seconds(self, rung: Rung) -> float:
-        return self.timeout / 1e6 * -(-rung.rows // TIMED_ROWS)
+    def follow(self, before: "Endpoint") -> None:
+        """Go on with what one counted and remembers that answered until now."""
+        self.ladder.counts = before.ladder.counts
+        self._last = before._last if self._last and before._last else self._last
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
             return self.reader.read(requests, at)
         except (TidemillError, OSError):
-            if not any(kind == "constant" for kind, _ in self.fallback):
+            if not any(isinstance(step, Constant | LastAnswer) for step in self.fallback):
                 raise
-            return None  # a dead store: the ladder goes on at its constant
+            return None  # a dead store: the ladder goes on where no features are needed
 
-    def _score(self, requests: Requests, matrix: Matrix | None) -> Climb[Scored]:
-        for rung in self._ladder(requests, matrix):
-            answers = yield rung
-            if answers is not None and matrix is not None and rung.name == "champion":
-                return (yield from self._with_challenger(answers, requests, matrix))
-            if answers is not None:
-                return answers
-        raise Refused(f"no rung of deployment {self.name!r} could answer", hint="declare a Constant fallback, and look at the server's log")
+    def _score(
+        self, requests: Requests, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int]
+    ) -> Climb[tuple[list[Score], list[Unexpected]]]:
+        """What the first rung says that can answer each row: of those that are `unfit`, the first that asks no model. And which
+        probabilities were not as expected."""
+        found, told = list[Score | None]([None] * len(keys)), list[Unexpected]()
+        for rung in self._rungs(keys, at, matrix, unfit):
+            given = yield rung
+            if given is not None and matrix is not None and rung.name == "champion":
+                given = yield from self._with_challenger(given, requests, matrix)
+            for i, score in enumerate(given or ()):
+                if found[i] is None and score is not None:
+                    found[i] = score if rung.sure else None if i in unfit else self._judged(i, score, told)
+            if None not in found:
+                break
+        scores = [score for score in found if score is not None]
+        if len(scores) < len(found):
+            hint = "declare a Constant fallback, and look at the server's log"
+            raise Unavailable(f"no rung of deployment {self.name!r} could answer", hint=hint)
+        self._remember(keys, at, scores)
+        return scores, told
 
-    @contextmanager
-    def _noted(self, rung: Rung) -> Iterator[None]:
-        """Count a rung that fails or is too late."""
-        try:
-            yield
-        except Late:
-            self._count(f"{rung.name}: too late", rung.rows)
-        except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
-            self._count(f"{rung.name}: failed", rung.rows)
-            log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
+    def _judged(self, row: int, score: Score, told: list[Unexpected]) -> Score | None:
+        """A model's score as it may be told; None where the next rung is to answer."""
+        if self._expectations is None:
+            return score
+        value, unexpected = self._expectations.probability(row, score.probability)
+        if unexpected is None:
+            return score
+        told.append(unexpected)
+        return None if unexpected.otherwise == "fall back" else score._replace(probability=value)
 
-    def _ladder(self, requests: Requests, matrix: Matrix | None) -> list[Rung]:
-        found, rows = list[Rung](), len(requests)
-        if matrix is not None:
-            found.append(self._rung("champion", self.standing.champion, matrix.values, matrix))
-        for kind, value in self.fallback:
-            previous = self.standing.previous
-            if kind == "previous version" and previous and matrix is not None:
-                found.append(self._rung(kind, previous, matrix.values, matrix))
-            if kind == "constant":
-                found.append(Rung(kind, rows, partial(_constant, value, rows), at_once=True))
-        return found
+    def _remember(self, keys: Sequence[str], at: Sequence[int], scores: Sequence[Score]) -> None:
+        if self._last is not None:
+            for key, time, score in zip(keys, at, scores, strict=True):
+                if key and score.version and score.given is None:
+                    self._last.keep(key, time, score)
+
+    def _rungs(self, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int]) -> Iterator[Rung]:
+        rows, asks = len(keys), matrix is not None and len(unfit) < len(keys)
+        if matrix is not None and asks:
+            yield self._rung("champion", self.standing.champion, matrix.values, matrix)
+        for step in self.fallback:
+            match step:
+                case PreviousVersion() if self.standing.previous and matrix is not None and asks:
+                    yield self._rung(step.name, self.standing.previous, matrix.values, matrix)
+                case SimplerModel() if step.model in self.simpler and matrix is not None and asks:
+                    yield self._rung(step.name, self.simpler[step.model], matrix.values, matrix)
+                case LastAnswer():
+                    yield Rung("last answer", rows, partial(self._again, keys, at, duration(step.within)), at_once=True, sure=True)
+                case Constant():
+                    yield Rung("constant", rows, partial(_constant, step.value, rows), at_once=True, sure=True)
+
+    def _again(self, keys: Sequence[str], at: Sequence[int], within: int) -> Scored:
+        assert self._last is not None
+        return [self._last.find(key, time, within) for key, time in zip(keys, at, strict=True)]
 
     def _rung(self, name: str, version: Named, values: Floats, matrix: Matrix) -> Rung:
         at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
@@ -237,7 +240,7 @@ class Endpoint:
         if challenger is None or self.standing.weight <= 0:
             return answers
         route = Route(champion[0], challenger[0], self.standing.weight, f"{self.name}/{challenger[0]}")
-        own = [key.decode() for key in requests.keys.tolist()]
+        own = _keys(requests)
         texts = requests.texts.get(self.standing.sticky_by)
         keys = own if texts is None else [text or key for text, key in zip(texts.texts(), own, strict=True)]
         rows = np.flatnonzero(to_challenger(route, keys))
@@ -258,11 +261,15 @@ class Endpoint:
         nothing = sum(score != score for score in scores)  # NaN is not itself
         if nothing:
             raise DataError(f"{version[0]} gives {nothing} rows no probability")
-        return [(score, version[0], rung) for score in scores]
+        return [Score(score, version[0], rung) for score in scores]
+
+
+def _keys(requests: Requests) -> list[str]:
+    return [key.decode() for key in requests.keys.tolist()]
 
 
 def _constant(value: float, rows: int) -> Scored:
-    return [(value, "", "constant")] * rows
+    return [Score(value, "", "constant")] * rows
 
 
 def _next(steps: Climb[list[Answer]], gave: Scored | None) -> tuple[Rung | None, list[Answer]]:
@@ -279,8 +286,9 @@ def open_endpoint(
     recipe: Mapping[str, Any],
     standing: Standing,
     *,
-    fallback: Sequence[tuple[str, float]] = (),
-    timeout: int = 1_000_000,
+    fallback: Sequence[Step] = (),
+    expect: Sequence[Expect] = (),
+    ladder: Ladder | None = None,
     online: OnlineStore | None = None,
     functions: Sequence[Function] = (),
 ) -> Endpoint:
@@ -292,7 +300,15 @@ def open_endpoint(
     previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
     standing = replace(standing, previous=previous, challenger=challenger)
     short = {"requests": recipe["requests"][:12]} | {f"view {view}": digest[:12] for view, digest in rows.reader.versions.items()}
-    return Endpoint(name, standing, rows, predictors, fallback, timeout, short)
+    simpler = {step.model: _simpler(ledger, name, step, predictors) for step in fallback if isinstance(step, SimplerModel)}
+    there = {model: version for model, version in simpler.items() if version}
+    return Endpoint(name, standing, rows, predictors, ladder or Ladder(name), fallback, expect, there, short)
+
+
+def _simpler(ledger: Ledger, name: str, step: SimplerModel, predictors: dict[str, Predictor]) -> Named | None:
+    """A registered model that stands in, among the predictors; None where it cannot. Raises UnknownName where the ledger has none such."""
+    digest = ledger.artifact(step.ref).ref.digest
+    return _load_or_leave(ledger, name, (f"{step.ref.name}@{digest[:12]}", digest), predictors)
 
 
 def _load_or_leave(ledger: Ledger, name: str, version: Named | None, predictors: dict[str, Predictor]) -> Named | None:

@@ -27,7 +27,7 @@ from tidemill.features import (
 from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
 from tidemill.monitoring import Monitor, Skew
-from tidemill.serving import Constant, Deployment, Endpoint, Standing
+from tidemill.serving import Deployment, Endpoint, Standing
 from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.erasing import erase, key_of
 from tidemill.session.forward import Forward
@@ -509,10 +509,9 @@ def standing_of(deployment: Deployment, branch: Branch) -> Standing:
 def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, online: OnlineStore | None = None) -> Endpoint:
     """The endpoint of the deployment of a branch."""
     deployment = declared.get(Deployment, branch.name)
-    fallback = [("constant", step.value) if isinstance(step, Constant) else ("previous version", 0.0) for step in deployment.fallback]
     standing = standing_of(deployment, branch)
-    timeout = duration(deployment.timeout)
-    more: dict[str, Any] = {"fallback": fallback, "timeout": timeout, "online": online}
+    ladder = serving.Ladder(branch.name, duration(deployment.timeout), deployment.breaker)
+    more: dict[str, Any] = {"fallback": deployment.fallback, "expect": deployment.expect, "ladder": ladder, "online": online}
     functions = features.functions_of(declared.declarations)
     return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, **more, functions=functions)
 

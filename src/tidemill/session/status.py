@@ -8,7 +8,7 @@ from tidemill.core import Event, show
 from tidemill.ledger import Decision
 from tidemill.loop import Served, State, Waiting
 from tidemill.project import Project
-from tidemill.serving import Constant, Deployment
+from tidemill.serving import Deployment
 from tidemill.session.history import History, plain_tree
 
 ALERTS = (Event.DRIFT_FOUND, Event.QUALITY_DROP, Event.SKEW_FOUND)
@@ -55,7 +55,7 @@ def _deployment(declared: Project, history: History) -> dict[str, Any]:
         "champion": _served(state.champion),
         "previous": _served(state.previous),
         "candidate": _candidate(state, deployment),
-        "fallback": [f"constant {step.value:g}" if isinstance(step, Constant) else "previous version" for step in deployment.fallback],
+        "fallback": [step.name for step in deployment.fallback],
         "versions": [_version(version, state, decisions) for version in reversed(registry.versions(ledger, branch.id))],
         "watched": _newest(decisions, Event.WATCHED),
         "compared": _newest(decisions, Event.FEATURES_COMPARED),

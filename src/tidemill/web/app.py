@@ -55,8 +55,10 @@ class Pages:
                 deployment["url"] = f"{self.url}/predict/{endpoint.name}"
                 deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
                 deployment["report"] = f"/report/{endpoint.name}" if deployment["months"] else ""
-        counts = sum((Counter(endpoint.counts) for endpoint in list(self.gateway.endpoints.values())), Counter[str]())
-        return found | {"served": {"requests": sum(n for rung, n in counts.items() if ":" not in rung), "by_rung": counts}}
+        counts = sum((Counter(endpoint.ladder.counts) for endpoint in list(self.gateway.endpoints.values())), Counter[str]())
+        left_out = [f"{one.name}: {rung}" for one in list(self.gateway.endpoints.values()) for rung in one.ladder.left_out]
+        answered = sum(n for rung, n in counts.items() if ":" not in rung)
+        return found | {"served": {"requests": answered, "by_rung": counts, "left_out": left_out}}
 
     def _of_views(self) -> dict[str, Any]:
         """The status of a project that deploys nothing: the views that it answers for."""
@@ -194,7 +196,8 @@ class Current:
             return
         endpoint = handle.endpoint(self.store)
         # All that is known by now, where the data go on behind the end of a replay: today's requests are answered from the store.
-        endpoint.counts = self.endpoints[name].counts if name in self.endpoints else endpoint.counts
+        if name in self.endpoints:
+            endpoint.follow(self.endpoints[name])
         if name not in self.logs:
             declared = self.session.project
             self.logs[name] = AnswerLog(log_of(declared, name), float(declared.settings["serve.log_features"]))

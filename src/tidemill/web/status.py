@@ -57,7 +57,7 @@ def _deployment(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rungs(served: dict[str, Any]) -> list[tuple[str, Any, str]]:
-    """Answers by the rung of the ladder that gave them: name, count, share."""
-    counts = served.get("by_rung") or {}
-    total = sum(number(count) or 0.0 for count in counts.values())
-    return [(str(rung), count, percent((number(count) or 0.0) / total, 1) if total else "") for rung, count in counts.items()]
+    """Answers by the rung of the ladder that gave them: name, count, share; and what else was counted, which has no share."""
+    counts, total = served.get("by_rung") or {}, number(served.get("requests")) or 0.0
+    shares = {rung: percent((number(count) or 0.0) / total, 1) for rung, count in counts.items() if total and ":" not in str(rung)}
+    return [(str(rung), count, shares.get(rung, "")) for rung, count in sorted(counts.items(), key=lambda one: ":" in str(one[0]))]

@@ -1,0 +1,169 @@
+"""How the rungs of a ladder are tried: each in its time, in threads of its own, and left out for a while where it keeps failing."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from contextlib import contextmanager
+from threading import Lock
+from typing import NamedTuple
+
+from tidemill.core import SECOND
+from tidemill.serving.declarations import Breaker
+
+log = logging.getLogger(__name__)
+TIMED_ROWS = 100  # a timeout is for this many rows
+
+
+class Score(NamedTuple):
+    """What a rung says to a row: the probability, the version that gave it, the rung's name, and for an answer that is given again when it
+    was first given (microseconds UTC)."""
+
+    probability: float
+    version: str
+    rung: str
+    given: int | None = None
+
+
+Scored = list[Score | None]  # of each row; None where a rung has nothing to say
+
+
+class Rung(NamedTuple):
+    """A step of the ladder: its name, for how many rows, what gives their answers, and whether it is done before somebody else could be
+    asked to do it. A `sure` one has nothing that could break."""
+
+    name: str
+    rows: int
+    give: Callable[[], Scored]
+    at_once: bool = False
+    sure: bool = False
+
+
+class Circuit:
+    """A circuit breaker (Nygard, Release It!): after some failures in a row a rung is left out for a while, and then tried once; when that
+    fails too it is left out for as long again. Times are microseconds of a clock that only goes forward.
+
+    >>> circuit = Circuit(Breaker(failures=2, pause="1s"))
+    >>> [circuit.failed(0), circuit.closed(1), circuit.failed(1)]
+    [False, True, True]
+    >>> [circuit.closed(1_000_000), circuit.closed(1_000_001), circuit.closed(1_000_002)]
+    [False, True, False]
+    >>> circuit.succeeded()
+    True
+    >>> circuit.closed(1_000_003)
+    True
+    """
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._most, self._pause = breaker.failures, breaker.microseconds
+        self._row, self._until = 0, 0  # failures in a row; when it may be tried again
+        self._lock = Lock()
+
+    @property
+    def open(self) -> bool:
+        """Whether it was left out when it was last asked for."""
+        return self._row >= self._most
+
+    def closed(self, now: int) -> bool:
+        """Whether it may be tried."""
+        if self._row < self._most:
+            return True
+        with self._lock:
+            if now < self._until:
+                return False
+            self._until = now + self._pause  # this one tries; the others wait for what it finds
+            return True
+
+    def failed(self, now: int) -> bool:
+        """It failed; whether that opens it."""
+        with self._lock:
+            self._row += 1
+            self._until = now + self._pause
+            return self._row == self._most
+
+    def succeeded(self) -> bool:
+        """It gave answers; whether it was open until now."""
+        was, self._row = self.open, 0
+        return was
+
+
+class Ladder:
+    """How the rungs of one deployment are tried; `timeout` in microseconds, for each started 100 rows of a request."""
+
+    def __init__(
+        self, name: str, timeout: int = SECOND, breaker: Breaker | None = None, ticks: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """`ticks` are nanoseconds of a clock that only goes forward."""
+        self.name, self.timeout, self.counts = name, timeout, dict[str, int]()
+        self._breaker, self._ticks = breaker or Breaker(), ticks
+        self._circuits, self._pools, self._lock = dict[str, Circuit](), dict[str, ThreadPoolExecutor](), Lock()
+
+    @property
+    def left_out(self) -> list[str]:
+        """The rungs that are left out."""
+        return [name for name, circuit in self._circuits.items() if circuit.open]
+
+    def count(self, what: str, rows: int) -> None:
+        """Something happened to so many rows."""
+        with self._lock:
+            self.counts[what] = self.counts.get(what, 0) + rows
+
+    def tried(self, rung: Rung) -> Scored | None:
+        """What a rung gives within the timeout; None where it fails, is too late, or is left out."""
+        found = None
+        with self._noted(rung) as closed:
+            if rung.at_once or not closed:
+                return rung.give() if closed else None
+            future = self._begun(rung)
+            try:
+                found = future.result(self._seconds(rung))
+            finally:
+                future.cancel()
+        return found
+
+    async def awaited(self, rung: Rung) -> Scored | None:
+        """The same on an event loop."""
+        found = None
+        with self._noted(rung) as closed:
+            if rung.at_once or not closed:
+                return rung.give() if closed else None
+            found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), self._seconds(rung))
+        return found  # noqa: RET504 – None where that failed
+
+    def _begun(self, rung: Rung) -> Future[Scored]:
+        """Each rung has threads of its own: one that hangs does not take the next one's."""
+        pool = self._pools.get(rung.name)
+        if pool is None:
+            with self._lock:
+                pool = self._pools.setdefault(rung.name, ThreadPoolExecutor(2))
+        return pool.submit(rung.give)
+
+    def _seconds(self, rung: Rung) -> float:
+        return self.timeout / SECOND * -(-rung.rows // TIMED_ROWS)
+
+    @contextmanager
+    def _noted(self, rung: Rung) -> Iterator[bool]:
+        """Whether a rung may be tried; count it where it is left out, fails or is too late."""
+        circuit = self._circuits.get(rung.name) or self._circuits.setdefault(rung.name, Circuit(self._breaker))
+        if not rung.sure and not circuit.closed(self._ticks() // 1_000):
+            self.count(f"{rung.name}: left out", rung.rows)
+            yield False
+            return
+        try:
+            yield True
+        except Late:
+            self.count(f"{rung.name}: too late", rung.rows)
+            self._failed(rung, circuit)
+        except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
+            self.count(f"{rung.name}: failed", rung.rows)
+            log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
+            self._failed(rung, circuit)
+        else:
+            if circuit.succeeded():
+                log.warning("deployment=%s rung=%s circuit=closed", self.name, rung.name)
+
+    def _failed(self, rung: Rung, circuit: Circuit) -> None:
+        if circuit.failed(self._ticks() // 1_000):
+            log.warning("deployment=%s rung=%s circuit=open tried_again_in=%s", self.name, rung.name, self._breaker.pause)
