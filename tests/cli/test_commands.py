@@ -644,6 +644,8 @@ def test_models_are_listed_shown_and_told_apart(copied: Path, tidemill: Command)
     assert "trees" in tidemill("models", "list", folder=copied).stdout
     shown = json.loads(tidemill("models", "show", "trees", "--json", folder=copied).stdout)
     assert [one["version"] for one in shown["versions"]] == ["5", "4", "3", "2", "1"]
+    told = [line.split() for line in tidemill("models", "show", "trees", folder=copied).stdout.splitlines()[2:]]
+    assert [line[-2:] for line in told] == [[one["ref"], one["run_id"][:8]] for one in shown["versions"]], "a line for each version"
     moves = json.loads(tidemill("models", "history", "trees", "champion", "--json", folder=copied).stdout)
     assert [(move["version"], move["who"]) for move in moves] == [("1", "loop"), ("2", "loop"), ("4", "loop")]
     assert "the first champion" in tidemill("models", "history", "trees", folder=copied).stdout

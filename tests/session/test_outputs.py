@@ -195,7 +195,8 @@ def test_its_lineage_goes_both_ways_and_the_catalogue_tells_it(air: tuple[Path, 
         return [tree["ref"], *(ref for parent in tree["parents"] for ref in refs(parent))]
 
     shown = json.loads(told("features", "show", "newest", "--json"))
-    assert shown["output_of"] == {"ref": str(model.ref), "digest": model.ref.digest, "versions": [], "learned_until": None}
+    bound = {"ref": str(model.ref), "digest": model.ref.digest, "versions": [], "learned_until": None}
+    assert shown["output_of"] == bound | {"wrong": ""}
     assert shown["definition"]["features"]["score"]["made_by"].startswith(f"{model.ref}(delay = late, ")
     assert f"output of {model.ref}" in told("features", "show", "newest")
     saved = json.loads(told("features", "saved", "scored", "--json"))["ref"]
@@ -203,6 +204,10 @@ def test_its_lineage_goes_both_ways_and_the_catalogue_tells_it(air: tuple[Path, 
     assert str(model.ref) in back
     assert {f"feature view:newest@{shown['newest']['version']}", saved} <= set(forward)
     assert "risk" in told("features", "search", model.ref.digest[:12])
+    write(folder, str(model.ref), flights(), FILES.replace('"delay": "late"', '"dely": "late"'))
+    wrong = f"{model.ref} takes 'delay', which view 'newest' does not give it"
+    assert json.loads(told("features", "show", "newest", "--json"))["output_of"] == bound | {"wrong": wrong}
+    assert "not in this ledger" not in told("features", "show", "newest")
 
 
 EMBEDDED = """

@@ -294,7 +294,8 @@ def _bound(model: Plain | None) -> list[tuple[str, str | Text]]:
         return []
     named = escape(", ".join(model["versions"])) if model["digest"] else "[red]not in this ledger[/]"
     learned = f"has learned what was known until {model['learned_until']}" if model["learned_until"] else ""
-    return [("output of", "  ".join(text for text in (escape(model["ref"]), named, learned) if text))]
+    wrong = [("", f"[red]{escape(model['wrong'])}[/]")] if model["wrong"] else []
+    return [("output of", "  ".join(text for text in (escape(model["ref"]), named, learned) if text)), *wrong]
 
 
 def _print_users(found: Plain) -> None:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tidemill import loop, project, registry
-from tidemill.cli.console import out, print_json
+from tidemill.cli.console import Terminal, out, print_json
 from tidemill.core import DefinitionError, StoreError, show
 from tidemill.ledger import user
 from tidemill.models import signature_of
@@ -84,13 +84,14 @@ def show_model(folder: str, name: str, *, as_json: bool) -> None:
         print_json(_plain_model(model, deployment) | {"versions": plain})
         return
     out.print(f"[bold]{escape(name)}[/]  {escape(model.description or '')}")
-    table = _table("version", "aliases", "verdict", "made", "ref", "run", "description")
+    described = any(one.description for one in versions)
+    table = _table("version", "aliases", "verdict", "made", "ref", "run", *(["description"] if described else []))
     for one in versions:
-        made = _time(one.creation_timestamp)[:16].replace("T", " ")
-        ref = escape(registry.model_ref(ledger, one))
-        cells = (", ".join(one.aliases or ()), _verdict(one), made, ref, one.run_id or "", escape(one.description or ""))
-        table.add_row(one.version, *cells)
-    out.print(table)
+        ref = escape(registry.model_ref(ledger, one).replace(", ", "\n"))
+        made, run = _time(one.creation_timestamp)[:10], (one.run_id or "")[:8]  # `runs show` takes the beginning
+        more = [escape(one.description or "")] if described else []
+        table.add_row(one.version, ", ".join(one.aliases or ()), _verdict(one), made, ref, run, *more)
+    (out if out.is_terminal else Terminal(width=1000)).print(table)  # a pipe has no edge
 
 
 def _verdict(version: ModelVersion) -> str:

@@ -222,17 +222,20 @@ class Past:
         return [f"{one['name']}@{one['digest'][:12]}" for one in own]
 
     def output_of(self, view: View) -> Plain | None:
-        """The model whose output a view is: its ref and digest (empty where the ledger has none), the versions that it is, and until when
-        it has learned; None for other views."""
+        """The model whose output a view is: its ref and digest (empty where the ledger has none), the versions that it is, until when it
+        has learned, and `wrong`, why it does not fit; None for other views."""
         if not isinstance(view.features, features.Output):
             return None
-        found: Plain = {"ref": str(view.features.ref), "digest": "", "versions": [], "learned_until": None}
-        with suppress(UnknownName, MissingFile, DefinitionError):
-            bound = features.bound(self._there, view)
-            until = features.learned_until([bound]).get(view.name)
+        found: Plain = {"ref": str(view.features.ref), "digest": "", "versions": [], "learned_until": None, "wrong": ""}
+        with suppress(UnknownName, MissingFile):
             digest = self._there.artifact(view.features.ref).ref.digest
             labels = [label for one, label in self._labels.items() if one.rpartition("@")[2] == digest[:12]]
-            found |= {"digest": digest, "versions": labels, "learned_until": None if until is None else show(until)}
+            found |= {"digest": digest, "versions": labels}
+            try:
+                until = features.learned_until([features.bound(self._there, view)]).get(view.name)
+                found |= {"learned_until": None if until is None else show(until)}
+            except DefinitionError as error:
+                found |= {"wrong": error.what}
         return found
 
     @property
