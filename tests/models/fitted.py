@@ -73,6 +73,32 @@ def linear(encoder: dict[str, Any] | None = None, imputer: dict[str, Any] | None
     return make_pipeline(columns, final or LogisticRegression(max_iter=500)).fit(X, labels(X))
 
 
+def grown() -> Any:
+    """A forest of scikit-learn over numbers with missing ones."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    X = matrix(1000)
+    return RandomForestClassifier(20, random_state=1).fit(X, labels(X))
+
+
+def hidden() -> Any:
+    """LightGBM at the end of a pipeline of scikit-learn."""
+    from lightgbm import LGBMClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+
+    X = matrix(1000)
+    return make_pipeline(SimpleImputer(), LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1)).fit(X, labels(X))
+
+
+def extreme() -> Any:
+    """XGBoost."""
+    from xgboost import XGBClassifier
+
+    X = matrix(1000)
+    return XGBClassifier(n_estimators=10, n_jobs=1).fit(X, labels(X))
+
+
 def bare() -> Any:
     """A logistic regression without a pipeline."""
     from sklearn.linear_model import LogisticRegression

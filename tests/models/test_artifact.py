@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.fitted import SIGNATURE, boosted, linear, matrix
+from models.fitted import SIGNATURE, boosted, extreme, grown, hidden, linear, matrix
 from processes import run_python
 from tidemill.core import DataError
 from tidemill.ledger import Artifact, Ledger
@@ -13,7 +13,7 @@ from tidemill.models import Signature, compile_model, golden_differences, golden
 
 HERE = Path(__file__).parent.parent
 PROFILE = {"delay": {"mean": 1.5}}
-MADE = {"boosted": boosted, "linear": linear}
+MADE = {"boosted": boosted, "linear": linear, "grown": grown, "hidden": hidden, "extreme": extreme}
 
 
 def stored(ledger: Ledger, name: str) -> Artifact:

@@ -62,7 +62,8 @@ def _single(graph: Graph, scores: str) -> str:
 def _margins(graph: Graph, learner: dict[str, Any], given: Columns) -> str:
     """Sums (n, k) of leaves, in doubles."""
     booster = learner["gradient_booster"]
-    drops, model = booster.get("weight_drop"), booster.get("gbtree", booster)["model"]
+    model = booster.get("gbtree", booster)["model"]
+    drops = booster.get("weight_drop") or model.get("weight_drop")  # XGBoost 3.4 moved it
     trees = Ensemble(max(int(learner["learner_model_param"]["num_class"]), 1))
     base, begun = _base(learner, trees.targets), set[int]()
     for i, (tree, target) in enumerate(zip(model["trees"], model["tree_info"], strict=True)):
