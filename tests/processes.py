@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 
 @dataclass
@@ -103,6 +104,13 @@ def several(code: str, *arguments: object, times: int) -> Iterator[list[Other]]:
 @contextmanager
 def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server of ours (`tidemill` with these arguments and `--json`), and its address; killed at the end if it still runs."""
+    with started(*arguments) as (process, said):
+        yield process, said["url"]
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """The same, and all that it says."""
     call = [sys.executable, "-c", "from tidemill.cli import main; main()", *arguments]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -113,7 +121,7 @@ def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             json.loads(text)
             break
     try:
-        yield process, json.loads(text)["url"]
+        yield process, json.loads(text)
     finally:
         if process.poll() is None:
             process.kill()

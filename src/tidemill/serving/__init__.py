@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     from tidemill.serving.log import sample_answers as sample_answers
     from tidemill.serving.offline import Recomputed as Recomputed
     from tidemill.serving.offline import recompute as recompute
+    from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
     from tidemill.serving.repository import Repository as Repository
     from tidemill.serving.repository import Served as Served
     from tidemill.serving.routing import Route as Route
     from tidemill.serving.routing import to_challenger as to_challenger
+    from tidemill.serving.rpc import Procedures as Procedures
 
 _PLACES = {
     "Ladder": "ladder",
@@ -81,11 +83,13 @@ _PLACES = {
     "sample_answers": "log",
     "Recomputed": "offline",
     "recompute": "offline",
+    "status_of": "refusals",
     "too_large": "refusals",
     "Repository": "repository",
     "Served": "repository",
     "Route": "routing",
     "to_challenger": "routing",
+    "Procedures": "rpc",
 }
 
 

@@ -112,7 +112,7 @@ def read(body: bytes, head: int | None = None) -> Asked:
 
 
 def _of_json(one: _Tensor, where: str) -> Array:
-    kind = _kind(one, where)
+    kind = kind_of(one.datatype, one.shape, where)
     if not one.data:
         raise DataError("it has no data", where=where, hint="send `data`, or raw bytes with their size in parameters.binary_data_size")
     if one.datatype == BRAIN:
@@ -124,7 +124,7 @@ def _of_json(one: _Tensor, where: str) -> Array:
         raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data") from None
     if array.size != prod(one.shape) or (array.ndim > 1 and array.shape != tuple(one.shape)):
         raise DataError(f"the data have the shape {list(array.shape)} and not {one.shape}", where=f"{where}.data")
-    return _shaped(array, one.shape, where)
+    return shaped(array, one.shape, where)
 
 
 def _values(data: msgspec.Raw, letter: str, depth: int, where: str) -> list[Any]:
@@ -152,32 +152,38 @@ def _decoder(letter: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
     return msgspec.json.Decoder(kind)
 
 
-def _kind(one: _Tensor, where: str) -> np.dtype[Any]:
-    kind = _KINDS.get(one.datatype)
+def kind_of(datatype: str, shape: Sequence[int], where: str) -> np.dtype[Any]:
+    """Of which kind the values of a tensor are. Raises DataError for an unknown datatype, and for what is no shape."""
+    kind = _KINDS.get(datatype)
     if kind is None:
-        raise DataError(f"the datatype {one.datatype!r} is not known", where=f"{where}.datatype", available=list(_KINDS))
-    if len(one.shape) > 32 or min(one.shape, default=0) < 0:
-        raise DataError(f"{one.shape} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
+        raise DataError(f"the datatype {datatype!r} is not known", where=f"{where}.datatype", available=list(_KINDS))
+    if len(shape) > 32 or min(shape, default=0) < 0:
+        raise DataError(f"{shape} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
     return kind
 
 
 def _of_bytes(one: _Tensor, raw: memoryview, size: Any, where: str) -> Array:
-    kind, many = _kind(one, where), prod(one.shape)
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(raw):
         what = f"binary_data_size is {size!r}, and {len(raw)} bytes are there"
         raise DataError(what, where=f"{where}.parameters", hint="send the JSON's length in the header Inference-Header-Content-Length")
-    if one.datatype == "BYTES":
-        return _shaped(_texts(raw[:size], many, where), one.shape, where)
-    if size != many * kind.itemsize:
-        raise DataError(f"{many} values of {one.datatype} are {many * kind.itemsize} bytes, not {size}", where=f"{where}.parameters")
-    array = np.frombuffer(raw[:size], dtype=kind)
-    if one.datatype == BRAIN:
+    return of_raw(one.datatype, one.shape, raw[:size], where)
+
+
+def of_raw(datatype: str, shape: Sequence[int], raw: memoryview, where: str) -> Array:
+    """A tensor of raw bytes. Raises DataError where they are not as many as the shape needs."""
+    kind, many = kind_of(datatype, shape, where), prod(shape)
+    if datatype == "BYTES":
+        return shaped(_texts(raw, many, where), shape, where)
+    if len(raw) != many * kind.itemsize:
+        raise DataError(f"{many} values of {datatype} are {many * kind.itemsize} bytes, not {len(raw)}", where=where)
+    array = np.frombuffer(raw, dtype=kind)
+    if datatype == BRAIN:
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    return _shaped(array, one.shape, where)
+    return shaped(array, shape, where)
 
 
-def _shaped(array: Array, shape: Sequence[int], where: str) -> Array:
-    """As many values as the shape has; with none, its other sizes may still be more than there can be."""
+def shaped(array: Array, shape: Sequence[int], where: str) -> Array:
+    """As many values as the shape has. Raises DataError where no array can have it: with no values, other sizes may still be too large."""
     try:
         return array.reshape(shape)
     except ValueError as error:
@@ -252,7 +258,7 @@ def as_spec(array: Array, spec: Spec) -> Array:
         return array
     numbers = array.dtype.kind in "iuf" and kind.kind == "f"  # of a model of floats: rounded as the model would
     if array.dtype.kind == "O" or kind.kind == "O" or not (numbers or np.can_cast(array.dtype, kind)):
-        raise DataError(f"the input {spec.name!r} is {_NAMES[array.dtype]}", where="inputs", hint=f"send {spec.datatype}")
+        raise DataError(f"the input {spec.name!r} is {datatype_of(array)}", where="inputs", hint=f"send {spec.datatype}")
     return array.astype(kind)
 
 
@@ -261,9 +267,9 @@ def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     given, parts = list[_Given](), list[bytes]()
     for one in asked.wanted or found.outputs:
         array = found.outputs[one]
-        kind = _NAMES[array.dtype]
+        kind = datatype_of(array)
         if asked.wanted[one] if asked.wanted else asked.raw:
-            parts.append(_raw(array))
+            parts.append(raw_of(array))
             given.append(_Given(one, kind, array.shape, {"binary_data_size": len(parts[-1])}))
         else:
             given.append(_Given(one, kind, array.shape, data=array.ravel().tolist()))
@@ -271,7 +277,13 @@ def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     return (b"".join((head, *parts)), len(head)) if parts else (head, None)
 
 
-def _raw(array: Array) -> bytes:
+def datatype_of(array: Array) -> str:
+    """The protocol's name of what an array holds."""
+    return _NAMES[array.dtype]
+
+
+def raw_of(array: Array) -> bytes:
+    """A tensor as raw bytes."""
     if array.dtype != object:
         return array.tobytes()
     texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel().tolist()]

@@ -1,4 +1,4 @@
-"""What no request may be, and how an error is told over HTTP."""
+"""What no request may be, and how an error is told over HTTP and gRPC."""
 
 from datetime import datetime
 from typing import Any
@@ -7,13 +7,27 @@ from urllib.parse import urlsplit
 from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, instant
 
 MAX_BODY = 4 * 2**20
-_CODES = ((UnknownName, 404), (Refused, 403), (DefinitionError, 400), (DataError, 400))
+_CODES = (  # of HTTP, and gRPC's names
+    (UnknownName, 404, "NOT_FOUND"),
+    (Refused, 403, "PERMISSION_DENIED"),
+    (DefinitionError, 400, "INVALID_ARGUMENT"),
+    (DataError, 400, "INVALID_ARGUMENT"),
+)
+_ELSE = (TidemillError, 503, "UNAVAILABLE")
 
 
 def told(error: TidemillError) -> tuple[int, dict[str, Any]]:
     """Status and body of the answer that tells an error."""
-    status = next((code for kind, code in _CODES if isinstance(error, kind)), 503)
-    return status, {"error": str(error), "detail": error.data()}
+    return _of(error)[1], {"error": str(error), "detail": error.data()}
+
+
+def status_of(error: TidemillError) -> str:
+    """The name of gRPC's status that tells an error."""
+    return _of(error)[2]
+
+
+def _of(error: TidemillError) -> tuple[type[TidemillError], int, str]:
+    return next((one for one in _CODES if isinstance(error, one[0])), _ELSE)
 
 
 def check_origin(origin: str | None, host: str | None, path: str) -> None:

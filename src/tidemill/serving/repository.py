@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Protocol
 
 from tidemill.core import TidemillError, UnknownName
@@ -16,7 +17,7 @@ Load = Callable[[], OnnxModel]
 
 @dataclass
 class Counts:
-    """What a version answered: requests, rows, and nanoseconds; `last`, in microseconds UTC, when the newest was."""
+    """What a version answered: requests, rows, and nanoseconds; `last`, in microseconds UTC, when the newest was; many threads count."""
 
     requests: int = 0
     failed: int = 0
@@ -24,14 +25,21 @@ class Counts:
     run: int = 0
     whole: int = 0
     last: int = 0
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def note(self, rows: int, run: int, whole: int, at: int) -> None:
         """A request was answered."""
-        self.requests += 1
-        self.rows += rows
-        self.run += run
-        self.whole += whole
-        self.last = at
+        with self._lock:
+            self.requests += 1
+            self.rows += rows
+            self.run += run
+            self.whole += whole
+            self.last = at
+
+    def fail(self) -> None:
+        """A request was wrong, or the model failed."""
+        with self._lock:
+            self.failed += 1
 
     def plain(self) -> dict[str, Any]:
         """As Triton tells them."""
@@ -131,7 +139,7 @@ class Served:
             begun = time.perf_counter_ns()
             outputs = model.run(tensors, list(asked.wanted))
         except TidemillError:
-            self.counts.failed += 1
+            self.counts.fail()
             raise
         ended = time.perf_counter_ns()
         self.pace.note(ended - begun)

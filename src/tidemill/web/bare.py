@@ -8,14 +8,16 @@ from tidemill import __version__
 from tidemill.core import TidemillError
 from tidemill.serving import MOST, Inference, Repository, refused
 from tidemill.web.direct import checked, led
+from tidemill.web.rpc import remote
 from tidemill.web.server import run_server
 
 
-def serve_models(models: Repository, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve bare models until interrupted; `ready` is told the address."""
+def serve_models(models: Repository, host: str, port: int, ready: Callable[[str, str], None], grpc_port: int | None = None) -> None:
+    """Serve bare models until interrupted, over gRPC too where a port for it is given; `ready` is told the addresses, the
+    second empty where there is none."""
     inference = Inference(models, __version__)
-
-    run_server(lambda url: application(inference), host, port, ready, led(inference.quick))
+    with remote(inference, host, grpc_port) as (address, ending):
+        run_server(lambda url: application(inference), host, port, lambda url: ready(url, address), led(inference.quick), ending)
 
 
 def application(inference: Inference) -> Any:

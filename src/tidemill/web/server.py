@@ -1,5 +1,6 @@
 """A socket of this machine, and an application behind it."""
 
+import asyncio
 import signal
 import socket
 import sys
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def bound(host: str, port: int) -> Iterator[socket.socket]:
+def bound(host: str, port: int, option: str = "--port") -> Iterator[socket.socket]:
     """A listening socket; raises Refused for an address that others can reach, Busy for a port that is taken, StoreError for one
-    that the system does not give."""
+    that the system does not give. `option` names the port on the command line."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         raise Refused(
             f"without users, the server binds to this machine only, not to {host}", hint="let it be 127.0.0.1 (--host, or serve.host)"
@@ -33,18 +34,33 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         listener.close()
         kind, why = (Busy, "is taken") if error.errno == EADDRINUSE else (StoreError, "cannot be listened to")
-        raise kind(f"port {port} {why}: {error.strerror}", where=host, hint="choose another: --port 0 takes a free one") from error
+        raise kind(f"port {port} {why}: {error.strerror}", where=host, hint=f"choose another: {option} 0 takes a free one") from error
     with listener:
         yield listener
 
 
-def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable[[str], None], quick: "Quick | None" = None) -> None:
+def run_server(
+    make: Callable[[str], Any],
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    quick: "Quick | None" = None,
+    ending: Callable[[], None] | None = None,
+) -> None:
     """Serve an application, made for its address, until interrupted or asked to end; `ready` is told the address. What `quick` finds goes
-    past it."""
+    past it. `ending` is called when the end begins, in a thread beside what is still answered."""
     import uvicorn
     import uvloop
 
     from tidemill.web.wire import Wire
+
+    class Server(uvicorn.Server):
+        """One that ends together with what is served beside it."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Answer what is under way."""
+            beside = asyncio.to_thread(ending) if ending else asyncio.sleep(0)
+            await asyncio.gather(super().shutdown(sockets), beside)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is open is closed: otherwise the process would end where it stands
@@ -61,6 +77,6 @@ def run_server(make: Callable[[str], Any], host: str, port: int, ready: Callable
             log_level="warning",
             access_log=False,
         )
-        server = uvicorn.Server(config)
+        server = Server(config)
         ready(url)
         uvloop.run(server.serve(sockets=[listener]))

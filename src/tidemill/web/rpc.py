@@ -1,0 +1,144 @@
+"""gRPC on a port of its own: the inference protocol and gRPC's health for whoever speaks it, in threads beside the event loop of HTTP.
+
+A browser cannot speak it to an address that a page names, so there is no origin to check.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from tidemill.core import Busy, MissingExtra, TidemillError
+from tidemill.serving import MOST, Inference, status_of
+from tidemill.web.server import bound
+
+if TYPE_CHECKING:
+    from tidemill.serving import Procedures
+
+log = logging.getLogger(__name__)
+WORKERS = 32  # requests that are answered at once
+STREAMS = 128  # streams that are open at once, each with a thread of its own
+WAITING = 1024  # requests that are open at once; more are turned away
+GRACE = 10.0  # seconds that what is under way has when the server ends
+LOOK_AGAIN = 0.5  # seconds after which who watches health is told of a change
+MOST_TOLD = 1 << 10  # bytes of an error: it leaves in a header
+STREAM, WATCH = "/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch"
+
+
+class Remote:
+    """A server of gRPC at an `address`. `end` may be called from any thread."""
+
+    def __init__(self, procedures: "Procedures", host: str, port: int, workers: int = WORKERS) -> None:
+        """Raises what `bound` does, and MissingExtra."""
+        try:
+            import grpc
+        except ImportError as error:
+            raise MissingExtra("gRPC is not installed", hint="pip install 'tidemill[grpc]'") from error
+        self._codes, self._procedures = grpc.StatusCode, procedures
+        self._ended, self._idle, self._open = Event(), set[Any](), set[Any]()
+        self._threads, self._streams = ThreadPoolExecutor(workers, "grpc"), ThreadPoolExecutor(STREAMS + 8, "grpc-stream")
+        unary, streams = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        handlers = {path: unary(self._answering(method)) for path, method in procedures.methods.items()}
+        handlers[STREAM] = streams(self._beside(self._stream))
+        handlers[WATCH] = grpc.unary_stream_rpc_method_handler(self._beside(self._watch))
+
+        class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
+            """By path; what is none of them is UNIMPLEMENTED."""
+
+            def service(self, details: Any) -> Any:
+                return handlers.get(details.method)
+
+        options = {"grpc.max_receive_message_length": MOST, "grpc.so_reuseport": 0}
+        self._server = grpc.server(self._threads, [Methods()], options=[*options.items()], maximum_concurrent_rpcs=WAITING)
+        named = f"[{host}]" if ":" in host else host
+        with bound(host, port, "--grpc-port"):  # whether it may be: gRPC binds to any address, and says less of what is wrong
+            pass
+        try:
+            found = self._server.add_insecure_port(f"{named}:{port}")
+        except RuntimeError as error:
+            raise Busy(f"port {port} is taken", where=host, hint="choose another: --grpc-port 0 takes a free one") from error
+        self.address = f"{named}:{found}"
+        self._server.start()
+
+    def end(self) -> None:
+        """Take no more requests, and answer those that are under way; return when that is done."""
+        self._ended.set()
+        stopped = self._server.stop(GRACE)
+        for context in [*self._idle]:
+            context.cancel()
+        stopped.wait()
+        for pool in (self._threads, self._streams):
+            pool.shutdown(wait=False)
+
+    def _answering(self, method: Callable[[bytes], bytes]) -> Callable[[bytes, Any], bytes]:
+        def answer(body: bytes, context: Any) -> bytes:
+            if not context.time_remaining():  # nobody waits for it any more
+                return b""
+            return self._checked(method, body, context)
+
+        return answer
+
+    def _checked(self, method: Callable[[bytes], bytes], body: bytes, context: Any) -> bytes:
+        try:
+            return method(body)
+        except TidemillError as error:
+            code, said = self._codes[status_of(error)], str(error)
+        except Exception:
+            log.exception("a request could not be answered")
+            code, said = self._codes.INTERNAL, "the server failed; its log says why"
+        context.abort(code, said.encode()[:MOST_TOLD].decode(errors="ignore"))
+        raise AssertionError
+
+    def _beside(self, answers: Callable[[Any, Any], Iterator[bytes]]) -> Callable[[Any, Any], Iterator[bytes]]:
+        """In threads for what stays open, of which there may be so many."""
+
+        def stream(asked: Any, context: Any) -> Iterator[bytes]:
+            self._open.add(context)
+            try:
+                if len(self._open) > STREAMS:
+                    context.abort(self._codes.RESOURCE_EXHAUSTED, f"{STREAMS} streams are open; close one, or ask without a stream")
+                yield from answers(asked, context)
+            finally:
+                self._open.discard(context)
+                self._idle.discard(context)
+
+        stream.experimental_thread_pool = self._streams  # type: ignore[attr-defined]
+        return stream
+
+    def _stream(self, bodies: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        while True:
+            self._idle.add(context)  # before the look whether this ends
+            if self._ended.is_set():
+                context.abort(self._codes.UNAVAILABLE, "the server ends")
+            body = next(bodies, None)
+            self._idle.discard(context)
+            if body is None:
+                return
+            yield self._checked(self._procedures.stream, body, context)
+
+    def _watch(self, body: bytes, context: Any) -> Iterator[bytes]:
+        told = None
+        while context.is_active() and not self._ended.is_set():
+            answer = self._checked(self._procedures.watch, body, context)
+            if answer != told:
+                yield answer
+            told = answer
+            self._ended.wait(LOOK_AGAIN)
+        yield self._procedures.gone
+
+
+@contextmanager
+def remote(inference: Inference, host: str, port: int | None) -> Iterator[tuple[str, Callable[[], None] | None]]:
+    """The address of a server that ends with the block at the latest, and how it is ended before; nothing where no port is given."""
+    if port is None:
+        yield "", None
+        return
+    from tidemill.serving import Procedures
+
+    server = Remote(Procedures(inference), host, port)
+    try:
+        yield server.address, server.end
+    finally:
+        server.end()
