@@ -18,7 +18,7 @@ from tidemill.features.historical import Opened
 from tidemill.features.keys import Keys
 from tidemill.features.online import Mark, OnlineStore, Stored, gone_as, space_of
 from tidemill.features.pushing import Feed
-from tidemill.features.state import NEVER, Value, Words, in_numbers, in_words, not_a_state, numbers_of
+from tidemill.features.state import NEVER, Among, Value, Words, in_numbers, not_a_state, numbers_of
 from tidemill.features.views import Block, ViewLog
 from tidemill.features.windows import AFTER, UNKNOWN
 from tidemill.features.words import SpaceWords
@@ -43,12 +43,13 @@ class Found(NamedTuple):
 @dataclass(frozen=True)
 class Seen:
     """A mark, as it stands to the log: of which version the space is, until when all is there (None: nothing is), the first time at which
-    the log knows more, the words of categories, and which entities were erased since."""
+    the log knows more, the words of categories and their numbers among those of the log, and which entities were erased since."""
 
     version: str
     until: int | None
     limit: int
     words: Words
+    among: Mapping[str, Among]
     gone: Collection[str] = ()
 
 
@@ -95,10 +96,11 @@ class Looked:
 
     def _beside(self, mark: Mark | None, words: Words) -> Seen:
         if mark is None or mark.until is None:
-            return Seen(mark.version if mark else "", None, 0, words)
+            return Seen(mark.version if mark else "", None, 0, {}, {})
         news = self.log.events.news
         later = int(np.searchsorted(news, mark.until, side="right"))
-        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, words, mark.gone)
+        among = {name: Among(own, self.log.vocabularies[self._full[name][0]]) for name, own in words.items()}
+        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, words, among, mark.gone)
 
     def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:
         """Raise Damaged where the space holds nothing of an entity that the log knows and nobody erased. One of another version may lack
@@ -153,50 +155,50 @@ class Looked:
         words = dict[str, tuple[str, ...]]()
         for place, name in self._coded:
             full = self.view.names[place]
-            values[:, place], words[full] = in_words(values[:, place].tolist(), seen.words[name], self.log.vocabularies[full])
+            values[:, place], words[full] = seen.among[name](values[:, place].tolist())
         return Block(self.view.names, values, status, words)
 
     # ── a few rows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def online(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
         """What the store says at one time, or where it cannot the log. Raises Damaged where the store is not what was written."""
-        found, words = self._few(store, stored, texts, at)
+        found, seen = self._few(store, stored, texts, at)
         if found.why:
             return self.offline(texts, at, found.why)
-        return found._replace(values=[self._spelled(row, words) for row in found.values]) if self._coded else found
+        return found._replace(values=[self._spelled(row, seen.words) for row in found.values]) if self._coded else found
 
     def few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, dict[str, tuple[str, ...]]]:
         """What the store says at one time, or why it cannot, and the words of categories: those of the log, and behind them what it lacks.
         Raises Damaged as `online` does."""
-        found, own = self._few(store, stored, texts, at)
+        found, seen = self._few(store, stored, texts, at)
         if found.why or not self._coded:
             return found, {}
         rows, words = [[*row] for row in found.values], dict[str, tuple[str, ...]]()
         for place, name in self._coded:
             full = self.view.names[place]
-            column, words[full] = in_words([row[place] for row in rows], own[name], self.log.vocabularies[full])
+            column, words[full] = seen.among[name]([row[place] for row in rows])
             for row, number in zip(rows, column, strict=True):
                 row[place] = number
         return found._replace(values=rows), words
 
-    def _few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, Words]:
+    def _few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, Seen]:
         """What the store says, categories by the numbers of its words; or why it cannot."""
         try:
             seen = self._see(store, stored[0])
         except LookupError:
-            return Found((), (), None, CHANGED), {}
+            return Found((), (), None, CHANGED), self._last[1]
         until = seen.until
         if until is None or not until <= at < seen.limit:
             why = ABSENT if until is None else OLDER if at < until else NEWER
-            return Found((), (), until, why.format(self.view.name)), {}
+            return Found((), (), until, why.format(self.view.name)), seen
         try:
             values, status = self.form.each(stored[1], at)
         except LookupError:
-            return Found((), (), until, CHANGED), {}
+            return Found((), (), until, CHANGED), seen
         if UNKNOWN in status:
             lost = self._keys([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN])
             self._check_lost(seen, lost, np.full(len(lost), at))
-        return Found(values, status, until, ""), seen.words
+        return Found(values, status, until, ""), seen
 
     def offline(self, texts: Sequence[str | None], at: int, why: str) -> Found:
         """What the log says at one time, with what was pushed behind it."""

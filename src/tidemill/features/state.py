@@ -5,13 +5,14 @@ themselves. `latest.py` has the form for views of the newest row, `tiles.py` tha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
-from tidemill.core import SECOND, Array, Coded, Damaged, Floats, Ints
+from tidemill.core import SECOND, Array, Damaged, Floats, Ints, place_of
 from tidemill.features.declarations import FeatureView
 
 NEVER = -(2**62)  # before all times
@@ -94,24 +95,39 @@ def in_numbers(column: Floats, numbers: Floats) -> Floats:
     return numbers[np.where(np.isnan(column), -1, column).astype(np.int64)]
 
 
-def in_words(column: Sequence[Value], own: Sequence[str], others: tuple[str, ...]) -> tuple[list[Value], tuple[str, ...]]:
-    """A column of categories by the numbers of other words, which are sorted; those that they lack follow. Raises Damaged for a number that
-    no word has.
+@dataclass(frozen=True)
+class Among:
+    """Words, told by their numbers among others, which are sorted: each is sought when it is first asked for.
 
-    >>> in_words([2.0, None, 0.0], ["b", "never", "new"], ("a", "b"))
-    ([2, None, 1], ('a', 'b', 'new'))
+    >>> among = Among(["b", "never", "new"], ("a", "b"))
+    >>> among([2.0, None, 0.0]), among([0.0, 0.0])
+    (([2, None, 1], ('a', 'b', 'new')), ([1, 1], ('a', 'b')))
     """
-    codes = sorted({code for code in column if code is not None and code == code})  # NaN: not itself
-    try:
-        words = tuple(own[int(code)] for code in codes)
-    except IndexError as error:
-        raise not_a_state() from error
-    found, more = dict[Value, int](), list[str]()
-    for code, word, number in zip(codes, words, Coded(np.arange(len(words), dtype=np.int32), words).to(others).tolist(), strict=True):
-        found[code] = number if number >= 0 else len(others) + len(more)
-        if number < 0:
-            more.append(word)
-    return [found.get(code, code) for code in column], (*others, *more) if more else others
+
+    own: Sequence[str]
+    others: tuple[str, ...]
+    _known: dict[Value, Value] = field(default_factory=lambda: {None: None})
+
+    def __call__(self, column: Sequence[Value]) -> tuple[list[Value], tuple[str, ...]]:
+        """A column of categories in the numbers of the others, and these, with what they lack of it behind them; NaN and None stay. Raises
+        Damaged for a number that no word has."""
+        known = self._known
+        with suppress(KeyError):
+            return [known[code] for code in column], self.others
+        found, more = list[Value](), dict[str, int]()
+        for code in column:
+            if code not in known and code == code:  # NaN: not itself
+                try:
+                    word = self.own[int(code)]  # type: ignore[arg-type]  # None is known
+                except IndexError as error:
+                    raise not_a_state() from error
+                place = place_of(self.others, word)
+                if place < 0:
+                    found.append(more.setdefault(word, len(self.others) + len(more)))
+                    continue
+                known[code] = place
+            found.append(known.get(code, code))
+        return found, (*self.others, *more) if more else self.others
 
 
 def sliced(words: Ints, counts: Ints) -> list[bytes]:
