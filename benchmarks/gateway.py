@@ -2,7 +2,7 @@
 
 Ten features from three views in LMDB (the newest values of a driver and of a shop, a driver's last 24 hours), a logistic regression of
 scikit-learn, compiled, behind `tidemill up`. By features, a row names them itself: it is checked and logged, and nothing is looked up. As
-tensors they come by the Open Inference Protocol, and nothing is logged. The bound is a bare uvicorn + starlette route. CPU is that of the
+tensors they come by the Open Inference Protocol. The bound is a bare uvicorn + starlette route. CPU is that of the
 server's process.
 
     .venv/bin/python benchmarks/gateway.py [SECONDS]

@@ -33,6 +33,7 @@ class Served:
     client: TestClient
     log: Path
     clock: list[int]
+    gateway: Gateway
 
     def ask(self, **body: Any) -> Any:
         """The answer to a body, as (status, JSON)."""
@@ -64,7 +65,7 @@ def serve(replayed: tuple[Toy, Branch], tmp_path: Path) -> Serve:
         endpoint = open_endpoint(toy.ledger, toy.declared, branch, online)
         path, clock = log or tmp_path / "log" / "late.jsonl", [TODAY]
         gateway = Gateway({"late": endpoint}, {"late": AnswerLog(path, keep)}, lambda: clock[0], client_time)
-        return Served(endpoint, TestClient(Starlette(routes=[*gateway_routes(gateway)])), path, clock)
+        return Served(endpoint, TestClient(Starlette(routes=[*gateway_routes(gateway)])), path, clock, gateway)
 
     return opened
 

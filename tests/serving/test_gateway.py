@@ -313,7 +313,8 @@ def test_health_and_metadata(served: Served) -> None:
     assert get("/v2/models/late/ready").json() == {"name": "late", "ready": True}
     found = get("/v2/models/late").json()
     assert (found["name"], found["inputs"][0]["shape"]) == ("late", [-1, 8])
-    assert found["versions"] == [served.endpoint.standing.champion[0]]
+    assert found["versions"] == [*served.endpoint.standing.labels]
+    assert found["versions"][0] == served.endpoint.standing.champion[0]
     assert get("/v2/models/other").status_code == 404
 
 
@@ -330,7 +331,7 @@ def test_a_feature_matrix_gets_the_answers_of_the_model(replayed: Replayed, serv
         assert answer["outputs"][0]["data"] == expected
         assert answer["outputs"][0]["shape"] == [50, 1]
         assert (answer["id"], answer["model_name"], answer["model_version"]) == ("7", "late", served.endpoint.standing.champion[0])
-    assert served.logged == []
+    assert [one["probability"] for one in served.logged] == expected * 2
 
 
 @pytest.mark.parametrize(

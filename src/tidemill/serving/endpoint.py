@@ -24,6 +24,7 @@ from tidemill.serving.ladder import Ladder, Rung, Score, Scored
 from tidemill.serving.last import LastAnswers
 from tidemill.serving.routing import Route, to_challenger
 from tidemill.serving.rows import Part, Rows, open_rows
+from tidemill.serving.tensors import Tensors
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
@@ -45,6 +46,13 @@ class Standing:
     challenger: Named | None = None
     weight: float = 0.0
     sticky_by: str = ""
+
+    @cached_property
+    def labels(self) -> dict[str, Named]:
+        """Of each version that stands here, by its label, the rung and the digest; the champion first."""
+        roles = (("previous version", self.previous), ("challenger", self.challenger), ("champion", self.champion))
+        found = {one[0]: (role, one[1]) for role, one in roles if one}
+        return dict(reversed(found.items()))
 
 
 class _Seen(NamedTuple):
@@ -81,7 +89,14 @@ class Endpoint:
     def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0) -> list[Answer]:
         """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. `keep` is the share of
         answers with their basis, chosen by key and time. Raises DataError and UnknownName for a wrong request."""
-        steps = self._steps(rows, at, explain=explain, keep=keep)
+        return self._climbed(self._steps(rows, at, explain=explain, keep=keep))
+
+    def answer_part(self, part: Part, *, keep: float = 0.0, only: str = "") -> list[Answer]:
+        """Answer rows that brought their features, at the times of their requests; `only` is the label of the version that answers alone,
+        without weights and fallback. Raises DataError for what is to be rejected, Unavailable where nothing can answer."""
+        return self._climbed(self._answer(*self._seen(part, part.requests.at), explain=False, keep=keep, only=only))
+
+    def _climbed(self, steps: Climb[list[Answer]]) -> list[Answer]:
         rung, answers = _next(steps, None)
         while rung:
             rung, answers = _next(steps, self.ladder.tried(rung))
@@ -105,7 +120,12 @@ class Endpoint:
     @property
     def prompt(self) -> bool:
         """Whether a few rows are answered before others could be kept waiting."""
-        return self.quick and all(one.pace.within(PROMPT) for one in self.predictors.values())
+        return self.quick and self.brisk
+
+    @property
+    def brisk(self) -> bool:
+        """Whether no model takes long for a few rows."""
+        return all(one.pace.within(PROMPT) for one in self.predictors.values())
 
     def _steps(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool, keep: float) -> Climb[list[Answer]]:
         """Asks for one rung after the other, and is told what each gave."""
@@ -125,10 +145,10 @@ class Endpoint:
         shown, unexpected = (matrix, []) if self._expectations is None or matrix is None else self._expectations.held(matrix, part.places)
         return part, _Seen(_keys(part.requests), when.tolist(), matrix, shown, unexpected)
 
-    def _answer(self, part: Part, seen: _Seen, *, explain: bool, keep: float) -> Climb[list[Answer]]:
+    def _answer(self, part: Part, seen: _Seen, *, explain: bool, keep: float, only: str = "") -> Climb[list[Answer]]:
         keys, times, matrix, shown, unexpected = seen
         unfit = {one.row for one in unexpected if one.otherwise == "fall back"}
-        scores, odd = yield from self._score(part.requests, keys, times, shown, unfit)
+        scores, odd = yield from self._score(part, keys, times, shown, unfit, only)
         told = self._told([*unexpected, *odd])
         answers, versions = [], self.versions if part.matrix is None else {}
         for i, score in enumerate(scores):
@@ -155,6 +175,12 @@ class Endpoint:
         """How rows are read that bring their features: those of the champion."""
         return Given(self.predictors[self.standing.champion[1]].signature, self.rows.dataset.keys, self.rows.types)
 
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensors]:
+        """How they are read for each version, by its label."""
+        labels, keys = self.standing.labels, self.rows.dataset.keys
+        return {label: Tensors(self.predictors[digest].signature, keys) for label, (_, digest) in labels.items()}
+
     @property
     def reader(self) -> Reader:
         """What looks features up."""
@@ -174,15 +200,15 @@ class Endpoint:
             return None  # a dead store: the ladder goes on where no features are needed
 
     def _score(
-        self, requests: Requests, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int]
+        self, part: Part, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int], only: str
     ) -> Climb[tuple[list[Score], list[Unexpected]]]:
         """What the first rung says that can answer each row: of those that are `unfit`, the first that asks no model. And which
         probabilities were not as expected."""
         found, told = list[Score | None]([None] * len(keys)), list[Unexpected]()
-        for rung in self._rungs(keys, at, matrix, unfit):
+        for rung in self._rungs(keys, at, matrix, unfit, only):
             given = yield rung
-            if given is not None and matrix is not None and rung.name == "champion":
-                given = yield from self._with_challenger(given, requests, matrix)
+            if given is not None and matrix is not None and rung.name == "champion" and not only:
+                given = yield from self._with_challenger(given, part, matrix)
             for i, score in enumerate(given or ()):
                 if found[i] is None and score is not None:
                     found[i] = score if rung.sure else None if i in unfit else self._judged(i, score, told)
@@ -192,7 +218,8 @@ class Endpoint:
         if len(scores) < len(found):
             hint = "declare a Constant fallback, and look at the server's log"
             raise Unavailable(f"no rung of deployment {self.name!r} could answer", hint=hint)
-        self._remember(keys, at, scores)
+        if not only:
+            self._remember(keys, at, scores)
         return scores, told
 
     def _judged(self, row: int, score: Score, told: list[Unexpected]) -> Score | None:
@@ -211,8 +238,13 @@ class Endpoint:
                 if key and score.version and score.given is None:
                     self._last.keep(key, time, score)
 
-    def _rungs(self, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int]) -> Iterator[Rung]:
+    def _rungs(self, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int], only: str) -> Iterator[Rung]:
         rows, asks = len(keys), matrix is not None and len(unfit) < len(keys)
+        if only:
+            role, digest = self.standing.labels[only]
+            if matrix is not None and asks:
+                yield self._rung(role, (only, digest), matrix.values, matrix)
+            return
         if matrix is not None and asks:
             yield self._rung("champion", self.standing.champion, matrix.values, matrix)
         for step in self.fallback:
@@ -234,15 +266,15 @@ class Endpoint:
         at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
         return Rung(name, len(values), partial(self._predict, version, name, values, matrix), at_once)
 
-    def _with_challenger(self, answers: Scored, requests: Requests, matrix: Matrix) -> Climb[Scored]:
+    def _with_challenger(self, answers: Scored, part: Part, matrix: Matrix) -> Climb[Scored]:
         """The champion's answers, with those of the challenger for its share; where it cannot, the champion's stay."""
         champion, challenger = self.standing.champion, self.standing.challenger
         if challenger is None or self.standing.weight <= 0:
             return answers
         route = Route(champion[0], challenger[0], self.standing.weight, f"{self.name}/{challenger[0]}")
-        own = _keys(requests)
-        texts = requests.texts.get(self.standing.sticky_by)
-        keys = own if texts is None else [text or key for text, key in zip(texts.texts(), own, strict=True)]
+        own, texts = _keys(part.requests), part.requests.texts.get(self.standing.sticky_by)
+        chosen = part.sticky or (texts.texts() if texts is not None else own)
+        keys = [text or key or values.tobytes().hex() for text, key, values in zip(chosen, own, matrix.values, strict=True)]
         rows = np.flatnonzero(to_challenger(route, keys))
         others = (yield self._rung("challenger", challenger, matrix.values[rows], matrix)) if len(rows) else None
         for row, other in zip(rows.tolist(), others or [], strict=False):

@@ -1,15 +1,14 @@
-"""HTTP: the Open Inference Protocol v2 (JSON) over the feature matrix, and a plain form for people, entity keys in.
+"""HTTP: a plain form for people, entity keys in, and the Open Inference Protocol v2, features in.
 
 Every route says what it requires; `routes` refuses one that does not. Errors are `{"error": …}` with the fitting code.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,19 +16,37 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.routing import Route as HttpRoute
 
-from tidemill.core import DataError, DefinitionError, Floats, Refused, TidemillError, UnknownName
+from tidemill import __version__
+from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName
 from tidemill.features import Getter
-from tidemill.models import Signature
 from tidemill.serving.answers import Answer
+from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import FEW, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
-from tidemill.serving.inference import Call, Headers, Reply
+from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
 PREDICT, FEATURES = b"/predict/", FEATURES_PATH.encode()
-SHORT = 1 << 10  # bytes of a body with a few rows
+SHORT, MEDIUM = 1 << 10, 1 << 14  # bytes of a body with a few rows, and with a few rows of tensors
 REQUIRES = ("open", "predict", "read")
+PROTOCOL = [  # those of the Open Inference Protocol; a version may have strokes in it
+    ("GET", "/v2", "open"),
+    ("GET", "/v2/health/live", "open"),
+    ("GET", "/v2/health/ready", "open"),
+    ("GET", "/v2/models/stats", "read"),
+    ("GET", "/v2/models/{name}", "read"),
+    ("GET", "/v2/models/{name}/ready", "open"),
+    ("GET", "/v2/models/{name}/stats", "read"),
+    ("POST", "/v2/models/{name}/infer", "predict"),
+    ("GET", "/v2/models/{name}/versions/{version:path}/ready", "open"),
+    ("GET", "/v2/models/{name}/versions/{version:path}/stats", "read"),
+    ("POST", "/v2/models/{name}/versions/{version:path}/infer", "predict"),
+    ("GET", "/v2/models/{name}/versions/{version:path}", "read"),
+    ("POST", "/v2/repository/index", "read"),
+    ("POST", "/v2/repository/models/{name}/load", "read"),
+    ("POST", "/v2/repository/models/{name}/unload", "read"),
+]
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -40,22 +57,6 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True):
     rows: list[dict[str, Any]]
     at: str | list[str] | None = None
     explain: bool = False
-
-
-class Tensor(msgspec.Struct):
-    """A named tensor of the protocol."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Any]
-
-
-class Infer(msgspec.Struct):
-    """A request of the protocol."""
-
-    inputs: list[Tensor]
-    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,36 +82,23 @@ class Gateway:
             raise UnknownName(f"no deployment is named {name!r}", available=sorted(self.endpoints))
         return self.endpoints[name]
 
-    async def live(self, request: Request) -> Response:
-        return reply({"live": True})
+    async def protocol(self, request: Request) -> Response:
+        """Any route of the inference protocol."""
+        if self.due():
+            await run_in_threadpool(self.refresh)
+        body, headers = await read(request, MOST), dict(request.scope["headers"])
+        call = self.inference.call(request.method, request.scope["path"])
+        found = await run_in_threadpool(call, headers, body) if body else call(headers, body)  # others are not kept waiting
+        assert found is not None
+        told = {"x-content-type-options": "nosniff"}
+        if found.head is None:
+            return Response(found.body, found.status, told, "application/json")
+        return Response(found.body, found.status, told | {HEAD.decode(): str(found.head)}, "application/octet-stream")
 
-    async def ready(self, request: Request) -> Response:
-        return reply({"ready": bool(self.endpoints)}, 200 if self.endpoints else 503)
-
-    async def server(self, request: Request) -> Response:
-        return reply({"name": "tidemill", "version": "2", "extensions": []})
-
-    async def model_ready(self, request: Request) -> Response:
-        return reply({"name": (await self.endpoint(request)).name, "ready": True})
-
-    async def metadata(self, request: Request) -> Response:
-        """Names, shapes and types of a deployment's inputs and outputs."""
-        endpoint = await self.endpoint(request)
-        width = len(endpoint.predictors[endpoint.standing.champion[1]].signature.features)
-        one = {"name": "features", "datatype": "FP64", "shape": [-1, width]}
-        out = {"name": "probability", "datatype": "FP64", "shape": [-1, 1]}
-        label = endpoint.standing.champion[0]
-        return reply({"name": endpoint.name, "versions": [label], "platform": "onnx", "inputs": [one], "outputs": [out]})
-
-    async def infer(self, request: Request) -> Response:
-        """The champion over a feature matrix: rows in, probabilities out. Nothing is looked up and nothing is logged."""
-        endpoint = await self.endpoint(request)
-        asked = await decode(request, Infer)
-        label, digest = endpoint.standing.champion
-        predictor = endpoint.predictors[digest]
-        answer = predictor.predict(_matrix(asked.inputs, predictor.signature))
-        output = {"name": "probability", "datatype": "FP64", "shape": [len(answer), 1], "data": answer.tolist()}
-        return reply({"model_name": endpoint.name, "model_version": label, "id": asked.id, "outputs": [output]})
+    @cached_property
+    def inference(self) -> Inference:
+        """The protocol over the deployments."""
+        return Inference(Deployments(self.endpoints, self.logs, self.clock), __version__)
 
     async def predict(self, request: Request) -> Response:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""
@@ -129,6 +117,8 @@ class Gateway:
         out to take longer, it gives None."""
         if self.features and address.startswith(FEATURES):
             return self.features.quick(method, address, size)
+        if address.startswith(MODELS):
+            return self.inference.quick(method, address, size) if size <= MEDIUM and not self.due() else None
         if method != b"POST" or not address.startswith(PREDICT) or size > SHORT or self.waits or self.due():
             return None
         endpoint = self.endpoints.get(address[len(PREDICT) :].decode("ascii", "replace"))
@@ -141,7 +131,7 @@ class Gateway:
 
     def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int) -> dict[str, Any]:
         """What is told of answers, once they are in the log."""
-        self.logs[endpoint.name].append(answers, now, endpoint.standing.branch)
+        self.logs[endpoint.name].append(answers, now, endpoint.standing.branch, route="predict")
         views = len(endpoint.reader.logs)
         return {"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]}
 
@@ -158,30 +148,6 @@ class Gateway:
         return [zoned(time) for time in times]
 
 
-def _matrix(inputs: Sequence[Tensor], signature: Signature) -> Floats:
-    if len(inputs) != 1 or inputs[0].datatype not in ("FP64", "FP32", "INT64", "INT32"):
-        raise DataError("one numeric input is needed", where="inputs", available=[f"{one.name} {one.datatype}" for one in inputs])
-    tensor, width = inputs[0], len(signature.features)
-    if len(tensor.shape) != 2 or tensor.shape[1] != width or tensor.shape[0] < 0:
-        raise DataError(f"the input has shape {tensor.shape}; [rows, {width}] is needed", where="inputs[0].shape")
-    try:
-        values = np.array([np.nan if value is None else value for value in _flat(tensor.data)], dtype=np.float64)
-        matrix = values.reshape(tensor.shape)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"the data do not fill the shape {tensor.shape}: {error}", where="inputs[0].data") from error
-    for i in signature.categorical:
-        name, codes = signature.features[i], matrix[:, i]
-        odd = codes[~np.isnan(codes) & ~np.isin(codes, np.arange(len(signature.categories[name])))]
-        if len(odd):
-            what = f"{name} has the code {odd[0]:g}; its vocabulary has {len(signature.categories[name])} texts, the first is 0"
-            raise DataError(what, where="inputs[0].data", hint="send null for a text that the model does not know")
-    return matrix
-
-
-def _flat(data: Sequence[Any]) -> list[Any]:
-    return [value for item in data for value in (item if isinstance(item, list) else [item])]
-
-
 def reply(body: Any, status: int = 200) -> Response:
     """A JSON answer."""
     headers = {"x-content-type-options": "nosniff"}
@@ -190,12 +156,18 @@ def reply(body: Any, status: int = 200) -> Response:
 
 async def decode(request: Request, kind: type[T]) -> T:
     """The body as a typed value; raises DataError with the path of the fault. A missing content type counts as JSON."""
-    body = b""
+    return decoded(await read(request, MAX_BODY), kind)
+
+
+async def read(request: Request, most: int) -> bytes:
+    """The body; raises DataError where it has more bytes than that."""
+    parts, size = list[bytes](), 0
     async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise too_large()
-    return decoded(body, kind)
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise too_large(most)
+    return b"".join(parts)
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
@@ -254,11 +226,6 @@ def gateway_routes(gateway: Gateway) -> list[HttpRoute]:
     return [
         route("POST", FEATURES_PATH, features, requires="read"),
         route("GET", FEATURES_PATH, features, requires="read"),
-        route("GET", "/v2", gateway.server, requires="open"),
-        route("GET", "/v2/health/live", gateway.live, requires="open"),
-        route("GET", "/v2/health/ready", gateway.ready, requires="open"),
-        route("GET", "/v2/models/{name}", gateway.metadata, requires="read"),
-        route("GET", "/v2/models/{name}/ready", gateway.model_ready, requires="open"),
-        route("POST", "/v2/models/{name}/infer", gateway.infer, requires="predict"),
         route("POST", "/predict/{name}", gateway.predict, requires="predict"),
+        *(route(method, path, gateway.protocol, requires=requires) for method, path, requires in PROTOCOL),
     ]

@@ -34,9 +34,10 @@ class AnswerLog:
         except OSError as error:
             raise store_error(error, str(path), "the log of answers") from error
 
-    def append(self, answers: Sequence[Answer], now: int, branch: str) -> None:
-        """Write the answers of a branch's versions; raises StoreError when the disk refuses, and then nothing was acknowledged."""
-        known = {"asked": now, "branch": branch}
+    def append(self, answers: Sequence[Answer], now: int, branch: str, **how: str) -> None:
+        """Write the answers of a branch's versions, and `how` they were asked for; raises StoreError when the disk refuses, and then
+        nothing was acknowledged."""
+        known = {"asked": now, "branch": branch, **how}
         lines = [canonical({**known, **answer.line()}) + b"\n" for answer in answers]
         try:
             self._locked(b"".join(lines))

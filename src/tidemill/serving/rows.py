@@ -32,12 +32,14 @@ from tidemill.serving.given import Given, Row
 
 
 class Part(NamedTuple):
-    """Rows of one form: their places in the request, what they ask, the columns that they `sent`, and the features that they brought."""
+    """Rows of one form: their places in the request, what they ask, the columns that they `sent`, and the features that they brought;
+    `sticky` is by what each keeps its version, where the request said that."""
 
     places: Sequence[int]
     requests: Requests
     sent: Sequence[Row] | None = None
     matrix: Matrix | None = None
+    sticky: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Rows:
             _check_known(part, when)
         if whole:
             sent = [rows[i] for i in whole]
-            matrix, keys = given.matrix(sent, whole), [self._beside(i, row) for i, row in zip(whole, sent, strict=True)]
+            matrix, keys = given.matrix(sent, whole), [self.beside(i, row) for i, row in zip(whole, sent, strict=True)]
             found.append(Part(whole, Requests.bare(keys, when[whole]), None, matrix))
         return found
 
@@ -87,7 +89,7 @@ class Rows:
             raise UnknownName(f"no request has the key {dict(row)}", available=list(self.types), hint=hint)
         return place
 
-    def _beside(self, i: int, row: Row) -> str:
+    def beside(self, i: int, row: Row) -> str:
         """The key that stands beside features; none is none."""
         return self._key(i, row) if any(part in row for part in self.dataset.keys) else ""
 
