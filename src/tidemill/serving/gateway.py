@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.routing import Route as HttpRoute
 
-from tidemill import __version__
 from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName
 from tidemill.features import Getter
 from tidemill.serving.answers import Answer
@@ -62,7 +61,7 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class Gateway:
     """Endpoints by name, their logs, the clock, whether a client may state its own prediction time, and when (`due`) and how to look
-    for versions that were promoted since. `waits`: reading the online store waits for another machine."""
+    for versions that were promoted since. `waits`: reading the online store waits for another machine; `version` is that of the server."""
 
     endpoints: Mapping[str, Endpoint]
     logs: Mapping[str, AnswerLog]
@@ -72,6 +71,7 @@ class Gateway:
     refresh: Callable[[], None] = lambda: None
     features: Features | None = None
     waits: bool = False
+    version: str = ""
 
     async def endpoint(self, request: Request) -> Endpoint:
         """The endpoint that a path names; raises UnknownName."""
@@ -98,7 +98,7 @@ class Gateway:
     @cached_property
     def inference(self) -> Inference:
         """The protocol over the deployments."""
-        return Inference(Deployments(self.endpoints, self.logs, self.clock), __version__)
+        return Inference(Deployments(self.endpoints, self.logs, self.clock), self.version)
 
     async def predict(self, request: Request) -> Response:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""

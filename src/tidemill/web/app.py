@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from tidemill import __version__
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
@@ -218,7 +219,7 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> S
     client_time = bool(session.project.settings["serve.client_time"])
     waits = isinstance(session.project.settings.online, str)
     features = Features(current.getters.prepared, current.getters.open, client_time, waits, current.due, current.refresh)
-    gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh, features, waits)
+    gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh, features, waits, __version__)
     pages = Pages(session, gateway, url)
     own = [
         route("GET", "/", pages.home, requires="read"),
