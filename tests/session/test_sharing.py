@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import tidemill
 from postgres import ask as ask_postgres
 from postgres import new_schema
+from tidemill import cli
 from tidemill.core import DataError, DefinitionError, Erased, MissingFile, Ref, Refused, StoreError, TidemillError, UnknownName
 from tidemill.data import ingest, publications, publish
 from tidemill.features import FeatureView
@@ -239,6 +241,9 @@ def test_a_withdrawn_view_is_not_brought_up_to_date_and_stays_as_it_was(folders:
     opened = opened_as_built(session.ledger, session.project, session.project.get(FeatureView, "day"))
     assert opened is not None
     session.close()
+    found = CliRunner().invoke(cli.tidemill, ["-C", str(folders.user), "doctor", "--json"])
+    (told,) = [one for one in json.loads(found.output) if one["check"] == "other projects"]
+    assert (told["ok"], told["found"].partition("\n")[0]) == (False, "used here and shared no longer: airports/day, airports/weather")
     shutil.rmtree(folders.user / ".tidemill" / "shared")
     error = caught(lambda: tidemill.open(folders.user))
     assert isinstance(error, DefinitionError)

@@ -12,8 +12,8 @@ from rich.text import Text
 from tidemill import __version__, loop
 from tidemill.cli.console import Terminal, lines, out, print_json, tree_text
 from tidemill.cli.plain import plain
-from tidemill.core import Damaged, StoreError, TidemillError, UnknownName, instant, show
-from tidemill.features import is_whole, open_online
+from tidemill.core import Damaged, Refused, StoreError, TidemillError, UnknownName, instant, show
+from tidemill.features import SharedView, is_whole, open_online
 from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
 from tidemill.store import LOST, held
@@ -246,9 +246,14 @@ def _some(digests: list[str]) -> str:
 
 
 def _others(session: Session) -> str:
-    """Whether the projects are reached whose views are used."""
-    found = {name: len(session.features.shared(name)) for name in session.project.settings.shared}
-    return ", ".join(f"{name} shares {many} view{'' if many == 1 else 's'}" for name, many in found.items())
+    """Whether the projects are reached whose views are used, and share them."""
+    found = {name: {one["name"] for one in session.features.shared(name)} for name in session.project.settings.shared}
+    used = {f"{one.project}/{one.theirs}" for one in session.project.all(SharedView)}
+    gone = sorted(used.difference(*found.values()))
+    if gone:
+        hint = "ask their owner, or use them no longer: what was built of them stays, and may not be brought up to date"
+        raise Refused(f"used here and shared no longer: {', '.join(gone)}", hint=hint)
+    return ", ".join(f"{name} shares {len(names)} view{'' if len(names) == 1 else 's'}" for name, names in found.items())
 
 
 def _answers(session: Session) -> str:
