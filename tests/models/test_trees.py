@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tidemill as tm
 from models.fitted import SIGNATURE, labels, matrix
 from tidemill.core import Floats
-from tidemill.models import Compiled, Predictor, Signature, compile_model
+from tidemill.models import Compiled, OnnxModel, Predictor, Signature, compile_model
 
 NUMBERS = Signature(SIGNATURE.features)
 X = matrix(600)
@@ -84,6 +85,25 @@ def extreme(kind: str, **params: Any) -> Any:
     return getattr(xgboost, f"XGB{kind}")(**{"n_estimators": 15, "max_depth": 4, "n_jobs": 1} | params)
 
 
+def over(kind: str, *members: Any, **params: Any) -> Any:
+    """A model of scikit-learn over others."""
+    from sklearn import calibration, ensemble, model_selection
+
+    if kind == "CalibratedClassifierCV":
+        return calibration.CalibratedClassifierCV(*members, cv=2, **params)
+    if kind == "GridSearchCV":
+        return model_selection.GridSearchCV(*members, cv=2, **params)
+    if kind.startswith("Bagging"):
+        return getattr(ensemble, kind)(*members, n_estimators=5, random_state=1, **params)
+    return getattr(ensemble, kind)([(str(i), one) for i, one in enumerate(members)], **params)
+
+
+def lines(kind: str = "LogisticRegression") -> Any:
+    from sklearn import linear_model
+
+    return scaled(getattr(linear_model, kind)())
+
+
 CLASSIFIER, REGRESSOR = "Classifier", "Regressor"
 BAGGED = {"boosting_type": "rf", "subsample": 0.5, "subsample_freq": 1}
 PIPELINES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -121,6 +141,16 @@ PIPELINES: dict[str, tuple[Callable[[], Any], str]] = {
     **{f"lightgbm, {loss}": (lambda loss=loss: light(REGRESSOR, objective=loss), "amount") for loss in ("gamma", "tweedie")},
     "lightgbm, cross entropy": (lambda: light(REGRESSOR, objective="cross_entropy"), "share"),
     "lightgbm, square root": (lambda: light(REGRESSOR, reg_sqrt=True), "amount"),
+    "calibrated, sigmoid": (lambda: over("CalibratedClassifierCV", lines()), "two"),
+    "calibrated, isotonic": (lambda: over("CalibratedClassifierCV", forest("RandomForestClassifier"), method="isotonic"), "two"),
+    "calibrated, isotonic, of raw scores": (lambda: over("CalibratedClassifierCV", histogram(CLASSIFIER), method="isotonic"), "two"),
+    "calibrated, of LightGBM": (lambda: over("CalibratedClassifierCV", light(CLASSIFIER)), "two"),
+    "votes, two": (lambda: over("VotingClassifier", lines(), histogram(CLASSIFIER), voting="soft", weights=[1, 2]), "two"),
+    "votes, three": (lambda: over("VotingClassifier", lines(), light(CLASSIFIER), light(CLASSIFIER), voting="soft"), "three"),
+    "votes, amount": (lambda: over("VotingRegressor", lines("Ridge"), histogram(REGRESSOR)), "amount"),
+    "bags, three": (lambda: over("BaggingClassifier", max_features=0.6), "three"),
+    "bags, amount": (lambda: over("BaggingRegressor"), "amount"),
+    "searched": (lambda: over("GridSearchCV", histogram(CLASSIFIER), param_grid={"max_depth": [2, 4]}), "two"),
     "xgboost, two": (lambda: extreme(CLASSIFIER), "two"),
     "xgboost, three": (lambda: extreme(CLASSIFIER), "codes"),
     "xgboost, categories": (lambda: extreme(CLASSIFIER, enable_categorical=True, feature_types=["q", "c", "q", "q", "q"]), "two"),
@@ -163,8 +193,8 @@ def test_it_answers_as_the_library_does(name: str) -> None:
     assert np.max(np.abs(expected - found) / np.maximum(1, np.abs(expected))) < bound(name)
     assert compiled.parity["tolerance"] == bound(name)
     if hasattr(model, "classes_"):
-        chosen = found.argmax(axis=1) if found.shape[1] > 1 else (found[:, 0] > 0.5).astype(int)
-        assert np.array_equal(np.asarray(model.classes_)[chosen], model.predict(rows))
+        label = OnnxModel(tm.convert(model, X[:200]).onnx).run({"features": rows})["label"]
+        assert label.tolist() == model.predict(rows).tolist()
     alone = np.concatenate([predictor.outputs(rows[i : i + 1]) for i in range(50)])
     assert alone.tobytes() == found[:50].tobytes()
 

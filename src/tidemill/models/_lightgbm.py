@@ -84,9 +84,7 @@ def _sigmoid(graph: Graph, model: Any, objective: str, raw: str, slope: float) -
         return Answer("prediction", scores)
     if objective == "multiclassova":
         return Answer("probabilities", scores, classes(model), lambda: graph.largest(scores))
-    return Answer(
-        "probability", scores, classes(model), lambda: graph.above("Greater", scores, graph.op("Sub", graph.constant([1.0]), scores))
-    )
+    return Answer("probability", scores, classes(model), lambda: graph.above("Greater", scores, graph.rest(scores)), raw=raw)
 
 
 def _booster(model: Any) -> Any:

@@ -6,33 +6,18 @@ Written out here since the public converter is single precision, and in several 
 import io
 import json
 import zipfile
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from tidemill.core import Floats, MissingExtra, NoExactForm
+from tidemill.core import Floats, MissingExtra
 from tidemill.models._sklearn_models import answered
-from tidemill.models._sklearn_steps import transformed
 from tidemill.models.graph import Answer, Columns, Graph
 
 
 def build(graph: Graph, model: Any, given: list[Columns]) -> Answer:
     """Nodes of a fitted model, or of a pipeline of steps that ends in one."""
-    from sklearn.utils.validation import check_is_fitted
-
-    parts = given
-    *steps, (_, final) = getattr(model, "steps", [("model", model)])
-    if not hasattr(final, "predict"):
-        raise NoExactForm(f"{type(final).__name__} predicts nothing", hint="end the pipeline with a model")
-    check_is_fitted(final)
-    for _, step in steps:
-        parts = transformed(graph, step, parts)
-    package = type(final).__module__.split(".")[0]
-    if package in ("lightgbm", "xgboost"):
-        made: Answer = import_module(f"tidemill.models._{package}").build(graph, final, parts)
-        return made
-    return answered(graph, final, parts)
+    return answered(graph, model, given)
 
 
 def classes(model: Any) -> tuple[Any, ...]:

@@ -1,27 +1,42 @@
-"""Models of scikit-learn → ONNX in double precision: trees, forests, boosted trees, linear models.
+"""Models of scikit-learn → ONNX in double precision: trees, forests, boosted trees, linear models, and models over these.
 
 Each product is summed row by row, so a row's answer does not depend on the rows beside it; trees are added up in scikit-learn's order, so
 that ties are ties here too. Sources: scikit-learn `_predictor.pyx`, `_tree.pyx`, `_gradient_boosting.pyx`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from tidemill.core import Floats, NoExactForm
-from tidemill.models._sklearn_steps import UNKNOWN, Parts, numbers, picked
+from tidemill.models._sklearn_steps import UNKNOWN, Parts, numbers, picked, transformed
 from tidemill.models.ensemble import Ensemble, Leaf, Split
-from tidemill.models.graph import DOUBLE, TYPES, Answer, Columns, Graph
+from tidemill.models.graph import DOUBLE, LONG, TYPES, Answer, Columns, Graph
 
 
 def answered(graph: Graph, model: Any, parts: Parts) -> Answer:
     """Append a fitted model; raises NoExactForm for one that has none."""
-    kind = type(model).__name__
+    from sklearn.utils.validation import check_is_fitted
+
+    package, kind = type(model).__module__.split(".")[0], type(model).__name__
+    if package in ("lightgbm", "xgboost"):
+        made: Answer = import_module(f"tidemill.models._{package}").build(graph, model, parts)
+        return made
     if kind not in MODELS:
         raise NoExactForm(f"{kind} has no exact form here", available=sorted(MODELS), hint="use one of these, or LightGBM")
+    check_is_fitted(model)
     return MODELS[kind](graph, model, parts)
+
+
+def _pipeline(graph: Graph, model: Any, parts: Parts) -> Answer:
+    *steps, (_, final) = model.steps
+    for _, step in steps:
+        parts = transformed(graph, step, parts)
+    return answered(graph, final, parts)
 
 
 # ── linear models ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -61,7 +76,7 @@ def _of_raw(graph: Graph, model: Any, raw: str, above: str, *, twice: bool = Fal
     if len(classes) > 2:
         return Answer("probabilities", graph.softmax(raw), classes, lambda: graph.largest(raw))
     scores = graph.op("Sigmoid", graph.op("Mul", graph.constant([2.0]), raw) if twice else raw)
-    return Answer("probability", scores, classes, lambda: graph.above(above, raw, graph.constant([0.0])))
+    return Answer("probability", scores, classes, lambda: graph.above(above, raw, graph.constant([0.0])), raw=raw)
 
 
 # ── gradient boosting over histograms ───────────────────────────────────────────────────────────────────────────────
@@ -161,7 +176,7 @@ def _forest(graph: Graph, model: Any, parts: Parts) -> Answer:
         scores = mean(list(range(len(classes))))
         return Answer("probabilities", scores, classes, lambda: graph.largest(scores))
     scores = mean([1])
-    return Answer("probability", scores, classes, lambda: graph.above("Greater", scores, mean([0])))
+    return Answer("probability", scores, classes, lambda: graph.above("Greater", scores, mean([0])), first=lambda: mean([0]))
 
 
 def _boosted(graph: Graph, model: Any, parts: Parts) -> Answer:
@@ -185,6 +200,81 @@ def _boosted(graph: Graph, model: Any, parts: Parts) -> Answer:
     return _of_raw(graph, model, raw, "GreaterOrEqual", twice=type(model._loss).__name__ == "ExponentialLoss")
 
 
+# ── models over models ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _mean(graph: Graph, model: Any, members: list[Answer], weights: list[float] | None = None) -> Answer:
+    """The mean of what several models give, added up in their order."""
+    kinds = {(one.output, len(one.classes)) for one in members}
+    classes = tuple(getattr(model, "classes_", ()))
+    if len(kinds) > 1 or any(len(one.classes) != len(classes) for one in members):
+        raise NoExactForm(
+            f"{type(model).__name__} whose members have learnt other classes has no exact form here", hint="fit it on more rows"
+        )
+    output, within = members[0].output, max(one.within for one in members)
+    scores = _total(graph, [one.scores for one in members], weights)
+    if output != "probability":
+        return Answer(output, scores, classes, (lambda: graph.largest(scores)) if classes else None, within)
+
+    def first() -> str:
+        return _total(graph, [one.first() if one.first else graph.rest(one.scores) for one in members], weights)
+
+    return Answer(output, scores, classes, lambda: graph.above("Greater", scores, first()), within, first)
+
+
+def _total(graph: Graph, tensors: list[str], weights: list[float] | None) -> str:
+    if weights is not None:
+        tensors = [graph.op("Mul", name, graph.constant([weight])) for name, weight in zip(tensors, weights, strict=True)]
+    total = tensors[0]
+    for name in tensors[1:]:
+        total = graph.op("Add", total, name)
+    return graph.op("Div", total, graph.constant([float(len(tensors) if weights is None else sum(weights))]))
+
+
+def _vote(graph: Graph, model: Any, parts: Parts) -> Answer:
+    if getattr(model, "voting", "soft") != "soft":
+        raise NoExactForm("VotingClassifier by hard votes has no exact form here", hint='give it voting="soft"')
+    return _mean(graph, model, [answered(graph, one, parts) for one in model.estimators_], model._weights_not_none)
+
+
+def _bags(graph: Graph, model: Any, parts: Parts) -> Answer:
+    chosen = zip(model.estimators_, model.estimators_features_, strict=True)
+    return _mean(graph, model, [answered(graph, one, picked(graph, parts, [int(i) for i in places])) for one, places in chosen])
+
+
+def _calibrated(graph: Graph, model: Any, parts: Parts) -> Answer:
+    members = []
+    for member in model.calibrated_classifiers_:
+        base = answered(graph, member.estimator, parts)
+        if base.output != "probability" or member.method not in ("sigmoid", "isotonic"):
+            what = f"CalibratedClassifierCV by {member.method} of {len(base.classes)} classes has no exact form here"
+            raise NoExactForm(what, available=["sigmoid or isotonic, of two classes"], hint="calibrate two classes")
+        given, (calibrator,) = base.raw if hasattr(member.estimator, "decision_function") else base.scores, member.calibrators
+        made = _curved(graph, calibrator, given) if member.method == "isotonic" else _bent(graph, calibrator, given)
+        members.append(replace(base, scores=made, first=None))
+    return _mean(graph, model, members)
+
+
+def _bent(graph: Graph, calibrator: Any, given: str) -> str:
+    scaled = graph.op("Mul", graph.constant([calibrator.a_]), given)
+    return graph.op("Sigmoid", graph.op("Neg", graph.op("Add", scaled, graph.constant([calibrator.b_]))))
+
+
+def _curved(graph: Graph, calibrator: Any, given: str) -> str:
+    """Linear interpolation between the thresholds of an isotonic regression."""
+    x, y = (np.asarray(one, dtype=np.float64) for one in (calibrator.X_thresholds_, calibrator.y_thresholds_))
+    if len(x) == 1:
+        return graph.op("Add", graph.op("Mul", given, graph.constant([0.0])), graph.constant(y))
+    clipped = graph.op("Clip", given, graph.constant(np.float64(calibrator.X_min_)), graph.constant(np.float64(calibrator.X_max_)))
+    below = graph.op("Cast", graph.op("Less", graph.constant(x.reshape(1, -1)), clipped), to=LONG)
+    count = graph.op("ReduceSum", below, graph.constant([1], np.int64), keepdims=1)
+    inner = graph.op("Clip", count, graph.constant(np.int64(1), np.int64), graph.constant(np.int64(len(x) - 1), np.int64))
+    low = graph.op("Sub", inner, graph.constant([1], np.int64))
+    away = graph.op("Sub", clipped, graph.op("Gather", graph.constant(x), low))
+    rise = graph.op("Mul", graph.op("Gather", graph.constant(np.diff(y) / np.diff(x)), low), away)
+    return graph.op("Add", rise, graph.op("Gather", graph.constant(y), low))
+
+
 MODELS: dict[str, Callable[[Graph, Any, Parts], Answer]] = {
     "LogisticRegression": _logistic,
     **dict.fromkeys(("LinearRegression", "Ridge", "Lasso", "ElasticNet"), _least_squares),
@@ -192,4 +282,10 @@ MODELS: dict[str, Callable[[Graph, Any, Parts], Answer]] = {
     **dict.fromkeys((f"{kind}{task}" for kind in ("DecisionTree", "ExtraTree") for task in ("Classifier", "Regressor")), _forest),
     **dict.fromkeys((f"{kind}{task}" for kind in ("RandomForest", "ExtraTrees") for task in ("Classifier", "Regressor")), _forest),
     **dict.fromkeys(("GradientBoostingClassifier", "GradientBoostingRegressor"), _boosted),
+    "Pipeline": _pipeline,
+    "FrozenEstimator": lambda graph, model, parts: answered(graph, model.estimator, parts),
+    **dict.fromkeys(("GridSearchCV", "RandomizedSearchCV"), lambda graph, model, parts: answered(graph, model.best_estimator_, parts)),
+    **dict.fromkeys(("VotingClassifier", "VotingRegressor"), _vote),
+    **dict.fromkeys(("BaggingClassifier", "BaggingRegressor"), _bags),
+    "CalibratedClassifierCV": _calibrated,
 }

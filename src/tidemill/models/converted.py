@@ -40,8 +40,9 @@ def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: fl
     """The ONNX form of a fitted model, written to `path` if that is given.
 
     `rows` are some of those that it is asked with, as it takes them: a matrix, which becomes one input `features` (n, f), or a frame of
-    pandas or polars, each column of which becomes an input (n, 1), of doubles or texts; a missing text is the empty one. Outputs are
-    `label` (n,), and `probability` (n, 1) of the second of two classes, or `probabilities` (n, k); of a regression `prediction` (n, 1).
+    pandas or polars, each column of which that the model uses becomes an input (n, 1), of doubles or texts; a missing text is the empty
+    one. Outputs are `label` (n,), and `probability` (n, 1) of the second of two classes, or `probabilities` (n, k); of a regression
+    `prediction` (n, 1).
 
     On these rows and on hostile ones the labels must be those of `predict`, and no score may differ by more than `within`, of scores beyond
     ±1 in proportion to them: by default 1e-9, and 1e-6 for XGBoost, which computes in single precision. Raises NoExactForm where they do,

@@ -50,6 +50,8 @@ class Answer:
     classes: tuple[Any, ...] = ()
     place: Callable[[], str] | None = None  # gives the name of a tensor (n,) of int64
     within: float = TOLERANCE  # the bound of differences from the library
+    first: Callable[[], str] | None = None  # of two classes, the scores (n, 1) of the first, where they are no difference to one
+    raw: str = ""  # what two classes are decided by (n, 1), before it becomes a probability
 
 
 def _key(category: Any, text: bool) -> Any:
@@ -71,6 +73,7 @@ class Graph:
     inputs: list[Any] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     beside: dict[int, list[Floats]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
 
     def op(self, kind: str, *inputs: str, named: str = "", **attributes: Any) -> str:
         """Append a node; returns the name of its output."""
@@ -81,8 +84,11 @@ class Graph:
         return name
 
     def free(self, name: str) -> str:
-        """A name that no input has."""
-        return self.free(f"{name}_") if any(one.name == name for one in self.inputs) else name
+        """A name that nothing has yet."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
 
     def constant(self, values: Any, dtype: Any = np.float64) -> str:
         """Append a constant; returns its name."""
@@ -105,6 +111,7 @@ class Graph:
         """An input (n, width) of doubles."""
         from onnx import helper
 
+        self.taken.add(name)
         self.inputs.append(helper.make_tensor_value_info(name, DOUBLE, [None, width]))
         return Columns(name, tuple(Origin(i) for i in range(width)))
 
@@ -114,6 +121,7 @@ class Graph:
 
         if name in OUTPUTS:
             raise DataError(f"column {name!r} is named as an output is", available=sorted(OUTPUTS), hint="leave it out, or rename it")
+        self.taken.add(name)
         origin = Origin(len(self.inputs))
         self.inputs.append(helper.make_tensor_value_info(name, TYPES["BYTES"] if text else DOUBLE, [None, 1]))
         return Columns(name, (origin,), text)
@@ -163,6 +171,10 @@ class Graph:
         held = self.op("Cast", self.op(kind, one, other), to=LONG)
         return self.op("Reshape", held, self.constant([-1], np.int64))
 
+    def rest(self, scores: str) -> str:
+        """The difference to one."""
+        return self.op("Sub", self.constant([1.0]), scores)
+
     def softmax(self, raw: str) -> str:
         """Probabilities (n, k) of raw scores."""
         return self.op("Softmax", raw, axis=1)
@@ -189,7 +201,9 @@ class Graph:
                 for i, name in enumerate(names):
                     names[i] = answer.output if name == answer.scores else name
         scores = helper.make_tensor_value_info(answer.output, DOUBLE, [None, width])
-        made = helper.make_graph(self.nodes, "tidemill", self.inputs, [*self.outputs, scores], self.constants)
+        used = {name for node in self.nodes for name in node.input}
+        inputs = [one for one in self.inputs if one.name in used]  # a column that the model leaves out need not be sent
+        made = helper.make_graph(self.nodes, "tidemill", inputs, [*self.outputs, scores], self.constants)
         domains = [helper.make_opsetid("", 21)] + [helper.make_opsetid(ML, 5)] * any(node.domain == ML for node in self.nodes)
         model = helper.make_model(made, opset_imports=domains, ir_version=10)
         return bytes(model.SerializeToString(deterministic=True))

@@ -103,12 +103,14 @@ class Rows:
 
 
 def _column(label: Any, series: Any, name: str) -> tuple[Column, Floats]:
-    dtype = series.dtype
+    dtype, pandas = series.dtype, hasattr(series, "isna")
+    if pandas and getattr(dtype, "kind", "O") in "fiub":
+        return Column(name, label, dtype), np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
     values = np.asarray(series.to_numpy())
     if values.dtype.kind in "fiub":
         return Column(name, label, dtype), values.astype(np.float64)
     words = values.astype(object)
-    missing = np.array([one is None or one != one for one in words])  # only NaN, and what stands for it, is not itself
+    missing = np.asarray(series.isna().to_numpy() if pandas else [one is None for one in words], dtype=bool)
     others = sorted({type(one).__name__ for one in words[~missing]} - {"str"})
     if others:
         hint = "make it numbers, or texts only"
@@ -116,7 +118,7 @@ def _column(label: Any, series: Any, name: str) -> tuple[Column, Floats]:
     known = np.unique(words[~missing].astype(str))
     codes = np.full(len(words), np.nan)
     codes[~missing] = np.searchsorted(known, words[~missing].astype(str))
-    mark = words[missing][0] if missing.any() else (None if "polars" in type(series).__module__ else np.nan)
+    mark = words[missing][0] if missing.any() else np.nan if pandas else None
     return Column(name, label, dtype, mark, tuple(str(word) for word in known)), codes
 
 
