@@ -45,6 +45,8 @@ _PUBLIC = {
     "convert": "models",
     "gates": "evaluation",
     "Canary": "serving",
+    "Shadow": "serving",
+    "Holdout": "serving",
     "SimplerModel": "serving",
     "LastAnswer": "serving",
     "Expect": "serving",
@@ -111,8 +113,10 @@ if TYPE_CHECKING:
     from tidemill.serving import Constant as Constant
     from tidemill.serving import Deployment as Deployment
     from tidemill.serving import Expect as Expect
+    from tidemill.serving import Holdout as Holdout
     from tidemill.serving import LastAnswer as LastAnswer
     from tidemill.serving import PreviousVersion as PreviousVersion
+    from tidemill.serving import Shadow as Shadow
     from tidemill.serving import SimplerModel as SimplerModel
     from tidemill.session import open as open
     from tidemill.tracking import run as run

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from tidemill.serving.declarations import Constant as Constant
     from tidemill.serving.declarations import Deployment as Deployment
     from tidemill.serving.declarations import Expect as Expect
+    from tidemill.serving.declarations import Holdout as Holdout
     from tidemill.serving.declarations import LastAnswer as LastAnswer
     from tidemill.serving.declarations import PreviousVersion as PreviousVersion
+    from tidemill.serving.declarations import Shadow as Shadow
     from tidemill.serving.declarations import SimplerModel as SimplerModel
     from tidemill.serving.endpoint import Endpoint as Endpoint
     from tidemill.serving.endpoint import Standing as Standing
@@ -46,10 +48,14 @@ if TYPE_CHECKING:
     from tidemill.serving.routing import Route as Route
     from tidemill.serving.routing import to_challenger as to_challenger
     from tidemill.serving.rpc import Procedures as Procedures
+    from tidemill.serving.shadow import Shadows as Shadows
 
 _PLACES = {
     "Ladder": "ladder",
     "Canary": "declarations",
+    "Shadows": "shadow",
+    "Shadow": "declarations",
+    "Holdout": "declarations",
     "SimplerModel": "declarations",
     "LastAnswer": "declarations",
     "Expect": "declarations",

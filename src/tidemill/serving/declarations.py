@@ -24,7 +24,25 @@ from tidemill.training import Model
 
 MODEL = re.compile(r"model:[\w.-]+@[0-9a-f]{12,64}")
 PROBABILITY = "probability"
+CHALLENGER = "challenger"
 RESPONSES = ("count", "clip", "fall back", "reject")
+
+
+def odd_model(what: str, model: object, example: str) -> Problems:
+    """A ref of a registered model, with its digest."""
+    if not MODEL.fullmatch(str(model)):
+        hint = f'tm.{example}("model:linear@49061ef94337"); `tidemill models show` prints the ref of each version'
+        yield DefinitionError(f"the {what} {model!r} is no ref of a model", hint=hint)
+
+
+def ref_of(model: str) -> Ref:
+    """By which the ledger finds a model.
+
+    >>> ref_of("model:linear@49061ef94337")
+    Ref(kind='model', name='linear', version='49061ef94337', digest='')
+    """
+    name, _, digest = model.removeprefix("model:").partition("@")
+    return Ref("model", name, digest[:12], digest if len(digest) > 12 else "")
 
 
 @dataclass(frozen=True)
@@ -77,19 +95,11 @@ class SimplerModel(Declaration):
     model: str
 
     def problems(self) -> Problems:
-        if not MODEL.fullmatch(str(self.model)):
-            hint = 'tm.SimplerModel("model:linear@49061ef94337"); `tidemill models show` prints the ref of each version'
-            yield DefinitionError(f"the simpler model {self.model!r} is no ref of a model", hint=hint)
+        yield from odd_model("simpler model", self.model, "SimplerModel")
 
     @property
     def name(self) -> str:
         return "simpler model"
-
-    @property
-    def ref(self) -> Ref:
-        """By which the ledger finds it."""
-        name, _, digest = self.model.removeprefix("model:").partition("@")
-        return Ref("model", name, digest[:12], digest if len(digest) > 12 else "")
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,48 @@ class LastAnswer(Declaration):
     @property
     def name(self) -> str:
         return f"last answer within {self.within}"
+
+
+@dataclass(frozen=True)
+class Holdout(Declaration):
+    """The share of keys that no model answers but a constant, so that what the model is worth can be seen. A key stays in it; of rows
+    with an equal column `sticky_by`, all do."""
+
+    kind: ClassVar[str] = "hold-out"
+    part: ClassVar[bool] = True
+    share: float
+    value: float
+    sticky_by: str = ""
+
+    def problems(self) -> Problems:
+        example = "tm.Holdout(share=0.05, value=0.22)"
+        yield from odd_number("share", self.share, "(0, 1)", example)
+        yield from odd_number("value", self.value, "[0, 1]", example)
+        yield from odd_type("sticky_by", self.sticky_by, str, 'name one column of the request, for example sticky_by="tailnum"')
+
+    @property
+    def name(self) -> str:
+        return f"hold-out {self.share:g}"
+
+
+@dataclass(frozen=True)
+class Shadow(Declaration):
+    """A version that gets a copy of a `share` of the requests, and answers nobody: the "challenger" of a rollout, or a registered model by
+    its ref with the digest (`model:linear@49061ef94337`)."""
+
+    kind: ClassVar[str] = "shadow"
+    part: ClassVar[bool] = True
+    model: str = CHALLENGER
+    share: float = 1.0
+
+    def problems(self) -> Problems:
+        yield from odd_number("share", self.share, "(0, 1]", "tm.Shadow(share=0.1)")
+        if self.model != CHALLENGER:
+            yield from odd_model("shadow", self.model, "Shadow")
+
+    @property
+    def name(self) -> str:
+        return f"shadow {self.model}"
 
 
 @dataclass(frozen=True)
@@ -205,6 +257,8 @@ class Deployment(Declaration):
     timeout: str = "1s"
     breaker: Breaker = Breaker()
     expect: Sequence[Expect] = ()
+    holdout: Holdout | None = None
+    shadow: Shadow | None = None
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -217,6 +271,10 @@ class Deployment(Declaration):
         yield from odd_list("fallback", self.fallback, get_args(Step), "fallback=[tm.PreviousVersion(), tm.Constant(0.22)]")
         yield from odd_type(f"the breaker of deployment {self.name!r}", self.breaker, Breaker, "for example breaker=tm.Breaker(failures=5)")
         yield from odd_list("expect", self.expect, Expect, 'expect=[tm.Expect("weather__wind", low=0, high=60)]')
+        if self.holdout is not None:
+            yield from odd_type(f"the hold-out of deployment {self.name!r}", self.holdout, Holdout, "for example tm.Holdout(0.05, 0.22)")
+        if self.shadow is not None:
+            yield from odd_type(f"the shadow of deployment {self.name!r}", self.shadow, Shadow, "for example shadow=tm.Shadow()")
         named = [str(getattr(one, "of", one)) for one in self.expect]
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
@@ -226,5 +284,5 @@ class Deployment(Declaration):
         """Plain data; the model by name."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "gates", "rollout", "fallback", "timeout")}
         plain |= {"breaker": definition(self.breaker)} if self.breaker != Breaker() else {}
-        plain |= {"expect": definition(self.expect)} if self.expect else {}
+        plain |= {name: definition(value) for name in ("expect", "holdout", "shadow") if (value := getattr(self, name))}
         return {"type": "Deployment", "model": self.model.name, **plain}

@@ -17,13 +17,25 @@ from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Req
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.answers import Answer, Basis, inputs_of, is_kept
-from tidemill.serving.declarations import Constant, Expect, LastAnswer, PreviousVersion, SimplerModel, Step
+from tidemill.serving.declarations import (
+    CHALLENGER,
+    Constant,
+    Expect,
+    Holdout,
+    LastAnswer,
+    PreviousVersion,
+    Shadow,
+    SimplerModel,
+    Step,
+    ref_of,
+)
 from tidemill.serving.expectations import Expectations, Unexpected
 from tidemill.serving.given import Given
 from tidemill.serving.ladder import Ladder, Rung, Score, Scored
 from tidemill.serving.last import LastAnswers
-from tidemill.serving.routing import Route, to_challenger
+from tidemill.serving.routing import Route, share, to_challenger
 from tidemill.serving.rows import Part, Rows, open_rows
+from tidemill.serving.shadow import Copied, Shadows
 from tidemill.serving.tensors import Tensors
 
 log = logging.getLogger(__name__)
@@ -67,8 +79,9 @@ class _Seen(NamedTuple):
 
 @dataclass
 class Endpoint:
-    """One deployment, ready. `ladder` tries the champion, and then the steps of `fallback` in their order; `simpler` are the models that
-    are meant by them, by name; `versions` are those of what features are read from, for the log."""
+    """One deployment, ready. `ladder` tries the champion, and then the steps of `fallback` in their order; `others` are the registered
+    models that a declaration names, by its text; `versions` are those of what features are read from, for the log. What `shadow` is
+    copied is asked by `shadows`, where those are."""
 
     name: str
     standing: Standing
@@ -77,8 +90,11 @@ class Endpoint:
     ladder: Ladder
     fallback: Sequence[Step] = ()
     expect: Sequence[Expect] = ()
-    simpler: Mapping[str, Named] = field(default_factory=dict)
+    others: Mapping[str, Named] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    holdout: Holdout | None = None
+    shadow: Shadow | None = None
+    shadows: Shadows | None = None
 
     def __post_init__(self) -> None:
         champion = self.predictors[self.standing.champion[1]].signature
@@ -160,7 +176,32 @@ class Endpoint:
             more = (inputs if explain else None, damaged, basis, score.given, told.get(i, NOTHING))
             answers.append(Answer(keys[i], score.probability, score.version, score.rung, times[i], path, problems, *more))
             self.ladder.count(score.rung, 1)
+        if self.shadows is not None and shown is not None:
+            self._copy(shown, answers)
         return answers
+
+    def _copy(self, matrix: Matrix, answers: Sequence[Answer]) -> None:
+        """Have the shadow asked about its share of the rows."""
+        shadow, version = self.shadow, self._shadow
+        if shadow is None or version is None or self.shadows is None:
+            return
+        rows = [i for i, one in enumerate(answers) if shadow.share >= 1 or share(f"{one.key}/{one.at}", "shadow") < shadow.share]
+        if rows:
+            self.shadows.copy(partial(self._copied, version, matrix, [(row, answers[row]) for row in rows]), len(rows))
+
+    @property
+    def _shadow(self) -> Named | None:
+        if self.shadow is None:
+            return None
+        return self.standing.challenger if self.shadow.model == CHALLENGER else self.others.get(self.shadow.model)
+
+    def _copied(self, version: Named, matrix: Matrix, answers: Sequence[tuple[int, Answer]]) -> list[Copied]:
+        scores = self._predict(version, "shadow", matrix.values[[row for row, _ in answers]], matrix)
+        return [
+            Copied(self.standing.branch, one.key, one.at, version[0], score.probability, one.version, one.probability, one.rung)
+            for score, (_, one) in zip(scores, answers, strict=True)
+            if score is not None
+        ]
 
     def _told(self, unexpected: Sequence[Unexpected]) -> dict[int, dict[str, str]]:
         """What was not as expected, by row; counted."""
@@ -204,7 +245,10 @@ class Endpoint:
     ) -> Climb[tuple[list[Score], list[Unexpected]]]:
         """What the first rung says that can answer each row: of those that are `unfit`, the first that asks no model. And which
         probabilities were not as expected."""
-        found, told = list[Score | None]([None] * len(keys)), list[Unexpected]()
+        found = self._held_out(part, keys, matrix, only)
+        told = list[Unexpected]()
+        if None not in found:
+            return [score for score in found if score is not None], told
         for rung in self._rungs(keys, at, matrix, unfit, only):
             given = yield rung
             if given is not None and matrix is not None and rung.name == "champion" and not only:
@@ -221,6 +265,14 @@ class Endpoint:
         if not only:
             self._remember(keys, at, scores)
         return scores, told
+
+    def _held_out(self, part: Part, keys: Sequence[str], matrix: Matrix | None, only: str) -> list[Score | None]:
+        """The answers of those that no model is to answer."""
+        held = self.holdout
+        if held is None or only:
+            return [None] * len(keys)
+        salt, own = f"{self.name}/hold-out", _sticky(part, keys, matrix, held.sticky_by)
+        return [Score(held.value, "", "hold-out") if share(key, salt) < held.share else None for key in own]
 
     def _judged(self, row: int, score: Score, told: list[Unexpected]) -> Score | None:
         """A model's score as it may be told; None where the next rung is to answer."""
@@ -251,8 +303,8 @@ class Endpoint:
             match step:
                 case PreviousVersion() if self.standing.previous and matrix is not None and asks:
                     yield self._rung(step.name, self.standing.previous, matrix.values, matrix)
-                case SimplerModel() if step.model in self.simpler and matrix is not None and asks:
-                    yield self._rung(step.name, self.simpler[step.model], matrix.values, matrix)
+                case SimplerModel() if step.model in self.others and matrix is not None and asks:
+                    yield self._rung(step.name, self.others[step.model], matrix.values, matrix)
                 case LastAnswer():
                     yield Rung("last answer", rows, partial(self._again, keys, at, duration(step.within)), at_once=True, sure=True)
                 case Constant():
@@ -272,9 +324,7 @@ class Endpoint:
         if challenger is None or self.standing.weight <= 0:
             return answers
         route = Route(champion[0], challenger[0], self.standing.weight, f"{self.name}/{challenger[0]}")
-        own, texts = _keys(part.requests), part.requests.texts.get(self.standing.sticky_by)
-        chosen = part.sticky or (texts.texts() if texts is not None else own)
-        keys = [text or key or values.tobytes().hex() for text, key, values in zip(chosen, own, matrix.values, strict=True)]
+        keys = _sticky(part, _keys(part.requests), matrix, self.standing.sticky_by)
         rows = np.flatnonzero(to_challenger(route, keys))
         others = (yield self._rung("challenger", challenger, matrix.values[rows], matrix)) if len(rows) else None
         for row, other in zip(rows.tolist(), others or [], strict=False):
@@ -300,6 +350,17 @@ def _keys(requests: Requests) -> list[str]:
     return [key.decode() for key in requests.keys.tolist()]
 
 
+def _sticky(part: Part, keys: Sequence[str], matrix: Matrix | None, column: str) -> list[str]:
+    """By what rows stay where they are: what the request says, a column of it, the key, or where there is none the features."""
+    texts = part.requests.texts.get(column)
+    chosen = part.sticky or (texts.texts() if texts is not None else keys)
+
+    def otherwise(i: int) -> str:
+        return "" if matrix is None else matrix.values[i].tobytes().hex()
+
+    return [text or key or otherwise(i) for i, (text, key) in enumerate(zip(chosen, keys, strict=True))]
+
+
 def _constant(value: float, rows: int) -> Scored:
     return [Score(value, "", "constant")] * rows
 
@@ -321,6 +382,8 @@ def open_endpoint(
     fallback: Sequence[Step] = (),
     expect: Sequence[Expect] = (),
     ladder: Ladder | None = None,
+    holdout: Holdout | None = None,
+    shadow: Shadow | None = None,
     online: OnlineStore | None = None,
     functions: Sequence[Function] = (),
 ) -> Endpoint:
@@ -332,15 +395,17 @@ def open_endpoint(
     previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
     standing = replace(standing, previous=previous, challenger=challenger)
     short = {"requests": recipe["requests"][:12]} | {f"view {view}": digest[:12] for view, digest in rows.reader.versions.items()}
-    simpler = {step.model: _simpler(ledger, name, step, predictors) for step in fallback if isinstance(step, SimplerModel)}
-    there = {model: version for model, version in simpler.items() if version}
-    return Endpoint(name, standing, rows, predictors, ladder or Ladder(name), fallback, expect, there, short)
+    named = [step.model for step in fallback if isinstance(step, SimplerModel)]
+    named += [shadow.model] if shadow and shadow.model != CHALLENGER else []
+    found = {model: _registered(ledger, name, model, predictors) for model in named}
+    others = {model: version for model, version in found.items() if version}
+    return Endpoint(name, standing, rows, predictors, ladder or Ladder(name), fallback, expect, others, short, holdout, shadow)
 
 
-def _simpler(ledger: Ledger, name: str, step: SimplerModel, predictors: dict[str, Predictor]) -> Named | None:
-    """A registered model that stands in, among the predictors; None where it cannot. Raises UnknownName where the ledger has none such."""
-    digest = ledger.artifact(step.ref).ref.digest
-    return _load_or_leave(ledger, name, (f"{step.ref.name}@{digest[:12]}", digest), predictors)
+def _registered(ledger: Ledger, name: str, model: str, predictors: dict[str, Predictor]) -> Named | None:
+    """A registered model, among the predictors; None where it cannot serve. Raises UnknownName where the ledger has none such."""
+    ref = ledger.artifact(ref_of(model)).ref
+    return _load_or_leave(ledger, name, (f"{ref.name}@{ref.digest[:12]}", ref.digest), predictors)
 
 
 def _load_or_leave(ledger: Ledger, name: str, version: Named | None, predictors: dict[str, Predictor]) -> Named | None:

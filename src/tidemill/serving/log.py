@@ -23,26 +23,23 @@ from tidemill.store import store_error
 T = TypeVar("T")
 
 
-class AnswerLog:
-    """An append-only file of answers of one deployment. `keep`: the share of them whose features are written down too."""
+class Lines:
+    """An append-only file of lines. What `write` returned from survives the end of the process."""
 
-    def __init__(self, path: Path, keep: float = 1.0) -> None:
-        self.path, self.keep = path, keep
-        self._end = -1  # of what was written last
+    def __init__(self, path: Path) -> None:
+        self.path, self._end = path, -1  # of what was written last
         try:
             self._file = _opened(path)
         except OSError as error:
             raise store_error(error, str(path), "the log of answers") from error
 
-    def append(self, answers: Sequence[Answer], now: int, branch: str, **how: str) -> None:
-        """Write the answers of a branch's versions, and `how` they were asked for; raises StoreError when the disk refuses, and then
-        nothing was acknowledged."""
-        known = {"asked": now, "branch": branch, **how}
-        lines = [canonical({**known, **answer.line()}) + b"\n" for answer in answers]
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write lines, all or none; raises StoreError when the disk refuses, and then nothing was acknowledged."""
+        data = b"\n".join([*lines, b""])
         try:
-            self._locked(b"".join(lines))
+            self._locked(data)
             while not self._is_there():
-                self._locked(b"".join(lines))
+                self._locked(data)
         except OSError as error:
             raise store_error(error, str(self.path), "the log of answers") from error
 
@@ -77,6 +74,20 @@ class AnswerLog:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+class AnswerLog(Lines):
+    """The answers of one deployment. `keep`: the share of them whose features are written down too."""
+
+    def __init__(self, path: Path, keep: float = 1.0) -> None:
+        super().__init__(path)
+        self.keep = keep
+
+    def append(self, answers: Sequence[Answer], now: int, branch: str, **how: str) -> None:
+        """Write the answers of a branch's versions, and `how` they were asked for; raises StoreError when the disk refuses, and then
+        nothing was acknowledged."""
+        known = {"asked": now, "branch": branch, **how}
+        self.write([canonical({**known, **answer.line()}) for answer in answers])
 
 
 def _opened(path: Path) -> int:

@@ -3,7 +3,7 @@
 from tidemill.project import now
 from tidemill.session.history import plain_tree
 from tidemill.session.online import online_store, opened_as_built, types_of
-from tidemill.session.session import Handle, Result, Session, log_of, open, policy_of, serving_branch
+from tidemill.session.session import Handle, Result, Session, log_of, open, policy_of, serving_branch, shadows_of
 
 __all__ = [
     "Handle",
@@ -17,5 +17,6 @@ __all__ = [
     "plain_tree",
     "policy_of",
     "serving_branch",
+    "shadows_of",
     "types_of",
 ]

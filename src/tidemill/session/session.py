@@ -512,6 +512,7 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
     standing = standing_of(deployment, branch)
     ladder = serving.Ladder(branch.name, duration(deployment.timeout), deployment.breaker)
     more: dict[str, Any] = {"fallback": deployment.fallback, "expect": deployment.expect, "ladder": ladder, "online": online}
+    more |= {"holdout": deployment.holdout, "shadow": deployment.shadow}
     functions = features.functions_of(declared.declarations)
     return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, **more, functions=functions)
 
@@ -519,6 +520,11 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
 def log_of(declared: project.Project, deployment: str) -> Path:
     """The file to which the gateway appends what it answers for a deployment."""
     return declared.state / "log" / f"{deployment}.jsonl"
+
+
+def shadows_of(declared: project.Project, deployment: str) -> Path:
+    """The file to which it appends what the shadow of a deployment says."""
+    return declared.state / "log" / "shadow" / f"{deployment}.jsonl"
 
 
 def policy_of(declared: project.Project, name: str = "") -> RetrainPolicy:

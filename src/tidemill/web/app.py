@@ -18,8 +18,8 @@ from tidemill import __version__
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
-from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, gateway_routes, reply, route, unrouted
-from tidemill.session import Handle, Session, log_of, now, online_store
+from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, Shadows, gateway_routes, reply, route, unrouted
+from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.direct import led
 from tidemill.web.features import Getters
 from tidemill.web.protocol import App, Receive, Scope, Send
@@ -55,6 +55,8 @@ class Pages:
                 endpoint = self.gateway.endpoints[deployment["name"]]
                 deployment["url"] = f"{self.url}/predict/{endpoint.name}"
                 deployment["curl"] = curl_line(self.url, endpoint.name, *self.example(endpoint.name))
+                if endpoint.shadow and endpoint.shadows:
+                    deployment["shadow"] = {"of": endpoint.shadow.model, **endpoint.shadows.plain()}
                 deployment["report"] = f"/report/{endpoint.name}" if deployment["months"] else ""
         counts = sum((Counter(endpoint.ladder.counts) for endpoint in list(self.gateway.endpoints.values())), Counter[str]())
         left_out = [f"{one.name}: {rung}" for one in list(self.gateway.endpoints.values()) for rung in one.ladder.left_out]
@@ -130,6 +132,7 @@ class Current:
         self.session = session
         self.endpoints: dict[str, Endpoint] = {}
         self.logs: dict[str, AnswerLog] = {}
+        self._shadows: dict[str, Shadows] = {}
         self._marks: dict[str, object] = {}
         self._lock, self._looked = Lock(), 0.0
         try:
@@ -202,6 +205,9 @@ class Current:
         if name not in self.logs:
             declared = self.session.project
             self.logs[name] = AnswerLog(log_of(declared, name), float(declared.settings["serve.log_features"]))
+        if endpoint.shadow and name not in self._shadows:
+            self._shadows[name] = Shadows(shadows_of(self.session.project, name))
+        endpoint.shadows = self._shadows.get(name)
         with self._away(starting=starting):
             endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
             self._marks[name] = mark

@@ -1,0 +1,90 @@
+"""Copies of requests for a version that answers nobody: off the path of the answer, and written to a log of their own."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Full, Queue
+from threading import Lock, Thread
+from typing import Any
+
+from tidemill.core import StoreError, canonical
+from tidemill.serving.log import Lines
+
+log = logging.getLogger(__name__)
+MOST = 1_000  # requests that wait for the shadow
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a shadow says to a row, beside what was answered."""
+
+    branch: str
+    key: str
+    at_us: int
+    version: str
+    probability: float
+    answered: str
+    answered_probability: float
+    rung: str
+
+
+class Shadows:
+    """One thread that asks the shadow of a deployment. A request that finds too many waiting is not copied: it is counted as dropped."""
+
+    def __init__(self, path: Path, *, most: int = MOST) -> None:
+        self._log, self._lock = Lines(path), Lock()
+        self._waiting: Queue[Callable[[], Sequence[Copied]] | None] = Queue(most)
+        self._counts = {"copied": 0, "dropped": 0, "failed": 0, "other_label": 0}
+        self._apart = 0.0
+        self._thread = Thread(target=self._work, name="shadow", daemon=True)
+        self._thread.start()
+
+    def copy(self, ask: Callable[[], Sequence[Copied]], rows: int) -> None:
+        """Have something asked, later."""
+        try:
+            self._waiting.put_nowait(ask)
+        except Full:
+            self._count("dropped", rows)
+
+    def plain(self) -> dict[str, Any]:
+        """How many rows were copied since the start, and how far apart the answers are: the mean absolute difference of probabilities, and
+        how many lie on different sides of a half."""
+        with self._lock:
+            counts, apart = dict(self._counts), self._apart
+        return counts | {"mean_difference": apart / counts["copied"] if counts["copied"] else None}
+
+    def wait(self) -> None:
+        """Until all that was copied is written."""
+        self._waiting.join()
+
+    def close(self) -> None:
+        """End, after what is waiting."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._log.close()
+
+    def _count(self, what: str, rows: int) -> None:
+        with self._lock:
+            self._counts[what] += rows
+
+    def _work(self) -> None:
+        while (ask := self._waiting.get()) is not None:
+            try:
+                self._copied(ask())
+            except StoreError as error:
+                self._count("failed", 1)
+                log.warning("shadow=unwritten error=%s", error.what)
+            except Exception as error:  # noqa: BLE001 – whatever a shadow does, it is nobody's answer
+                self._count("failed", 1)
+                log.warning("shadow=failed error=%r", error)
+            finally:
+                self._waiting.task_done()
+        self._waiting.task_done()
+
+    def _copied(self, rows: Sequence[Copied]) -> None:
+        self._log.write([canonical(asdict(one)) for one in rows])
+        with self._lock:
+            self._counts["copied"] += len(rows)
+            self._counts["other_label"] += sum((one.probability > 0.5) != (one.answered_probability > 0.5) for one in rows)
+            self._apart += sum(abs(one.probability - one.answered_probability) for one in rows)
