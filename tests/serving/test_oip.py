@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
 
+import tidemill as tm
 from tidemill import __version__
 from tidemill.core import Array, DataError, TidemillError
 from tidemill.models import DATATYPES, OnnxModel
@@ -303,3 +304,25 @@ def test_probabilities_as_dicts_are_a_matrix() -> None:
     assert (status, label["datatype"], label["data"]) == (200, "BYTES", fitted.predict(rows).tolist())
     assert probability["shape"] == [4, 3]
     np.testing.assert_allclose(np.reshape(probability["data"], (4, 3)), fitted.predict_proba(rows), atol=1e-6)
+
+
+def test_a_converted_pipeline_takes_texts_and_missing_numbers() -> None:
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"origin": random.choice(["JFK", "ünï"], 200), "delay": random.normal(0, 9, 200)})
+    rows.loc[::7, "delay"] = np.nan
+    late = np.where((rows.delay > 3) | (rows.origin == "JFK"), "late", "on time")
+    hot = make_column_transformer((OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["origin"]), remainder="passthrough")
+    model = make_pipeline(hot, HistGradientBoostingClassifier(max_iter=10)).fit(rows, late)
+    sent = [tensor("origin", "BYTES", [3, 1], ["ünï", "JFK", "LGA"]), tensor("delay", "FP64", [3, 1], [4.5, None, -2])]
+    status, answer, _ = Asked(late=tm.convert(model, rows).onnx)("POST", "/v2/models/late/infer", {"inputs": sent})
+    assert status == 200
+    label, probability = answer["outputs"]
+    asked = pd.DataFrame({"origin": ["ünï", "JFK", "LGA"], "delay": [4.5, np.nan, -2.0]})
+    assert label["data"] == model.predict(asked).tolist()
+    assert probability["data"] == pytest.approx(model.predict_proba(asked)[:, 1], abs=1e-9)

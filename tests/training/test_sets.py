@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lightgbm import LGBMClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
+from xgboost import XGBClassifier
 
 from processes import run_python
 from tidemill import training
 from tidemill.core import DataError, DefinitionError, NoExactForm
+from tidemill.models import load_model
 from tidemill.training import Params, Task, Trained, TrainingSet, model
 from toy import Row, Toy, make_rows, open_toy, write_rows
 
@@ -175,6 +179,24 @@ def test_a_model_that_cannot_serve_is_refused_where_it_is_declared(toy: Toy) -> 
     with pytest.raises(NoExactForm, match="LogisticRegression fails on rows with missing values") as error:
         training.train(toy.ledger, model(toy.built.task)(no_nulls), chosen(toy))
     assert "test_sets.py" in error.value.where
+
+
+def forest(train: TrainingSet, params: Params) -> RandomForestClassifier:
+    return RandomForestClassifier(5, random_state=train.seed).fit(np.vstack([train.X, np.full_like(train.X[:1], np.nan)]), [*train.y, 0])
+
+
+def extreme(train: TrainingSet, params: Params) -> XGBClassifier:
+    return XGBClassifier(n_estimators=3, n_jobs=1, random_state=train.seed).fit(train.X, train.y)
+
+
+@pytest.mark.parametrize("function", [forest, extreme])
+def test_trees_of_any_library_are_trained_and_compiled(toy: Toy, function: Callable[..., Any]) -> None:
+    train_set = chosen(toy)
+    trained = training.train(toy.ledger, model(toy.built.task)(function), train_set)
+    given = load_model(toy.ledger, trained.model).predict(train_set.X)
+    expected = function(train_set, {}).predict_proba(train_set.X)[:, 1]
+    assert np.max(np.abs(given - expected)) <= trained.model.meta["parity"]["tolerance"] <= 1e-6
+    assert "gives" not in trained.model.meta["signature"]
 
 
 def amounts(train: TrainingSet, params: Params) -> Pipeline:
