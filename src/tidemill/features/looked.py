@@ -53,6 +53,9 @@ class Seen:
     gone: Collection[str] = ()
 
 
+OTHER = Seen("", None, 0, {}, {})  # of a mark whose words are others by now
+
+
 class Looked:
     """One view. `version` is the digest of that of which the log is; `types` are those of its dataset's columns; `feed` is what is pushed
     to that."""
@@ -84,13 +87,15 @@ class Looked:
         return self._last[1].version, self._last[1].until
 
     def _see(self, store: OnlineStore, data: bytes | None) -> Seen:
-        """What a mark says. Raises Damaged where words of categories are not what was written, and LookupError where they are others by
-        now."""
+        """What a mark says. Raises Damaged where words of categories are not what was written."""
         before, seen = self._last
         if data is not before and data != before:
             mark = Mark.of(data)
             counts = mark.words if mark and mark.until is not None else {}
-            words = {name: one.words for name, one in self._words.read(store, data, counts).items()}
+            try:
+                words = {name: one.words for name, one in self._words.read(store, data, counts).items()}
+            except LookupError:
+                return OTHER
             _, seen = self._last = data, self._beside(mark, words)
         return seen
 
@@ -116,13 +121,9 @@ class Looked:
     def fresh(self, store: OnlineStore, stored: Stored, which: Ints, at: Instants) -> Bools:
         """Which rows (n,) the store answers: it holds all that was known at their times, and their states can be read then. `which` (n,) is
         the place of a row's state, -1 for none. Raises Damaged for what is no state."""
-        states, none = stored[1], np.zeros(len(at), dtype=bool)
-        try:
-            seen = self._see(store, stored[0])
-        except LookupError:
-            return none
+        seen, states = self._see(store, stored[0]), stored[1]
         if seen.until is None:
-            return none
+            return np.zeros(len(at), dtype=bool)
         if not all(self.form.fits(data) for data in states if data is not None):
             raise not_a_state()
         since = [NEVER if data is None else int.from_bytes(data[:8], "little", signed=True) for data in states]
@@ -162,7 +163,8 @@ class Looked:
 
     def online(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
         """What the store says at one time, or where it cannot the log. Raises Damaged where the store is not what was written."""
-        found, seen = self._few(store, stored, texts, at)
+        seen = self._see(store, stored[0])
+        found = self._few(seen, stored[1], texts, at)
         if found.why:
             return self.offline(texts, at, found.why)
         return found._replace(values=[self._spelled(row, seen.words) for row in found.values]) if self._coded else found
@@ -170,7 +172,8 @@ class Looked:
     def few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, dict[str, tuple[str, ...]]]:
         """What the store says at one time, or why it cannot, and the words of categories: those of the log, and behind them what it lacks.
         Raises Damaged as `online` does."""
-        found, seen = self._few(store, stored, texts, at)
+        seen = self._see(store, stored[0])
+        found = self._few(seen, stored[1], texts, at)
         if found.why or not self._coded:
             return found, {}
         rows, words = [[*row] for row in found.values], dict[str, tuple[str, ...]]()
@@ -181,24 +184,20 @@ class Looked:
                 row[place] = number
         return found._replace(values=rows), words
 
-    def _few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, Seen]:
+    def _few(self, seen: Seen, states: Sequence[bytes | None], texts: Sequence[str | None], at: int) -> Found:
         """What the store says, categories by the numbers of its words; or why it cannot."""
-        try:
-            seen = self._see(store, stored[0])
-        except LookupError:
-            return Found((), (), None, CHANGED), self._last[1]
         until = seen.until
         if until is None or not until <= at < seen.limit:
-            why = ABSENT if until is None else OLDER if at < until else NEWER
-            return Found((), (), until, why.format(self.view.name)), seen
+            why = CHANGED if seen is OTHER else ABSENT if until is None else OLDER if at < until else NEWER
+            return Found((), (), until, why.format(self.view.name))
         try:
-            values, status = self.form.each(stored[1], at)
+            values, status = self.form.each(states, at)
         except LookupError:
-            return Found((), (), until, CHANGED), seen
+            return Found((), (), until, CHANGED)
         if UNKNOWN in status:
             lost = self._keys([text for text, one in zip(texts, status, strict=True) if one == UNKNOWN])
             self._check_lost(seen, lost, np.full(len(lost), at))
-        return Found(values, status, until, ""), seen
+        return Found(values, status, until, "")
 
     def offline(self, texts: Sequence[str | None], at: int, why: str) -> Found:
         """What the log says at one time, with what was pushed behind it."""
