@@ -1,15 +1,16 @@
 """The least that an inference request can cost, written by hand: one model, one tensor, no checks, nothing kept.
 
-    python benchmarks/measure/bound.py raw|uvicorn MODEL.onnx     prints its address as JSON
+    python benchmarks/measure/bound.py raw|uvicorn|grpc MODEL.onnx     prints its address as JSON
 
-`raw` is a bare protocol on uvloop and httptools, `uvicorn` an ASGI application.
+`raw` is a bare protocol on uvloop and httptools, `uvicorn` an ASGI application, `grpc` a method of grpcio with raw tensors alone.
 """
 
 import asyncio
 import json
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,42 @@ def application(model: Model) -> Callable[..., Awaitable[None]]:
     return app
 
 
+def field(number: int, data: bytes) -> bytes:
+    """Bytes in a message of protobuf, fewer than 2 ** 14."""
+    return bytes([number << 3 | 2, *([len(data)] if len(data) < 128 else [len(data) & 127 | 128, len(data) >> 7])]) + data
+
+
+def fields(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each field of such a message."""
+    place = 0
+    while place < len(body):
+        number, size, place = body[place] >> 3, body[place + 1], place + 2
+        if size > 127:
+            size, place = (size & 127) + (body[place] << 7), place + 1
+        yield number, body[place : place + size]
+        place += size
+
+
+def remote(model: Model) -> None:
+    """Serve over gRPC without end: the last tensor of a request is its rows."""
+    import grpc
+
+    told = [field(1, name) + field(2, kind) for name, kind in ((b"label", b"INT64"), (b"probabilities", b"FP32"))]
+
+    def infer(body: bytes, context: Any) -> bytes:
+        rows = np.frombuffer(dict(fields(body))[7], "<f4").reshape(-1, 30)
+        label, shares = model.run(None, {model.entry: rows})
+        shapes = (field(3, bytes([len(rows)])), field(3, bytes([len(rows), 2])))
+        heads = b"".join(field(5, one + shape) for one, shape in zip(told, shapes, strict=True))
+        return field(1, b"m") + heads + field(6, label.tobytes()) + field(6, shares.tobytes())
+
+    server = grpc.server(ThreadPoolExecutor(8))
+    server.add_registered_method_handlers("inference.GRPCInferenceService", {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)})
+    print(json.dumps({"grpc": f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"}), flush=True)
+    server.start()
+    server.wait_for_termination()
+
+
 async def raw(listener: socket.socket) -> None:
     """Serve without end."""
     server = await asyncio.get_running_loop().create_server(Raw, sock=listener)
@@ -138,6 +175,8 @@ def main() -> None:
     """Serve a model until the end of the process."""
     kind, path = sys.argv[1:]
     model = Model(str(Path(path)))
+    if kind == "grpc":
+        remote(model)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)

@@ -23,8 +23,8 @@ class Load(NamedTuple):
 
 
 @contextmanager
-def serving(command: Sequence[str]) -> Iterator[tuple[int, psutil.Process]]:
-    """The port of a server that says its URL as JSON, and its process; ended when the block ends."""
+def serving(command: Sequence[str], address: str = "url") -> Iterator[tuple[int, psutil.Process]]:
+    """The port of a server that says its address as JSON, and its process; ended when the block ends."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -33,7 +33,7 @@ def serving(command: Sequence[str]) -> Iterator[tuple[int, psutil.Process]]:
             text += line
             if text.count("{") and text.count("{") == text.count("}"):
                 break
-        yield int(json.loads(text)["url"].rpartition(":")[2]), psutil.Process(process.pid)
+        yield int(json.loads(text)[address].rpartition(":")[2]), psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
