@@ -1,7 +1,7 @@
 """Inference requests to a bare model over gRPC, beside a method of grpcio written by hand that does nothing else (`measure/bound.py`).
 
-A logistic regression over 30 columns, asked in turns by a closed loop of calls over one channel, raw tensors both ways; CPU is that of the server's
-process.
+A logistic regression over 30 columns, asked in turns by a closed loop of calls over one channel, raw tensors both ways; CPU is that of the
+server's process.
 
     .venv/bin/python benchmarks/rpc.py [REQUESTS]
 """

@@ -62,6 +62,8 @@ def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) ->
         (NAMED + '[serve]\nport = "8642"', "serve.port = '8642' has the wrong type"),
         (NAMED + "[serve]\nport = true", "has the wrong type"),
         (NAMED + "[serve]\nport = 99999", "serve.port = 99999 is no port"),
+        (NAMED + "[serve]\ngrpc_port = 65536", "serve.grpc_port = 65536 is no port"),
+        (NAMED + '[serve]\ngrpc_port = "8643"', "serve.grpc_port = '8643' is no port"),
         (NAMED + "[serve]\nport = -1", "serve.port = -1 is no port"),
         (NAMED + "[serve]\nclient_time = 1", "has the wrong type"),
         (NAMED + "[replay]\nend = 2013-04-01T00:00:00", "has no time zone"),

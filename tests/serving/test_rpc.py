@@ -17,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processes import started
+from serving.conftest import Served as Deployment
 from serving.test_bare import BODY, Line, difference, request
+from serving.test_deployed import Case, columns
+from serving.test_deployed import cases as cases
 from serving.test_oip import SOME, echo, packed, sums
 from tidemill import __version__
 from tidemill.core import Array, Busy, MissingExtra, Refused, TidemillError
@@ -329,7 +332,9 @@ class Slow(OnnxModel):
 def slow(workers: int) -> Iterator[tuple[Slow, Remote, Callable[..., Any]]]:
     """A slow model, its server, and what asks it without waiting."""
     model = Slow()
-    server = Remote(Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__)), "127.0.0.1", 0, workers)
+    server = Remote(
+        Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__)), "127.0.0.1", 0, lambda: None, workers
+    )
     with closing(Client(server.address)) as client:
         body = asks("slow", TYPED).SerializeToString()
         try:
@@ -397,6 +402,39 @@ def test_a_port_that_is_taken_is_said_and_others_reach_none(client: Client) -> N
     for host, port, kind, what in (("127.0.0.1", taken, Busy, f"port {taken} is taken"), ("0.0.0.0", 0, Refused, "this machine only")):
         with pytest.raises(kind, match=what), remote(Inference(loaded(), __version__), host, port):
             pass
+
+
+def test_a_deployment_answers_and_logs_as_over_http(served: Deployment, cases: Case) -> None:
+    sent = columns(served, [values for _, values in cases])
+    assert served.client.post("/v2/models/late/infer", json={"inputs": sent, "id": "7"}).status_code == 200
+    logged = served.logged
+    typed = [
+        tensor(one["name"], one["datatype"], one["shape"], field_of(one["datatype"]), [as_field(value) for value in one["data"]])
+        for one in sent
+    ]
+    looked = []
+    with remote(served.gateway.inference, "127.0.0.1", 0, lambda: looked.append(1)) as (address, _), closing(Client(address)) as client:
+        answer = client.call("ModelInfer", asks("late", *typed, id="7"))
+        assert np.frombuffer(answer.outputs[0].contents.fp64_contents[0]).tolist() == [probability for probability, _ in cases]
+        assert {one.key: one.value.string_param for one in answer.parameters} == {"rung": "champion", "version": answer.model_version}
+        assert served.logged[len(logged) :] == logged
+        found = client.call("ModelStatistics", MESSAGES["ModelStatisticsRequest"](name="late")).model_stats
+        assert [(one.execution_count, one.inference_count) for one in found if one.execution_count] == [(2, 2 * len(cases))]
+        assert client.refused("RepositoryModelLoad", named("Load", "late"))[0] == "PERMISSION_DENIED"
+        assert len(looked) == 3  # for versions that were promoted since
+
+
+def as_field(value: Any) -> Any:
+    """A value of JSON as its field takes it."""
+    return value.encode() if isinstance(value, str) else np.nan if value is None else value
+
+
+def test_up_serves_both(copied: Path) -> None:
+    command = ("-C", str(copied), "up", "--port", "0", "--grpc-port", "0", "--json")
+    with started(*command) as (process, said), closing(Client(said["grpc"])) as client:
+        assert [one.name for one in client.call("RepositoryIndex").models][:1] == ["late"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
 
 
 def test_without_its_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

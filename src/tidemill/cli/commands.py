@@ -90,13 +90,16 @@ def compare(obj: dict[str, Any], as_json: bool) -> None:
 
 @tidemill.command(short_help="Serve the champion and the status page.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 takes a free one. Default: serve.port.")
+@click.option(
+    "--grpc-port", type=click.IntRange(0, 65535), default=None, help="Port of gRPC; 0 takes a free one. Default: serve.grpc_port."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj
-def up(obj: dict[str, Any], port: int | None, as_json: bool) -> None:
+def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, as_json: bool) -> None:
     """Serve the champion and the status page until Ctrl-C."""
     from tidemill.cli.serve import up
 
-    up(obj["folder"], port, as_json=as_json)
+    up(obj["folder"], port, grpc_port, as_json=as_json)
 
 
 @tidemill.command(short_help="Serve an ONNX file by the Open Inference Protocol, with no project.")

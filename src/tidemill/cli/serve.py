@@ -9,19 +9,35 @@ from tidemill.session import Session
 from tidemill.web import serve
 
 
-def up(folder: str, port: int | None, *, as_json: bool) -> None:
-    """Serve until Ctrl-C, on the port of the settings where none is given; print the address, or an object with it."""
+def up(folder: str, port: int | None, grpc_port: int | None = None, *, as_json: bool) -> None:
+    """Serve until Ctrl-C, on the ports of the settings where none are given; print the addresses, or an object with them."""
     session = Session(folder)
     settings = session.project.settings
     branch = session.branch if session.project.all(Deployment) else None  # views alone can be served too
 
-    def ready(url: str) -> None:
+    def ready(url: str, grpc: str) -> None:
         if as_json:
-            print_json({"url": url, "branch": branch.id if branch else None, "deployments": list(session.deployments) if branch else []})
+            print_json(
+                {
+                    "url": url,
+                    **({"grpc": grpc} if grpc else {}),
+                    "branch": branch.id if branch else None,
+                    "deployments": list(session.deployments) if branch else [],
+                }
+            )
             return
         serving = [f"{name} ({history.branch.kind} {history.branch.id})" for name, history in session.serving.items()] if branch else []
         out.print(f"[bold]{escape(session.project.name)}[/] serves {', '.join(serving) or 'features'}")
         out.print(Text.assemble("status page  ", link(url, url)))
+        if grpc:
+            out.print(f"gRPC         {grpc}")
         out.print("Ctrl-C ends it")
 
-    serve(session, str(settings["serve.host"]), settings["serve.port"] if port is None else port, ready=ready)
+    remote = settings["serve.grpc_port"] if grpc_port is None else grpc_port
+    serve(
+        session,
+        str(settings["serve.host"]),
+        settings["serve.port"] if port is None else port,
+        None if remote == "" else remote,
+        ready=ready,
+    )

@@ -39,6 +39,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "replay.end": ((date, str), "", "the replay ends here"),
     "serve.host": (str, "127.0.0.1", "address that `tidemill up` binds"),
     "serve.port": (int, 8642, "port that `tidemill up` binds"),
+    "serve.grpc_port": ((int, str), "", "port at which `tidemill up` speaks gRPC too; empty: it does not"),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }
@@ -99,9 +100,11 @@ def read_settings(folder: Path) -> Settings:
     values = {f"{table}.{key}": value for table, items in tables.items() if table not in loose for key, value in items.items()} | loose
     for name, value in values.items():
         _check(name, value, path)
-    if not 0 <= values.get("serve.port", 0) < 2**16:
-        hint = "choose one of 0 to 65535; 0 takes a free one"
-        raise DefinitionError(f"serve.port = {values['serve.port']} is no port", where=str(path), hint=hint)
+    for name in ("serve.port", "serve.grpc_port"):
+        port = values.get(name, "")
+        if port != "" and not (isinstance(port, int) and 0 <= port < 2**16):
+            hint = "choose one of 0 to 65535; 0 takes a free one"
+            raise DefinitionError(f"{name} = {port!r} is no port", where=str(path), hint=hint)
     if not 0 < values.get("store.online_gigabytes", 1) <= 2**16:
         what = f"store.online_gigabytes = {values['store.online_gigabytes']} is no size"
         raise DefinitionError(what, where=str(path), hint="a number of gigabytes, above 0 and up to 65536")

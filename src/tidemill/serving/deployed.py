@@ -109,7 +109,7 @@ class Deployed:
             ended = time.perf_counter_ns()
             log.append(answers, now, self.endpoint.standing.branch, **self._route(asked))
         except TidemillError:
-            self.counts.failed += 1
+            self.counts.fail()
             raise
         found = _found(answers)
         self._counts(found.version).note(len(answers), ended - begun, time.perf_counter_ns() - started, now)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Lock
 from typing import Any
 
@@ -24,7 +24,8 @@ from tidemill.web.direct import led
 from tidemill.web.features import Getters
 from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
-from tidemill.web.server import run_server
+from tidemill.web.rpc import remote
+from tidemill.web.server import Beside, Ready, run_server
 from tidemill.web.status import render_status
 from tidemill.web.tracking import only_local, tracking_app
 
@@ -248,8 +249,9 @@ def directly(features: Features, otherwise: App) -> App:
     return app
 
 
-def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None]) -> None:
-    """Serve a project until interrupted, MLflow's protocol included; `ready` is told the address."""
+def serve(session: Session, host: str, port: int, grpc_port: int | None = None, *, ready: Ready) -> None:
+    """Serve a project until interrupted, MLflow's protocol included, its deployments over gRPC too where a port for it is given; `ready` is
+    told the addresses."""
     gateways = list[Gateway]()
     with ExitStack() as last:
 
@@ -260,4 +262,7 @@ def serve(session: Session, host: str, port: int, *, ready: Callable[[str], None
             last.callback(ledger.records.close)
             return only_local(directly(app.state.gateway.features, tracking_app(ledger, app)))
 
-        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked)))
+        def beside() -> AbstractContextManager[Beside]:
+            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh)
+
+        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked)), beside)

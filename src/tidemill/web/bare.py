@@ -1,7 +1,6 @@
 """Bare models on a port: the inference protocol's hot path below the web framework, the rest as an application."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from tidemill import __version__
@@ -9,15 +8,14 @@ from tidemill.core import TidemillError
 from tidemill.serving import MOST, Inference, Repository, refused
 from tidemill.web.direct import checked, led
 from tidemill.web.rpc import remote
-from tidemill.web.server import run_server
+from tidemill.web.server import Ready, run_server
 
 
-def serve_models(models: Repository, host: str, port: int, ready: Callable[[str, str], None], grpc_port: int | None = None) -> None:
+def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None) -> None:
     """Serve bare models until interrupted, over gRPC too where a port for it is given; `ready` is told the addresses, the
     second empty where there is none."""
     inference = Inference(models, __version__)
-    with remote(inference, host, grpc_port) as (address, ending):
-        run_server(lambda url: application(inference), host, port, lambda url: ready(url, address), led(inference.quick), ending)
+    run_server(lambda url: application(inference), host, port, ready, led(inference.quick), lambda: remote(inference, host, grpc_port))
 
 
 def application(inference: Inference) -> Any:

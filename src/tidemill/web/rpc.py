@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.core import Busy, MissingExtra, TidemillError
 from tidemill.serving import MOST, Inference, status_of
-from tidemill.web.server import bound
+from tidemill.web.server import ALONE, Beside, bound
 
 if TYPE_CHECKING:
     from tidemill.serving import Procedures
@@ -30,13 +30,13 @@ STREAM, WATCH = "/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.healt
 class Remote:
     """A server of gRPC at an `address`. `end` may be called from any thread."""
 
-    def __init__(self, procedures: "Procedures", host: str, port: int, workers: int = WORKERS) -> None:
+    def __init__(self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], workers: int = WORKERS) -> None:
         """Raises what `bound` does, and MissingExtra."""
         try:
             import grpc
         except ImportError as error:
             raise MissingExtra("gRPC is not installed", hint="pip install 'tidemill[grpc]'") from error
-        self._codes, self._procedures = grpc.StatusCode, procedures
+        self._codes, self._procedures, self._look = grpc.StatusCode, procedures, look
         self._ended, self._idle, self._open = Event(), set[Any](), set[Any]()
         self._threads, self._streams = ThreadPoolExecutor(workers, "grpc"), ThreadPoolExecutor(STREAMS + 8, "grpc-stream")
         unary, streams = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
@@ -82,6 +82,7 @@ class Remote:
 
     def _checked(self, method: Callable[[bytes], bytes], body: bytes, context: Any) -> bytes:
         try:
+            self._look()
             return method(body)
         except TidemillError as error:
             code, said = self._codes[status_of(error)], str(error)
@@ -130,15 +131,15 @@ class Remote:
 
 
 @contextmanager
-def remote(inference: Inference, host: str, port: int | None) -> Iterator[tuple[str, Callable[[], None] | None]]:
-    """The address of a server that ends with the block at the latest, and how it is ended before; nothing where no port is given."""
+def remote(inference: Inference, host: str, port: int | None, look: Callable[[], None] = lambda: None) -> Iterator[Beside]:
+    """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer."""
     if port is None:
-        yield "", None
+        yield ALONE
         return
     from tidemill.serving import Procedures
 
-    server = Remote(Procedures(inference), host, port)
+    server = Remote(Procedures(inference), host, port, look)
     try:
-        yield server.address, server.end
+        yield Beside(server.address, server.end)
     finally:
         server.end()

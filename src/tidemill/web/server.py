@@ -6,15 +6,26 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from errno import EADDRINUSE
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidemill.core import Busy, Refused, StoreError
 
 if TYPE_CHECKING:
     from tidemill.web.wire import Quick
+
+
+class Beside(NamedTuple):
+    """A server beside that of HTTP: its address, and what ends it, when what is under way is answered."""
+
+    address: str
+    end: Callable[[], None]
+
+
+ALONE = Beside("", lambda: None)
+Ready = Callable[[str, str], None]  # told the address, and that of the server beside
 
 
 @contextmanager
@@ -43,12 +54,12 @@ def run_server(
     make: Callable[[str], Any],
     host: str,
     port: int,
-    ready: Callable[[str], None],
+    ready: Ready,
     quick: "Quick | None" = None,
-    ending: Callable[[], None] | None = None,
+    beside: Callable[[], AbstractContextManager[Beside]] = lambda: nullcontext(ALONE),
 ) -> None:
     """Serve an application, made for its address, until interrupted or asked to end; `ready` is told the address. What `quick` finds goes
-    past it. `ending` is called when the end begins, in a thread beside what is still answered."""
+    past it. What serves `beside` it begins and ends together with it."""
     import uvicorn
     import uvloop
 
@@ -59,8 +70,7 @@ def run_server(
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             """Answer what is under way."""
-            beside = asyncio.to_thread(ending) if ending else asyncio.sleep(0)
-            await asyncio.gather(super().shutdown(sockets), beside)
+            await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(other.end))
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is open is closed: otherwise the process would end where it stands
@@ -77,6 +87,6 @@ def run_server(
             log_level="warning",
             access_log=False,
         )
-        server = Server(config)
-        ready(url)
-        uvloop.run(server.serve(sockets=[listener]))
+        with beside() as other:
+            ready(url, other.address)
+            uvloop.run(Server(config).serve(sockets=[listener]))

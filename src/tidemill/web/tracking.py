@@ -54,7 +54,7 @@ def protocol(ledger: Ledger, otherwise: App | None = None) -> Protocol:
 
 def serve_tracking(ledger: Ledger, host: str, port: int, *, ready: Callable[[str], None]) -> None:
     """Serve the protocol over a ledger until interrupted; `ready` is told the address."""
-    run_server(lambda url: only_local(tracking_app(ledger)), host, port, ready)
+    run_server(lambda url: only_local(tracking_app(ledger)), host, port, lambda url, _: ready(url))
 
 
 async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
