@@ -25,6 +25,10 @@ class Golden:
     features: Floats
     expected: Floats
 
+    def wrong(self, answers: Floats) -> int:
+        """How many answers are others than those; another processor may round the last bits."""
+        return int(np.sum(~(np.abs(answers - self.expected) <= TOLERANCE)))
+
 
 def store_model(
     ledger: Ledger, name: str, compiled: Compiled, signature: Signature, golden: Floats, profile: Mapping[str, Any]
@@ -61,5 +65,5 @@ def golden_of(ledger: Ledger, artifact: Artifact) -> Golden:
 
 
 def golden_differences(predictor: Predictor, golden: Golden) -> int:
-    """How many golden cases a predictor answers otherwise than when the model was made; another processor may round the last bits."""
-    return int(np.sum(~(np.abs(predictor.predict(golden.features) - golden.expected) <= TOLERANCE)))
+    """How many golden cases a predictor answers otherwise than when the model was made."""
+    return golden.wrong(predictor.predict(golden.features))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tidemill.serving.offline import recompute as recompute
     from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
+    from tidemill.serving.rehearsal import rehearse as rehearse
     from tidemill.serving.repository import Repository as Repository
     from tidemill.serving.repository import Served as Served
     from tidemill.serving.routing import Route as Route
@@ -91,6 +92,7 @@ _PLACES = {
     "recompute": "offline",
     "status_of": "refusals",
     "too_large": "refusals",
+    "rehearse": "rehearsal",
     "Repository": "repository",
     "Served": "repository",
     "Route": "routing",

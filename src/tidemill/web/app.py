@@ -18,7 +18,7 @@ from tidemill import __version__
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
-from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, Shadows, gateway_routes, reply, route, unrouted
+from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, Shadows, gateway_routes, rehearse, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.direct import led
 from tidemill.web.features import Getters
@@ -209,6 +209,7 @@ class Current:
         if endpoint.shadow and name not in self._shadows:
             self._shadows[name] = Shadows(shadows_of(self.session.project, name))
         endpoint.shadows = self._shadows.get(name)
+        rehearse(self.session.project.ledger(), endpoint)
         with self._away(starting=starting):
             endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
             self._marks[name] = mark
