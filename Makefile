@@ -28,6 +28,7 @@ demo: setup  ## replay a year of flights: a model kept in the loop against the s
 test: setup  ## all tests but torture (under 10 minutes)
 	@scripts/apt-packages libgomp1 chromium
 	@scripts/mlflow-client
+	@scripts/protocol-clients
 	@$(BIN)/python -m pytest -q -n 2
 
 check: setup  ## format, lint, types, import contracts, budgets
@@ -55,7 +56,11 @@ lock: setup  ## write requirements.lock after a change of dependencies (UPGRADE=
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet tests/clients/requirements.in --universal --python-version 3.11 $(UPGRADE) \
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file tests/clients/requirements.lock
+	@for client in triton kserve mlserver; do \
+	    $(BIN)/uv pip compile --quiet tests/conformance/oip/clients/$$client.in --universal --python-version 3.11 $(UPGRADE) --no-emit-index-url \
+	        --no-annotate --no-header --generate-hashes --output-file tests/conformance/oip/clients/$$client.lock; \
+	done
 
 clean:  ## remove .venv, caches and build output (a project's .tidemill stays)
-	@rm -rf .venv .venv-mlflow .venv-mlflow-torch dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf .venv .venv-mlflow .venv-mlflow-torch .venv-protocol dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

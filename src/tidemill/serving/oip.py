@@ -25,20 +25,20 @@ class _Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: msgspec.Raw = msgspec.Raw()
 
 
 class _Wanted(msgspec.Struct):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class _Request(msgspec.Struct):
     inputs: list[_Tensor]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[_Wanted] = []
+    id: str | None = ""  # clients send null for what is left out
+    parameters: dict[str, Any] | None = None
+    outputs: list[_Wanted] | None = None
 
 
 class _Given(msgspec.Struct, omit_defaults=True):
@@ -107,8 +107,9 @@ def read(body: bytes, head: int | None = None) -> Asked:
             tensors[one.name], raw = _of_bytes(one, raw, size, where), raw[size:]
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
-    wanted = {one.name: bool(one.parameters.get("binary_data", False)) for one in asked.outputs}
-    return Asked(tensors, wanted, bool(asked.parameters.get("binary_data_output", False)), asked.id, asked.parameters)
+    wanted = {one.name: bool(one.parameters and one.parameters.get("binary_data")) for one in asked.outputs or ()}
+    parameters = asked.parameters or {}
+    return Asked(tensors, wanted, bool(parameters.get("binary_data_output")), asked.id or "", parameters)
 
 
 def _of_json(one: _Tensor, where: str) -> Array:
