@@ -154,7 +154,7 @@ def test_fields_of_an_answer_are_described() -> None:
         unexpected={"view__x": "1, above 0: counted"},
     ).plain(1)
     assert {"note", "note_features", "inputs"} <= set(whole)
-    assert rows_of("The answer of `/predict/{name}`") == set(whole)
+    assert rows_of("The answer of `/predict/{name}`") == {"id", *whole}
 
 
 def test_statuses_are_described() -> None:

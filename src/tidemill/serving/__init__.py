@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tidemill.serving.gateway import reply as reply
     from tidemill.serving.gateway import route as route
     from tidemill.serving.gateway import unrouted as unrouted
+    from tidemill.serving.ids import asked_of as asked_of
+    from tidemill.serving.ids import whole_of as whole_of
     from tidemill.serving.inference import MOST as MOST
     from tidemill.serving.inference import Call as Call
     from tidemill.serving.inference import Headers as Headers
@@ -75,6 +77,8 @@ _PLACES = {
     "reply": "gateway",
     "route": "gateway",
     "unrouted": "gateway",
+    "asked_of": "ids",
+    "whole_of": "ids",
     "MOST": "inference",
     "Call": "inference",
     "Headers": "inference",

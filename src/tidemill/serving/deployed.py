@@ -12,6 +12,8 @@ from tidemill.features import Requests
 from tidemill.models import Spec
 from tidemill.serving.answers import Answer
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
+from tidemill.serving.ids import whole_of
+from tidemill.serving.inference import LONGEST
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.oip import Asked, Found, check_outputs
 from tidemill.serving.repository import Counts
@@ -107,18 +109,19 @@ class Deployed:
             begun = time.perf_counter_ns()
             answers = self.endpoint.answer_part(part, keep=log.keep, only=self.label)
             ended = time.perf_counter_ns()
-            log.append(answers, now, self.endpoint.standing.branch, **self._route(asked))
+            ids = log.append(answers, now, self.endpoint.standing.branch, begun=started, **self._route(asked))
         except TidemillError:
             self.counts.fail()
             raise
-        found = _found(answers)
+        found = _found(answers, whole_of(ids[0]))
         self._counts(found.version).note(len(answers), ended - begun, time.perf_counter_ns() - started, now)
         return found
 
     def _route(self, asked: Asked) -> dict[str, str]:
         """How a request came, for the log."""
         route = {"route": f"infer {self.label}" if self.label else "infer"}
-        return route | ({"id": asked.id} if asked.id else {})
+        name = asked.id or asked.request
+        return route | ({"request": name[:LONGEST]} if name else {})
 
     def _part(self, asked: Asked, now: int) -> Part:
         matrix, beside = self.endpoint.tensors[self.version].matrix(asked)
@@ -141,11 +144,11 @@ def _sticky(asked: Asked, rows: int) -> Sequence[str]:
     raise DataError(f"sticky_key is {key!r:.100}", where="parameters.sticky_key", hint=f"send a text, or a list of {rows}")
 
 
-def _found(answers: Sequence[Answer]) -> Found:
-    """The probabilities, with the version and the rung of all rows, or of each where they differ."""
+def _found(answers: Sequence[Answer], prediction: str) -> Found:
+    """The probabilities, with the version and the rung of all rows, or of each where they differ; and the id of the prediction."""
     probabilities = np.array([[answer.probability] for answer in answers], dtype=np.float64)
     by = [*dict.fromkeys((answer.version, answer.rung) for answer in answers)]
     if len(by) > 1:
         by += [(",".join(answer.version for answer in answers), ",".join(answer.rung for answer in answers))]
     version, rung = by[-1]
-    return Found(version if len(by) == 1 else "", {OUTPUT: probabilities}, {"rung": rung, "version": version})
+    return Found(version if len(by) == 1 else "", {OUTPUT: probabilities}, {"rung": rung, "version": version, "prediction_id": prediction})

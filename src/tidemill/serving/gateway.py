@@ -3,6 +3,7 @@
 Every route says what it requires; `routes` refuses one that does not. Errors are `{"error": …}` with the fitting code.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from tidemill.serving.answers import Answer
 from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import FEW, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
-from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply
+from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply, request_of
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
@@ -102,7 +103,7 @@ class Gateway:
 
     async def predict(self, request: Request) -> Response:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""
-        endpoint, now = await self.endpoint(request), self.clock()
+        begun, endpoint, now = time.perf_counter_ns(), await self.endpoint(request), self.clock()
         asked = await decode(request, Ask)
         times = self._times(asked, now)
         keep = self.logs[endpoint.name].keep
@@ -110,7 +111,7 @@ class Gateway:
             answers = await endpoint.answered(asked.rows, times, explain=asked.explain, keep=keep)
         else:  # others are not kept waiting
             answers = await run_in_threadpool(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=keep))
-        return reply(self._logged(endpoint, answers, now))
+        return reply(self._logged(endpoint, answers, now, begun, dict(request.scope["headers"])))
 
     def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
         """What answers a request with a body of so many bytes before others could be kept waiting; None for any other. Where a call turns
@@ -125,15 +126,18 @@ class Gateway:
         return partial(self._at_once, endpoint) if endpoint and endpoint.prompt else None
 
     def _at_once(self, endpoint: Endpoint, headers: Headers, body: bytes) -> Reply:
-        now, asked = self.clock(), decoded(body, Ask)
+        begun, now, asked = time.perf_counter_ns(), self.clock(), decoded(body, Ask)
         answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain, keep=self.logs[endpoint.name].keep)
-        return Reply(200, msgspec.json.encode(self._logged(endpoint, answers, now)))
+        return Reply(200, msgspec.json.encode(self._logged(endpoint, answers, now, begun, headers)))
 
-    def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int) -> dict[str, Any]:
+    def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int, begun: int, headers: Headers) -> dict[str, Any]:
         """What is told of answers, once they are in the log."""
-        self.logs[endpoint.name].append(answers, now, endpoint.standing.branch, route="predict")
+        name = request_of(headers)
+        request = {"request": name} if name else {}
+        ids = self.logs[endpoint.name].append(answers, now, endpoint.standing.branch, begun=begun, route="predict", **request)
         views = len(endpoint.reader.logs)
-        return {"deployment": endpoint.name, "predictions": [answer.plain(views) for answer in answers]}
+        told = [{"id": name, **answer.plain(views)} for name, answer in zip(ids, answers, strict=True)]
+        return {"deployment": endpoint.name, **request, "predictions": told}
 
     def _times(self, asked: Ask, now: int) -> list[int]:
         if asked.at is None:

@@ -15,6 +15,8 @@ from tidemill.serving.repository import Model, Models
 
 MOST = 64 << 20  # bytes of a body, unpacked too
 HEAD = b"inference-header-content-length"
+REQUEST = b"x-request-id"
+LONGEST = 200  # letters of a request's id that are kept
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 MODELS, VERSIONS, INFER = b"/v2/models/", "/versions/", b"/infer"
 VERBS = {"infer", "ready", "stats"}
@@ -159,7 +161,13 @@ def _answered(one: Model, asked: Asked) -> Reply:
 def _read(headers: Headers, body: bytes) -> Asked:
     if b"content-encoding" in headers:
         body = unpacked(headers[b"content-encoding"], body)
-    return oip.read(body, _length(headers[HEAD]) if HEAD in headers else None)
+    asked = oip.read(body, _length(headers[HEAD]) if HEAD in headers else None)
+    return asked._replace(request=request_of(headers)) if REQUEST in headers else asked
+
+
+def request_of(headers: Headers) -> str:
+    """By what a client, or a proxy before it, names a request; empty where neither does."""
+    return headers.get(REQUEST, b"").decode("latin-1")[:LONGEST]
 
 
 def _length(text: bytes) -> int:

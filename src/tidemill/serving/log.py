@@ -6,6 +6,7 @@ that a full disk took in part, nothing stays.
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -17,6 +18,7 @@ import msgspec
 from tidemill.core import canonical
 from tidemill.data import Prediction
 from tidemill.serving.answers import Answer
+from tidemill.serving.ids import new_ids
 from tidemill.serving.routing import share
 from tidemill.store import store_error
 
@@ -83,11 +85,14 @@ class AnswerLog(Lines):
         super().__init__(path)
         self.keep = keep
 
-    def append(self, answers: Sequence[Answer], now: int, branch: str, **how: str) -> None:
-        """Write the answers of a branch's versions, and `how` they were asked for; raises StoreError when the disk refuses, and then
-        nothing was acknowledged."""
+    def append(self, answers: Sequence[Answer], now: int, branch: str, *, begun: int = 0, **how: str) -> list[str]:
+        """Write the answers of a branch's versions, and `how` they were asked for; returns the id of each. `begun` is when the request
+        came, by `time.perf_counter_ns`. Raises StoreError when the disk refuses, and then nothing was acknowledged."""
         known = {"asked": now, "branch": branch, **how}
-        self.write([canonical({**known, **answer.line()}) for answer in answers])
+        known |= {"latency_us": (time.perf_counter_ns() - begun) // 1_000} if begun else {}
+        ids = new_ids(now, len(answers))
+        self.write([canonical({"id": name, **known, **answer.line()}) for name, answer in zip(ids, answers, strict=True)])
+        return ids
 
 
 def _opened(path: Path) -> int:

@@ -58,13 +58,15 @@ class _Answer(msgspec.Struct, omit_defaults=True):
 
 
 class Asked(NamedTuple):
-    """A request: its tensors by name, the outputs that are wanted and whether as raw bytes; all of them where none are named."""
+    """A request: its tensors by name, the outputs that are wanted and whether as raw bytes; all of them where none are named. `request` is
+    by what its headers name it."""
 
     tensors: Mapping[str, Array]
     wanted: Mapping[str, bool]
     raw: bool
     id: str
     parameters: Mapping[str, Any] = {}
+    request: str = ""
 
     @property
     def rows(self) -> int:
