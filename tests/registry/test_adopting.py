@@ -11,7 +11,7 @@ from models.fitted import SIGNATURE, boosted, matrix
 from tidemill import loop, registry, tracking
 from tidemill.core import DataError, Ref, UnknownName
 from tidemill.ledger import Artifact, Ledger, lineage
-from tidemill.models import compile_model, load_model, signature_of, store_model
+from tidemill.models import DATATYPES, OnnxModel, compile_model, load_model, signature_of, store_model
 from tidemill.registry.mlflow_model import mlflow_model
 from tidemill.registry.models import create_model
 from tidemill.registry.registered import create_version, delete_version
@@ -66,6 +66,20 @@ def test_a_version_is_adopted_with_where_it_comes_from(ready: Ledger) -> None:
     assert found.blob("onnx") in ready.named_blobs()
     assert not set(registry.unspoken(ready)) & set(found.meta["blobs"].values()), "it is kept whatever comes of the version"
     assert load_model(ready, ready.artifact(found.ref)).outputs(ROWS).tobytes() == answers.tobytes()
+
+
+def test_a_version_of_a_client_is_opened_by_its_tensors(ready: Ledger) -> None:
+    onnx = foreign.embedder()
+    version, model = registry.open_version(ready, registered(ready, {"MLmodel": mlmodel(inputs=NAMED), "model.onnx": onnx}))
+    expected = OnnxModel(onnx)
+    assert (version.name, version.version, model.inputs, model.outputs) == ("embedder", "1", expected.inputs, expected.outputs)
+    (spec,) = expected.inputs.values()
+    tensors = {spec.name: ROWS.astype(DATATYPES[spec.datatype])}
+    assert {name: one.tobytes() for name, one in model.run(tensors).items()} == {
+        name: one.tobytes() for name, one in expected.run(tensors).items()
+    }
+    with pytest.raises(DataError, match="it is no ONNX model"):
+        registry.open_version(ready, registered(ready, {"model.pkl": b"no"}))
 
 
 def test_weights_beside_it_come_with_it(ready: Ledger) -> None:

@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cli.conftest import Command
 from cli.conftest import forks as forks
 from cli.conftest import tidemill as tidemill
+from conformance.oip.server import Server
 from processes import served
+from serving.test_gateway import LAST_DAYS, Replayed, batch_of
 from serving.test_oip import sums, tensor
+from tidemill import registry
 from tidemill.serving import Headers, Reply
+from tidemill.session import Session
 from tidemill.web.direct import led
 
 BODY = json.dumps({"inputs": [tensor("a", "FP32", [1, 2], [10, 20]), tensor("b", "FP32", [1, 2], [1, 2])]}).encode()
@@ -159,11 +164,45 @@ from pathlib import Path
 import tidemill.web.bare as bare
 bare.run_server = lambda *rest: print(*sorted({name.split(".")[0] for name in sys.modules} & set(sys.argv[2:])))
 from tidemill.cli.bare import serve_model
-serve_model(Path(sys.argv[1]), "", "127.0.0.1", 0, as_json=True)
+serve_model(".", sys.argv[1], "", "127.0.0.1", 0, as_json=True)
 """
     heavy = ["sklearn", "pandas", "duckdb", "sqlalchemy", "starlette", "onnx", "lmdb"]
     call = [sys.executable, "-c", code, str(tmp_path / "sums.onnx"), *heavy]
     assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_a_registered_version_is_served_with_the_bits_of_its_model(copied: Path, replayed: Replayed) -> None:
+    with Session(copied).ledger.records.snapshot() as sql:
+        (name,) = registry.looped(sql)
+    version = registry.named_version(Session(copied).ledger, f"{name}@champion")
+    for text, more in ((f"{name}@champion", ()), (f"models:/{name}/{version.version}", ("--name", "parcels"))):
+        with served("-C", str(copied), "serve", text, "--port", "0", "--json", *more) as (_, url):
+            server = Server(url, more[1] if more else name)
+            assert server.metadata["versions"] == [version.version]
+            (features,) = server.metadata["inputs"]
+            assert (features["name"], features["datatype"], features["shape"]) == ("features", "FP64", [-1, 8])
+            assert [one["shape"] for one in server.metadata["outputs"]] == [[-1, 1]]
+            rows = matrix_of(replayed, *LAST_DAYS)
+            sent = tensor("features", "FP64", [len(rows), 8], rows)
+            assert server.ask("POST", f"/v2/repository/models/{server.model}/load").status == 200
+            found = server.infer(lambda body, sent=sent: {"inputs": [sent]}).json
+            assert found["outputs"][0]["data"] == [one[2] for one in batch_of(replayed, *LAST_DAYS)]
+
+
+def matrix_of(replayed: Replayed, start: str, end: str) -> list[list[float | None]]:
+    """The features of the requests of some days, in the order of the model."""
+    toy, _ = replayed
+    examples = toy.built.examples
+    rows = np.flatnonzero((examples.at >= toy.at(start)) & (examples.at < toy.at(end)))
+    return [[None if value != value else value for value in row] for row in examples.matrix.values[rows].tolist()]
+
+
+def test_a_version_that_there_is_not_is_told_with_what_there_is(tidemill: Command, copied: Path, tmp_path: Path) -> None:
+    for text, what in (("trees@nobody", "has no alias 'nobody'"), ("nobody/3", "nobody"), ("models:/trees/987", "987")):
+        found = tidemill("-C", str(copied), "serve", text)
+        assert found.returncode != 0
+        assert what in found.stderr
+        assert "Traceback" not in found.stderr
 
 
 def test_what_escapes_is_told_as_the_servers_fault_and_logged(caplog: pytest.LogCaptureFixture) -> None:

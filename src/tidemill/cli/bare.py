@@ -1,5 +1,6 @@
-"""`tidemill serve`: models on a port, with no project."""
+"""`tidemill serve`: a model on a port: a file, with no project, or a registered version of one."""
 
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -8,15 +9,17 @@ from rich.markup import escape
 
 from tidemill.cli.console import out, print_json
 from tidemill.core import MissingFile, StoreError
-from tidemill.models import OnnxModel
+from tidemill.models import MatrixModel, OnnxModel
 from tidemill.serving import Repository, Served
 from tidemill.web import serve_models
 
+VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
 
-def serve_model(path: Path, name: str, host: str, port: int, grpc_port: int | None = None, *, as_json: bool) -> None:
-    """Serve an ONNX file until Ctrl-C, over gRPC too where a port for it is given; print the addresses, or an object with them."""
-    one = Served(name or path.stem, "1", partial(_load, path), lambda: time.time_ns() // 1000)
-    one.model = one.load()
+
+def serve_model(folder: str, model: str, name: str, host: str, port: int, grpc_port: int | None = None, *, as_json: bool) -> None:
+    """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given;
+    print the addresses, or an object with them."""
+    one = _of_file(Path(model), name) if Path(model).exists() or not VERSION.fullmatch(model) else _of_version(folder, model, name)
 
     def ready(url: str, grpc: str) -> None:
         if as_json:
@@ -33,10 +36,36 @@ def serve_model(path: Path, name: str, host: str, port: int, grpc_port: int | No
     serve_models(Repository([one]), host, port, ready, grpc_port)
 
 
+def _clock() -> int:
+    return time.time_ns() // 1000
+
+
+def _of_version(folder: str, text: str, name: str) -> Served:
+    """A registered version, under its number; loaded anew it is the same, wherever an alias points by then."""
+    from tidemill import project, registry
+
+    def opened(text: str) -> tuple[registry.ModelVersion, MatrixModel | OnnxModel]:
+        ledger = project.find(folder).ledger()
+        try:
+            return registry.open_version(ledger, text)
+        finally:
+            ledger.records.close()
+
+    version, model = opened(text)
+    return Served(name or version.name, version.version, lambda: opened(f"{version.name}/{version.version}")[1], _clock, model)
+
+
+def _of_file(path: Path, name: str) -> Served:
+    one = Served(name or path.stem, "1", partial(_load, path), _clock)
+    one.model = one.load()
+    return one
+
+
 def _load(path: Path) -> OnnxModel:
     try:
         return OnnxModel(path.read_bytes(), str(path))
     except FileNotFoundError as error:
-        raise MissingFile(f"there is no file {path}", hint="name an ONNX file") from error
+        hint = "name an ONNX file, or a registered version: NAME@ALIAS, NAME/NUMBER"
+        raise MissingFile(f"there is no file {path}", hint=hint) from error
     except OSError as error:
         raise StoreError(f"the file cannot be read: {error.strerror or error}", where=str(path), hint="name an ONNX file") from error

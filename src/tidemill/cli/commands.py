@@ -102,18 +102,19 @@ def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, as_json: bo
     up(obj["folder"], port, grpc_port, as_json=as_json)
 
 
-@tidemill.command(short_help="Serve an ONNX file by the Open Inference Protocol, with no project.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--name", default="", help="What the model is called. Default: the file's name.")
+@tidemill.command(short_help="Serve an ONNX file, or a registered version, by the Open Inference Protocol.")
+@click.argument("model")
+@click.option("--name", default="", help="What the model is called. Default: the name of the file, or of the registered model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=None, help="Serve over gRPC too, at this port; 0 takes a free one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
-def serve(model: Path, name: str, host: str, port: int, grpc_port: int | None, as_json: bool) -> None:
-    """Serve MODEL, an ONNX file, until Ctrl-C."""
+@click.pass_obj
+def serve(obj: dict[str, Any], model: str, name: str, host: str, port: int, grpc_port: int | None, as_json: bool) -> None:
+    """Serve MODEL until Ctrl-C: an ONNX file, or a registered version of the project (late@champion, models:/late/3)."""
     from tidemill.cli.bare import serve_model
 
-    serve_model(model, name, host, port, grpc_port, as_json=as_json)
+    serve_model(obj["folder"], model, name, host, port, grpc_port, as_json=as_json)
 
 
 @tidemill.command(short_help="Track experiments and register models: MLflow's clients work unchanged.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tidemill.models.artifact import signature_of as signature_of
     from tidemill.models.artifact import store_model as store_model
     from tidemill.models.compiled import Compiled as Compiled
+    from tidemill.models.compiled import MatrixModel as MatrixModel
     from tidemill.models.compiled import Predictor as Predictor
     from tidemill.models.compiled import compile_model as compile_model
     from tidemill.models.converted import Converted as Converted
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _OF_THE_LEDGER = {
     **dict.fromkeys(("Golden", "golden_differences", "golden_of", "load_model", "signature_of", "store_model"), "artifact"),
-    **dict.fromkeys(("Compiled", "Predictor", "compile_model"), "compiled"),
+    **dict.fromkeys(("Compiled", "MatrixModel", "Predictor", "compile_model"), "compiled"),
     **dict.fromkeys(("read_onnx", "store_onnx", "whole_onnx"), "adopted"),
     **dict.fromkeys(("Converted", "convert", "prove"), "converted"),
     "Rows": "rows",

@@ -4,7 +4,7 @@ A model that has no exact form is refused with the reason.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, MissingExtra, NoExactForm
+from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
 from tidemill.models.graph import Graph
-from tidemill.models.onnx import OnnxModel, opened
+from tidemill.models.onnx import OnnxModel, Spec, opened
 from tidemill.models.pace import Pace
 from tidemill.models.parity import compared, extreme_rows, hostile_rows
 from tidemill.models.signature import Signature
@@ -64,6 +64,21 @@ class Predictor:
             part = slice(start, start + asked.block)
             found[part] = self._run({asked.input: matrix[part]}, [asked.output])[asked.output].reshape(asked.block, asked.width)
         return found[:rows]
+
+
+class MatrixModel:
+    """A predictor that is asked by tensors, as any ONNX file is: the matrix of its features in, all that it gives out."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        asked = predictor.signature
+        self.inputs = {asked.input: Spec(asked.input, "FP64", (-1, len(asked.features)))}
+        self.outputs = {asked.output: Spec(asked.output, "FP64", (-1, asked.width))}
+        self._predictor = predictor
+
+    def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
+        """Its output."""
+        asked = self._predictor.signature
+        return {asked.output: self._predictor.outputs(tensors[asked.input])}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tidemill.registry.history import Move, alias_history, named_version, restor
 from tidemill.registry.importing import import_registry
 from tidemill.registry.models import get_model, search_registered
 from tidemill.registry.of_loop import looped
+from tidemill.registry.opened import open_version
 from tidemill.registry.registered import search_versions
 from tidemill.registry.retention import Action, DeleteExperiment, DeleteModel, DeleteRun, Rule, Stays, apply, plan, sweep, unspoken
 from tidemill.registry.tables import tables
@@ -44,6 +45,7 @@ __all__ = [
     "looped",
     "model_ref",
     "named_version",
+    "open_version",
     "plan",
     "promote",
     "record_verdict",

@@ -26,20 +26,24 @@ def adopt(ledger: Ledger, text: str, *, output: str = "", features: Sequence[str
     digest = next((tag.value for tag in version.tags or () if tag.key == "tidemill.digest"), "")
     if digest:
         return ledger.artifact_of("model", digest)
-    root = place_of(download_uri(ledger, version.name, version.version))
-    label = f"{version.name}/{version.version}"
     try:
-        told = _told(ledger, root)
-        file = _onnx_file(root, told, label)
-        folder = file.rpartition("/")[0]
-        onnx = whole_onnx(_read(ledger, file), lambda name: _read(ledger, f"{folder}/{name}"))
+        onnx, told = onnx_of(ledger, version)
         signature = read_onnx(onnx, names=features or _names(told), categories=_categories(told), output=output)
     except DataError as error:
-        error.what = f"{label} cannot be adopted: {error.what}"
+        error.what = f"{version.name}/{version.version} cannot be adopted: {error.what}"
         raise
     found = store_onnx(ledger, version.name, onnx, signature)
     ledger.put_artifact(found, {"adopted": Ref(REGISTERED, version.name, version.version), **_read_by(ledger, version)})
     return found
+
+
+def onnx_of(ledger: Ledger, version: ModelVersion) -> tuple[bytes, Mapping[str, Any]]:
+    """The ONNX that a client registered, in one piece, and what its MLmodel says. Raises DataError for what is none."""
+    root = place_of(download_uri(ledger, version.name, version.version))
+    told = _told(ledger, root)
+    file = _onnx_file(root, told, f"{version.name}/{version.version}")
+    folder = file.rpartition("/")[0]
+    return whole_onnx(_read(ledger, file), lambda name: _read(ledger, f"{folder}/{name}")), told
 
 
 def _read_by(ledger: Ledger, version: ModelVersion) -> dict[str, Ref]:

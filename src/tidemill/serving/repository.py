@@ -6,13 +6,26 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
 
-from tidemill.core import TidemillError, UnknownName
-from tidemill.models import OnnxModel, Pace, Spec
+from tidemill.core import Array, TidemillError, UnknownName
+from tidemill.models import Pace, Spec
 from tidemill.serving import oip
 from tidemill.serving.oip import Asked, Found
 
 SLOW = 1_000_000  # nanoseconds of a run from which on it leaves the event loop
-Load = Callable[[], OnnxModel]
+
+
+class Tensors(Protocol):
+    """What answers tensors with tensors, as an ONNX file does."""
+
+    inputs: dict[str, Spec]
+    outputs: dict[str, Spec]
+
+    def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
+        """The outputs, all or those that are wanted. Raises DataError for tensors that it cannot take."""
+        ...
+
+
+Load = Callable[[], Tensors]
 
 
 @dataclass
@@ -116,7 +129,7 @@ class Served:
     version: str
     load: Load
     clock: Callable[[], int]
-    model: OnnxModel | None = None
+    model: Tensors | None = None
     why: str = ""
     counts: Counts = field(default_factory=Counts)
     pace: Pace = field(default_factory=Pace)
@@ -151,7 +164,7 @@ class Served:
         model = self._loaded()
         return model.inputs, model.outputs
 
-    def _loaded(self) -> OnnxModel:
+    def _loaded(self) -> Tensors:
         if self.model is None:
             raise UnknownName(f"the model {self.name!r} is not loaded: {self.why}", hint=f"POST /v2/repository/models/{self.name}/load")
         return self.model
