@@ -23,7 +23,7 @@ from serving.test_deployed import Case, columns
 from serving.test_deployed import cases as cases
 from serving.test_oip import SOME, echo, packed, sums
 from tidemill import __version__
-from tidemill.core import Array, Busy, MissingExtra, Refused, TidemillError
+from tidemill.core import Array, Busy, DataError, MissingExtra, Refused, TidemillError
 from tidemill.models import DATATYPES, OnnxModel
 from tidemill.serving import Inference, Procedures, Repository, Served
 from tidemill.serving.messages import MESSAGES
@@ -218,6 +218,12 @@ def test_any_bytes_are_answered_or_refused(body: bytes, method: str) -> None:
 
 RIGHT = asks("sums", *[tensor(name, "FP32", [1, 2], "fp32", [1, 2]) for name in "ab"]).SerializeToString()
 PROCEDURES = Procedures(Inference(loaded(sums=sums()), __version__))
+
+
+def test_a_message_of_nothing_but_parts_is_refused_before_they_are_made() -> None:
+    for part in (b"\x22\0", b"\x2a\0", b"\x32\0"):
+        with pytest.raises(DataError, match="a request of 600000 inputs, outputs and parameters"):
+            PROCEDURES.methods[SERVICE + "ModelInfer"](part * 600_000)
 
 
 def test_bytes_that_are_no_message_and_methods_that_there_are_not(client: Client) -> None:

@@ -27,9 +27,9 @@ _FIELDS = {
     "TensorMetadata": "string name = 1; string datatype = 2; repeated int64 shape = 3",
     "ModelInferRequest": "string model_name = 1; string model_version = 2; string id = 3; repeated Parameter parameters = 4; "
     "repeated InferInputTensor inputs = 5; repeated InferRequestedOutputTensor outputs = 6; repeated bytes raw_input_contents = 7",
-    "InferInputTensor": "string name = 1; string datatype = 2; repeated int64 shape = 3; repeated Parameter parameters = 4; "
-    "InferTensorContents contents = 5",
-    "InferRequestedOutputTensor": "string name = 1; repeated Parameter parameters = 2",
+    "InferInputTensor": "string name = 1; string datatype = 2; repeated int64 shape = 3; InferTensorContents contents = 5",
+    "InferRequestedOutputTensor": "string name = 1",
+    "Parts": "repeated bytes parameters = 4; repeated bytes inputs = 5; repeated bytes outputs = 6",  # of a request, as they came
     "Parameter": "string key = 1; InferParameter value = 2",
     "InferParameter": "oneof bool bool_param = 1; oneof int64 int64_param = 2; oneof string string_param = 3; "
     "oneof double double_param = 4; oneof uint64 uint64_param = 5",

@@ -161,7 +161,8 @@ def kind_of(datatype: str, shape: Sequence[int], where: str) -> np.dtype[Any]:
     if kind is None:
         raise DataError(f"the datatype {datatype!r} is not known", where=f"{where}.datatype", available=list(_KINDS))
     if len(shape) > 32 or min(shape, default=0) < 0:
-        raise DataError(f"{shape} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
+        what = f"{shape}" if len(shape) <= 32 else f"{len(shape)} sizes"
+        raise DataError(f"{what} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
     return kind
 
 

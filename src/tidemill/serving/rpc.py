@@ -20,6 +20,7 @@ from tidemill.serving.oip import Asked, Found
 from tidemill.serving.repository import Model
 
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+LARGE, MANY = 1 << 20, 10_000  # bytes of a request whose parts are counted; and how many it may have
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 _CONTENTS = {"BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
 _CONTENTS |= {f"{sign}INT{size}": f"{sign.lower()}int_contents" for sign in ("", "U") for size in (8, 16, 32)}
@@ -45,7 +46,7 @@ class Procedures:
             "RepositoryModelUnload": self._unload,
         }
         self.methods: dict[str, Method] = {f"/{SERVICE}/{name}": partial(_called, name, does) for name, does in named.items()}
-        self.methods[f"/{SERVICE}/ModelInfer"] = lambda body: self._infer(decoded("ModelInferRequest", body)).SerializeToString()
+        self.methods[f"/{SERVICE}/ModelInfer"] = lambda body: self._infer(asked_of(body)).SerializeToString()
         self.methods[f"/{HEALTH}/Check"] = self._check
 
         self.gone = health_of(NOT_SERVING)  # for who watches, at the end
@@ -54,7 +55,7 @@ class Procedures:
         """The answer to one message of a stream; what is wrong with it is told there, and the stream goes on."""
         request = None
         try:
-            request = decoded("ModelInferRequest", body)
+            request = asked_of(body)
             answer = self._infer(request)
             answer.parameters.add(key="triton_final_response", value={"bool_param": True})  # there is one for each request
             told = MESSAGES["ModelStreamInferResponse"](infer_response=answer)
@@ -126,6 +127,15 @@ def decoded(name: str, body: bytes) -> Any:
         return MESSAGES[name].FromString(body)
     except DecodeError as error:
         raise DataError(f"the {len(body)} bytes are no {name}: {error}", hint="send what a client of the protocol sends") from None
+
+
+def asked_of(body: bytes) -> Any:
+    """The message of a request. Raises DataError, also where it has more parts than anybody needs: two bytes of one become a hundred."""
+    if len(body) > LARGE:
+        parts = decoded("Parts", body)
+        if (many := len(parts.inputs) + len(parts.outputs) + len(parts.parameters)) > MANY:
+            raise DataError(f"a request of {many} inputs, outputs and parameters", hint=f"send {MANY} at most")
+    return decoded("ModelInferRequest", body)
 
 
 def health_of(status: int) -> bytes:
