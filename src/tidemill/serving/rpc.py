@@ -153,7 +153,7 @@ def read(request: Any) -> Asked:
         where = f"inputs[{place}]"
         if one.name in tensors:
             raise DataError(f"the input {one.name!r} comes twice", where=where)
-        if raw and one.HasField("contents"):
+        if raw and one.contents.ByteSize():  # MLServer sends empty ones
             raise DataError("it has contents, and there are raw ones", where=f"{where}.contents", hint="send all inputs in one way")
         tensors[one.name] = (
             oip.of_raw(one.datatype, list(one.shape), memoryview(raw[place]), f"raw_input_contents[{place}]") if raw else _typed(one, where)
