@@ -23,6 +23,7 @@ from tidemill import registry
 from tidemill.serving import Headers, Reply
 from tidemill.session import Session
 from tidemill.web.direct import led
+from tidemill.web.metrics import Traffic
 
 BODY = json.dumps({"inputs": [tensor("a", "FP32", [1, 2], [10, 20]), tensor("b", "FP32", [1, 2], [1, 2])]}).encode()
 PATH = "/v2/models/sums/infer"
@@ -209,7 +210,7 @@ def test_what_escapes_is_told_as_the_servers_fault_and_logged(caplog: pytest.Log
     def broken(headers: Headers, body: bytes) -> Reply:
         raise ZeroDivisionError("a bug")
 
-    call = led(lambda method, address, size: broken)(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
+    call = led(lambda method, address, size: broken, Traffic())(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
     assert call is not None
     assert call(b"{}").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert "ZeroDivisionError: a bug" in caplog.text

@@ -270,7 +270,7 @@ UP = """
 import sys
 from tidemill.session import Session
 from tidemill.web import serve
-serve(Session(sys.argv[1]), "127.0.0.1", 0, ready=lambda url: print(url, flush=True))
+serve(Session(sys.argv[1]), "127.0.0.1", 0, ready=lambda url, _: print(url, flush=True))
 """
 
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
     from tidemill.serving.rehearsal import rehearse as rehearse
+    from tidemill.serving.repository import Counts as Counts
+    from tidemill.serving.repository import Models as Models
     from tidemill.serving.repository import Repository as Repository
     from tidemill.serving.repository import Served as Served
     from tidemill.serving.routing import Route as Route
@@ -97,6 +99,8 @@ _PLACES = {
     "status_of": "refusals",
     "too_large": "refusals",
     "rehearse": "rehearsal",
+    "Counts": "repository",
+    "Models": "repository",
     "Repository": "repository",
     "Served": "repository",
     "Route": "routing",

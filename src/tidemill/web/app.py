@@ -22,6 +22,7 @@ from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway,
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.direct import led
 from tidemill.web.features import Getters
+from tidemill.web.metrics import CONTENT, Traffic, exposition, measured, of_endpoints, of_models, of_process
 from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
 from tidemill.web.rpc import remote
@@ -43,8 +44,8 @@ def page(html: str) -> Response:
 class Pages:
     """The pages of one session."""
 
-    def __init__(self, session: Session, gateway: Gateway, url: str) -> None:
-        self.session, self.gateway, self.url = session, gateway, url
+    def __init__(self, session: Session, gateway: Gateway, url: str, traffic: Traffic) -> None:
+        self.session, self.gateway, self.url, self.traffic = session, gateway, url, traffic
 
     def status(self) -> dict[str, object]:
         """The status with what only the server knows: its address, and what it has answered."""
@@ -98,6 +99,12 @@ class Pages:
 
     async def status_json(self, request: Request) -> Response:
         return reply(await run_in_threadpool(self.status))
+
+    async def metrics(self, request: Request) -> Response:
+        gateway = self.gateway
+        own, asked = of_endpoints(gateway.endpoints), of_models(gateway.inference.models)
+        families = [*self.traffic.families(), *own, *asked, *of_process(gateway.version)]
+        return Response(exposition(families), headers={"content-type": CONTENT, "x-content-type-options": "nosniff"})
 
     async def report(self, request: Request) -> Response:
         """The report of the branch that serves a deployment; without a name, of the first."""
@@ -221,17 +228,18 @@ class Current:
         return {one.space for endpoint in self.endpoints.values() for one in endpoint.reader.looked.values()}
 
 
-def make_app(session: Session, url: str, *, clock: Callable[[], int] = now) -> Starlette:
+def make_app(session: Session, url: str, *, clock: Callable[[], int] = now, traffic: Traffic | None = None) -> Starlette:
     """The application over a session. The online store is brought up to what is known by now first."""
     current = Current(session, clock)
     client_time = bool(session.project.settings["serve.client_time"])
     waits = isinstance(session.project.settings.online, str)
     features = Features(current.getters.prepared, current.getters.open, client_time, waits, current.due, current.refresh)
     gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh, features, waits, __version__)
-    pages = Pages(session, gateway, url)
+    pages = Pages(session, gateway, url, traffic or Traffic())
     own = [
         route("GET", "/", pages.home, requires="read"),
         route("GET", "/status.json", pages.status_json, requires="read"),
+        route("GET", "/metrics", pages.metrics, requires="read"),
         route("GET", "/report", pages.report, requires="read"),
         route("GET", "/report/{name}", pages.report, requires="read"),
     ]
@@ -253,17 +261,18 @@ def directly(features: Features, otherwise: App) -> App:
 def serve(session: Session, host: str, port: int, grpc_port: int | None = None, *, ready: Ready) -> None:
     """Serve a project until interrupted, MLflow's protocol included, its deployments over gRPC too where a port for it is given; `ready` is
     told the addresses."""
-    gateways = list[Gateway]()
+    gateways, traffic = list[Gateway](), Traffic()
     with ExitStack() as last:
 
         def make(url: str) -> App:
-            app = make_app(session, url)  # first: it says which of its files may not be written
+            app = make_app(session, url, traffic=traffic)  # first: it says which of its files may not be written
             gateways.append(app.state.gateway)
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
-            return only_local(directly(app.state.gateway.features, tracking_app(ledger, app)))
+            whole = directly(app.state.gateway.features, tracking_app(ledger, app))
+            return only_local(measured(whole, traffic))
 
         def beside() -> AbstractContextManager[Beside]:
             return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh)
 
-        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked)), beside)
+        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside)

@@ -1,12 +1,14 @@
 """Bare models on a port: the inference protocol's hot path below the web framework, the rest as an application."""
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tidemill import __version__
 from tidemill.core import TidemillError
-from tidemill.serving import MOST, Inference, Repository, refused
-from tidemill.web.direct import checked, led
+from tidemill.serving import MOST, Headers, Inference, Repository, refused
+from tidemill.web.direct import check_from_here, checked, led
+from tidemill.web.metrics import CONTENT, Family, Traffic, exposition, measured, of_models, of_process
 from tidemill.web.rpc import remote
 from tidemill.web.server import Ready, run_server
 
@@ -14,12 +16,16 @@ from tidemill.web.server import Ready, run_server
 def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None) -> None:
     """Serve bare models until interrupted, over gRPC too where a port for it is given; `ready` is told the addresses, the
     second empty where there is none."""
-    inference = Inference(models, __version__)
-    run_server(lambda url: application(inference), host, port, ready, led(inference.quick), lambda: remote(inference, host, grpc_port))
+    inference, traffic = Inference(models, __version__), Traffic()
+
+    def make(url: str) -> Any:
+        return measured(application(inference, lambda: [*traffic.families(), *of_models(models), *of_process(__version__)]), traffic)
+
+    run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port))
 
 
-def application(inference: Inference) -> Any:
-    """The routes as an ASGI application; a slow model runs beside the event loop."""
+def application(inference: Inference, metrics: Callable[[], Iterable[Family]] = tuple) -> Any:
+    """The routes as an ASGI application, and what is measured; a slow model runs beside the event loop."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         headers, body, more = dict(scope["headers"]), b"", True
@@ -29,6 +35,9 @@ def application(inference: Inference) -> Any:
                 return
             body, more = body + message.get("body", b""), message.get("more_body", False)
         try:
+            if (scope["method"], scope["path"]) == ("GET", "/metrics"):
+                await _metrics(metrics, headers, send)
+                return
             call = inference.call(scope["method"], scope["path"])
         except TidemillError as error:
             answer = refused(error)
@@ -45,3 +54,11 @@ def application(inference: Inference) -> Any:
         await send({"type": "http.response.body", "body": answer.body})
 
     return app
+
+
+async def _metrics(metrics: Callable[[], Iterable[Family]], headers: Headers, send: Any) -> None:
+    check_from_here(headers)
+    body = exposition(metrics())
+    told = [(b"content-type", CONTENT.encode()), (b"content-length", b"%d" % len(body)), (b"x-content-type-options", b"nosniff")]
+    await send({"type": "http.response.start", "status": 200, "headers": told})
+    await send({"type": "http.response.body", "body": body})

@@ -1,11 +1,13 @@
 """What is answered below the web framework: whom it may answer, and the answer as HTTP has it."""
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
 from tidemill.core import Refused, TidemillError
 from tidemill.serving import MOST, Call, Headers, Reply, refused, respond, too_large
+from tidemill.web.metrics import Traffic
 
 log = logging.getLogger(__name__)
 LOCAL = (b"127.0.0.1", b"localhost", b"[::1]")
@@ -20,25 +22,31 @@ _LINES = {
 Whole = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
 
 
-def led(find: Callable[[bytes, bytes, int], Call | None]) -> Callable[[bytes, bytes, Headers], Whole | None]:
-    """For a connection: by method, address and headers what answers a body. `find` tells by method, address and the size of the body."""
+def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> Callable[[bytes, bytes, Headers], Whole | None]:
+    """For a connection: by method, address and headers what answers a body, which `traffic` counts. `find` tells by method, address and the
+    size of the body."""
 
     def quick(method: bytes, address: bytes, headers: Headers) -> Whole | None:
         size = headers.get(b"content-length", b"0" if method == b"GET" else b"")
         call = find(method, address, int(size)) if size.isdigit() and b"transfer-encoding" not in headers else None
-        return None if call is None else partial(_answered, call, headers)
+        return None if call is None else partial(_answered, call, headers, address, traffic)
 
     return quick
 
 
-def _answered(call: Call, headers: Headers, body: bytes) -> bytes | None:
+def _answered(call: Call, headers: Headers, address: bytes, traffic: Traffic, body: bytes) -> bytes | None:
     """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
+    begun = time.perf_counter()
     try:
         reply = checked(call, headers, body)
     except Exception:
         log.exception("a request could not be answered")
         reply = Reply(500, b'{"error":"the server failed; its log says why"}')
-    return reply and written(reply)
+    if reply is None:
+        return None
+    answer = written(reply)
+    traffic.note(address.decode("latin-1"), reply.status, time.perf_counter() - begun)
+    return answer
 
 
 def checked(call: Call, headers: Headers, body: bytes) -> Reply | None:

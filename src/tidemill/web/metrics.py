@@ -1,0 +1,174 @@
+"""What Prometheus may ask a server: requests by route, answers by rung, versions, and the process itself.
+
+Text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats). Figures are of this process, since it started.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # a server of bare models does without them
+    from tidemill.serving import Counts, Endpoint, Models
+
+ROUTES = {"predict", "features", "v2", "feedback", "metrics", "status.json", "report", "docs", "openapi.json", "api", "ajax-api", ""}
+UNEXPECTED = "unexpected "
+BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+CONTENT = "text/plain; version=0.0.4; charset=utf-8"
+Labels = tuple[tuple[str, str], ...]
+Sample = tuple[str, Labels, float]  # what follows the metric's name, labels, and the value
+
+
+class Family(NamedTuple):
+    """A metric."""
+
+    name: str
+    kind: str
+    help: str
+    samples: Iterable[Sample]
+
+
+def exposition(families: Iterable[Family]) -> bytes:
+    """Families as text; one without a sample is left out.
+
+    >>> print(exposition([Family("up", "gauge", "Whether.", [("", (("of", "a"),), 1.0)])]).decode(), end="")
+    # HELP up Whether.
+    # TYPE up gauge
+    up{of="a"} 1.0
+    """
+    lines = []
+    for family in families:
+        told = [f"{family.name}{suffix}{_shown(labels)} {float(value)!r}" for suffix, labels, value in family.samples]
+        if told:
+            lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}", *told]
+    return "".join(f"{line}\n" for line in lines).replace(" inf\n", " +Inf\n").encode()
+
+
+def _shown(labels: Labels) -> str:
+    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
+    return f"{{{pairs}}}" if pairs else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class Traffic:
+    """How many requests came by each route, how they ended and how long they took. On one event loop: nothing else counts."""
+
+    def __init__(self) -> None:
+        self._ended, self._took = dict[tuple[str, int], int](), dict[str, list[int]]()
+        self._seconds = dict[str, float]()
+
+    def note(self, path: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        first = path[1:].partition("/")[0].partition("?")[0]
+        route = f"/{first}" if first in ROUTES else "other"
+        self._ended[route, status] = self._ended.get((route, status), 0) + 1
+        took = self._took.get(route) or self._took.setdefault(route, [0] * (len(BOUNDS) + 1))
+        took[bisect_left(BOUNDS, seconds)] += 1
+        self._seconds[route] = self._seconds.get(route, 0.0) + seconds
+
+    def families(self) -> Iterator[Family]:
+        """As metrics."""
+        ended = [("", (("route", route), ("status", str(status))), float(n)) for (route, status), n in sorted(self._ended.items())]
+        yield Family("tidemill_requests_total", "counter", "Requests by the first part of their path and the status of the answer.", ended)
+        took = list[Sample]()
+        for route, counts in sorted(self._took.items()):
+            sums, of = list(accumulate(counts)), ("route", route)
+            took += [("_bucket", (of, ("le", repr(bound))), float(n)) for bound, n in zip(BOUNDS, sums, strict=False)]
+            took += [
+                ("_bucket", (of, ("le", "+Inf")), float(sums[-1])),
+                ("_sum", (of,), self._seconds[route]),
+                ("_count", (of,), float(sums[-1])),
+            ]
+        yield Family("tidemill_request_seconds", "histogram", "From when a request was whole until its answer was.", took)
+
+
+def measured(app: Any, traffic: Traffic) -> Any:
+    """An application whose requests are counted."""
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        begun, status = time.perf_counter(), 500
+
+        async def told(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await app(scope, receive, told)
+        finally:
+            traffic.note(scope["path"], status, time.perf_counter() - begun)
+
+    return counted
+
+
+def of_endpoints(endpoints: Mapping[str, "Endpoint"]) -> Iterator[Family]:
+    """Of deployments: answers by rung, what went wrong with rungs, what was not as expected, and which versions stand in them."""
+    there = [*endpoints.items()]
+    answers, misses, odd = list[Sample](), list[Sample](), list[Sample]()
+    for name, one in there:
+        of = ("deployment", name)
+        for what, rows in [*one.ladder.counts.items()]:
+            rung, _, why = what.rpartition(": ")
+            if not rung:
+                answers.append(("", (of, ("rung", what)), float(rows)))
+            elif rung.startswith(UNEXPECTED):
+                odd.append(("", (of, ("value", rung.removeprefix(UNEXPECTED)), ("otherwise", why)), float(rows)))
+            else:
+                misses.append(("", (of, ("rung", rung), ("why", why)), float(rows)))
+    yield Family("tidemill_answers_total", "counter", "Rows that were answered, by the rung that gave the answer.", answers)
+    yield Family("tidemill_rung_misses_total", "counter", "Rows that a rung did not answer: failed, too late, left out.", misses)
+    yield Family("tidemill_unexpected_total", "counter", "Values that were not as expected, by what was done.", odd)
+    out: list[Sample] = [("", (("deployment", name), ("rung", rung)), 1.0) for name, one in there for rung in one.ladder.left_out]
+    yield Family("tidemill_rung_left_out", "gauge", "Rungs that keep failing and are left out for now.", out)
+    roles: list[Sample] = [
+        ("", (("deployment", name), ("role", role), ("version", version[0])), 1.0)
+        for name, one in there
+        for role, version in _standing(one)
+        if version
+    ]
+    yield Family("tidemill_version_info", "gauge", "The versions that stand in a deployment, by their role.", roles)
+    weights: list[Sample] = [("", (("deployment", name),), one.standing.weight) for name, one in there if one.standing.challenger]
+    yield Family("tidemill_challenger_weight", "gauge", "The share of keys that the challenger answers.", weights)
+    copied: list[Sample] = [
+        ("", (("deployment", name), ("what", what)), float(said))
+        for name, one in there
+        if one.shadow and one.shadows
+        for what, said in one.shadows.plain().items()
+        if what in ("copied", "dropped", "failed")
+    ]
+    yield Family("tidemill_shadow_rows_total", "counter", "Rows that were copied to the shadow, dropped, or failed in it.", copied)
+
+
+def _standing(one: "Endpoint") -> list[tuple[str, tuple[str, str] | None]]:
+    standing = one.standing
+    return [("champion", standing.champion), ("previous", standing.previous), ("challenger", standing.challenger)]
+
+
+def of_models(models: "Models") -> Iterator[Family]:
+    """Of what is asked through the inference protocol, by model and version."""
+    there = [((("model", one.name), ("version", one.version)), one.counts) for one in models]
+
+    def each(name: str, told: str, read: Callable[["Counts"], float]) -> Family:
+        return Family(f"tidemill_inference_{name}_total", "counter", told, [("", labels, float(read(counts))) for labels, counts in there])
+
+    yield each("requests", "Requests of the inference protocol that were answered.", lambda one: one.requests)
+    yield each("failures", "Those that were wrong, or that the model could not answer.", lambda one: one.failed)
+    yield each("rows", "Rows that were answered.", lambda one: one.rows)
+    yield each("run_seconds", "Time that models took.", lambda one: one.run / 1e9)
+
+
+def of_process(version: str) -> Iterator[Family]:
+    """Of the process, under the names that Prometheus' own clients use."""
+    import psutil
+
+    process = psutil.Process()
+    with process.oneshot():
+        cpu, memory, started = process.cpu_times(), process.memory_info().rss, process.create_time()
+    yield Family("tidemill_build_info", "gauge", "The version of Tidemill.", [("", (("version", version),), 1.0)])
+    yield Family("process_cpu_seconds_total", "counter", "Time of the processor, user and system.", [("", (), cpu.user + cpu.system)])
+    yield Family("process_resident_memory_bytes", "gauge", "Resident memory.", [("", (), float(memory))])
+    yield Family("process_start_time_seconds", "gauge", "When the process began, since 1970 UTC.", [("", (), started)])
