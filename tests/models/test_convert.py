@@ -145,6 +145,33 @@ def test_types_of_pandas_with_missing_values_will_do() -> None:
     assert done.parity["recorded_difference"] < 1e-9
 
 
+def test_an_empty_text_may_be_a_category_where_none_is_missing() -> None:
+    from sklearn.preprocessing import OrdinalEncoder
+    from sklearn.tree import DecisionTreeClassifier
+
+    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, max_categories=9, encoded_missing_value=-2)
+    for rows, learnt in ((WITHOUT.replace({"origin": {"LGA": ""}}), True), (WITH, True), (WITH.replace({"origin": {"LGA": ""}}), False)):
+        model = pipeline(ordinal, DecisionTreeClassifier(max_depth=6), "drop").fit(rows, LATE)
+        if learnt:
+            assert tm.convert(model, rows).parity["hostile_difference"] == 0.0
+        else:
+            with pytest.raises(NoExactForm, match="two kinds of missing texts"):
+                tm.convert(model, rows)
+
+
+def test_numbers_and_texts_are_not_imputed_by_one_word() -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.tree import DecisionTreeClassifier
+
+    filled = make_pipeline(SimpleImputer(strategy="constant"), OneHotEncoder(handle_unknown="ignore"))
+    model = make_pipeline(make_column_transformer((filled, ["origin", "holiday"])), DecisionTreeClassifier()).fit(WITH, LATE)
+    with pytest.raises(NoExactForm, match="puts 'missing_value' into a column of numbers"):
+        tm.convert(model, WITH)
+
+
 def several() -> Any:
     from sklearn.ensemble import RandomForestClassifier
 

@@ -90,7 +90,8 @@ def _ordinal(graph: Graph, step: Any, parts: Parts) -> Parts:
     made = []
     for i, categories in enumerate(step.categories_):
         mapping = step._default_to_infrequent_mappings[i] if step._infrequent_enabled else None
-        values = [float(code) for code in (range(len(categories)) if mapping is None else mapping)]
+        values = [float(code) for code in (range(len(categories)) if mapping is None else [*mapping, 0])]  # a missing one is never rare
+        values = values[: len(categories)]
         if i in step._missing_indices:
             values[step._missing_indices[i]] = float(step.encoded_missing_value)
         made.append(graph.coded(picked(graph, parts, [i])[0], categories, values, float(step.unknown_value)))
@@ -121,6 +122,10 @@ def _impute(graph: Graph, step: Any, parts: Parts) -> Parts:
 
 def _filled(graph: Graph, column: Columns, value: Any) -> Columns:
     """A column of texts, or of numbers among them, without missing ones."""
+    if not column.text and isinstance(value, str):
+        raise NoExactForm(
+            f"SimpleImputer puts {value!r} into a column of numbers", hint="impute texts and numbers by imputers of their own"
+        )
     if not column.text:
         return Columns(graph.op("Where", graph.op("IsNaN", column.tensor), graph.constant([[value]]), column.tensor), column.origins)
     missing = graph.op("Equal", column.tensor, graph.texts([""]))

@@ -165,14 +165,15 @@ def _public(model: Any, rows: Rows, within: float, reason: NoExactForm) -> Conve
     failed = reason
     for double in (True, False):
         try:
-            onnx = _by_skl2onnx(model, rows, reason, double=double)
+            onnx = _by_skl2onnx(model, rows, double=double)
             return _told(model, onnx, "skl2onnx", prove(model, rows, onnx, within=within))
         except NoExactForm as error:
             failed = error
-    raise failed from reason
+    stated = failed.hint if failed.hint.startswith("state") else reason.hint
+    raise NoExactForm(f"{reason.what}; by skl2onnx: {failed.what}", available=reason.available, hint=stated) from failed
 
 
-def _by_skl2onnx(model: Any, rows: Rows, reason: NoExactForm, *, double: bool) -> bytes:
+def _by_skl2onnx(model: Any, rows: Rows, *, double: bool) -> bytes:
     try:
         from skl2onnx import convert_sklearn
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
@@ -193,8 +194,7 @@ def _by_skl2onnx(model: Any, rows: Rows, reason: NoExactForm, *, double: bool) -
         onnx = bytes(made.SerializeToString())
         OnnxModel(onnx)
     except Exception as error:  # it raises every kind
-        what = f"{reason.what}, and skl2onnx fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise NoExactForm(what, available=reason.available, hint=reason.hint) from error
+        raise NoExactForm(f"it fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", hint=OTHER) from error
     return onnx
 
 

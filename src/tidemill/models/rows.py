@@ -69,8 +69,11 @@ class Rows:
         return [graph.column(column.name, text=column.words is not None) for column in self.columns]
 
     def held(self, values: Floats) -> Floats:
-        """Numbers (m, f) with those of a column of booleans cut to these."""
+        """Numbers (m, f) with those of a column of booleans cut to these, and without missing texts where the empty one is a word."""
         made = values.copy()
+        for i, column in enumerate(self.columns):
+            if column.words is not None and "" in column.words and not np.isnan(self.values[:, i]).any():
+                made[np.isnan(values[:, i]), i] = column.words.index("")
         for i in range(values.shape[1]):
             if str(self.columns[i].dtype if self.columns else self.dtype).lower().startswith("bool"):
                 made[:, i] = np.where(np.isnan(values[:, i]), np.nan, values[:, i] > 0.5)
