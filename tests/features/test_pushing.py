@@ -291,8 +291,8 @@ def test_after_any_steps_online_is_what_the_next_version_gives(tmp_path: Path, s
     keys, at = asked(now).texts["shop"], asked(now).at
     texts, which = entities_of(keys)
     for one in final.looked.values():
-        [stored] = store.read([(one.space, texts)])
-        block, offline = one.block(store, stored, which, keys, at, np.full(len(at), True)), one.log.read(keys, at)
+        [(mark, states)] = store.read([(one.space, texts)])
+        block, offline = one.block(one.seen(store, mark), states, which, keys, at, np.full(len(at), True)), one.log.read(keys, at)
         assert block.status.tolist() == offline.status.tolist()
         assert _texts(block) == _texts(offline)
 

@@ -185,13 +185,36 @@ def test_a_space_that_is_made_anew_while_a_request_is_under_way_is_left_alone(sh
     one, store.happens = reader.looked["newest"], anew
     [stored] = store.read([(one.space, ["1"])])
     if many:
-        assert one.fresh(store, stored, np.array([0]), np.array([at])).tolist() == [False]
+        assert one.fresh(one.seen(store, stored[0]), stored[1], np.array([0]), np.array([at])).tolist() == [False]
     else:
         found = one.online(store, stored, ["1"], at)
         assert (found.values, found.why) == ([[9.0, "a"]], "the online store holds what became known later")
     after = shown(reader, at)
     assert (all(row["online"] for row in after), store.happens) == (True, None)
     same_offline(shops, after, at)
+
+
+def test_many_rows_are_of_one_mark_while_another_request_sees_the_space_made_anew(shops: Shops, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, at = MemoryOnline(), NOW + SECOND
+    reader = shops.reader(store)
+    reader.materialise(NOW)
+    pusher = shops.pusher(store)
+    for i, kind in enumerate(("b", "a", "c")):
+        pusher.push([sale(i, NOW, 9.0, kind)], NOW + 1 + i)
+    right, one, before = shown(reader, at), reader.looked["newest"], store.spaces()
+    fresh = one.fresh
+
+    def meanwhile(*given: Any) -> Any:
+        found = fresh(*given)
+        store.drop(one.space)
+        shops.reader(store).materialise(at)
+        one.online(store, store.read([(one.space, ["1"])])[0], ["1"], at)
+        return found
+
+    monkeypatch.setattr(one, "fresh", meanwhile)
+    monkeypatch.setattr("tidemill.features.reader.FEW", 1)
+    assert shown(reader, at) == right
+    assert (all(row["online"] for row in right), store.spaces()[one.space] == before[one.space]) == (True, False)
 
 
 def test_lost_words_are_answered_from_the_log_and_made_anew(shops: Shops, online: OnlineStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,8 +60,9 @@ class LmdbOnline:
     def _read_mark(self, space: str, stored: bytes | None) -> bytes | None:
         """The mark of a space, which is not the last that was read."""
         start, key, *_ = self._know(space)
-        self._known[space] = (start, key, stored, self._folder.whole(key, stored))
-        return self._known[space][3]
+        mark = self._folder.whole(key, stored)
+        self._known[space] = (start, key, stored, mark)  # another thread may read a newer one at once
+        return mark
 
     def update(self, space: str, entities: Sequence[Name], change: Change) -> None:
         with self._folder.writing() as transaction:

@@ -86,7 +86,7 @@ class Looked:
         """Of which version the space was when it was last read, and until when all was there."""
         return self._last[1].version, self._last[1].until
 
-    def _see(self, store: OnlineStore, data: bytes | None) -> Seen:
+    def seen(self, store: OnlineStore, data: bytes | None) -> Seen:
         """What a mark says. Raises Damaged where words of categories are not what was written."""
         before, seen = self._last
         if data is not before and data != before:
@@ -118,10 +118,9 @@ class Looked:
 
     # ── many rows ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def fresh(self, store: OnlineStore, stored: Stored, which: Ints, at: Instants) -> Bools:
+    def fresh(self, seen: Seen, states: Sequence[bytes | None], which: Ints, at: Instants) -> Bools:
         """Which rows (n,) the store answers: it holds all that was known at their times, and their states can be read then. `which` (n,) is
         the place of a row's state, -1 for none. Raises Damaged for what is no state."""
-        seen, states = self._see(store, stored[0]), stored[1]
         if seen.until is None:
             return np.zeros(len(at), dtype=bool)
         if not all(self.form.fits(data) for data in states if data is not None):
@@ -129,14 +128,14 @@ class Looked:
         since = [NEVER if data is None else int.from_bytes(data[:8], "little", signed=True) for data in states]
         return (seen.until <= at) & (at < seen.limit) & (np.array([*since, NEVER])[which] <= at)
 
-    def block(self, store: OnlineStore, stored: Stored, which: Ints, keys: Coded, at: Instants, fresh: Bools) -> Block:
+    def block(self, seen: Seen, states: Sequence[bytes | None], which: Ints, keys: Coded, at: Instants, fresh: Bools) -> Block:
         """Values and statuses of rows: from the store those that are `fresh` (n,), from the log the others. Categories have the numbers of
         the log's words; what it lacks follows. Raises Damaged where the store is not what was written."""
         if fresh.all():
-            return self._stored(store, stored, which, keys, at)
+            return self._stored(seen, states, which, keys, at)
         if not fresh.any():
             return self.read(keys, at)
-        there = self._stored(store, stored, which[fresh], keys.take(fresh), at[fresh])
+        there = self._stored(seen, states, which[fresh], keys.take(fresh), at[fresh])
         return _placed(~fresh, self.read(keys.take(~fresh), at[~fresh]), fresh, there)
 
     def read(self, keys: Coded, at: Instants) -> Block:
@@ -147,9 +146,8 @@ class Looked:
         rows = keys.to(more.entities) >= 0
         return _placed(rows, more.read(keys.take(rows), at[rows]), ~rows, self.log.read(keys.take(~rows), at[~rows]))
 
-    def _stored(self, store: OnlineStore, stored: Stored, which: Ints, keys: Coded, at: Instants) -> Block:
-        seen = self._see(store, stored[0])
-        values, status = self.form.read(*_there(stored[1], which), at)
+    def _stored(self, seen: Seen, states: Sequence[bytes | None], which: Ints, keys: Coded, at: Instants) -> Block:
+        values, status = self.form.read(*_there(states, which), at)
         lost = np.flatnonzero((status == UNKNOWN) & (which >= 0))
         if len(lost):
             self._check_lost(seen, Coded(keys.take(lost).to(self.log.entities), self.log.entities), at[lost])
@@ -163,7 +161,7 @@ class Looked:
 
     def online(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> Found:
         """What the store says at one time, or where it cannot the log. Raises Damaged where the store is not what was written."""
-        seen = self._see(store, stored[0])
+        seen = self.seen(store, stored[0])
         found = self._few(seen, stored[1], texts, at)
         if found.why:
             return self.offline(texts, at, found.why)
@@ -172,7 +170,7 @@ class Looked:
     def few(self, store: OnlineStore, stored: Stored, texts: Sequence[str | None], at: int) -> tuple[Found, dict[str, tuple[str, ...]]]:
         """What the store says at one time, or why it cannot, and the words of categories: those of the log, and behind them what it lacks.
         Raises Damaged as `online` does."""
-        seen = self._see(store, stored[0])
+        seen = self.seen(store, stored[0])
         found = self._few(seen, stored[1], texts, at)
         if found.why or not self._coded:
             return found, {}
@@ -245,14 +243,18 @@ def _there(states: Sequence[bytes | None], which: Ints) -> tuple[list[bytes], In
 
 
 def _placed(rows: Bools, one: Block, others: Bools, other: Block) -> Block:
-    """Two blocks as one: each has its rows. Categories have the numbers of the first one's words; what it lacks follows."""
+    """Two blocks as one: each has its rows. Categories have the numbers of the first one's words; what it lacks follows. Mostly one's words
+    begin with all of the other's, and the numbers are the same."""
     values, status = np.empty((len(rows), len(one.names))), np.empty(len(rows), np.uint8)
     values[rows], status[rows], values[others], status[others] = one.values, one.status, other.values, other.status
     vocabularies = dict(one.vocabularies)
     for name, words in other.vocabularies.items():
-        if words != vocabularies[name]:
-            there = set(vocabularies[name])
-            vocabularies[name] = (*vocabularies[name], *(word for word in words if word not in there))
+        known = vocabularies[name]
+        if words[: len(known)] == known[: len(words)]:
+            vocabularies[name] = max(known, words, key=len)
+        else:
+            there = set(known)
+            vocabularies[name] = (*known, *(word for word in words if word not in there))
             column = one.names.index(name)
             values[others, column] = in_numbers(values[others, column], numbers_of(words, vocabularies[name]))
     return Block(one.names, values, status, vocabularies)

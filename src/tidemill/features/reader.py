@@ -84,12 +84,10 @@ class Reader:
         places, views, fresh = {columns: entities_of(one) for columns, one in keys.items()}, [*self.looked.values()], np.full(len(at), True)
         own = [places[one.view.entity.keys] for one in views]
         stored = store.read([(one.space, texts) for one, (texts, _) in zip(views, own, strict=True)])
-        for one, (_, which), data in zip(views, own, stored, strict=True):
-            fresh &= one.fresh(store, data, which, at)
-        found = {
-            one.view.name: one.block(store, data, which, keys[one.view.entity.keys], at, fresh)
-            for one, (_, which), data in zip(views, own, stored, strict=True)
-        }
+        told = [(one, one.seen(store, mark), states, which) for one, (_, which), (mark, states) in zip(views, own, stored, strict=True)]
+        for one, seen, states, which in told:
+            fresh &= one.fresh(seen, states, which, at)
+        found = {one.view.name: one.block(seen, states, which, keys[one.view.entity.keys], at, fresh) for one, seen, states, which in told}
         return found, fresh
 
     def _few(self, store: OnlineStore, requests: Requests, keys: Keys, at: Instants) -> Matrix | None:

@@ -1,6 +1,7 @@
 """Rows that bring the features themselves: no entity is looked up, and the answer is logged with what was sent."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,7 +62,8 @@ class Given:
             if value in INFINITE:
                 return INFINITE[value]
         elif not isinstance(value, bool) and isinstance(value, int | float):
-            return float(value)
+            with suppress(OverflowError):  # JSON's whole numbers have no end
+                return float(value)
         kind = 'a number, or "inf" or "-inf"' if codes is None else "a text"
         raise DataError(f"{where} is {value!r}, and not {kind}", hint=f"send {kind}, or null where there is nothing")
 
