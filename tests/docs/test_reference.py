@@ -20,7 +20,7 @@ from tidemill.core import TidemillError
 from tidemill.features import STATUS
 from tidemill.ledger import Artifact, Branch, Decision, Edge, Execution, Ledger
 from tidemill.project import SETTINGS
-from tidemill.serving import Answer, Gateway, gateway_routes
+from tidemill.serving import REQUIRES, Answer, Gateway, gateway_routes
 from tidemill.store import Blobs, Records
 from tidemill.web import app
 
@@ -138,6 +138,12 @@ def test_routes_and_only_they_are_listed() -> None:
 def test_routes_are_listed_with_what_they_require() -> None:
     for route in gateway_routes(Gateway({}, {}, lambda: 0, False)):
         assert re.search(rf"{re.escape(route.path)}` \| {route.name.split(':')[0]} \|", REFERENCE), route.path
+
+
+def test_methods_of_grpc_are_listed_with_what_they_require() -> None:
+    rows = re.findall(r"^\| ((?:`[A-Z]\w+`(?:, )?)+)[^|]*\| (open|read|predict) \|", REFERENCE, re.MULTILINE)
+    described = {(name, right) for names, right in rows for name in re.findall(r"\w+", names)}
+    assert described == {(path.rpartition("/")[2], right) for path, right in REQUIRES.items()}
 
 
 def test_fields_of_an_answer_are_described() -> None:

@@ -27,6 +27,7 @@ from tidemill.core import Array, Busy, DataError, MissingExtra, Refused, Tidemil
 from tidemill.models import DATATYPES, OnnxModel
 from tidemill.serving import Inference, Procedures, Repository, Served
 from tidemill.serving.messages import MESSAGES
+from tidemill.web import rpc
 from tidemill.web.rpc import Remote, remote
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -319,6 +320,19 @@ def test_a_stream_answers_each_message_and_goes_on_after_a_wrong_one(client: Cli
     assert three.infer_response.outputs[0].contents.fp64_contents[0] == np.array([1, 2], "<f8").tobytes()
     assert (two.infer_response.id, "there is no model" in two.error_message, one.error_message) == ("2", True, "")
     assert "are no ModelInferRequest" in four.error_message
+
+
+def test_more_streams_than_there_may_be_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "STREAMS", 2)
+    with serving(loaded(one=echo("FP64"))) as client:
+        streams = [client.watch() for _ in range(2)]
+        assert [next(one).status for one in streams] == [1, 1]
+        with pytest.raises(grpc.RpcError) as caught:
+            next(client.watch())
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert client.call("ServerLive").live
+        for one in streams:
+            one.cancel()
 
 
 class Slow(OnnxModel):

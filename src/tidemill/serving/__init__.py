@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tidemill.serving.repository import Served as Served
     from tidemill.serving.routing import Route as Route
     from tidemill.serving.routing import to_challenger as to_challenger
+    from tidemill.serving.rpc import REQUIRES as REQUIRES
     from tidemill.serving.rpc import Procedures as Procedures
     from tidemill.serving.shadow import Shadows as Shadows
 
@@ -105,6 +106,7 @@ _PLACES = {
     "Served": "repository",
     "Route": "routing",
     "to_challenger": "routing",
+    "REQUIRES": "rpc",
     "Procedures": "rpc",
 }
 

@@ -20,6 +20,16 @@ from tidemill.serving.oip import Asked, Found
 from tidemill.serving.repository import Model
 
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+_RIGHTS = {
+    SERVICE: {
+        "open": ["ServerLive", "ServerReady", "ServerMetadata", "ModelReady"],
+        "read": ["ModelMetadata", "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"],
+        "predict": ["ModelInfer", "ModelStreamInfer"],
+    },
+    HEALTH: {"open": ["Check", "Watch"]},
+}
+# By path, the right that a method will need when there are users; what does not stand here is not answered.
+REQUIRES = {f"/{service}/{name}": right for service, rights in _RIGHTS.items() for right, names in rights.items() for name in names}
 LARGE, MANY = 1 << 20, 10_000  # bytes of a request whose parts are counted; and how many it may have
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 _CONTENTS = {"BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
@@ -48,7 +58,6 @@ class Procedures:
         self.methods: dict[str, Method] = {f"/{SERVICE}/{name}": partial(_called, name, does) for name, does in named.items()}
         self.methods[f"/{SERVICE}/ModelInfer"] = lambda body: self._infer(asked_of(body)).SerializeToString()
         self.methods[f"/{HEALTH}/Check"] = self._check
-
         self.gone = health_of(NOT_SERVING)  # for who watches, at the end
 
     def stream(self, body: bytes) -> bytes:

@@ -32,6 +32,8 @@ class Remote:
 
     def __init__(self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], workers: int = WORKERS) -> None:
         """Raises what `bound` does, and MissingExtra."""
+        from tidemill.serving import REQUIRES
+
         try:
             import grpc
         except ImportError as error:
@@ -48,7 +50,7 @@ class Remote:
             """By path; what is none of them is UNIMPLEMENTED."""
 
             def service(self, details: Any) -> Any:
-                return handlers.get(details.method)
+                return handlers.get(details.method) if details.method in REQUIRES else None
 
         options = {"grpc.max_receive_message_length": MOST, "grpc.so_reuseport": 0}
         self._server = grpc.server(self._threads, [Methods()], options=[*options.items()], maximum_concurrent_rpcs=WAITING)
