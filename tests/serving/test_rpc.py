@@ -437,8 +437,11 @@ def test_a_deployment_answers_and_logs_as_over_http(served: Deployment, cases: C
     with remote(served.gateway.inference, "127.0.0.1", 0, lambda: looked.append(1)) as (address, _), closing(Client(address)) as client:
         answer = client.call("ModelInfer", asks("late", *typed, id="7"))
         assert np.frombuffer(answer.outputs[0].contents.fp64_contents[0]).tolist() == [probability for probability, _ in cases]
-        assert {one.key: one.value.string_param for one in answer.parameters} == {"rung": "champion", "version": answer.model_version}
-        assert served.logged[len(logged) :] == logged
+        told = {one.key: one.value.string_param for one in answer.parameters}
+        assert (told["rung"], told["version"]) == ("champion", answer.model_version)
+        assert served.logged[len(logged)]["id"].startswith(told["prediction_id"])
+        own = dict.fromkeys(("id", "latency_us"))
+        assert [line | own for line in served.logged[len(logged) :]] == [line | own for line in logged]
         found = client.call("ModelStatistics", MESSAGES["ModelStatisticsRequest"](name="late")).model_stats
         assert [(one.execution_count, one.inference_count) for one in found if one.execution_count] == [(2, 2 * len(cases))]
         assert client.refused("RepositoryModelLoad", named("Load", "late"))[0] == "PERMISSION_DENIED"
