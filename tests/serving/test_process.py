@@ -15,7 +15,7 @@ import pytest
 
 from processes import other, served
 from tidemill.core import Busy, Refused, StoreError
-from tidemill.serving import read_log
+from tidemill.serving import read_feedback, read_log
 from tidemill.session import Session
 from tidemill.web.server import bound
 
@@ -27,8 +27,8 @@ def up(folder: Path, *options: str) -> AbstractContextManager[tuple[subprocess.P
     return served("-C", str(folder), "up", "--port", "0", "--json", *options)
 
 
-def post(url: str, body: Any) -> Any:
-    request = urllib.request.Request(f"{url}/predict/late", json.dumps(body).encode())
+def post(url: str, body: Any, route: str = "predict") -> Any:
+    request = urllib.request.Request(f"{url}/{route}/late", json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -39,7 +39,7 @@ def get(url: str) -> Any:
 
 
 def test_every_acknowledged_answer_survives_a_kill(copied: Path) -> None:
-    acknowledged: list[str] = []
+    acknowledged, labelled = list[str](), list[str]()
     with up(copied) as (process, url):
 
         def ask(part: int) -> None:
@@ -47,10 +47,12 @@ def test_every_acknowledged_answer_survives_a_kill(copied: Path) -> None:
                 key = f"p{100 + (place + part) % 10}-{place % 60:03}"
                 try:
                     answer = post(url, {"rows": [{"parcel": key}], "at": "2024-04-20T00:00:00Z"})
+                    acknowledged.append(answer["predictions"][0]["id"])
+                    post(url, {"rows": [{"id": acknowledged[-1], "label": 1}]}, "feedback")
                 except OSError:
                     return
-                acknowledged.append(answer["predictions"][0]["key"])
-                if len(acknowledged) == 150:
+                labelled.append(answer["predictions"][0]["id"])
+                if len(labelled) == 100:
                     process.kill()
 
         threads = [threading.Thread(target=ask, args=(part,)) for part in range(3)]
@@ -58,11 +60,12 @@ def test_every_acknowledged_answer_survives_a_kill(copied: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    logged = [one["key"] for one in read_log(copied / ".tidemill" / "log" / "late.jsonl")]
-    assert len(acknowledged) >= 150
-    for key in set(acknowledged):
-        assert logged.count(key) >= acknowledged.count(key)
+    log = copied / ".tidemill" / "log" / "late.jsonl"
+    logged, told = [one["id"] for one in read_log(log)], [one.id for one in read_feedback(log)]
+    assert len(acknowledged) >= len(labelled) >= 100
+    assert ({*acknowledged} <= {*logged}, {*labelled} <= {*told}) == (True, True)
     assert len(logged) <= len(acknowledged) + 3, "at most what was under way"
+    assert len(told) <= len(labelled) + 3
     with up(copied) as (_, again):
         assert post(again, {"rows": [{"parcel": "p100-003"}]})["predictions"][0]["rung"] == "champion"
 

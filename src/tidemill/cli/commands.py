@@ -430,6 +430,36 @@ def get_features(obj: dict[str, Any], /, plainly: bool, as_json: bool, **given: 
     get(obj["folder"], as_known=not plainly, as_json=as_json, **given)
 
 
+@tidemill.group("feedback", short_help="`feedback add`, `export`: labels and comments on predictions, by their id.")
+def feedback() -> None:
+    """What people say of predictions: labels and comments by the id of an answer."""
+
+
+@feedback.command("add")
+@click.argument("deployment")
+@click.argument("file", type=click.Path(path_type=Path))
+@with_json
+@click.pass_obj
+def add_feedback(obj: dict[str, Any], deployment: str, file: Path, as_json: bool) -> None:
+    """Add the labels (0 or 1) and comments of FILE to the answers of DEPLOYMENT: CSV with the columns id, label and comment, or
+    JSON, a list or one object on each line. Rows with neither are skipped; of something wrong none is added."""
+    from tidemill.cli.feedback import add
+
+    add(obj["folder"], deployment, file, as_json=as_json)
+
+
+@feedback.command("export")
+@click.argument("deployment")
+@click.argument("file", type=click.Path(path_type=Path))
+@with_json
+@click.pass_obj
+def export_feedback(obj: dict[str, Any], deployment: str, file: Path, as_json: bool) -> None:
+    """Write what was said of the answers of DEPLOYMENT to FILE (.csv, .parquet or .jsonl), one row for each."""
+    from tidemill.cli.feedback import export
+
+    export(obj["folder"], deployment, file, as_json=as_json)
+
+
 @tidemill.command("import", short_help="Take over experiments, runs and models of MLflow, with their ids.")
 @click.argument("source")
 @click.option(

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from tidemill.serving.endpoint import open_endpoint as open_endpoint
     from tidemill.serving.features import FEATURES_PATH as FEATURES_PATH
     from tidemill.serving.features import Features as Features
+    from tidemill.serving.feedback import FeedbackLog as FeedbackLog
+    from tidemill.serving.feedback import Labelled as Labelled
+    from tidemill.serving.feedback import feedback_of as feedback_of
+    from tidemill.serving.feedback import last_feedback as last_feedback
+    from tidemill.serving.feedback import read_feedback as read_feedback
+    from tidemill.serving.feedback import said_of as said_of
     from tidemill.serving.gateway import Gateway as Gateway
     from tidemill.serving.gateway import gateway_routes as gateway_routes
     from tidemill.serving.gateway import reply as reply
@@ -75,6 +81,12 @@ _PLACES = {
     "open_endpoint": "endpoint",
     "FEATURES_PATH": "features",
     "Features": "features",
+    "FeedbackLog": "feedback",
+    "Labelled": "feedback",
+    "feedback_of": "feedback",
+    "last_feedback": "feedback",
+    "read_feedback": "feedback",
+    "said_of": "feedback",
     "Gateway": "gateway",
     "gateway_routes": "gateway",
     "reply": "gateway",

@@ -5,6 +5,7 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -17,18 +18,20 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.routing import Route as HttpRoute
 
-from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName
+from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, show
 from tidemill.features import Getter
 from tidemill.serving.answers import Answer
 from tidemill.serving.deployed import Deployments
-from tidemill.serving.endpoint import FEW, Endpoint
+from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
+from tidemill.serving.feedback import Feedback, FeedbackLog
 from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply, request_of
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
 PREDICT, FEATURES = b"/predict/", FEATURES_PATH.encode()
 SHORT, MEDIUM = 1 << 10, 1 << 14  # bytes of a body with a few rows, and with a few rows of tensors
+EXAMPLE = '{"rows": [{"id": "…"}]}'
 REQUIRES = ("open", "predict", "read")
 PROTOCOL = [  # those of the Open Inference Protocol; a version may have strokes in it
     ("GET", "/v2", "open"),
@@ -57,6 +60,12 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True):
     rows: list[dict[str, Any]]
     at: str | list[str] | None = None
     explain: bool = False
+
+
+class Told(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"rows": [{"id": "…", "label": 1, "comment": "…"}]}`"""
+
+    rows: list[Feedback]
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,16 @@ class Gateway:
             answers = await run_in_threadpool(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=keep))
         return reply(self._logged(endpoint, answers, now, begun, dict(request.scope["headers"])))
 
+    async def feedback(self, request: Request) -> Response:
+        """Labels and comments by the ids of answers, in the log before it is acknowledged."""
+        endpoint, now = await self.endpoint(request), self.clock()
+        asked = await decode(request, Told, '{"rows": [{"id": "…", "label": 1}]}')
+        if not 0 < len(asked.rows) <= MAX_ROWS:
+            raise DataError(f"{len(asked.rows)} rows were sent; between 1 and {MAX_ROWS} are taken at once")
+        with closing(FeedbackLog(self.logs[endpoint.name].path)) as log:
+            added = await run_in_threadpool(log.add, asked.rows, now)
+        return reply({"deployment": endpoint.name, "added": added, "labelled_at": show(now)})
+
     def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
         """What answers a request with a body of so many bytes before others could be kept waiting; None for any other. Where a call turns
         out to take longer, it gives None."""
@@ -158,9 +177,9 @@ def reply(body: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
-async def decode(request: Request, kind: type[T]) -> T:
+async def decode(request: Request, kind: type[T], example: str = EXAMPLE) -> T:
     """The body as a typed value; raises DataError with the path of the fault. A missing content type counts as JSON."""
-    return decoded(await read(request, MAX_BODY), kind)
+    return decoded(await read(request, MAX_BODY), kind, example)
 
 
 async def read(request: Request, most: int) -> bytes:
@@ -174,12 +193,12 @@ async def read(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-def decoded(body: bytes, kind: type[T]) -> T:
+def decoded(body: bytes, kind: type[T], example: str = EXAMPLE) -> T:
     """A body as a typed value; raises DataError with the path of the fault."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"the body is not what is expected: {error}", hint='for example {"rows": [{"id": "…"}]}') from error
+        raise DataError(f"the body is not what is expected: {error}", hint=f"for example {example}") from error
 
 
 def guarded(handler: Handler) -> Handler:
@@ -231,5 +250,6 @@ def gateway_routes(gateway: Gateway) -> list[HttpRoute]:
         route("POST", FEATURES_PATH, features, requires="read"),
         route("GET", FEATURES_PATH, features, requires="read"),
         route("POST", "/predict/{name}", gateway.predict, requires="predict"),
+        route("POST", "/feedback/{name}", gateway.feedback, requires="predict"),
         *(route(method, path, gateway.protocol, requires=requires) for method, path, requires in PROTOCOL),
     ]

@@ -28,12 +28,14 @@ T = TypeVar("T")
 class Lines:
     """An append-only file of lines. What `write` returned from survives the end of the process."""
 
+    what = "the log of answers"
+
     def __init__(self, path: Path) -> None:
         self.path, self._end = path, -1  # of what was written last
         try:
             self._file = _opened(path)
         except OSError as error:
-            raise store_error(error, str(path), "the log of answers") from error
+            raise store_error(error, str(path), self.what) from error
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write lines, all or none; raises StoreError when the disk refuses, and then nothing was acknowledged."""
@@ -43,7 +45,7 @@ class Lines:
             while not self._is_there():
                 self._locked(data)
         except OSError as error:
-            raise store_error(error, str(self.path), "the log of answers") from error
+            raise store_error(error, str(self.path), self.what) from error
 
     def _locked(self, data: bytes) -> None:
         fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
@@ -144,7 +146,7 @@ def sample_answers(path: Path, branch: str, since: int, until: int, most: int) -
     times tells: the same every time, all alike likely. The constant of the ladder rests on nothing and is not counted."""
     answers = kept = 0
     heap: list[tuple[float, int, Logged]] = []  # those of the least shares, the greatest of them first
-    for one in _lines(path, Logged):
+    for one in read_lines(path, Logged):
         if one.branch == branch and one.version and since <= one.asked < until:
             answers += 1
             if one.versions:
@@ -155,7 +157,7 @@ def sample_answers(path: Path, branch: str, since: int, until: int, most: int) -
     return Sample(since, until, answers, kept, [one for _, _, one in sorted(heap, key=lambda found: -found[1])])
 
 
-def _lines(path: Path, kind: type[T]) -> Iterator[T]:
+def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
     """The lines that are such a value; one that was cut or damaged is none."""
     if not path.exists():
         return
@@ -171,10 +173,10 @@ def _lines(path: Path, kind: type[T]) -> Iterator[T]:
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """The answers of a log, oldest first; a line that was cut or damaged is left out."""
-    return _lines(path, dict[str, Any])
+    return read_lines(path, dict[str, Any])
 
 
 def find_answers(path: Path, branch: str, key: str = "") -> list[Prediction]:
     """What the versions of a branch answered, to one key or to all, oldest first."""
-    found = (one for one in _lines(path, _Line) if one.branch == branch and (not key or one.key == key))
+    found = (one for one in read_lines(path, _Line) if one.branch == branch and (not key or one.key == key))
     return [Prediction(branch, path.stem, one.key, one.at_us, one.probability, one.version, one.rung) for one in found]
