@@ -159,6 +159,20 @@ def test_an_empty_text_may_be_a_category_where_none_is_missing() -> None:
                 tm.convert(model, rows)
 
 
+def test_empty_and_missing_texts_that_differ_are_named() -> None:
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.tree import DecisionTreeClassifier
+
+    rows = WITH.replace({"origin": {"LGA": ""}})
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    model = pipeline(filled, DecisionTreeClassifier(), "drop").fit(rows, LATE)
+    with pytest.raises(NoExactForm, match="gives other answers") as error:
+        tm.convert(model, rows)
+    assert "make them one in origin" in error.value.hint
+
+
 def test_numbers_and_texts_are_not_imputed_by_one_word() -> None:
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer

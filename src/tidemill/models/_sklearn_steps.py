@@ -128,6 +128,8 @@ def _filled(graph: Graph, column: Columns, value: Any) -> Columns:
         )
     if not column.text:
         return Columns(graph.op("Where", graph.op("IsNaN", column.tensor), graph.constant([[value]]), column.tensor), column.origins)
+    if column.whole:
+        return column
     missing = graph.op("Equal", column.tensor, graph.texts([""]))
     return Columns(graph.op("Where", missing, graph.texts([str(value)]), column.tensor), column.origins, text=True)
 

@@ -92,6 +92,8 @@ def prove(
     if worst > within or evidence["labels_differ"]:
         close = worst < LOOSEST and not evidence["labels_differ"]
         hint = f"state within={10.0 ** np.ceil(np.log10(worst)):.0e} if that is good enough" if close else OTHER
+        if rows.blurred:
+            hint = f"ONNX cannot tell empty texts from missing ones: make them one in {', '.join(rows.blurred)}, and fit again"
         raise NoExactForm(f"the ONNX form of {type(model).__name__} gives other answers: {evidence}", hint=hint)
     return evidence
 

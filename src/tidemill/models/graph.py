@@ -34,6 +34,7 @@ class Columns:
     tensor: str
     origins: tuple[Origin | None, ...]
     text: bool = False
+    whole: bool = False  # no text is missing: the empty one is a word
 
     @property
     def width(self) -> int:
@@ -115,8 +116,8 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, DOUBLE, [None, width]))
         return Columns(name, tuple(Origin(i) for i in range(width)))
 
-    def column(self, name: str, *, text: bool) -> Columns:
-        """One more input (n, 1), of doubles or texts."""
+    def column(self, name: str, *, text: bool, whole: bool = False) -> Columns:
+        """One more input (n, 1), of doubles or texts; `whole` where the empty text is a word."""
         from onnx import helper
 
         if name in OUTPUTS:
@@ -124,7 +125,7 @@ class Graph:
         self.taken.add(name)
         origin = Origin(len(self.inputs))
         self.inputs.append(helper.make_tensor_value_info(name, TYPES["BYTES"] if text else DOUBLE, [None, 1]))
-        return Columns(name, (origin,), text)
+        return Columns(name, (origin,), text, whole)
 
     def picked(self, given: Columns, places: Sequence[int]) -> Columns:
         """Some columns of a tensor."""

@@ -62,17 +62,26 @@ class Rows:
         """How many words the columns of texts have."""
         return {i: len(column.words) for i, column in enumerate(self.columns) if column.words is not None}
 
+    def _whole(self, i: int) -> bool:
+        """The empty text is a word of this column, and none is missing."""
+        return "" in (self.columns[i].words or ()) and not np.isnan(self.values[:, i]).any()
+
+    @property
+    def blurred(self) -> list[str]:
+        """Columns whose empty texts ONNX cannot tell from missing ones."""
+        return [one.name for i, one in enumerate(self.columns) if "" in (one.words or ()) and not self._whole(i)]
+
     def inputs(self, graph: Graph) -> list[Columns]:
         """Append the inputs that take such rows: one for each column of a frame, or `features`."""
         if not self.columns:
             return [graph.matrix("features", self.values.shape[1])]
-        return [graph.column(column.name, text=column.words is not None) for column in self.columns]
+        return [graph.column(one.name, text=one.words is not None, whole=self._whole(i)) for i, one in enumerate(self.columns)]
 
     def held(self, values: Floats) -> Floats:
         """Numbers (m, f) with those of a column of booleans cut to these, and without missing texts where the empty one is a word."""
         made = values.copy()
         for i, column in enumerate(self.columns):
-            if column.words is not None and "" in column.words and not np.isnan(self.values[:, i]).any():
+            if column.words is not None and self._whole(i):
                 made[np.isnan(values[:, i]), i] = column.words.index("")
         for i in range(values.shape[1]):
             if str(self.columns[i].dtype if self.columns else self.dtype).lower().startswith("bool"):
