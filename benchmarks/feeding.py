@@ -115,7 +115,7 @@ def stamp(n: int) -> str:
 def by_feast(name: str, folder: Path) -> Callable[[], str]:
     """The same through Feast."""
     import pandas as pd
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig
+    from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig
     from feast.data_source import PushMode
     from feast.types import Float64, Int64
     from feast.value_type import ValueType
@@ -126,7 +126,8 @@ def by_feast(name: str, folder: Path) -> Callable[[], str]:
     store = FeatureStore(config=RepoConfig(**config, online_store=online, offline_store={"type": "duckdb"}))
     driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
     schema = [Field(name="driver_id", dtype=Int64), *(Field(name=f"f{i}", dtype=Float64) for i in range(FEATURES))]
-    files = ["history"] if "history" in name else [f"table{k}" for k in range(TABLES)] if "tables" in name else ["push"]
+    tables = [f"table{k}" for k in range(TABLES)]
+    files = ["history"] if "history" in name else tables if "tables" in name else ["push", "history", *tables]
     views = []
     for file in files:
         source: Any = FileSource(name=file, path=str((folder / f"{file}.parquet").resolve()), timestamp_field="event_timestamp")
@@ -134,7 +135,8 @@ def by_feast(name: str, folder: Path) -> Callable[[], str]:
         views.append(
             FeatureView(name=f"v_{file}", entities=[driver], ttl=timedelta(days=36_500), schema=schema, source=source, online=True)
         )
-    store.apply([driver, *views])
+    services = [FeatureService(name="one", features=views[-1:]), FeatureService(name="several", features=views[-TABLES:])]
+    store.apply([driver, *views, *services])
     if "push" not in name:
 
         def put() -> str:
