@@ -9,8 +9,10 @@ the functions that the reference has not; and one row of the 24, as a request re
 
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from measure import compared, heading, say_where, shown
 
 import tidemill as tm
 from tidemill.core import DAY, HOUR, MINUTE, Coded
-from tidemill.features import ViewLog, of_arrays
+from tidemill.features import Looked, ViewLog, materialise, of_arrays, open_online
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 RUNS, KEYS, START = 3, 100_000, 20_000 * DAY
@@ -117,6 +119,18 @@ def main() -> None:
     one, at = Coded(np.array([7], np.int32), log.entities), np.array([START + 90 * DAY])
     log.read(one, at)
     print(f"{'24 features of one row, CPU':<38} {shown([t / 1_000 for t in cpu(lambda: [log.read(one, at) for _ in range(1_000)])]):>24}")
+    with tempfile.TemporaryDirectory() as folder:
+        store, looked, texts = open_online(Path(folder)), Looked(log), [*log.entities[::100]]
+        materialise(store, log, int(at[0]))
+
+        def online() -> None:
+            for text in texts:
+                found = looked.online(store, store.read([(looked.space, [text])])[0], [text], int(at[0]))
+                assert not found.why
+
+        times = [t / len(texts) for t in cpu(online)]
+        store.close()
+    print(f"{'24 features of one user online, CPU':<38} {shown(times):>24}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"\n{ROWS:,} events and moments, {RUNS} runs: median (lowest–highest); peak {peak:,} MiB")
 

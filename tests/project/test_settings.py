@@ -63,6 +63,7 @@ def test_a_folder_without_settings_says_how_to_make_a_project(tmp_path: Path) ->
         (NAMED + "[serve]\nport = true", "has the wrong type"),
         (NAMED + "[serve]\nport = 99999", "serve.port = 99999 is no port"),
         (NAMED + "[serve]\ngrpc_port = 65536", "serve.grpc_port = 65536 is no port"),
+        (NAMED + "[serve]\nmost_under_way = 0", "serve.most_under_way = 0 lets no request in"),
         (NAMED + '[serve]\ngrpc_port = "8643"', "serve.grpc_port = '8643' is no port"),
         (NAMED + "[serve]\nport = -1", "serve.port = -1 is no port"),
         (NAMED + "[serve]\nclient_time = 1", "has the wrong type"),

@@ -40,6 +40,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "serve.host": (str, "127.0.0.1", "address that `tidemill up` binds"),
     "serve.port": (int, 8642, "port that `tidemill up` binds"),
     "serve.grpc_port": ((int, str), "", "port at which `tidemill up` speaks gRPC too; empty: it does not"),
+    "serve.most_under_way": (int, 512, "requests under way at once; what comes beyond is turned away (503)"),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }
@@ -108,6 +109,9 @@ def read_settings(folder: Path) -> Settings:
     if not 0 < values.get("store.online_gigabytes", 1) <= 2**16:
         what = f"store.online_gigabytes = {values['store.online_gigabytes']} is no size"
         raise DefinitionError(what, where=str(path), hint="a number of gigabytes, above 0 and up to 65536")
+    if values.get("serve.most_under_way", 1) < 1:
+        what = f"serve.most_under_way = {values['serve.most_under_way']} lets no request in"
+        raise DefinitionError(what, where=str(path), hint="a whole number from 1")
     if not 0 <= values.get("serve.log_features", 1) <= 1:
         what = f"serve.log_features = {values['serve.log_features']} is no share"
         raise DefinitionError(what, where=str(path), hint="from 0, which writes none, to 1, which writes those of every answer")

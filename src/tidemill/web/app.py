@@ -20,7 +20,7 @@ from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
 from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, Shadows, gateway_routes, rehearse, reply, route, unrouted
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
-from tidemill.web.direct import led
+from tidemill.web.direct import bounded, led
 from tidemill.web.features import Getters
 from tidemill.web.metrics import CONTENT, Traffic, exposition, measured, of_endpoints, of_models, of_process
 from tidemill.web.protocol import App, Receive, Scope, Send
@@ -270,7 +270,7 @@ def serve(session: Session, host: str, port: int, grpc_port: int | None = None, 
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
             whole = directly(app.state.gateway.features, tracking_app(ledger, app))
-            return only_local(measured(whole, traffic))
+            return only_local(measured(bounded(whole, session.project.settings["serve.most_under_way"]), traffic))
 
         def beside() -> AbstractContextManager[Beside]:
             return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh)

@@ -7,7 +7,7 @@ from typing import Any
 from tidemill import __version__
 from tidemill.core import TidemillError
 from tidemill.serving import MOST, Headers, Inference, Repository, refused
-from tidemill.web.direct import check_from_here, checked, led
+from tidemill.web.direct import MOST_UNDER_WAY, bounded, check_from_here, checked, led
 from tidemill.web.metrics import CONTENT, Family, Traffic, exposition, measured, of_models, of_process
 from tidemill.web.rpc import remote
 from tidemill.web.server import Ready, run_server
@@ -19,7 +19,8 @@ def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_po
     inference, traffic = Inference(models, __version__), Traffic()
 
     def make(url: str) -> Any:
-        return measured(application(inference, lambda: [*traffic.families(), *of_models(models), *of_process(__version__)]), traffic)
+        app = application(inference, lambda: [*traffic.families(), *of_models(models), *of_process(__version__)])
+        return measured(bounded(app, MOST_UNDER_WAY), traffic)
 
     run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port))
 

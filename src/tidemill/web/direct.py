@@ -4,12 +4,15 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from tidemill.core import Refused, TidemillError
+from tidemill.core import Busy, Refused, TidemillError
 from tidemill.serving import MOST, Call, Headers, Reply, refused, respond, too_large
 from tidemill.web.metrics import Traffic
 
 log = logging.getLogger(__name__)
+MOST_UNDER_WAY = 512  # requests
+TOLD = ("/v2/health", "/metrics", "/status.json")
 LOCAL = (b"127.0.0.1", b"localhost", b"[::1]")
 _STATUS = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 500: b"Internal Server Error"}
 _STATUS |= {503: b"Service Unavailable"}
@@ -58,6 +61,29 @@ def checked(call: Call, headers: Headers, body: bytes) -> Reply | None:
     except TidemillError as error:
         return refused(error)
     return respond(call, headers, body)
+
+
+def bounded(app: Any, most: int) -> Any:
+    """An application that turns away (503, with `Retry-After`) what comes while so many requests are under way: who is kept waiting asks
+    once more, and the wait would grow without end. How it is doing a server always tells."""
+    under_way = 0
+
+    async def gate(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal under_way
+        if under_way >= most and not scope["path"].startswith(TOLD):
+            error = Busy(f"{most} requests are under way", hint="ask again in a second, or set serve.most_under_way")
+            body = refused(error).body
+            head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
+            await send({"type": "http.response.start", "status": 503, "headers": head})
+            await send({"type": "http.response.body", "body": body})
+            return
+        under_way += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            under_way -= 1
+
+    return gate
 
 
 def check_from_here(headers: Headers) -> None:
