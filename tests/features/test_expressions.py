@@ -463,6 +463,12 @@ def test_what_the_engine_may_give_otherwise_is_refused_within_try_too(sql: str) 
         value([row.get(name) for name in TYPES])
 
 
+def test_what_is_no_number_is_said_once() -> None:
+    with pytest.raises(DataError) as error:
+        compiled(TYPES, {"x": Expression("CAST(s1 AS DOUBLE)", "DOUBLE")})["x"]([{"s1": "a"}.get(name) for name in TYPES])
+    assert error.value.what == "cast to DOUBLE: 'a' is no number"
+
+
 def test_texts_of_a_client_fill_no_memory() -> None:
     value = compiled(TYPES, {"x": Expression("replace(s1, 'a', s2)", "VARCHAR")})["x"]
     with pytest.raises(DataError, match="more than 10,000,000 characters"):

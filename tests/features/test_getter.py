@@ -28,6 +28,7 @@ from features.test_point_in_time import (
     times,
 )
 from tidemill.core import DAY, HOUR, MINUTE, Damaged, DataError, DefinitionError, StoreError
+from tidemill.data import ask
 from tidemill.features import (
     STATUS,
     Entity,
@@ -130,9 +131,9 @@ def test_a_whole_number_is_a_time_in_microseconds(online: OnlineStore, many: flo
     getter = getter_of(filled(online, "newest"), online, now=START + HOUR)
     assert getter.read({"entity": "a"}, at=START + MINUTE).status == {"newest": ["present"]}
     assert getter.read({"entity": "a"}, at=0).status == {"newest": ["unknown"]}
-    for ask in (getter.get, getter.get_many, getter.read):
+    for read in (getter.get, getter.get_many, getter.read):
         with pytest.raises(DefinitionError, match=f"{round(START / many)} is a time in {unit}"):
-            ask({"entity": "a"}, at=round(START / many))
+            read({"entity": "a"}, at=round(START / many))
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, dict, lambda columns: {n: np.array(v) for n, v in columns.items()}])
@@ -194,7 +195,15 @@ def test_a_key_is_spelled_as_its_files_are(kind: str, given: object, text: str |
 
 @pytest.mark.parametrize(
     ("kind", "given"),
-    [("VARCHAR", 7.5), ("BIGINT", True), ("BIGINT", b"7"), ("DOUBLE", 7), ("VARCHAR", {"a": 1}), ("BIGINT", np.array([7]))],
+    [
+        ("VARCHAR", 7.5),
+        ("BIGINT", True),
+        ("BIGINT", b"7"),
+        ("DATE", 7),
+        ("DECIMAL(3,1)", 7e9),
+        ("VARCHAR", {"a": 1}),
+        ("BIGINT", np.array([7])),
+    ],
 )
 def test_a_key_that_nothing_can_be_equal_to_is_refused(kind: str, given: object) -> None:
     with pytest.raises(DataError, match="the key 'key' is"):
@@ -216,6 +225,25 @@ def test_an_infinite_number_is_a_text_in_json(online: OnlineStore) -> None:
     found = getter.read({"entity": ["a", "b", "never"]})
     assert found.rows == [[0.5], [float("-inf")], [None]]
     assert found.plain()["rows"] == [[0.5], ["-inf"], [None]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        *(
+            ("DOUBLE", 7, "7.0"),
+            ("DOUBLE", 7.5, "7.5"),
+            ("DOUBLE", 1e20, "1e+20"),
+            ("DOUBLE", -0.0, "-0.0"),
+            ("DOUBLE", float("inf"), "inf"),
+        ),
+        *(("FLOAT", 7.1, "7.1"), ("FLOAT", 7.10000001, None), ("DOUBLE", float("nan"), None)),
+        *(("DECIMAL(3,1)", 7, "7.0"), ("DECIMAL(3,1)", 7.5, "7.5"), ("DECIMAL(3,1)", 7.55, None)),
+    ],
+)
+def test_a_number_is_the_key_that_the_engine_makes_of_its_value(kind: str, value: float, text: str | None) -> None:
+    assert Keys(("key",), (kind,)).texts([{"key": value}]) == [text]
+    assert text is None or ask(f"SELECT CAST(CAST(? AS {kind}) AS VARCHAR)", value) == text
 
 
 def test_parts_of_a_key_do_not_run_together() -> None:

@@ -27,6 +27,7 @@ from tidemill.features import (
     key_text,
     load,
     load_requests,
+    parts_of,
 )
 from tidemill.features.online import Asked, Stored
 from tidemill.ledger import Artifact, Ledger
@@ -255,9 +256,16 @@ def test_a_key_that_is_not_there_is_not_found(world: World, key: str) -> None:
 
 def test_parts_of_a_key_keep_their_border(tmp_path: Path, ledger: Ledger) -> None:
     rows = "id,part,origin,seat,published,departs,delay,carrier\n"
-    rows += "".join(f"{i},{p},J,1,2013-01-01T00:00:00Z,2013-01-01T10:00:00Z,5,A\n" for i, p in (("x1", "11"), ("x11", "1")))
-    requests = World(tmp_path, ledger, rows).requests()
-    assert requests.find(key_text(["x1", "11"])) != requests.find(key_text(["x11", "1"])) != -1
+    keys = [["x1", "11"], ["x11", "1"], ["x1\x1f1", "1"], ["x1", "1\x1f1"], ["x\x1e", "1"]]
+    rows += "".join(f"{i},{p},J,1,2013-01-01T00:00:00Z,2013-01-01T10:00:00Z,5,A\n" for i, p in keys)
+    world = World(tmp_path, ledger, rows)
+    requests = world.requests()
+    places = [requests.find(key_text(key)) for key in keys]
+    assert sorted(places) == [0, 1, 2, 3, 4]
+    assert [parts_of(requests.keys[place].decode(), 2) for place in places] == keys
+    sent = dict(zip(FLIGHTS.splitlines()[0].split(","), rows.splitlines()[3].split(","), strict=True))
+    own = evaluate(world.request, world.types(), [], PREDICT_AT, [sent])
+    assert own.keys.tolist() == [requests.keys[places[2]]], "a request with its own columns has the same key"
     assert requests.find(key_text("x111")) == -1
     tracemalloc.start()
     assert requests.find("x" * 1_000_000) == -1

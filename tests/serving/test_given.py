@@ -1,5 +1,6 @@
 """Rows that bring the features themselves: the model answers the same, checked and logged, and the answer says where they came from."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 from serving.conftest import Served
 from serving.test_gateway import LAST_DAYS, Replayed, batch_of
 from tidemill.core import show
+from tidemill.data import Dataset
+from tidemill.features import Reader, Requests
+from tidemill.models import Signature
 from tidemill.serving import sample_answers
+from tidemill.serving.given import Given
+from tidemill.serving.rows import Rows
 
 
 @pytest.fixture
@@ -56,6 +62,29 @@ def test_an_infinite_number_is_sent_as_text_and_an_unknown_category_counts_as_no
     ]
     (expected,) = model.predict(np.array([codes], dtype=np.float64))
     assert served.one(rows=[values | {"booking__weight": "inf", "booking__grade": "a new grade"}])["probability"] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "text"),
+    [
+        ("BIGINT", 7.0, "7"),
+        ("BIGINT", 7, "7"),
+        ("BOOLEAN", True, "true"),
+        ("DOUBLE", 7, "7.0"),
+        ("DECIMAL(3,1)", 7.5, "7.5"),
+        ("FLOAT", 7.1, "7.1"),
+    ],
+)
+def test_a_key_is_spelled_as_the_requests_spell_theirs(kind: str, key: object, text: str) -> None:
+    """JSON of other languages has 7.0 for 7; its answer is logged under the key by which feedback comes."""
+    at = np.array([0])
+    known = replace(Requests.bare([text], at), order=np.array([0]))
+    rows = Rows(known, Dataset.recorded("asked", "at", key=("id",)), {"id": kind}, "at", Reader([], {}, {}))
+    given = Given(Signature(("size",)), ("id",), ("id",))
+    (part,) = rows.parts([{"id": key}], at, given)
+    assert part.requests.keys.tolist() == [text.encode()]
+    (part,) = rows.parts([{"id": key, "size": 1.0}], at, given)
+    assert part.requests.keys.tolist() == [text.encode()]
 
 
 WRONG = [

@@ -20,7 +20,7 @@ from tidemill.cli.plan import Answers, Plan, facts_of, plan
 from tidemill.cli.start import Done, Passes
 from tidemill.cli.table import Table, label_sql, opened, refuse_bad_key, time_sql, uses
 from tidemill.core import DataError, DefinitionError, Refused, StoreError, TidemillError, show
-from tidemill.features import SEPARATOR
+from tidemill.features import parts_of
 from tidemill.session import now, policy_of
 
 
@@ -220,8 +220,8 @@ def _next(folder: Path, planned: Plan, done: Done) -> dict[str, str]:
     from tidemill.web import curl_line
 
     declared, requests = project.load(folder), done.built.examples.requests
-    parts = requests.keys[-1].decode().split(SEPARATOR)
-    key = dict(zip(done.built.task.request.keys, parts, strict=True))
+    names = done.built.task.request.keys
+    key = dict(zip(names, parts_of(requests.keys[-1].decode(), len(names)), strict=True))
     at = show(int(requests.at[-1])) if declared.settings["serve.client_time"] else ""
     url = f"http://{declared.settings['serve.host']}:{declared.settings['serve.port']}"
     line, text = project.window_line(planned.scaffold)

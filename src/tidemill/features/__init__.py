@@ -34,6 +34,7 @@ from tidemill.features.frames import writable
 from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.given import whole_rows
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
+from tidemill.features.keys import Keys, key_sql, key_text, parts_of
 from tidemill.features.looked import Looked
 from tidemill.features.materialising import bring_up, materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
@@ -43,7 +44,7 @@ from tidemill.features.pushing import Feed, Pusher, catch_up
 from tidemill.features.reader import Matrix, Reader
 from tidemill.features.request_build import build_requests
 from tidemill.features.request_rows import Computed
-from tidemill.features.requests import SEPARATOR, Requests, key_sql, key_text, load_requests
+from tidemill.features.requests import Requests, load_requests
 from tidemill.features.saved import KIND as SAVED
 from tidemill.features.saved import Brought, bring, load_rows, rows_of, save_rows
 from tidemill.features.sharing import withdraw_unshared
@@ -57,7 +58,6 @@ __all__ = [
     "CODE",
     "LIFETIME",
     "SAVED",
-    "SEPARATOR",
     "STATUS",
     "Block",
     "Brought",
@@ -73,6 +73,7 @@ __all__ = [
     "Getter",
     "Historical",
     "Hit",
+    "Keys",
     "Listen",
     "LmdbOnline",
     "Looked",
@@ -126,6 +127,7 @@ __all__ = [
     "of_arrays",
     "open_online",
     "output_of",
+    "parts_of",
     "plan_erasure",
     "quiet",
     "request_view",

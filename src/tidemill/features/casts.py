@@ -24,7 +24,7 @@ HELD = {"DATE": "({} - DATE '1970-01-01')::BIGINT", "TIMESTAMP": "epoch_us({})",
 def by_engine(value: str, source: str, target: Kind) -> Any:
     """What the engine makes of a text of a type, where that is too seldom or too odd to do here: milliseconds. Raises DataError."""
     cast = f"CAST(CAST(? AS {source}) AS {target})"
-    with explained(f"{value!r} is no {target}"):
+    with explained(f"cast to {target}"):
         if target.letter in ("a", "t", "z") and ask(f"SELECT isinf({cast})", value):
             raise Unsure(f"{value!r} is no finite time")
         held = HELD.get(target.name, "CAST({} AS VARCHAR)" if target.letter in ("n", "") else "{}")
@@ -197,7 +197,7 @@ def received(text: str) -> Callable[[Any], Any]:
 
 def _spelt(kind: str, value: Any) -> Any:
     """The text of a value of a type that expressions do not know."""
-    with explained(f"{value!r} is no {kind}"):
+    with explained(f"cast to {kind}"):
         return ask(f"SELECT CAST(CAST(? AS {kind}) AS VARCHAR)", value)
 
 

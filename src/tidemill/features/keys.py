@@ -1,39 +1,40 @@
-"""The key of an entity as one text: a single key as SQL spells it, the parts of a composite one escaped, with a separator between.
+"""The key of a row as one text: a single key as SQL spells it, the parts of a composite one escaped, with a separator between.
 
 So `("1", "11")` is not `("11", "1")`, whatever characters the parts hold, and a null in any part is a null key, which matches nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tidemill.core import Coded, DataError
-from tidemill.data import literal, quote, with_article
+from tidemill.data import Dataset, literal, quote, with_article
+from tidemill.features.casts import cast, received
 from tidemill.features.declarations import Entity
-from tidemill.features.requests import SEPARATOR
-from tidemill.features.values import WHOLE
+from tidemill.features.kinds import LIMITS, Kind, kind_of
 
-ESCAPE = "\x1e"
+SEPARATOR, ESCAPE = "\x1f", "\x1e"
 _ESCAPED = ((ESCAPE, f"{ESCAPE}0"), (SEPARATOR, f"{ESCAPE}1"))
 
 
-def entity_sql(entity: Entity) -> str:
+def key_sql(of: Entity | Dataset) -> str:
     """SQL for the key of a row; null where any part of it is."""
-    return joined_sql([quote(column) for column in entity.keys])
+    return joined_sql([f"CAST({quote(column)} AS VARCHAR)" for column in of.keys])
 
 
 def joined_sql(parts: Sequence[str]) -> str:
-    """SQL for the text of a key from SQL for its parts."""
+    """SQL for the text of a key from SQL for the texts of its parts."""
     if len(parts) == 1:
         return parts[0]
     return f" || {literal(SEPARATOR)} || ".join(_escaped_sql(part) for part in parts)
 
 
-def _escaped_sql(part: str) -> str:
-    sql = f"CAST({part} AS VARCHAR)"
+def _escaped_sql(sql: str) -> str:
     for odd, instead in _ESCAPED:
         sql = f"replace({sql}, {literal(odd)}, {literal(instead)})"
     return sql
@@ -58,14 +59,34 @@ def joined_text(parts: Sequence[str | None]) -> str | None:
     (None, 'ü')
     """
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    return known[0] if len(known) == 1 else SEPARATOR.join(map(_escaped, known))
+    return key_text(known) if len(known) == len(parts) else None
+
+
+def key_text(key: str | Sequence[str]) -> str:
+    """A key, or the parts of a composite one, as one text."""
+    if isinstance(key, str):
+        return key
+    return key[0] if len(key) == 1 else SEPARATOR.join(map(_escaped, key))
+
+
+def parts_of(key: str, parts: int) -> list[str]:
+    """So many parts of a key from its text.
+
+    >>> parts_of(key_text(["a\\x1f", "\\x1e1"]), 2), parts_of("a\\x1f", 1)
+    (['a\\x1f', '\\x1e1'], ['a\\x1f'])
+    """
+    return [key] if parts == 1 else [_plain(part) for part in key.split(SEPARATOR)]
 
 
 def _escaped(part: str) -> str:
     for odd, instead in _ESCAPED:
         part = part.replace(odd, instead)
+    return part
+
+
+def _plain(part: str) -> str:
+    for odd, instead in reversed(_ESCAPED):
+        part = part.replace(instead, odd)
     return part
 
 
@@ -92,7 +113,7 @@ class Keys:
             if len(self.columns) == 1:
                 column, kind = self.columns[0], self.types[0]
                 return [value if type(value := row[column]) is str else _text(column, kind, value) for row in rows]
-            parts = [Keys((column,), (kind,)).texts(rows) for column, kind in zip(self.columns, self.types, strict=True)]
+            parts = [one.texts(rows) for one in self._parts]
         except TypeError:
             given: Sequence[Any] = rows
             odd = next((i for i, row in enumerate(given) if not isinstance(row, Mapping)), None)
@@ -103,7 +124,11 @@ class Keys:
             number, row = next((i, row) for i, row in enumerate(rows) if error.args[0] not in row)
             hint = f"send {', '.join(self.columns)}"
             raise DataError(f"row {number} lacks the key {error.args[0]!r}", available=sorted(map(str, row)), hint=hint) from error
-        return [None if None in row else SEPARATOR.join(map(_escaped, row)) for row in zip(*parts, strict=True)]
+        return [joined_text(row) for row in zip(*parts, strict=True)]
+
+    @cached_property
+    def _parts(self) -> "list[Keys]":
+        return [Keys((column,), (kind,)) for column, kind in zip(self.columns, self.types, strict=True)]
 
 
 def _text(column: str, kind: str, value: Any) -> str | None:
@@ -112,7 +137,7 @@ def _text(column: str, kind: str, value: Any) -> str | None:
         value = value.item() if value.dtype.kind in "biuf" else str(value)
     if value is None or (not hasattr(value, "__len__") and (value != value) is not False):  # NaN is not itself, and pandas' NA is nothing
         return None
-    whole = kind in WHOLE or kind.endswith(",0)")  # a DECIMAL without decimal places
+    whole = kind in LIMITS or kind.endswith(",0)")  # a DECIMAL without decimal places
     if isinstance(value, bool):
         if kind in ("BOOLEAN", "VARCHAR"):
             return str(value).lower()
@@ -120,10 +145,14 @@ def _text(column: str, kind: str, value: Any) -> str | None:
         return str(value)
     elif isinstance(value, float) and whole:
         return str(int(value)) if value.is_integer() else None
+    elif isinstance(value, int | float) and kind.startswith(("DOUBLE", "FLOAT", "DECIMAL")):
+        with suppress(DataError):  # beyond the type
+            text = str(cast(kind_of(kind), Kind("VARCHAR"))(received(kind)(value)))  # type: ignore[misc]  # of numbers there is one
+            return text if float(text) == value else None
     elif isinstance(value, str):
         return str(value)
     elif isinstance(value, date) and not isinstance(value, datetime) and kind in ("DATE", "VARCHAR"):
         return value.isoformat()
     raise DataError(
-        f"the key {column!r} is {value!r}, and the view's is {with_article(kind)}", hint="send it as the text that its files have"
+        f"the key {column!r} is {value!r}, and its column is {with_article(kind)}", hint="send it as the text that its files have"
     )

@@ -8,9 +8,10 @@ from tidemill.core import Array, Coded, DataError, DefinitionError, Ref, definit
 from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Columns, Dataset, kept_open, quote, scan
 from tidemill.features.declarations import RequestView
+from tidemill.features.keys import key_sql
 from tidemill.features.outputs import bound, code_for, models_of
 from tidemill.features.own import OwnColumns
-from tidemill.features.requests import Kinds, key_sql, named_functions, places_of, request_columns, with_functions
+from tidemill.features.requests import Kinds, named_functions, places_of, request_columns, with_functions
 from tidemill.ledger import Artifact, Ledger, Made, Once
 
 COMPARED = 200  # rows, about

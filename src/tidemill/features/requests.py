@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Array, Coded, DataError, Floats, Instants, unpack
-from tidemill.data import Columns, Dataset, instant_of, literal, quote
+from tidemill.data import Columns, Dataset, instant_of, quote
 from tidemill.features.arrays import READ, Function
 from tidemill.features.declarations import FeatureView, RequestView
+from tidemill.features.keys import key_sql
 from tidemill.features.outputs import Output
 from tidemill.ledger import Artifact, Ledger
 
 LONGEST = 1_000  # bytes of a key that is asked for
-SEPARATOR = "\x1f"  # between the parts of a composite key
 Kinds = Mapping[str, tuple[str, str]]  # SQL and kind (number, instant or text) of what is computed, by name
 
 
@@ -71,16 +71,6 @@ def keys_of(keys: Sequence[str]) -> Array:
     if longest > LONGEST:  # an array of keys has the width of the longest
         raise DataError(f"a key of the request has {longest:,} bytes", hint=f"a key has at most {LONGEST:,}")
     return np.array(texts, dtype=bytes)
-
-
-def key_text(key: str | Sequence[str]) -> str:
-    """A key, or the parts of a composite one, as one text."""
-    return key if isinstance(key, str) else SEPARATOR.join(key)
-
-
-def key_sql(dataset: Dataset) -> str:
-    """SQL for the key of a row as `key_text` spells it."""
-    return f" || {literal(SEPARATOR)} || ".join(f"CAST({quote(part)} AS VARCHAR)" for part in dataset.keys)
 
 
 def request_columns(

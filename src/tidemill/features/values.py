@@ -11,8 +11,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from tidemill.core import DataError
+from tidemill.features.kinds import LIMITS
 
-WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
 Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what to send instead
 
 
@@ -29,7 +29,7 @@ def check_values(types: Mapping[str, str], row: Mapping[str, Any]) -> None:
 def rule_of(kind: str) -> Rule:
     """What fits a column of a type. What the engine judges does too: a text that is no number, a time of another form."""
     family = kind.partition("(")[0]
-    if family in WHOLE:
+    if family in LIMITS:
         return partial(_is_number, whole=True), "a whole number"
     if family in ("DOUBLE", "FLOAT", "DECIMAL"):
         return partial(_is_number, whole=False), "a finite number, or null where there is none"

@@ -28,7 +28,7 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Columns, quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.folds import Column, columns_of, fold, number_of
-from tidemill.features.keys import entity_sql
+from tidemill.features.keys import key_sql
 from tidemill.features.outputs import Output, bound, code_for, models_of
 from tidemill.features.requests import with_functions
 from tidemill.features.sharing import share
@@ -143,7 +143,7 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
 
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     some = " AND ".join([*(f"{quote(column)} IS NOT NULL" for column in view.entity.keys), *([f"({view.filter})"] if view.filter else [])])
-    needed = {"__entity": (entity_sql(view.entity), "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
+    needed = {"__entity": (key_sql(view.entity), "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
     kept = view.features.inputs(view.name) if isinstance(view.features, Output) else view.kept
     raw = scan(ledger, view.dataset, dataset, {**needed, **kept}, some, source=str(view.where))
     raw = _outputs(view, raw) if isinstance(view.features, Output) else raw

@@ -14,6 +14,7 @@ from tidemill.features import (
     FeatureView,
     Feed,
     Function,
+    Keys,
     Matrix,
     OnlineStore,
     OwnColumns,
@@ -23,7 +24,6 @@ from tidemill.features import (
     bound,
     check_values,
     from_definition,
-    key_text,
     load,
     load_requests,
 )
@@ -100,14 +100,18 @@ class Rows:
             missing = self.dataset.keys[parts.index(None)]
             what = f"rows[{i}] has a null key {missing!r}" if missing in row else f"rows[{i}] lacks the key {missing!r}"
             raise DataError(what, available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}, or all features of the model")
-        check_values(self._keys, row)
-        key = key_text([str(part) for part in parts])
+        check_values(self._types, row)
+        key = self._keys.texts([row])[0] or ""
         if "\0" in key and len(row) > len(parts):
             raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
         return key
 
     @cached_property
-    def _keys(self) -> Mapping[str, str]:
+    def _keys(self) -> Keys:
+        return Keys(tuple(self._types), tuple(self._types.values()))
+
+    @cached_property
+    def _types(self) -> Mapping[str, str]:
         """The types of the parts of a key."""
         return {part: self.types[part] for part in self.dataset.keys}
 

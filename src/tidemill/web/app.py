@@ -82,17 +82,18 @@ class Pages:
         """A request that can be answered: the key of the newest one, at a time that the online store knows; where everything that is
         looked up has expired by then, at its own."""
         from tidemill.core import duration, show
-        from tidemill.features import LIFETIME, SEPARATOR
+        from tidemill.features import LIFETIME, parts_of
 
         endpoint = self.gateway.endpoints[name]
         row = len(endpoint.rows.known) - 1
-        parts = endpoint.rows.known.keys[row].decode().split(SEPARATOR)
+        names = endpoint.rows.dataset.keys
+        parts = parts_of(endpoint.rows.known.keys[row].decode(), len(names))
         own, now = int(endpoint.rows.known.at[row]), int(self.session.serving[name].branch.state["now"])
         views = [view for view in endpoint.reader.views if isinstance(view, FeatureView)]
         lengths = [length for view in views for length in (*view.windows, view.ttl) if length not in ("", LIFETIME)]
         kept = max(map(duration, lengths), default=0)
         at = show(own if now - own > kept > 0 else max(own, now)) if self.gateway.client_time else ""
-        return dict(zip(endpoint.rows.dataset.keys, parts, strict=True)), at
+        return dict(zip(names, parts, strict=True)), at
 
     async def home(self, request: Request) -> Response:
         return page(await run_in_threadpool(lambda: render_status(self.status())))  # answers are not kept waiting
