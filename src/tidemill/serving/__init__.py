@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tidemill.serving.feedback import read_feedback as read_feedback
     from tidemill.serving.feedback import said_of as said_of
     from tidemill.serving.gateway import Gateway as Gateway
+    from tidemill.serving.gateway import gateway_operations as gateway_operations
     from tidemill.serving.gateway import gateway_routes as gateway_routes
     from tidemill.serving.gateway import reply as reply
     from tidemill.serving.gateway import route as route
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from tidemill.serving.log import sample_answers as sample_answers
     from tidemill.serving.offline import Recomputed as Recomputed
     from tidemill.serving.offline import recompute as recompute
+    from tidemill.serving.operations import SCHEMAS as SCHEMAS
+    from tidemill.serving.operations import Example as Example
+    from tidemill.serving.operations import Operation as Operation
+    from tidemill.serving.operations import of_protocol as of_protocol
     from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
     from tidemill.serving.rehearsal import rehearse as rehearse
@@ -88,6 +93,7 @@ _PLACES = {
     "read_feedback": "feedback",
     "said_of": "feedback",
     "Gateway": "gateway",
+    "gateway_operations": "gateway",
     "gateway_routes": "gateway",
     "reply": "gateway",
     "route": "gateway",
@@ -110,6 +116,10 @@ _PLACES = {
     "Recomputed": "offline",
     "recompute": "offline",
     "status_of": "refusals",
+    "SCHEMAS": "operations",
+    "Example": "operations",
+    "Operation": "operations",
+    "of_protocol": "operations",
     "too_large": "refusals",
     "rehearse": "rehearsal",
     "Counts": "repository",

@@ -16,8 +16,9 @@ from tidemill.serving.ids import whole_of
 from tidemill.serving.inference import LONGEST
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.oip import Asked, Found, check_outputs
-from tidemill.serving.repository import Counts
+from tidemill.serving.repository import Counts, made_up
 from tidemill.serving.rows import Part
+from tidemill.serving.tensors import MATRIX
 
 OUTPUT = "probability"
 OUTPUTS = {OUTPUT: Spec(OUTPUT, "FP64", (-1, 1))}
@@ -99,6 +100,14 @@ class Deployed:
         """The matrix, then each feature by its name; the probability."""
         specs = self.endpoint.tensors[self.version].specs
         return dict(sorted(specs.items(), key=lambda one: len(one[1].shape), reverse=True)), OUTPUTS
+
+    def examples(self) -> Mapping[str, list[dict[str, Any]]]:
+        """The features of the newest known request, in both forms."""
+        known, tensors = self.endpoint.rows.known, self.endpoint.tensors[self.version]
+        if not len(known):
+            return {"a tensor for each feature": made_up(spec for name, spec in tensors.specs.items() if name != MATRIX)}
+        newest = known.take([len(known) - 1])
+        return tensors.examples(self.endpoint.reader.read(newest, newest.at))
 
     def infer(self, asked: Asked) -> Found:
         """Answer a request, and log it. Raises DataError for a wrong one, Unavailable where no version and no fallback answers."""

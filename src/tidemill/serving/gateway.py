@@ -4,11 +4,12 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +20,7 @@ from starlette.routing import Match
 from starlette.routing import Route as HttpRoute
 
 from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, show
-from tidemill.features import Getter
+from tidemill.features import FeatureView, Getter
 from tidemill.serving.answers import Answer
 from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
@@ -27,29 +28,13 @@ from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.feedback import Feedback, FeedbackLog
 from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply, request_of
 from tidemill.serving.log import AnswerLog
+from tidemill.serving.operations import PROTOCOL, Example, Operation, of_protocol
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 
 PREDICT, FEATURES = b"/predict/", FEATURES_PATH.encode()
 SHORT, MEDIUM = 1 << 10, 1 << 14  # bytes of a body with a few rows, and with a few rows of tensors
 EXAMPLE = '{"rows": [{"id": "…"}]}'
 REQUIRES = ("open", "predict", "read")
-PROTOCOL = [  # those of the Open Inference Protocol; a version may have strokes in it
-    ("GET", "/v2", "open"),
-    ("GET", "/v2/health/live", "open"),
-    ("GET", "/v2/health/ready", "open"),
-    ("GET", "/v2/models/stats", "read"),
-    ("GET", "/v2/models/{name}", "read"),
-    ("GET", "/v2/models/{name}/ready", "open"),
-    ("GET", "/v2/models/{name}/stats", "read"),
-    ("POST", "/v2/models/{name}/infer", "predict"),
-    ("GET", "/v2/models/{name}/versions/{version:path}/ready", "open"),
-    ("GET", "/v2/models/{name}/versions/{version:path}/stats", "read"),
-    ("POST", "/v2/models/{name}/versions/{version:path}/infer", "predict"),
-    ("GET", "/v2/models/{name}/versions/{version:path}", "read"),
-    ("POST", "/v2/repository/index", "read"),
-    ("POST", "/v2/repository/models/{name}/load", "read"),
-    ("POST", "/v2/repository/models/{name}/unload", "read"),
-]
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -251,5 +236,52 @@ def gateway_routes(gateway: Gateway) -> list[HttpRoute]:
         route("GET", FEATURES_PATH, features, requires="read"),
         route("POST", "/predict/{name}", gateway.predict, requires="predict"),
         route("POST", "/feedback/{name}", gateway.feedback, requires="predict"),
-        *(route(method, path, gateway.protocol, requires=requires) for method, path, requires in PROTOCOL),
+        *(route(one.method, one.path.replace("{version}", "{version:path}"), gateway.protocol, requires=one.requires) for one in PROTOCOL),
     ]
+
+
+def gateway_operations(gateway: Gateway, newest: Mapping[str, tuple[Mapping[str, str], str]]) -> list[Operation]:
+    """What the gateway answers, with examples that work. `newest` is of each deployment the key of a request that can be answered, and the
+    time to ask at, empty for now."""
+    rows, getting, posting = list[Example](), list[Example](), list[Example]()
+    for name, (key, at) in newest.items():
+        path, when = f"/predict/{quote(name, safe='')}", {"at": at} if at else {}
+        rows.append(Example("the key of a known request", path, {"rows": [key], **when}))
+        rows.append(Example("with the features that it rests on", path, {"rows": [key], **when, "explain": True}))
+        for view, keys in _views(gateway.endpoints[name]):
+            getting.append(Example(f"the newest features of {view}", f"{FEATURES_PATH}?{urlencode({'view': view, **keys})}"))
+            posting.append(Example(f"the newest features of {view}", FEATURES_PATH, {"views": [view], "rows": [keys]}))
+    errors, known = (400, 403, 404, 503), {"name": [*newest]}
+    of, about = "Features by entity key", "Labels and comments by the ids of answers"  # without an example: it would be a label
+    return [
+        Operation(
+            "POST",
+            "/predict/{name}",
+            "predict",
+            "Predictions",
+            "Keys in, features looked up, predictions out",
+            "Predictions",
+            "PredictRequest",
+            errors,
+            known,
+            (),
+            rows,
+        ),
+        Operation("POST", "/feedback/{name}", "predict", "Feedback", about, "Feedback", "FeedbackRequest", (400, 404, 503), known),
+        Operation("GET", FEATURES_PATH, "read", of, "The newest features of one row", "Features", "", errors, {}, ("view", "at"), getting),
+        Operation("POST", FEATURES_PATH, "read", of, "The newest features of rows", "Features", "FeaturesRequest", errors, {}, (), posting),
+        *of_protocol(gateway.inference.models),
+    ]
+
+
+def _views(endpoint: Endpoint) -> Iterator[tuple[str, dict[str, str]]]:
+    """The views that are looked up, and the keys of the newest request; those that it has not are left out."""
+    known = endpoint.rows.known
+    newest = known.take([len(known) - 1]) if len(known) else known
+    texts = {name: column.texts()[0] for name, column in newest.texts.items() if len(newest)}
+    for view in endpoint.reader.views:
+        if isinstance(view, FeatureView):
+            keys = {key: texts.get(key) for key in view.entity.keys}
+            found = {key: text for key, text in keys.items() if text is not None}
+            if len(found) == len(keys):
+                yield view.name, found

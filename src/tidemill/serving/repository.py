@@ -1,8 +1,9 @@
 """Models by name as the inference protocol knows them, whatever carries it; bare models, which are loaded and unloaded."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from threading import Lock
 from typing import Any, Protocol
 
@@ -91,6 +92,10 @@ class Model(Protocol):
         """Answer a request. Raises DataError for a wrong one, UnknownName for a model that is not there."""
         ...
 
+    def examples(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Inputs that it answers, as JSON has them, by what they show."""
+        ...
+
 
 class Models(Protocol):
     """Models by name, each with its versions. Errors: UnknownName for what is not there, Refused for what may not be done."""
@@ -164,10 +169,24 @@ class Served:
         model = self._loaded()
         return model.inputs, model.outputs
 
+    def examples(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Two rows of ones; nothing while it is not loaded."""
+        return {"two rows of ones": made_up(self.model.inputs.values())} if self.model else {}
+
     def _loaded(self) -> Tensors:
         if self.model is None:
             raise UnknownName(f"the model {self.name!r} is not loaded: {self.why}", hint=f"POST /v2/repository/models/{self.name}/load")
         return self.model
+
+
+def made_up(specs: Iterable[Spec]) -> list[dict[str, Any]]:
+    """Tensors that fit: two rows of ones, texts `a`."""
+    found = []
+    for spec in specs:
+        shape = [size if size >= 0 else 1 if place else 2 for place, size in enumerate(spec.shape)]
+        value: Any = {"BYTES": "a", "BOOL": True}.get(spec.datatype, 1)
+        found.append({"name": spec.name, "shape": shape, "datatype": spec.datatype, "data": [value] * prod(shape)})
+    return found
 
 
 class Repository:

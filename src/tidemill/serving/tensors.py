@@ -4,6 +4,7 @@ its own. Checked as rows of JSON are, with the path of the fault."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,22 @@ class Tensors:
         self._check_codes(values)
         nothing, offline = np.empty((len(values), 0), np.uint8), np.zeros(len(values), dtype=bool)
         return Matrix(self.signature.features, values, self.signature.categories, (), nothing, offline), beside
+
+    def examples(self, matrix: Matrix) -> dict[str, list[dict[str, Any]]]:
+        """The first row of features as a request may have them."""
+        values = self.signature.align(matrix.names, matrix.values, matrix.vocabularies)[0].tolist()
+        row = [value if isfinite(value) else None for value in values]
+        words = self.signature.categories
+        people = [
+            words[name][int(value)] if name in words and value is not None else value
+            for name, value in zip(self.signature.features, row, strict=True)
+        ]
+        columns = [
+            {"name": name, "shape": [1], "datatype": self.specs[name].datatype, "data": [value]}
+            for name, value in zip(self.signature.features, people, strict=True)
+        ]
+        whole = {"name": MATRIX, "shape": [1, len(row)], "datatype": "FP64", "data": row}
+        return {"a tensor for each feature": columns, "the matrix of features, categories as codes": [whole]}
 
     @cached_property
     def _known(self) -> dict[str, Spec]:

@@ -18,11 +18,27 @@ from tidemill import __version__
 from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
 from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
-from tidemill.serving import AnswerLog, Deployment, Endpoint, Features, Gateway, Shadows, gateway_routes, rehearse, reply, route, unrouted
+from tidemill.serving import (
+    AnswerLog,
+    Deployment,
+    Endpoint,
+    Example,
+    Features,
+    Gateway,
+    Operation,
+    Shadows,
+    gateway_operations,
+    gateway_routes,
+    rehearse,
+    reply,
+    route,
+    unrouted,
+)
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.direct import bounded, led
 from tidemill.web.features import Getters
 from tidemill.web.metrics import CONTENT, Traffic, exposition, measured, of_endpoints, of_models, of_process
+from tidemill.web.openapi import document, render_docs
 from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
 from tidemill.web.rpc import remote
@@ -31,6 +47,16 @@ from tidemill.web.status import render_status
 from tidemill.web.tracking import only_local, tracking_app
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+OWN = [
+    Operation("GET", path, "read", "Pages", summary, gives, examples=[Example("", path)])
+    for path, summary, gives in (
+        ("/", "The status page", "text/html"),
+        ("/status.json", "The status as an object", "Object"),
+        ("/metrics", "What is measured, as Prometheus reads it", "text/plain"),
+        ("/docs", "This page", "text/html"),
+        ("/openapi.json", "What can be asked, as OpenAPI 3.1", "Object"),
+    )
+]
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN = 2.0  # seconds
@@ -106,6 +132,27 @@ class Pages:
         own, asked = of_endpoints(gateway.endpoints), of_models(gateway.inference.models)
         families = [*self.traffic.families(), *own, *asked, *of_process(gateway.version)]
         return Response(exposition(families), headers={"content-type": CONTENT, "x-content-type-options": "nosniff"})
+
+    async def openapi(self, request: Request) -> Response:
+        """What can be asked, for programs."""
+        operations = await run_in_threadpool(self.operations)
+        return reply(document(operations, self.session.project.name, __version__, self.url))
+
+    async def docs(self, request: Request) -> Response:
+        """The same for people."""
+        operations = await run_in_threadpool(self.operations)
+        return page(render_docs(operations, self.session.project.name, self.url))
+
+    def operations(self) -> list[Operation]:
+        """All that this server answers, but for MLflow's protocol, which has documents of its own."""
+        self.gateway.refresh()
+        newest = {name: self.example(name) for name, endpoint in list(self.gateway.endpoints.items()) if len(endpoint.rows.known)}
+        named = {"name": [*newest]}
+        reports = [
+            Operation("GET", "/report", "read", "Pages", "The report of the replay that serves the first deployment", codes=[404]),
+            Operation("GET", "/report/{name}", "read", "Pages", "The report of a deployment", codes=[404], known=named),
+        ]
+        return [*gateway_operations(self.gateway, newest), *OWN, *reports]
 
     async def report(self, request: Request) -> Response:
         """The report of the branch that serves a deployment; without a name, of the first."""
@@ -241,6 +288,8 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now, traf
         route("GET", "/", pages.home, requires="read"),
         route("GET", "/status.json", pages.status_json, requires="read"),
         route("GET", "/metrics", pages.metrics, requires="read"),
+        route("GET", "/docs", pages.docs, requires="read"),
+        route("GET", "/openapi.json", pages.openapi, requires="read"),
         route("GET", "/report", pages.report, requires="read"),
         route("GET", "/report/{name}", pages.report, requires="read"),
     ]

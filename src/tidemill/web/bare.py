@@ -1,16 +1,19 @@
 """Bare models on a port: the inference protocol's hot path below the web framework, the rest as an application."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from tidemill import __version__
 from tidemill.core import TidemillError
-from tidemill.serving import MOST, Headers, Inference, Repository, refused
-from tidemill.web.direct import MOST_UNDER_WAY, bounded, check_from_here, checked, led
+from tidemill.serving import MOST, Call, Inference, Reply, Repository, of_protocol, refused
+from tidemill.web.direct import MOST_UNDER_WAY, bounded, checked, led
 from tidemill.web.metrics import CONTENT, Family, Traffic, exposition, measured, of_models, of_process
 from tidemill.web.rpc import remote
 from tidemill.web.server import Ready, run_server
+
+KINDS = {"/docs": b"text/html; charset=utf-8", "/openapi.json": b"application/json", "/metrics": CONTENT.encode()}
 
 
 def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None) -> None:
@@ -19,14 +22,14 @@ def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_po
     inference, traffic = Inference(models, __version__), Traffic()
 
     def make(url: str) -> Any:
-        app = application(inference, lambda: [*traffic.families(), *of_models(models), *of_process(__version__)])
+        app = application(inference, url, lambda: [*traffic.families(), *of_models(models), *of_process(__version__)])
         return measured(bounded(app, MOST_UNDER_WAY), traffic)
 
     run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port))
 
 
-def application(inference: Inference, metrics: Callable[[], Iterable[Family]] = tuple) -> Any:
-    """The routes as an ASGI application, and what is measured; a slow model runs beside the event loop."""
+def application(inference: Inference, url: str, metrics: Callable[[], Iterable[Family]] = tuple) -> Any:
+    """The routes as an ASGI application at an address, and what is measured; a slow model runs beside the event loop."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         headers, body, more = dict(scope["headers"]), b"", True
@@ -35,11 +38,9 @@ def application(inference: Inference, metrics: Callable[[], Iterable[Family]] = 
             if message["type"] == "http.disconnect":
                 return
             body, more = body + message.get("body", b""), message.get("more_body", False)
+        kind = KINDS.get(scope["path"]) if scope["method"] == "GET" else None
         try:
-            if (scope["method"], scope["path"]) == ("GET", "/metrics"):
-                await _metrics(metrics, headers, send)
-                return
-            call = inference.call(scope["method"], scope["path"])
+            call = _beside(inference, url, metrics, scope["path"]) if kind else inference.call(scope["method"], scope["path"])
         except TidemillError as error:
             answer = refused(error)
         else:
@@ -47,7 +48,8 @@ def application(inference: Inference, metrics: Callable[[], Iterable[Family]] = 
             found = await asyncio.to_thread(checked, call, headers, body) if slow else checked(call, headers, body)
             assert found is not None  # nothing of a bare model is put off
             answer = found
-        kind = b"application/json" if answer.head is None else b"application/octet-stream"
+        if kind is None or answer.status != 200:
+            kind = b"application/json" if answer.head is None else b"application/octet-stream"
         told = [(b"content-type", kind), (b"content-length", b"%d" % len(answer.body)), (b"x-content-type-options", b"nosniff")]
         if answer.head is not None:
             told.append((b"inference-header-content-length", b"%d" % answer.head))
@@ -57,9 +59,15 @@ def application(inference: Inference, metrics: Callable[[], Iterable[Family]] = 
     return app
 
 
-async def _metrics(metrics: Callable[[], Iterable[Family]], headers: Headers, send: Any) -> None:
-    check_from_here(headers)
-    body = exposition(metrics())
-    told = [(b"content-type", CONTENT.encode()), (b"content-length", b"%d" % len(body)), (b"x-content-type-options", b"nosniff")]
-    await send({"type": "http.response.start", "status": 200, "headers": told})
-    await send({"type": "http.response.body", "body": body})
+def _beside(inference: Inference, url: str, metrics: Callable[[], Iterable[Family]], path: str) -> Call:
+    """What is measured; what can be asked, for programs or for people."""
+    if path == "/metrics":
+        return lambda headers, sent: Reply(200, exposition(metrics()))
+    from tidemill.web.openapi import document, render_docs
+
+    operations, title = of_protocol(inference.models), ", ".join(dict.fromkeys(one.name for one in inference.models))
+    if path == "/docs":
+        body = render_docs(operations, title, url).encode()
+    else:
+        body = json.dumps(document(operations, title, __version__, url)).encode()
+    return lambda headers, sent: Reply(200, body)
