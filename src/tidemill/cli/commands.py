@@ -102,6 +102,26 @@ def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, as_json: bo
     up(obj["folder"], port, grpc_port, as_json=as_json)
 
 
+@tidemill.command(short_help="Answer many rows into a Parquet file by what serves: resumable, and only what is new.")
+@click.argument("deployment")
+@click.argument("rows")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="The Parquet file to write.")
+@click.option("--at", default="", help="A column of times, one time or date, or 'now'. Default: each row's prediction time, at most now.")
+@click.option("--by", type=click.Choice(["key", "columns", "features"]), default="", help="What rows ask by, where several could be meant.")
+@click.option("--version", default="", help="The version that answers alone (boosted/3). Default: as a request is answered.")
+@click.option("--chunk", type=click.IntRange(0), default=0, help="How many rows are held at once. Default: 10000.")
+@click.option("--explain", is_flag=True, help="Add a column for each feature.")
+@click.option("--keep-going", is_flag=True, help="Write null and the reason for a row that cannot be answered.")
+@click.option("--timezone", default="", help="The zone of times that state none; without it they are refused.")
+@with_json
+@click.pass_obj
+def score(obj: dict[str, Any], /, deployment: str, as_json: bool, **given: Any) -> None:
+    """Answer ROWS (a .parquet or .csv file, or dataset:NAME) by DEPLOYMENT, as requests are answered, one row out for each row in."""
+    from tidemill.cli.score import score
+
+    score(obj["folder"], deployment, as_json=as_json, **given)
+
+
 @tidemill.command(short_help="Serve an ONNX file, or a registered version, by the Open Inference Protocol.")
 @click.argument("model")
 @click.option("--name", default="", help="What the model is called. Default: the name of the file, or of the registered model.")

@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -76,6 +77,20 @@ def lines(*told: tuple[str, str | Text]) -> Table:
     for word, text in told:
         table.add_row(word, text)
     return table
+
+
+@contextmanager
+def row_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """What shows how many rows are done, on a terminal and while it lasts."""
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, rows: bar.update(task, completed=done, total=rows)
+
+
+def progress(*, quiet: bool) -> Progress:
+    """Bars with counts, on a terminal and while they last."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    return Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal)
 
 
 class Steps:

@@ -1,21 +1,20 @@
 """`tidemill features`: what features there are, all that is known of one, and features for rows that a user brings."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TaskID
+from rich.progress import TaskID
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.cli.console import Terminal, fitting, lines, out, print_json
+from tidemill.cli.console import Terminal, fitting, lines, out, print_json, progress, row_bar
 from tidemill.cli.plain import plain
 from tidemill.cli.sharing import told
-from tidemill.features import FeatureView, Listen
+from tidemill.features import FeatureView
 from tidemill.session import Session
 
 VERSIONS, ROWS = 5, 60  # of a view, and of its statistics, that are shown
@@ -35,7 +34,7 @@ def get(folder: str, *, rows: str, views: str, to: Path | None, save: str, as_js
     if not views and not more["model"]:
         raise click.UsageError("Missing option '--views' or '--model'.")
     asked = [view.strip() for view in views.split(",") if view.strip()]
-    with _bar(quiet=as_json) as listen:
+    with row_bar(quiet=as_json) as listen:
         found = Session(folder).historical_features(rows, asked, to=to, save=save, listen=listen, **more)
     if as_json:
         saved = {"ref": str(found.ref), "digest": found.ref.digest, "cached": not found.why, "why": found.why} if found.ref else {}
@@ -51,7 +50,7 @@ def get(folder: str, *, rows: str, views: str, to: Path | None, save: str, as_js
 def saved(folder: str, name: str, *, again: bool, to: Path | None, as_json: bool) -> None:
     """Print what rows are saved, or what is known of some of them. Raises UnknownName and Damaged."""
     if name:
-        with _bar(quiet=as_json) as listen:
+        with row_bar(quiet=as_json) as listen:
             found = Session(folder).saved_rows(name, again=again, to=to, listen=listen)
         if as_json:
             print_json({"ref": str(found.ref), "file": str(found.file), **found.report.plain()})
@@ -75,7 +74,7 @@ def saved(folder: str, name: str, *, again: bool, to: Path | None, as_json: bool
 
 def materialise(folder: str, views: Sequence[str], until: str | None, *, as_json: bool) -> None:
     """Put views into the online store. Raises UnknownName, DefinitionError and StoreError."""
-    with _progress(quiet=as_json) as bar:
+    with progress(quiet=as_json) as bar:
         tasks = dict[str, TaskID]()
 
         def listen(view: str, done: int, entities: int) -> None:
@@ -94,19 +93,6 @@ def materialise(folder: str, views: Sequence[str], until: str | None, *, as_json
         out.print(escape(f"{name}: computed from the request; the dataset whose columns it reads is built"))
     if not session.project.all(FeatureView):
         out.print("no view of an entity is declared; a tm.FeatureView is one")
-
-
-@contextmanager
-def _bar(*, quiet: bool) -> Iterator[Listen]:
-    """What shows how many rows are done, on a terminal and while it lasts."""
-    with _progress(quiet=quiet) as bar:
-        task = bar.add_task("rows", total=None)
-        yield lambda done, rows: bar.update(task, completed=done, total=rows)
-
-
-def _progress(*, quiet: bool) -> Progress:
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    return Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal)
 
 
 def list_views(folder: str, *, as_json: bool) -> None:

@@ -30,12 +30,13 @@ from tidemill.features.declarations import (
     sum,
 )
 from tidemill.features.erasing import Erasure, apply_erasure, plan_erasure
-from tidemill.features.frames import writable
+from tidemill.features.frames import open_rows, types_of, writable, write_rows
 from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.given import whole_rows
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
 from tidemill.features.keys import Keys, key_sql, key_text, parts_of
 from tidemill.features.looked import Looked
+from tidemill.features.matching import time_sql
 from tidemill.features.materialising import bring_up, materialise
 from tidemill.features.online import MemoryOnline, OnlineStore, space_of
 from tidemill.features.outputs import Output, bound, learned_until, output_of
@@ -46,7 +47,7 @@ from tidemill.features.request_build import build_requests
 from tidemill.features.request_rows import Computed
 from tidemill.features.requests import Requests, load_requests
 from tidemill.features.saved import KIND as SAVED
-from tidemill.features.saved import Brought, bring, load_rows, rows_of, save_rows
+from tidemill.features.saved import Brought, bring, digest_of, load_rows, rows_of, save_rows
 from tidemill.features.sharing import withdraw_unshared
 from tidemill.features.stores import open_online
 from tidemill.features.taking import SharedView, as_declared, shared
@@ -106,6 +107,7 @@ __all__ = [
     "choose",
     "count",
     "count_distinct",
+    "digest_of",
     "first",
     "from_definition",
     "functions_of",
@@ -126,6 +128,7 @@ __all__ = [
     "min",
     "of_arrays",
     "open_online",
+    "open_rows",
     "output_of",
     "parts_of",
     "plan_erasure",
@@ -140,8 +143,11 @@ __all__ = [
     "std",
     "sum",
     "summarise",
+    "time_sql",
+    "types_of",
     "values_of",
     "whole_rows",
     "withdraw_unshared",
     "writable",
+    "write_rows",
 ]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidemill.serving.answers import Answer as Answer
+    from tidemill.serving.batch import Batch as Batch
+    from tidemill.serving.batch import form_of as form_of
     from tidemill.serving.declarations import Breaker as Breaker
     from tidemill.serving.declarations import Canary as Canary
     from tidemill.serving.declarations import Constant as Constant
@@ -65,6 +67,9 @@ if TYPE_CHECKING:
     from tidemill.serving.routing import to_challenger as to_challenger
     from tidemill.serving.rpc import REQUIRES as REQUIRES
     from tidemill.serving.rpc import Procedures as Procedures
+    from tidemill.serving.scores import Tally as Tally
+    from tidemill.serving.scores import When as When
+    from tidemill.serving.scores import write_scores as write_scores
     from tidemill.serving.shadow import Shadows as Shadows
 
 _PLACES = {
@@ -81,6 +86,11 @@ _PLACES = {
     "Deployment": "declarations",
     "PreviousVersion": "declarations",
     "Answer": "answers",
+    "Batch": "batch",
+    "form_of": "batch",
+    "Tally": "scores",
+    "When": "scores",
+    "write_scores": "scores",
     "Endpoint": "endpoint",
     "Standing": "endpoint",
     "open_endpoint": "endpoint",

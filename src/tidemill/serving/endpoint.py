@@ -149,7 +149,7 @@ class Endpoint:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
         when = np.array(at, dtype=np.int64)
         answers: dict[int, Answer] = {}
-        parts = [self._seen(part, when[part.places]) for part in self.rows.parts(rows, when, self._given)]
+        parts = [self._seen(part, when[part.places]) for part in self.rows.parts(rows, when, self.given)]
         for part, seen in parts:  # when nothing more can be wrong with the request
             each = yield from self._answer(part, seen, explain=explain, keep=keep)
             answers |= zip(part.places, each, strict=True)
@@ -212,7 +212,7 @@ class Endpoint:
         return found
 
     @cached_property
-    def _given(self) -> Given:
+    def given(self) -> Given:
         """How rows are read that bring their features: those of the champion."""
         return Given(self.predictors[self.standing.champion[1]].signature, self.rows.dataset.keys, self.rows.types)
 

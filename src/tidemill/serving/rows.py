@@ -68,7 +68,7 @@ class Rows:
             sent = [rows[i] for i in own]
             found.append(Part(own, self.own.requests(sent), sent))
         for part in found:
-            _check_known(part, when)
+            check_known(part, when)
         if whole:
             sent = [rows[i] for i in whole]
             matrix, keys = given.matrix(sent, whole), [self.beside(i, row) for i, row in zip(whole, sent, strict=True)]
@@ -123,8 +123,8 @@ class Rows:
         return OwnColumns.of(self.dataset, self.types, views, self.predict_at, lookups=lookups)
 
 
-def _check_known(part: Part, when: Instants) -> None:
-    """Raise DataError for the first of these rows that nobody knew at its prediction time."""
+def check_known(part: Part, when: Instants | Mapping[int, int]) -> None:
+    """Raise DataError for the first of these rows that nobody knew at its prediction time; `when` is that by its place."""
     for row, known in zip(part.places, part.requests.known.tolist(), strict=True):
         if known > when[row]:
             what = f"rows[{row}] was not known at {show(int(when[row]))}: it became known at {show(known)}"

@@ -8,6 +8,7 @@ from tidemill.data import Dataset, Key
 from tidemill.features import Entity, Erasure, OnlineStore
 from tidemill.ledger import user
 from tidemill.project import Project
+from tidemill.session.scoring import forget_scores
 
 
 def key_of(declared: Project, entity: str, parts: Sequence[object]) -> Key:
@@ -40,6 +41,7 @@ def erase(declared: Project, entity: str, key: Key, open_store: Callable[[], Onl
                 ledger.records.close()
         with declared.writing("features erase", wait=60) as ledger:
             actions = features.plan_erasure(ledger, key, datasets, store)
+            forget_scores(declared)
             return features.apply_erasure(ledger, entity, key, actions, store, at=now, who=user(), why=why)
     finally:
         store.close()

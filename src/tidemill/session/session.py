@@ -39,6 +39,7 @@ from tidemill.session.online import beside, online_store, opened_online
 from tidemill.session.pushing import Pushing
 from tidemill.session.registered import registered_tree
 from tidemill.session.retrieval import Asked, Views, chosen_views, copied, named_rows, opened_views, retrieve, saved_ref
+from tidemill.session.scoring import Order, Scored, score
 from tidemill.session.sharing import up_to_date
 from tidemill.session.status import status
 from tidemill.training import Model, Task, Trained, TrainingSet
@@ -87,6 +88,40 @@ class Handle:
             for answer in endpoint.answer(many, when, explain=explain)
         ]
         return answers[0] if isinstance(rows, Mapping) else answers
+
+    def score(
+        self,
+        rows: Any,
+        *,
+        to: str | Path,
+        at: Time = "",
+        by: str = "",
+        version: str = "",
+        chunk: int = 0,
+        explain: bool = False,
+        keep_going: bool = False,
+        timezone: str = "",
+        listen: Listen = features.quiet,
+    ) -> Scored:
+        """Answer many rows into the Parquet file `to`, in their order, as `predict` answers each.
+
+        `rows` is a frame, what else speaks Arrow, a dict of arrays, the path of a Parquet or CSV file, or a declared dataset (`tm.Dataset`,
+        "dataset:NAME"). They ask by their columns: all features, all columns of the request, or its key; `by` says which of these, where
+        several could be meant.
+
+        `at` is the column with their times (`timezone` for those that state no zone), one time for all, or "now"; by default each row is
+        asked at its own prediction time, or now where that is still to come. `version` answers alone, by its label; `explain` adds a column
+        for each feature. What was answered before, of an equal row, time, model and views, is not asked again; so a run that was killed
+        goes on. `chunk` rows are held at once; `listen(done, rows)` is told.
+
+        Raises UnknownName and DataError; for a row that cannot be answered with its number, unless `keep_going` writes null and why."""
+        for problem in odd_number("chunk", chunk, "[0, inf)", "chunk=10_000", whole=True):
+            raise problem
+        session, declared = self.session, self.session.project
+        order = Order(named_rows(declared, rows), Path(to), at, by, version, chunk, explain, keep_going, timezone, listen)
+        endpoint = open_endpoint(session.ledger, declared, self.branch)
+        writing = partial(declared.writing, "score", wait=600)
+        return score(order, declared, self.branch, endpoint, session._cached_or_made, writing, project.now())
 
 
 class Session:
