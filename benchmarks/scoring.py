@@ -1,6 +1,6 @@
 """Many rows scored into a file, beside onnxruntime over a matrix that is ready: rows for each CPU second, and the peak of memory.
 
-Eight features (two of the request, six looked up: a driver's newest values and his last 24 hours) and a hundred trees of LightGBM, compiled.
+Eight features (two of the request, six looked up, three with a window of a day) and a hundred trees of LightGBM, compiled.
 Rows ask by the key of a known request, by their own columns, or by their features; "again" is the same command once more, when all is
 kept. The bound asks the same ONNX for the probabilities of the same features, ten thousand rows at a time, on as many threads: nothing is
 read, checked or written. Every piece runs in its own process, which tells its CPU seconds without imports and opening.
