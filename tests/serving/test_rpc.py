@@ -3,6 +3,7 @@ deadlines, and the end of the server."""
 
 import signal
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from tidemill.models import DATATYPES, OnnxModel
 from tidemill.serving import Inference, Procedures, Repository, Served
 from tidemill.serving.messages import MESSAGES
 from tidemill.web import rpc
+from tidemill.web.metrics import Calls
 from tidemill.web.rpc import Remote, remote
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -354,7 +356,12 @@ def slow(workers: int) -> Iterator[tuple[Slow, Remote, Callable[..., Any]]]:
     """A slow model, its server, and what asks it without waiting."""
     model = Slow()
     server = Remote(
-        Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__)), "127.0.0.1", 0, lambda: None, workers
+        Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__)),
+        "127.0.0.1",
+        0,
+        lambda: None,
+        Calls(),
+        workers,
     )
     with closing(Client(server.address)) as client:
         body = asks("slow", TYPED).SerializeToString()
@@ -408,6 +415,12 @@ def test_the_command_serves_both_and_ends_both(tmp_path: Path) -> None:
         with closing(Client(said["grpc"])) as client:
             assert client.call("ModelInfer", asks("sums", *inputs)).outputs[0].name == "sum"
             assert client.call("ModelStatistics").model_stats[0].execution_count == 2
+            assert client.refused("ModelInfer", asks("none"))[0] == "NOT_FOUND"
+            with urllib.request.urlopen(f"{said['url']}/metrics", timeout=20) as answer:
+                metrics = answer.read().decode()
+            assert 'tidemill_grpc_requests_total{method="ModelInfer",status="OK"} 1.0' in metrics
+            assert 'tidemill_grpc_requests_total{method="ModelInfer",status="NOT_FOUND"} 1.0' in metrics
+            assert 'tidemill_grpc_request_seconds_count{method="ModelInfer"} 2.0' in metrics
             watched = client.watch()
             assert next(watched).status == 1
             process.send_signal(signal.SIGTERM)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Lock
 from typing import Any
@@ -37,7 +37,7 @@ from tidemill.serving import (
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.direct import bounded, led
 from tidemill.web.features import Getters
-from tidemill.web.metrics import CONTENT, Traffic, exposition, measured, of_endpoints, of_models, of_process
+from tidemill.web.metrics import CONTENT, Calls, Traffic, exposition, measured, of_endpoints, of_models, of_process
 from tidemill.web.openapi import document, render_docs
 from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
@@ -70,7 +70,7 @@ def page(html: str) -> Response:
 class Pages:
     """The pages of one session."""
 
-    def __init__(self, session: Session, gateway: Gateway, url: str, traffic: Traffic) -> None:
+    def __init__(self, session: Session, gateway: Gateway, url: str, traffic: Sequence[Traffic]) -> None:
         self.session, self.gateway, self.url, self.traffic = session, gateway, url, traffic
 
     def status(self) -> dict[str, object]:
@@ -130,7 +130,7 @@ class Pages:
     async def metrics(self, request: Request) -> Response:
         gateway = self.gateway
         own, asked = of_endpoints(gateway.endpoints), of_models(gateway.inference.models)
-        families = [*self.traffic.families(), *own, *asked, *of_process(gateway.version)]
+        families = [*(family for one in self.traffic for family in one.families()), *own, *asked, *of_process(gateway.version)]
         return Response(exposition(families), headers={"content-type": CONTENT, "x-content-type-options": "nosniff"})
 
     async def openapi(self, request: Request) -> Response:
@@ -276,14 +276,14 @@ class Current:
         return {one.space for endpoint in self.endpoints.values() for one in endpoint.reader.looked.values()}
 
 
-def make_app(session: Session, url: str, *, clock: Callable[[], int] = now, traffic: Traffic | None = None) -> Starlette:
+def make_app(session: Session, url: str, *, clock: Callable[[], int] = now, traffic: Sequence[Traffic] = ()) -> Starlette:
     """The application over a session. The online store is brought up to what is known by now first."""
     current = Current(session, clock)
     client_time = bool(session.project.settings["serve.client_time"])
     waits = isinstance(session.project.settings.online, str)
     features = Features(current.getters.prepared, current.getters.open, client_time, waits, current.due, current.refresh)
     gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh, features, waits, __version__)
-    pages = Pages(session, gateway, url, traffic or Traffic())
+    pages = Pages(session, gateway, url, traffic)
     own = [
         route("GET", "/", pages.home, requires="read"),
         route("GET", "/status.json", pages.status_json, requires="read"),
@@ -311,11 +311,11 @@ def directly(features: Features, otherwise: App) -> App:
 def serve(session: Session, host: str, port: int, grpc_port: int | None = None, *, ready: Ready) -> None:
     """Serve a project until interrupted, MLflow's protocol included, its deployments over gRPC too where a port for it is given; `ready` is
     told the addresses."""
-    gateways, traffic = list[Gateway](), Traffic()
+    gateways, traffic, calls = list[Gateway](), Traffic(), Calls()
     with ExitStack() as last:
 
         def make(url: str) -> App:
-            app = make_app(session, url, traffic=traffic)  # first: it says which of its files may not be written
+            app = make_app(session, url, traffic=[traffic, calls])  # first: it says which of its files may not be written
             gateways.append(app.state.gateway)
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
@@ -323,6 +323,6 @@ def serve(session: Session, host: str, port: int, grpc_port: int | None = None, 
             return only_local(measured(bounded(whole, session.project.settings["serve.most_under_way"]), traffic))
 
         def beside() -> AbstractContextManager[Beside]:
-            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh)
+            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls)
 
         run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside)

@@ -9,7 +9,7 @@ from tidemill import __version__
 from tidemill.core import TidemillError
 from tidemill.serving import MOST, Call, Inference, Reply, Repository, of_protocol, refused
 from tidemill.web.direct import MOST_UNDER_WAY, bounded, checked, led
-from tidemill.web.metrics import CONTENT, Family, Traffic, exposition, measured, of_models, of_process
+from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_models, of_process
 from tidemill.web.rpc import remote
 from tidemill.web.server import Ready, run_server
 
@@ -19,13 +19,16 @@ KINDS = {"/docs": b"text/html; charset=utf-8", "/openapi.json": b"application/js
 def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None) -> None:
     """Serve bare models until interrupted, over gRPC too where a port for it is given; `ready` is told the addresses, the
     second empty where there is none."""
-    inference, traffic = Inference(models, __version__), Traffic()
+    inference, traffic, calls = Inference(models, __version__), Traffic(), Calls()
+
+    def families() -> Iterable[Family]:
+        return [*traffic.families(), *calls.families(), *of_models(models), *of_process(__version__)]
 
     def make(url: str) -> Any:
-        app = application(inference, url, lambda: [*traffic.families(), *of_models(models), *of_process(__version__)])
+        app = application(inference, url, families)
         return measured(bounded(app, MOST_UNDER_WAY), traffic)
 
-    run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port))
+    run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port, calls=calls))
 
 
 def application(inference: Inference, url: str, metrics: Callable[[], Iterable[Family]] = tuple) -> Any:

@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # a server of bare models does without them
@@ -57,14 +58,18 @@ def _escaped(text: str) -> str:
 class Traffic:
     """How many requests came by each route, how they ended and how long they took. On one event loop: nothing else counts."""
 
+    name, label, by = "tidemill_request", "route", "the first part of their path"
+
     def __init__(self) -> None:
-        self._ended, self._took = dict[tuple[str, int], int](), dict[str, list[int]]()
+        self._ended, self._took = dict[tuple[str, int | str], int](), dict[str, list[int]]()
         self._seconds = dict[str, float]()
 
     def note(self, path: str, status: int, seconds: float) -> None:
         """A request was answered."""
         first = path[1:].partition("/")[0].partition("?")[0]
-        route = f"/{first}" if first in ROUTES else "other"
+        self._note(f"/{first}" if first in ROUTES else "other", status, seconds)
+
+    def _note(self, route: str, status: int | str, seconds: float) -> None:
         self._ended[route, status] = self._ended.get((route, status), 0) + 1
         took = self._took.get(route) or self._took.setdefault(route, [0] * (len(BOUNDS) + 1))
         took[bisect_left(BOUNDS, seconds)] += 1
@@ -72,18 +77,38 @@ class Traffic:
 
     def families(self) -> Iterator[Family]:
         """As metrics."""
-        ended = [("", (("route", route), ("status", str(status))), float(n)) for (route, status), n in sorted(self._ended.items())]
-        yield Family("tidemill_requests_total", "counter", "Requests by the first part of their path and the status of the answer.", ended)
+        ended = [("", ((self.label, route), ("status", str(status))), float(n)) for (route, status), n in sorted(self._ended.items())]
+        yield Family(f"{self.name}s_total", "counter", f"Requests by {self.by} and the status of the answer.", ended)
         took = list[Sample]()
         for route, counts in sorted(self._took.items()):
-            sums, of = list(accumulate(counts)), ("route", route)
+            sums, of = list(accumulate(counts)), (self.label, route)
             took += [("_bucket", (of, ("le", repr(bound))), float(n)) for bound, n in zip(BOUNDS, sums, strict=False)]
             took += [
                 ("_bucket", (of, ("le", "+Inf")), float(sums[-1])),
                 ("_sum", (of,), self._seconds[route]),
                 ("_count", (of,), float(sums[-1])),
             ]
-        yield Family("tidemill_request_seconds", "histogram", "From when a request was whole until its answer was.", took)
+        yield Family(f"{self.name}_seconds", "histogram", "From when a request was whole until its answer was.", took)
+
+
+class Calls(Traffic):
+    """The same over gRPC, by method and the name of the status. Several threads count."""
+
+    name, label, by = "tidemill_grpc_request", "method", "their method over gRPC"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Lock()
+
+    def called(self, method: str, status: str, seconds: float) -> None:
+        """A request was answered, or a message of a stream."""
+        with self._lock:
+            self._note(method, status, seconds)
+
+    def families(self) -> Iterator[Family]:
+        """As metrics."""
+        with self._lock:
+            yield from [*super().families()]
 
 
 def measured(app: Any, traffic: Traffic) -> Any:

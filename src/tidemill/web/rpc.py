@@ -4,6 +4,7 @@ A browser cannot speak it to an address that a page names, so there is no origin
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.core import Busy, MissingExtra, TidemillError
 from tidemill.serving import MOST, Inference, status_of
+from tidemill.web.metrics import Calls
 from tidemill.web.server import ALONE, Beside, bound
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ STREAM, WATCH = "/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.healt
 class Remote:
     """A server of gRPC at an `address`. `end` may be called from any thread."""
 
-    def __init__(self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], workers: int = WORKERS) -> None:
+    def __init__(
+        self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], calls: Calls, workers: int = WORKERS
+    ) -> None:
         """Raises what `bound` does, and MissingExtra."""
         from tidemill.serving import REQUIRES
 
@@ -38,11 +42,11 @@ class Remote:
             import grpc
         except ImportError as error:
             raise MissingExtra("gRPC is not installed", hint="pip install 'tidemill[grpc]'") from error
-        self._codes, self._procedures, self._look = grpc.StatusCode, procedures, look
+        self._codes, self._procedures, self._look, self._calls = grpc.StatusCode, procedures, look, calls
         self._ended, self._idle, self._open = Event(), set[Any](), set[Any]()
         self._threads, self._streams = ThreadPoolExecutor(workers, "grpc"), ThreadPoolExecutor(STREAMS + 8, "grpc-stream")
         unary, streams = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        handlers = {path: unary(self._answering(method)) for path, method in procedures.methods.items()}
+        handlers = {path: unary(self._answering(path, method)) for path, method in procedures.methods.items()}
         handlers[STREAM] = streams(self._beside(self._stream))
         handlers[WATCH] = grpc.unary_stream_rpc_method_handler(self._beside(self._watch))
 
@@ -74,23 +78,27 @@ class Remote:
         for pool in (self._threads, self._streams):
             pool.shutdown(wait=False)
 
-    def _answering(self, method: Callable[[bytes], bytes]) -> Callable[[bytes, Any], bytes]:
+    def _answering(self, path: str, method: Callable[[bytes], bytes]) -> Callable[[bytes, Any], bytes]:
         def answer(body: bytes, context: Any) -> bytes:
             if not context.time_remaining():  # nobody waits for it any more
                 return b""
-            return self._checked(method, body, context)
+            return self._checked(path, method, body, context)
 
         return answer
 
-    def _checked(self, method: Callable[[bytes], bytes], body: bytes, context: Any) -> bytes:
+    def _checked(self, path: str, method: Callable[[bytes], bytes], body: bytes, context: Any) -> bytes:
+        begun, name = time.perf_counter(), path.rpartition("/")[2]
         try:
             self._look()
-            return method(body)
+            answer = method(body)
+            self._calls.called(name, "OK", time.perf_counter() - begun)
+            return answer
         except TidemillError as error:
             code, said = self._codes[status_of(error)], str(error)
         except Exception:
             log.exception("a request could not be answered")
             code, said = self._codes.INTERNAL, "the server failed; its log says why"
+        self._calls.called(name, code.name, time.perf_counter() - begun)
         context.abort(code, said.encode()[:MOST_TOLD].decode(errors="ignore"))
         raise AssertionError
 
@@ -119,12 +127,12 @@ class Remote:
             self._idle.discard(context)
             if body is None:
                 return
-            yield self._checked(self._procedures.stream, body, context)
+            yield self._checked(STREAM, self._procedures.stream, body, context)
 
     def _watch(self, body: bytes, context: Any) -> Iterator[bytes]:
         told = None
         while context.is_active() and not self._ended.is_set():
-            answer = self._checked(self._procedures.watch, body, context)
+            answer = self._checked(WATCH, self._procedures.watch, body, context)
             if answer != told:
                 yield answer
             told = answer
@@ -133,14 +141,16 @@ class Remote:
 
 
 @contextmanager
-def remote(inference: Inference, host: str, port: int | None, look: Callable[[], None] = lambda: None) -> Iterator[Beside]:
-    """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer."""
+def remote(
+    inference: Inference, host: str, port: int | None, look: Callable[[], None] = lambda: None, calls: Calls | None = None
+) -> Iterator[Beside]:
+    """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer, `calls` counts."""
     if port is None:
         yield ALONE
         return
     from tidemill.serving import Procedures
 
-    server = Remote(Procedures(inference), host, port, look)
+    server = Remote(Procedures(inference), host, port, look, calls or Calls())
     try:
         yield Beside(server.address, server.end)
     finally:
