@@ -352,33 +352,28 @@ class Slow(OnnxModel):
 
 
 @contextmanager
-def slow(workers: int) -> Iterator[tuple[Slow, Remote, Callable[..., Any]]]:
-    """A slow model, its server, and what asks it without waiting."""
+def slow(workers: int) -> Iterator[tuple[Slow, Remote, Client, Callable[..., Any]]]:
+    """A slow model, its server, who asks it, and what asks it without waiting."""
     model = Slow()
-    server = Remote(
-        Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__)),
-        "127.0.0.1",
-        0,
-        lambda: None,
-        Calls(),
-        workers,
-    )
+    procedures = Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__))
+    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(), workers)
     with closing(Client(server.address)) as client:
-        body = asks("slow", TYPED).SerializeToString()
+        ask, body = client.channel.unary_unary(SERVICE + "ModelInfer").future, asks("slow", TYPED).SerializeToString()
         try:
-            yield model, server, lambda timeout=20.0: client.channel.unary_unary(SERVICE + "ModelInfer").future(body, timeout=timeout)
+            yield model, server, client, lambda timeout=20.0: ask(body, timeout=timeout)
         finally:
             model.may.set()
             server.end()
 
 
 def test_nothing_is_done_for_who_no_longer_waits() -> None:
-    with slow(workers=1) as (model, _, ask):
+    with slow(workers=1) as (model, _, client, ask):
         first = ask()
         assert model.began.wait(20)
         late, given_up = ask(timeout=0.05), ask()
         assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
         given_up.cancel()
+        assert next(client.watch()).status == 1  # the server heard of it before it heard this
         model.may.set()
         assert first.result()
         assert ask().result()
@@ -386,7 +381,7 @@ def test_nothing_is_done_for_who_no_longer_waits() -> None:
 
 
 def test_what_is_under_way_is_answered_before_the_end_and_streams_are_closed() -> None:
-    with slow(workers=2) as (model, server, ask), closing(Client(server.address)) as client:
+    with slow(workers=2) as (model, server, client, ask):
         sent = SimpleQueue[bytes]()
         watched, streamed = client.watch(), client.stream(iter(sent.get, b""))
         sent.put(asks("none").SerializeToString())
