@@ -47,6 +47,7 @@ _PUBLIC = {
     "Canary": "serving",
     "Shadow": "serving",
     "Holdout": "serving",
+    "PredictionLog": "serving",
     "SimplerModel": "serving",
     "LastAnswer": "serving",
     "Expect": "serving",
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from tidemill.serving import Expect as Expect
     from tidemill.serving import Holdout as Holdout
     from tidemill.serving import LastAnswer as LastAnswer
+    from tidemill.serving import PredictionLog as PredictionLog
     from tidemill.serving import PreviousVersion as PreviousVersion
     from tidemill.serving import Shadow as Shadow
     from tidemill.serving import SimplerModel as SimplerModel

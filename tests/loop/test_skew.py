@@ -18,7 +18,7 @@ from tidemill.features import MemoryOnline
 from tidemill.ledger import Ledger, lineage
 from tidemill.loop import Every, Measured, Passed, RetrainPolicy, SkewFound
 from tidemill.monitoring import Skew
-from tidemill.serving import AnswerLog, Endpoint, sample_answers
+from tidemill.serving import AnswerLog, Endpoint, Withheld, sample_answers
 from tidemill.session.session import open_endpoint
 from toy import CHANGE, DECLARATIONS, LAST, ZONE, Row, Toy, make_rows, open_toy, with_deployment, write_project
 
@@ -44,9 +44,9 @@ class Live:
         at = self.toy.built.examples.at
         return np.flatnonzero((at >= self.toy.at(start)) & (at < self.toy.at(start) + days * DAY)).tolist()
 
-    def serve(self, endpoint: Endpoint, rows: Sequence[int], *, keep: float = 1.0, own: bool = False, asked: int = 0) -> None:
+    def serve(self, endpoint: Endpoint, rows: Sequence[int], *, keep: float = 1.0, own: bool = False, asked: int = 0, **more: Any) -> None:
         """Ask about requests at their own times, through the endpoint and the log."""
-        examples, log = self.toy.built.examples, AnswerLog(self.log, keep)
+        examples, log = self.toy.built.examples, AnswerLog(self.log, keep, **more)
         for row in rows:
             at = int(examples.at[row])
             body: Mapping[str, Any] = {"parcel": examples.requests.keys[row].decode()}
@@ -102,6 +102,20 @@ def test_what_is_served_as_it_is_learnt_has_no_skew(live: Live, *, own: bool) ->
     assert all(one.equal == one.rows == len(rows) and one.known_later == 0 for one in found.features)
     assert found.over == ()
     assert f"all {len(found.features)} features equal" in found.why
+
+
+def test_what_the_log_withholds_is_no_skew(live: Live) -> None:
+    endpoint, rows = live.endpoint, live.rows("2024-03-02", 1)
+    endpoint.reader.materialise(live.toy.at("2024-03-02"))
+    withheld = Withheld({"booking__weight", "courier"}, {"booking__grade"}, b"key")
+    live.serve(endpoint, rows, withheld=withheld)
+    live.serve(endpoint, rows[:7], own=True, withheld=withheld)
+    found = live.measure().found
+    assert (found.rows, found.left_out) == (len(rows), {"columns that they were sent with are not kept in the log": 7})
+    assert [one.name for one in found.features] == [
+        name for name in live.toy.built.examples.matrix.names if name not in ("booking__weight", "booking__grade")
+    ]
+    assert all(one.equal == one.rows == len(rows) for one in found.features)
 
 
 # ── skew of each kind ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ GONE = "what they were read from is no longer kept"
 UNBUILT = "the features of their model are no longer built"
 UNKNOWN = "their version is not known on this branch"
 PUSHED = "what was pushed by then is not in a version yet: the next one has it"
+UNKEPT = "columns that they were sent with are not kept in the log"
 UNHELD = "their request is no longer held, or cannot be computed any more"
 
 Recipe = dict[str, Any]
@@ -97,10 +98,11 @@ def _log(ledger: Ledger, deployment: str, sample: Sample) -> Ref:
 def _groups(ledger: Ledger, branch: str, rows: Sequence[Logged]) -> tuple[list[_Group], Counter[str]]:
     """Answers with all that computing them again needs, and how many lack it, by reason."""
     parts: dict[tuple[str, tuple[tuple[str, str], ...]], list[Logged]] = {}
-    for row in rows:
+    whole = [row for row in rows if "sent" not in row.withheld]
+    for row in whole:
         parts.setdefault((row.version, tuple(sorted(row.versions.items()))), []).append(row)
     bound = {label: _bound(ledger, branch, label) for label in dict.fromkeys(label for label, _ in parts)}
-    groups, left_out = [], Counter[str]()
+    groups, left_out = list[_Group](), Counter({UNKEPT: len(rows) - len(whole)})
     for (label, versions), alike in parts.items():
         known = bound[label]
         then = known if isinstance(known, str) else _then(ledger, dict(versions), known)
@@ -244,8 +246,9 @@ def _found(
 
 def _columns(rows: Sequence[_Row]) -> Compared:
     """The values of rows side by side, by the names of their models' features and of what was served beside them."""
-    sides = [[row.served.inputs for row in rows], [row.today.inputs for row in rows], [row.then.inputs for row in rows]]
-    names = tuple(dict.fromkeys(name for row in rows for name in (*row.today.inputs, *row.served.inputs)))
+    sides = [[_kept_of(row, getattr(row, side).inputs) for row in rows] for side in ("served", "today", "then")]
+    both = list(zip(sides[1], sides[0], strict=True))
+    names = tuple(dict.fromkeys(name for now, served in both for name in (*now, *served)))
     words: dict[str, list[str]] = {}
     values = np.full((3, len(rows), len(names)), np.nan)
     for place, name in enumerate(names):
@@ -258,8 +261,14 @@ def _columns(rows: Sequence[_Row]) -> Compared:
             columns = [[None if value is None else codes[str(value)] for value in column] for column in columns]
         for side, column in enumerate(columns):
             values[side, :, place] = [np.nan if value is None else float(value) for value in column]
-    asked = np.array([[name in row.today.inputs or name in row.served.inputs for name in names] for row in rows], dtype=bool)
+    asked = np.array([[name in now or name in served for name in names] for now, served in both], dtype=bool)
     told = [{"key": row.served.key, "at": show(row.served.at_us), "version": row.served.version} for row in rows]
     status = [(row.served.features_missing, row.today.missing) for row in rows]
     served, today, then = values
     return Compared(names, served, today, then, asked.reshape(len(rows), len(names)), words, told, status)
+
+
+def _kept_of(row: _Row, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the features of an answer that its log withholds."""
+    withheld = row.served.withheld.get("inputs")
+    return {name: value for name, value in inputs.items() if name not in withheld} if withheld else inputs

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidemill.serving.declarations import Expect as Expect
     from tidemill.serving.declarations import Holdout as Holdout
     from tidemill.serving.declarations import LastAnswer as LastAnswer
+    from tidemill.serving.declarations import PredictionLog as PredictionLog
     from tidemill.serving.declarations import PreviousVersion as PreviousVersion
     from tidemill.serving.declarations import Shadow as Shadow
     from tidemill.serving.declarations import SimplerModel as SimplerModel
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from tidemill.serving.scores import When as When
     from tidemill.serving.scores import write_scores as write_scores
     from tidemill.serving.shadow import Shadows as Shadows
+    from tidemill.serving.withheld import Withheld as Withheld
+    from tidemill.serving.withheld import withheld_by as withheld_by
 
 _PLACES = {
     "Ladder": "ladder",
@@ -84,6 +87,7 @@ _PLACES = {
     "Breaker": "declarations",
     "Constant": "declarations",
     "Deployment": "declarations",
+    "PredictionLog": "declarations",
     "PreviousVersion": "declarations",
     "Answer": "answers",
     "Batch": "batch",
@@ -140,6 +144,8 @@ _PLACES = {
     "to_challenger": "routing",
     "REQUIRES": "rpc",
     "Procedures": "rpc",
+    "Withheld": "withheld",
+    "withheld_by": "withheld",
 }
 
 

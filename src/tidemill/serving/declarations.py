@@ -224,6 +224,32 @@ class Expect(Declaration):
 
 
 @dataclass(frozen=True)
+class PredictionLog(Declaration):
+    """What the log keeps of an answer. `features`: of which share of the answers what they rest on (default: `serve.log_features`).
+    Columns of the request, and features, by name: those of `omit` are left out, those of `hash` replaced by a keyed digest."""
+
+    kind: ClassVar[str] = "prediction log"
+    part: ClassVar[bool] = True
+    features: float | None = None
+    omit: Sequence[str] = ()
+    hash: Sequence[str] = ()
+
+    def problems(self) -> Problems:
+        example = 'tm.PredictionLog(features=0.1, omit=["passenger"], hash=["tailnum"])'
+        if self.features is not None:
+            yield from odd_number("features", self.features, "[0, 1]", example)
+        for name in ("omit", "hash"):
+            yield from odd_list(name, getattr(self, name), str, example)
+        twice = [name for name in self.omit if name in self.hash]
+        if twice:
+            yield DefinitionError(f"{twice[0]!r} is to be left out and to be hashed", hint=f"say one of them, for example {example}")
+
+    @property
+    def name(self) -> str:
+        return f"log without {', '.join([*self.omit, *self.hash]) or 'nothing'}"
+
+
+@dataclass(frozen=True)
 class Constant(Declaration):
     """Fallback: one probability for everybody."""
 
@@ -259,6 +285,7 @@ class Deployment(Declaration):
     expect: Sequence[Expect] = ()
     holdout: Holdout | None = None
     shadow: Shadow | None = None
+    log: PredictionLog | None = None
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -275,6 +302,10 @@ class Deployment(Declaration):
             yield from odd_type(f"the hold-out of deployment {self.name!r}", self.holdout, Holdout, "for example tm.Holdout(0.05, 0.22)")
         if self.shadow is not None:
             yield from odd_type(f"the shadow of deployment {self.name!r}", self.shadow, Shadow, "for example shadow=tm.Shadow()")
+        if self.log is not None:
+            yield from odd_type(
+                f"the log of deployment {self.name!r}", self.log, PredictionLog, "for example tm.PredictionLog(features=0.1)"
+            )
         named = [str(getattr(one, "of", one)) for one in self.expect]
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
@@ -284,5 +315,5 @@ class Deployment(Declaration):
         """Plain data; the model by name."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "gates", "rollout", "fallback", "timeout")}
         plain |= {"breaker": definition(self.breaker)} if self.breaker != Breaker() else {}
-        plain |= {name: definition(value) for name in ("expect", "holdout", "shadow") if (value := getattr(self, name))}
+        plain |= {name: definition(value) for name in ("expect", "holdout", "shadow", "log") if (value := getattr(self, name))}
         return {"type": "Deployment", "model": self.model.name, **plain}

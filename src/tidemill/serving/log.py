@@ -20,6 +20,7 @@ from tidemill.data import Prediction
 from tidemill.serving.answers import Answer
 from tidemill.serving.ids import new_ids
 from tidemill.serving.routing import share
+from tidemill.serving.withheld import Withheld
 from tidemill.store import store_error
 
 T = TypeVar("T")
@@ -81,11 +82,11 @@ class Lines:
 
 
 class AnswerLog(Lines):
-    """The answers of one deployment. `keep`: the share of them whose features are written down too."""
+    """The answers of one deployment. `keep`: the share of them whose features are written down too, but for what is `withheld`."""
 
-    def __init__(self, path: Path, keep: float = 1.0) -> None:
+    def __init__(self, path: Path, keep: float = 1.0, withheld: Withheld | None = None) -> None:
         super().__init__(path)
-        self.keep = keep
+        self.keep, self._withheld = keep, withheld
 
     def append(self, answers: Sequence[Answer], now: int, branch: str, *, begun: int = 0, **how: str) -> list[str]:
         """Write the answers of a branch's versions, and `how` they were asked for; returns the id of each. `begun` is when the request
@@ -93,7 +94,8 @@ class AnswerLog(Lines):
         known = {"asked": now, "branch": branch, **how}
         known |= {"latency_us": (time.perf_counter_ns() - begun) // 1_000} if begun else {}
         ids = new_ids(now, len(answers))
-        self.write([canonical({"id": name, **known, **answer.line()}) for name, answer in zip(ids, answers, strict=True)])
+        lines = [{"id": name, **known, **answer.line()} for name, answer in zip(ids, answers, strict=True)]
+        self.write([canonical(line) for line in (map(self._withheld.of, lines) if self._withheld else lines)])
         return ids
 
 
@@ -115,7 +117,8 @@ class _Line(msgspec.Struct):
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
     """An answer of the log with what it rests on: `inputs` are the values that were served, categories as text; `versions` what they were
-    read from; `sent` the columns that the request brought. Of an answer without its features both are empty."""
+    read from; `sent` the columns that the request brought. Of an answer without its features both are empty. `withheld` are the names of
+    `inputs` and of `sent` that are left out, or digests."""
 
     branch: str
     asked: int
@@ -128,6 +131,7 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, float | str | None] = {}
     versions: dict[str, str] = {}
     sent: dict[str, Any] | None = None
+    withheld: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)

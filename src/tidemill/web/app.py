@@ -33,6 +33,7 @@ from tidemill.serving import (
     reply,
     route,
     unrouted,
+    withheld_by,
 )
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.direct import bounded, led
@@ -259,8 +260,7 @@ class Current:
         if name in self.endpoints:
             endpoint.follow(self.endpoints[name])
         if name not in self.logs:
-            declared = self.session.project
-            self.logs[name] = AnswerLog(log_of(declared, name), float(declared.settings["serve.log_features"]))
+            self.logs[name] = self._log(name, endpoint)
         if endpoint.shadow and name not in self._shadows:
             self._shadows[name] = Shadows(shadows_of(self.session.project, name))
         endpoint.shadows = self._shadows.get(name)
@@ -270,6 +270,16 @@ class Current:
             self._marks[name] = mark
         self.endpoints[name] = endpoint
         self.getters.forget()
+
+    def _log(self, name: str, endpoint: Endpoint) -> AnswerLog:
+        """The log of a deployment, which keeps what is declared. Raises DefinitionError for names that it does not know."""
+        declared = self.session.project
+        kept, path, share = declared.get(Deployment, name).log, log_of(declared, name), declared.settings["serve.log_features"]
+        if kept is None:
+            return AnswerLog(path, float(share))
+        keys, features = endpoint.rows.dataset.keys, endpoint.predictors[endpoint.standing.champion[1]].signature.features
+        withheld = withheld_by(kept, path.parent, keys, {*endpoint.rows.types, *features})
+        return AnswerLog(path, float(share if kept.features is None else kept.features), withheld)
 
     def _spaces(self) -> set[str]:
         """The spaces of the views that serve."""
