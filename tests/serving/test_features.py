@@ -6,6 +6,7 @@ import signal
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tidemill.core import instant
 from tidemill.features import Computed, Getter, choose
 from tidemill.features.online import BESIDE, MARK
 from tidemill.serving.features import AT_ONCE, MOST_ROWS, MOST_VIEWS, Features
+from tidemill.serving.inference import Reply
 from tidemill.serving.refusals import MAX_BODY
 from tidemill.session import Session
 from tidemill.web.app import make_app
@@ -209,8 +211,8 @@ def test_what_is_materialised_while_a_server_runs_is_what_it_gives(shops: Path, 
     assert "online_store=" not in caplog.text
 
 
-def test_many_rows_are_computed_beside_the_event_loop() -> None:
-    """Also where nothing is looked up: a function of the user's may take its time."""
+def test_what_may_take_its_time_is_computed_beside_the_event_loop() -> None:
+    """A function of the user's, and many rows, also where nothing is looked up."""
     seen = list[tuple[int, bool]]()
     asked = tm.Dataset.recorded("asked", "at")
 
@@ -220,7 +222,19 @@ def test_many_rows_are_computed_beside_the_event_loop() -> None:
         return {"double": columns["x"] * 2.0}
 
     getter = Getter(choose([own], {}), {}, {"own": Computed.of(own, {"x": "DOUBLE"})}, None, lambda: NOON)
-    app = Features(lambda views: getter, lambda views: getter)
+    plain = tm.RequestView("plain", asked, features={"twice": "x * 2"})
+    quick = replace(getter, chosen=choose([plain], {}), computed={"plain": Computed.of(plain, {"x": "DOUBLE"})})
+    prepared = {("own",): getter, ("plain",): quick}
+    app = Features(prepared.get, lambda views: getter)
+
+    def at_once(view: str, rows: int) -> Reply | None:
+        body = json.dumps({"views": [view], "rows": [{"x": 1}] * rows}).encode()
+        call = app.quick(b"POST", b"/features", len(body))
+        assert call
+        return call({}, body)
+
+    assert [at_once("own", 1), at_once("plain", AT_ONCE + 1)] == [None, None]
+    assert at_once("plain", 1) is not None
 
     async def ask(rows: int) -> bytes:
         sent = list[dict[str, Any]]()
@@ -236,7 +250,7 @@ def test_many_rows_are_computed_beside_the_event_loop() -> None:
 
     assert json.loads(asyncio.run(ask(AT_ONCE + 1)))["rows"][-1] == [2.0]
     assert json.loads(asyncio.run(ask(1)))["rows"] == [[2.0]]
-    assert seen[-2:] == [(AT_ONCE + 1, False), (1, True)]
+    assert seen[-2:] == [(AT_ONCE + 1, False), (1, False)]
 
 
 def test_views_of_a_deployment_are_given_too(copied: Path) -> None:

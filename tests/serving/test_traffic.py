@@ -142,12 +142,30 @@ def test_a_shadow_that_hangs_or_fails_keeps_nobody_waiting(
     endpoint.predictors[name[1]] = Hanging()  # type: ignore[assignment]
     assert endpoint.answer(parcels_of_april[:1], [AT])[0].rung == "champion"
     assert begun.wait(60)
-    for _ in range(5):  # one is asked, three wait
+    for _ in range(5):  # one row is asked, three times two wait
         assert endpoint.answer(parcels_of_april[:2], [AT] * 2)[1].rung == "champion"
     assert shadows.plain()["dropped"] == 4
     let.set()
     shadows.wait()
-    assert {name: shadows.plain()[name] for name in ("copied", "dropped", "failed")} == {"copied": 0, "dropped": 4, "failed": 4}
+    assert {name: shadows.plain()[name] for name in ("copied", "dropped", "failed")} == {"copied": 0, "dropped": 4, "failed": 7}
+
+
+def test_a_version_that_nobody_asks_keeps_no_request_from_the_short_way(served: Served) -> None:
+    standing = served.endpoint.standing
+    assert standing.previous
+    assert served.endpoint.brisk, "how long each takes is known before the first request"
+
+
+def test_a_shadow_that_is_slow_slows_nobody_down(replayed: Whole, served: Served, shadows: Shadows) -> None:
+    endpoint = shadowed(replayed, served, shadows)
+    (name,) = endpoint.others.values()
+    for predictor in endpoint.predictors.values():
+        predictor.pace.note(1)
+    assert endpoint.brisk
+    endpoint.predictors[name[1]].pace.usual = 1e9
+    assert endpoint.brisk
+    slower = replace(endpoint, fallback=[tm.SimplerModel(f"model:{name[0]}")], others={f"model:{name[0]}": name})
+    assert not slower.brisk, "it may answer"
 
 
 def test_a_served_deployment_tells_what_its_shadow_says(copied: Path) -> None:

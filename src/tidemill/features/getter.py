@@ -20,6 +20,7 @@ from tidemill.features.looked import Found, Looked
 from tidemill.features.online import OnlineStore
 from tidemill.features.outage import Outage
 from tidemill.features.request_rows import Computed
+from tidemill.features.requests import named_functions
 from tidemill.features.state import Value
 from tidemill.features.windows import STATUS
 
@@ -116,6 +117,11 @@ class Getter:
         """The columns of a row that are read."""
         keys = [column for one in self.looked.values() for column in one.keys.columns]
         return tuple(dict.fromkeys([*keys, *(column for one in self.computed.values() for column in one.types)]))
+
+    @cached_property
+    def quick(self) -> bool:
+        """Whether no code of the project and no model computes a feature."""
+        return not named_functions([one.view for one in self.computed.values()])
 
     def _time(self, at: Time | None) -> int:
         return self.clock() if at is None else microseconds(at, self.clock()) if isinstance(at, int) else instant(at, self.timezone)

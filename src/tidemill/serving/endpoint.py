@@ -140,8 +140,13 @@ class Endpoint:
 
     @property
     def brisk(self) -> bool:
-        """Whether no model takes long for a few rows."""
-        return all(one.pace.within(PROMPT) for one in self.predictors.values())
+        """Whether no model that answers takes long for a few rows: nobody waits for a shadow."""
+        return all(self.predictors[digest].pace.within(PROMPT) for digest in self._answering)
+
+    @cached_property
+    def _answering(self) -> Collection[str]:
+        simpler = [self.others[step.model] for step in self.fallback if isinstance(step, SimplerModel) and step.model in self.others]
+        return {digest for _, digest in (*self.standing.labels.values(), *simpler)}
 
     def _steps(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool, keep: float) -> Climb[list[Answer]]:
         """Asks for one rung after the other, and is told what each gave."""
@@ -335,15 +340,20 @@ class Endpoint:
         """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
         asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
-        begun = time.perf_counter_ns()
-        found = predictor.predict(asked)
-        if len(values) <= FEW:
-            predictor.pace.note(time.perf_counter_ns() - begun)
-        scores = found.tolist()
+        scores = _timed(predictor, asked).tolist()
         nothing = sum(score != score for score in scores)  # NaN is not itself
         if nothing:
             raise DataError(f"{version[0]} gives {nothing} rows no probability")
         return [Score(score, version[0], rung) for score in scores]
+
+
+def _timed(predictor: Predictor, features: Floats) -> Floats:
+    """What a model says; of a few rows it is noted how long that took."""
+    begun = time.perf_counter_ns()
+    found = predictor.predict(features)
+    if len(features) <= FEW:
+        predictor.pace.note(time.perf_counter_ns() - begun)
+    return found
 
 
 def _keys(requests: Requests) -> list[str]:
@@ -421,8 +431,11 @@ def _load_or_leave(ledger: Ledger, name: str, version: Named | None, predictors:
 def _load(ledger: Ledger, label: str, digest: str) -> Predictor:
     artifact = ledger.artifact_of("model", digest)
     predictor = load_model(ledger, artifact)
-    wrong = golden_differences(predictor, golden_of(ledger, artifact))
+    golden = golden_of(ledger, artifact)
+    wrong = golden_differences(predictor, golden)
     if wrong:
         hint = "the runtime or the machine differs from the one it was made on: train it again here"
         raise Refused(f"{label} answers {wrong} of its golden cases otherwise than when it was made", where=str(artifact.ref), hint=hint)
+    for i in range(min(FEW, len(golden.features))):  # a version that only stands behind the champion may never be asked
+        _timed(predictor, golden.features[i : i + 1])
     return predictor

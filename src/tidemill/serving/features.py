@@ -127,7 +127,8 @@ class Features:
 
 
 def _takes_long(getter: Getter, rows: list[dict[str, Any]]) -> bool:
-    return len(rows) * (len(getter.looked) + len(getter.computed)) > AT_ONCE
+    """Whether others would wait: for many rows, and for what code of the project or a model computes, however long that takes."""
+    return not getter.quick or len(rows) * (len(getter.looked) + len(getter.computed)) > AT_ONCE
 
 
 def _read(getter: Getter, rows: list[dict[str, Any]], when: int | None) -> bytes:

@@ -34,7 +34,7 @@ class Shadows:
 
     def __init__(self, path: Path, *, most: int = MOST) -> None:
         self._log, self._lock = Lines(path), Lock()
-        self._waiting: Queue[Callable[[], Sequence[Copied]] | None] = Queue(most)
+        self._waiting: Queue[tuple[Callable[[], Sequence[Copied]], int] | None] = Queue(most)
         self._counts = {"copied": 0, "dropped": 0, "failed": 0, "other_label": 0}
         self._apart = 0.0
         self._thread = Thread(target=self._work, name="shadow", daemon=True)
@@ -43,7 +43,7 @@ class Shadows:
     def copy(self, ask: Callable[[], Sequence[Copied]], rows: int) -> None:
         """Have something asked, later."""
         try:
-            self._waiting.put_nowait(ask)
+            self._waiting.put_nowait((ask, rows))
         except Full:
             self._count("dropped", rows)
 
@@ -69,14 +69,15 @@ class Shadows:
             self._counts[what] += rows
 
     def _work(self) -> None:
-        while (ask := self._waiting.get()) is not None:
+        while (waiting := self._waiting.get()) is not None:
+            ask, rows = waiting
             try:
                 self._copied(ask())
             except StoreError as error:
-                self._count("failed", 1)
+                self._count("failed", rows)
                 log.warning("shadow=unwritten error=%s", error.what)
             except Exception as error:  # noqa: BLE001 – whatever a shadow does, it is nobody's answer
-                self._count("failed", 1)
+                self._count("failed", rows)
                 log.warning("shadow=failed error=%r", error)
             finally:
                 self._waiting.task_done()
