@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tidemill as tm
 from serving.conftest import TODAY, Served
 from serving.test_gateway import LAST_DAYS, Replayed, batch_of
 from serving.test_ladder import break_version
 from serving.test_oip import tensor
-from tidemill.serving import Reply
+from tidemill.serving import Ladder, Reply
 
 Ask = Callable[..., tuple[int, Any]]
 Case = list[tuple[float, dict[str, Any]]]
@@ -222,3 +223,19 @@ def test_a_few_rows_are_answered_at_once_and_many_are_not(served: Served, ask: A
     assert found.quick(b"POST", path, 1 << 20) is None
     assert found.quick(b"GET", path, 0) is None
     assert found.quick(b"POST", b"/v2/models/other/infer", 0) is None
+
+
+@pytest.mark.parametrize(("otherwise", "status", "rung"), [("reject", 400, ""), ("fall back", 200, "constant"), ("count", 200, "champion")])
+def test_what_is_expected_of_features_holds_here_too(served: Served, cases: Case, otherwise: Any, status: int, rung: str) -> None:
+    expect = (tm.Expect("booking__weight", high=50, otherwise=otherwise),)
+    endpoint = replace(served.endpoint, expect=expect, fallback=(tm.Constant(0.3),), ladder=Ladder("late"))
+    served.gateway.endpoints["late"] = endpoint  # type: ignore[index]
+    sent = columns(served, [cases[0][1] | {"booking__weight": 5_000.0}])
+    answer = served.client.post("/v2/models/late/infer", json={"inputs": sent})
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert "rows[0]: booking__weight is 5000" in answer.json()["error"]
+        assert served.logged == []
+    else:
+        assert answer.json()["parameters"]["rung"] == rung
+        assert "booking__weight" in served.logged[0]["unexpected"]

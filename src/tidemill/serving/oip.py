@@ -85,6 +85,8 @@ class Found(NamedTuple):
 
 _decode = msgspec.json.Decoder(_Request).decode
 _encode = msgspec.json.Encoder().encode
+_floats = msgspec.json.Decoder(list[float | None]).decode
+_FLOATS = {name: kind for name, kind in DATATYPES.items() if name in ("FP32", "FP64")}
 
 
 def read(body: bytes, head: int | None = None) -> Asked:
@@ -104,7 +106,8 @@ def read(body: bytes, head: int | None = None) -> Asked:
             raise DataError(f"the input {one.name!r} comes twice", where=where)
         size = one.parameters.get("binary_data_size") if one.parameters else None
         if size is None:
-            tensors[one.name] = _of_json(one, where)
+            array = _column(one)
+            tensors[one.name] = _of_json(one, where) if array is None else array
         else:
             tensors[one.name], raw = _of_bytes(one, raw, size, where), raw[size:]
     if len(raw):
@@ -112,6 +115,18 @@ def read(body: bytes, head: int | None = None) -> Asked:
     wanted = {one.name: bool(one.parameters and one.parameters.get("binary_data")) for one in asked.outputs or ()}
     parameters = asked.parameters or {}
     return Asked(tensors, wanted, bool(parameters.get("binary_data_output")), asked.id or "", parameters)
+
+
+def _column(one: _Tensor) -> Array | None:
+    """A flat tensor of floats, as there are many in a request that has one for each feature; None for any other, and for a wrong one."""
+    kind = _FLOATS.get(one.datatype)
+    if kind is None or len(one.shape) != 1:
+        return None
+    try:
+        array = np.array(_floats(one.data), dtype=kind)
+    except ValueError:
+        return None
+    return array if array.size == one.shape[0] else None
 
 
 def _of_json(one: _Tensor, where: str) -> Array:

@@ -15,6 +15,7 @@ from tidemill.models import Signature, Spec
 from tidemill.serving.oip import Asked, as_spec, named
 
 MATRIX = "features"
+DOUBLE = np.dtype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Tensors:
         return values
 
     def _column(self, name: str, array: Array) -> Any:
+        if array.ndim == 1 and array.dtype == DOUBLE and name not in self._codes:
+            return array
         flat = array.ravel() if array.shape[1:] == (1,) else array
         column = as_spec(flat, self.specs[name])
         codes = self._codes.get(name)
