@@ -184,6 +184,7 @@ def test_a_served_deployment_tells_what_its_shadow_says(copied: Path) -> None:
     endpoint.shadows.wait()
     (deployment,) = client.get("/status.json").json()["deployments"]
     assert (deployment["shadow"]["of"], deployment["shadow"]["copied"]) == (f"model:{first.name}@{first.digest[:12]}", 1)
+    assert "1 rows copied, 0 dropped, 0 failed; probabilities differ by 0." in client.get("/").text
     assert open_endpoint(session.project.ledger(), session.project, branch).shadows is None, "who asks from Python copies nothing"
 
 

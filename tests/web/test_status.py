@@ -12,7 +12,7 @@ from web.results import HOSTILE, status
 def test_the_page_tells_all() -> None:
     page = Page(render_status(status()))
     assert not page.wrong
-    assert list(page.addresses()) == ["data:,", "/report/late"]
+    assert list(page.addresses()) == ["data:,", "/report/late", "/docs"]
     for said in (
         "flights", "Warn passengers", "ops@example.org", "champion m/2 95 % 2013-04-25 04:00 2013-04-09 04:00 392b17d5bc63",
         "candidate (canary) m/3 5 %", "previous m/1 0 % –", "the previous version, then the constant 0.22",
