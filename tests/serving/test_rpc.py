@@ -352,11 +352,11 @@ class Slow(OnnxModel):
 
 
 @contextmanager
-def slow(workers: int) -> Iterator[tuple[Slow, Remote, Client, Callable[..., Any]]]:
+def slow(workers: int, most: int = 99) -> Iterator[tuple[Slow, Remote, Client, Callable[..., Any]]]:
     """A slow model, its server, who asks it, and what asks it without waiting."""
     model = Slow()
     procedures = Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__))
-    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(), workers)
+    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(), most, workers)
     with closing(Client(server.address)) as client:
         ask, body = client.channel.unary_unary(SERVICE + "ModelInfer").future, asks("slow", TYPED).SerializeToString()
         try:
@@ -378,6 +378,16 @@ def test_nothing_is_done_for_who_no_longer_waits() -> None:
         assert first.result()
         assert ask().result()
         assert model.runs == 2
+
+
+def test_more_than_may_be_under_way_are_turned_away() -> None:
+    with slow(workers=1, most=2) as (model, _, client, ask):
+        first, second = ask(), ask()
+        assert model.began.wait(20)
+        assert client.refused("ServerLive")[0] == "RESOURCE_EXHAUSTED"
+        model.may.set()
+        assert first.result()
+        assert second.result()
 
 
 def test_what_is_under_way_is_answered_before_the_end_and_streams_are_closed() -> None:

@@ -333,6 +333,7 @@ def serve(session: Session, host: str, port: int, grpc_port: int | None = None, 
             return only_local(measured(bounded(whole, session.project.settings["serve.most_under_way"]), traffic))
 
         def beside() -> AbstractContextManager[Beside]:
-            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls)
+            most = session.project.settings["serve.most_under_way"]
+            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls, most)
 
         run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.core import Busy, MissingExtra, TidemillError
 from tidemill.serving import MOST, Inference, status_of
+from tidemill.web.direct import MOST_UNDER_WAY
 from tidemill.web.metrics import Calls
 from tidemill.web.server import ALONE, Beside, bound
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WORKERS = 32  # requests that are answered at once
 STREAMS = 128  # streams that are open at once, each with a thread of its own
-WAITING = 1024  # requests that are open at once; more are turned away
 GRACE = 10.0  # seconds that what is under way has when the server ends
 LOOK_AGAIN = 0.5  # seconds after which who watches health is told of a change
 MOST_TOLD = 1 << 10  # bytes of an error: it leaves in a header
@@ -33,7 +33,7 @@ class Remote:
     """A server of gRPC at an `address`. `end` may be called from any thread."""
 
     def __init__(
-        self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], calls: Calls, workers: int = WORKERS
+        self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], calls: Calls, most: int, workers: int = WORKERS
     ) -> None:
         """Raises what `bound` does, and MissingExtra."""
         from tidemill.serving import REQUIRES
@@ -57,7 +57,7 @@ class Remote:
                 return handlers.get(details.method) if details.method in REQUIRES else None
 
         options = {"grpc.max_receive_message_length": MOST, "grpc.so_reuseport": 0}
-        self._server = grpc.server(self._threads, [Methods()], options=[*options.items()], maximum_concurrent_rpcs=WAITING)
+        self._server = grpc.server(self._threads, [Methods()], options=[*options.items()], maximum_concurrent_rpcs=most)
         named = f"[{host}]" if ":" in host else host
         with bound(host, port, "--grpc-port"):  # whether it may be: gRPC binds to any address, and says less of what is wrong
             pass
@@ -142,15 +142,21 @@ class Remote:
 
 @contextmanager
 def remote(
-    inference: Inference, host: str, port: int | None, look: Callable[[], None] = lambda: None, calls: Calls | None = None
+    inference: Inference,
+    host: str,
+    port: int | None,
+    look: Callable[[], None] = lambda: None,
+    calls: Calls | None = None,
+    most: int = MOST_UNDER_WAY,
 ) -> Iterator[Beside]:
-    """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer, `calls` counts."""
+    """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer, `calls` counts,
+    and what comes while so many (`most`) are under way is turned away."""
     if port is None:
         yield ALONE
         return
     from tidemill.serving import Procedures
 
-    server = Remote(Procedures(inference), host, port, look, calls or Calls())
+    server = Remote(Procedures(inference), host, port, look, calls or Calls(), most)
     try:
         yield Beside(server.address, server.end)
     finally:
