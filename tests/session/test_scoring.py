@@ -17,7 +17,8 @@ from starlette.testclient import TestClient
 
 import tidemill as tm
 from processes import other
-from tidemill.core import DataError, DefinitionError, UnknownName, instant, show
+from tidemill.core import Busy, DataError, DefinitionError, Ref, UnknownName, instant, show
+from tidemill.features import differ_since
 from tidemill.serving import AnswerLog, Batch, Endpoint, Gateway, gateway_routes
 from tidemill.serving.batch import Scores
 from tidemill.session.session import Handle, open_endpoint
@@ -246,3 +247,41 @@ def test_a_file_is_in_the_ledger_and_its_lineage_leads_to_the_sources(copied: Pa
     assert session.deployments["late"].score("dataset:bookings", to=tmp_path / "s.parquet").ref == found.ref, "written again"
     session.erase_entity("courier", "a")
     assert not (copied / ".tidemill" / "scores").exists(), "what is kept holds keys"
+
+
+def test_views_that_have_grown_leave_the_answers_of_before(copied: Path, tmp_path: Path) -> None:
+    """What became known later changes no answer of a time before it; from then on all are asked anew."""
+    session, rows, asked = tm.open(copied), make_rows(), requests()
+    handle = session.deployments["late"]
+    since = datetime(2024, 4, 28, 12, tzinfo=UTC)
+    more = [{**rows[0], "parcel": "new", "courier": "new", "depot": asked[0]["depot"], "arrived": since, "late": 1}]
+    first = handle.score(pl.DataFrame(asked), to=tmp_path / "a.parquet")
+    write_rows(copied, [*rows, *more])
+    session = tm.open(copied)
+    session.historical_features([{**row, "event_timestamp": since} for row in asked[:1]], ["depot_recent", "courier_last"])
+    recipe = dict(handle.branch.parts["recipe"])
+    newest = {name: session.ledger.artifact(Ref("feature view", name)).ref.digest for name in ("depot_recent", "courier_last")}
+    recipe["views"] = [{**one, "digest": newest.get(one["definition"]["name"], one["digest"])} for one in recipe["views"]]
+    assert recipe != handle.branch.parts["recipe"]
+    grown = Handle(session, "late", replace(handle.branch, parts={**handle.branch.parts, "recipe": recipe}))
+    logs = [one.endpoint().reader.logs["courier_last"] for one in (handle, grown)]
+    assert (differ_since(*logs), differ_since(logs[1], logs[1])) == (instant(since), None)
+    later = sum(row["sent"] - timedelta(hours=1) >= since for row in asked)
+    second = grown.score(pl.DataFrame(asked), to=tmp_path / "b.parquet")
+    assert 0 < later < len(asked)
+    assert (first.tally.scored, second.tally.scored, second.kept) == (len(asked), later, len(asked) - later)
+    shutil.rmtree(copied / ".tidemill" / "scores")
+    assert grown.score(pl.DataFrame(asked), to=tmp_path / "c.parquet").ref == second.ref
+    assert second.ref != first.ref, "the new delivery is seen"
+
+
+def test_two_runs_over_the_same_rows_do_not_mix(handle: Handle, tmp_path: Path) -> None:
+    frame, listened = pl.DataFrame({"parcel": KEYS[:5]}), list[str]()
+
+    def listen(done: int, rows: int) -> None:
+        with pytest.raises(Busy):
+            handle.score(frame, to=tmp_path / "other.parquet")
+        listened.append("busy")
+
+    handle.score(frame, to=tmp_path / "s.parquet", listen=listen)
+    assert listened

@@ -33,6 +33,7 @@ from tidemill.features.erasing import Erasure, apply_erasure, plan_erasure
 from tidemill.features.frames import open_rows, types_of, writable, write_rows
 from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.given import whole_rows
+from tidemill.features.growth import differ_since
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
 from tidemill.features.keys import Keys, key_sql, key_text, parts_of
 from tidemill.features.looked import Looked
@@ -107,6 +108,7 @@ __all__ = [
     "choose",
     "count",
     "count_distinct",
+    "differ_since",
     "digest_of",
     "first",
     "from_definition",

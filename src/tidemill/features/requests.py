@@ -124,4 +124,5 @@ def load_requests(ledger: Ledger, version: Artifact) -> Requests:
     keys = np.ascontiguousarray(arrays["keys"]).view(f"S{arrays['keys'].shape[1]}").ravel() if arrays["keys"].size else np.empty(0, "S1")
     named = {name[2:]: words for name, words in vocabularies.items() if name.startswith("x:")}
     names = [name[2:] for name in meta["names"]]
-    return Requests(keys, arrays["at"], arrays["event"], arrays["known"], texts, names, values, named, arrays["order"])
+    order = arrays["order"].astype(np.intp)  # of any other type numpy copies all of it at each look-up
+    return Requests(keys, arrays["at"], arrays["event"], arrays["known"], texts, names, values, named, order)

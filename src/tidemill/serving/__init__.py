@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from tidemill.serving.rpc import Procedures as Procedures
     from tidemill.serving.scores import Tally as Tally
     from tidemill.serving.scores import When as When
+    from tidemill.serving.scores import keep_until as keep_until
     from tidemill.serving.scores import write_scores as write_scores
     from tidemill.serving.shadow import Shadows as Shadows
     from tidemill.serving.withheld import Withheld as Withheld
@@ -94,6 +95,7 @@ _PLACES = {
     "form_of": "batch",
     "Tally": "scores",
     "When": "scores",
+    "keep_until": "scores",
     "write_scores": "scores",
     "Endpoint": "endpoint",
     "Standing": "endpoint",

@@ -104,6 +104,19 @@ def write_scores(
             return _tally(connection, to, todo - failed, left_out)
 
 
+def keep_until(folder: Path, cut: int) -> None:
+    """Of the answers that are kept, only those of times before `cut` (microseconds UTC) hold still. The others are deleted."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        return
+    with engine() as connection:
+        rows = f'SELECT * FROM read_parquet([{", ".join(map(named, files))}]) WHERE "at" < {cut}'
+        whole = folder / f"{digest_value([cut, *(one.name for one in files)])}.parquet"
+        _copy(connection, rows, whole)
+    for one in files:
+        one.unlink(missing_ok=True)
+
+
 class _Asked(NamedTuple):
     """Some rows: as a client would send them, their times, their numbers among all, and by these the digests of their content."""
 
@@ -168,7 +181,7 @@ class _Kept:
             for one in files:
                 one.unlink(missing_ok=True)
         for other in self._folder.parent.iterdir():
-            if other != self._folder:
+            if other.is_dir() and other != self._folder:
                 rmtree(other, ignore_errors=True)  # of an earlier version
 
     def _read(self) -> AbstractContextManager[None]:

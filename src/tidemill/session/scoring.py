@@ -4,22 +4,25 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import msgspec
+
 from tidemill import data, features, serving
-from tidemill.core import DataError, Ref, digest_value, instant, show
+from tidemill.core import Damaged, DataError, MissingFile, Ref, UnknownName, digest_value, instant, show
 from tidemill.data import Dataset
 from tidemill.features import Brought, Listen, open_rows
 from tidemill.ledger import Artifact, Branch, Ledger, Made, Once, own_code
 from tidemill.project import Project
 from tidemill.serving import Batch, Endpoint, Tally, When
-from tidemill.store import store_error
+from tidemill.store import store_error, writer
 
 KIND = "scores"
 RAN = "batch prediction"
-NOW = "now"
+NOW, FIRST = "now", -(2**63)
 STAGES = ("core", "ledger", "store", "models", "data", "features", "serving")
 Writing = Callable[[], AbstractContextManager[Ledger]]
 
@@ -94,10 +97,14 @@ def score(
         when = _when(order, declared, names, now)
         form = serving.form_of(names, endpoint, order.by)
         batch = Batch.of(endpoint, form, own_time=when.own, now=now, only=order.version, explain=order.explain)
-        rests = {**batch.rests_on, "recipe": _recipe(branch, form), "code": own_code(*STAGES)}
+        rests = {**batch.rests_on, "recipe": _recipe(branch, endpoint, form), "code": own_code(*STAGES)}
         place = _kept(declared) / endpoint.name / _short([brought.ref.kind, brought.ref.name, order.version, order.explain])
         more: dict[str, Any] = {"chunk": order.chunk, "keep_going": order.keep_going, "listen": order.listen}
-        tally = serving.write_scores(brought, batch, when, order.to, place / _short(rests), **more)
+        with writer(place / "lock", "score"):
+            kept = place / _short(rests)
+            if form != "features":
+                _bring_up(kept, branch, endpoint, cached_or_made)
+            tally = serving.write_scores(brought, batch, when, order.to, kept, **more)
         ref = Ref.of(KIND, endpoint.name, features.digest_of(order.to))
         with writing() as ledger:
             once = _record(ledger, brought, batch, order, rests, ref, tally)
@@ -126,11 +133,44 @@ def _when(order: Order, declared: Project, names: list[str], now: int) -> When:
         raise DataError(f"at={order.at!r} is no column of the rows, and no time", available=names, hint=hint) from error
 
 
-def _recipe(branch: Branch, form: str) -> Mapping[str, Any]:
-    """What of a recipe an answer rests on: features that are sent look nothing up, and a row with its own columns is no known request."""
+def _recipe(branch: Branch, endpoint: Endpoint, form: str) -> Mapping[str, Any]:
+    """What of a recipe an answer rests on, but for what is known when: features that are sent look nothing up, and a row with its own
+    columns is no known request."""
+    if form == "features":
+        return {}
     recipe: Mapping[str, Any] = branch.parts["recipe"]
-    left_out = {"features": set(recipe), "columns": {"requests"}, "key": set[str]()}[form]
-    return {name: value for name, value in recipe.items() if name not in left_out}
+    found = {name: recipe[name] for name in ("task", "datasets", "predict_at", "request")}
+    found |= {"types": dict(endpoint.rows.types), "views": [one["definition"] for one in recipe["views"]]}
+    return found | ({"requests": recipe["requests"]} if form == "key" else {})
+
+
+def _bring_up(kept: Path, branch: Branch, endpoint: Endpoint, cached_or_made: Callable[[str, Callable[[Ledger], Any]], Any]) -> None:
+    """Of the answers that are kept, leave those that the versions of views that serve now would give too: those of times before the first
+    event in which they differ became known. Raises StoreError."""
+    noted, now = kept / "views.json", dict(endpoint.reader.versions)
+    try:
+        before = msgspec.json.decode(noted.read_bytes(), type=dict[str, str]) if noted.exists() else {}
+        changed = [name for name, digest in now.items() if before.get(name) != digest]
+        cuts = [cached_or_made("score", partial(_since, endpoint, name, before.get(name, ""))) for name in changed]
+        if any(cut is not None for cut in cuts):
+            serving.keep_until(kept, min(cut for cut in cuts if cut is not None))
+        if changed:
+            kept.mkdir(parents=True, exist_ok=True)
+            part = kept / "views.part"
+            part.write_bytes(msgspec.json.encode(now))
+            part.replace(noted)
+    except OSError as error:
+        raise store_error(error, str(kept)) from error
+
+
+def _since(endpoint: Endpoint, name: str, digest: str, ledger: Ledger) -> int | None:
+    """From when on a version of a view is another than that which serves; from ever on where it is not there any more."""
+    log = endpoint.reader.logs[name]
+    try:
+        version = ledger.artifact(Ref("feature view", name, "", digest)) if digest else None
+        return features.differ_since(features.load(ledger, log.view, version), log) if version else FIRST
+    except (UnknownName, MissingFile, Damaged):
+        return FIRST
 
 
 def _short(value: Any) -> str:
