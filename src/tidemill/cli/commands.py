@@ -107,7 +107,9 @@ def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, as_json: bo
 @click.argument("rows")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="The Parquet file to write.")
 @click.option("--at", default="", help="A column of times, one time or date, or 'now'. Default: each row's prediction time, at most now.")
-@click.option("--by", type=click.Choice(["key", "columns", "features"]), default="", help="What rows ask by, where several could be meant.")
+@click.option(
+    "--by", type=click.Choice(["key", "columns", "features"]), default=None, help="What rows ask by, where several could be meant."
+)
 @click.option("--version", default="", help="The version that answers alone (boosted/3). Default: as a request is answered.")
 @click.option("--chunk", type=click.IntRange(0), default=0, help="How many rows are held at once. Default: 10000.")
 @click.option("--explain", is_flag=True, help="Add a column for each feature.")
