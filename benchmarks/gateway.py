@@ -109,11 +109,13 @@ def asked() -> dict[str, tuple[str, list[bytes]]]:
     known = [{"order_id": order} for order in rng.integers(0, ORDERS, ASKED).tolist()]
     features = rng.normal(size=(ASKED, 10)).tolist()
     tensors = [[{"name": "features", "shape": [1, 10], "datatype": "FP64", "data": row}] for row in features]
+    each = [[{"name": n, "shape": [1], "datatype": "FP64", "data": [x]} for n, x in zip(FEATURES, row, strict=True)] for row in features]
     return {
         "by entity keys": ("/predict/late", [json.dumps({"rows": [row]}).encode() for row in keys]),
         "by a known key": ("/predict/late", [json.dumps({"rows": [row]}).encode() for row in known]),
         "by features": ("/predict/late", [json.dumps({"rows": [dict(zip(FEATURES, row, strict=True))]}).encode() for row in features]),
         "by features, tensors": ("/v2/models/late/infer", [json.dumps({"inputs": one}).encode() for one in tensors]),
+        "… a tensor each": ("/v2/models/late/infer", [json.dumps({"inputs": one}).encode() for one in each]),
     }
 
 
