@@ -66,7 +66,8 @@ class ErasePushed:
 
 @dataclass(frozen=True)
 class EraseOnline:
-    """Take the state of the entity, as it is called there, out of a space; `whole`: the space itself, whose mark holds categories."""
+    """Take the state of the entity, as it is called there, out of a space; `whole`: the space itself, for words of categories that lie
+    there may be the entity's alone."""
 
     space: str
     view: str

@@ -40,7 +40,7 @@ class Windowed:
 
     def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
         """Values (n, names) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError for a
-        time before a state can be read."""
+        time before a state can be read, and Damaged for what is no state."""
         pairs = zip(which.tolist(), at.tolist(), strict=True)
         found = [answered(self.tiles, states[place], time) if place >= 0 else nothing(self.tiles) for place, time in pairs]
         values = np.array([row for row, _ in found]).reshape(len(found), len(self.view.names))
@@ -49,13 +49,8 @@ class Windowed:
     def each(self, states: Sequence[bytes | None], at: int) -> tuple[list[Sequence[Value]], list[int]]:
         """The same of a few states at one time, None for nothing: as a request reads them."""
         found = [nothing(self.tiles) if data is None else answered(self.tiles, data, at) for data in states]
-        return [[None if value != value else value for value in row] for row, _ in found], [
-            status for _, status in found
-        ]  # NaN: not itself
-
-    def fits(self, data: bytes) -> bool:
-        """Whether bytes may be a state."""
-        return self.tiles.fits(data)
+        values: list[Sequence[Value]] = [[None if value != value else value for value in row] for row, _ in found]  # NaN is not itself
+        return values, [status for _, status in found]
 
 
 def form_of(view: FeatureView) -> Latest | Windowed:

@@ -77,7 +77,7 @@ class Latest:
 
     def read(self, states: Sequence[bytes], which: Ints, at: Instants) -> tuple[Floats, Status]:
         """Values (n, columns) and status (n,) at each time; `which` (n,) is the place of its state, -1 for none. Raises LookupError
-        for a time before a state can be read."""
+        for a time before a state can be read, and Damaged for what is no state."""
         values, width = np.full((len(at), self.layout.width), AFTER, dtype="<i8"), self.layout.width
         one = 8 * (1 + width)
         if all(len(data) == one for data in states):
@@ -87,6 +87,8 @@ class Latest:
             if (table[which[some], 0] > at[some]).any():
                 raise LookupError
         else:
+            if not all(map(self._fits, states)):
+                raise not_a_state()
             for i, (place, time) in enumerate(zip(which.tolist(), at.tolist(), strict=True)):
                 if place >= 0 and (row := self._newest(states[place], time)) is not None:
                     values[i] = row
@@ -132,7 +134,7 @@ class Latest:
 
     def _several(self, data: bytes, at: int) -> bytes | None:
         """A state with several rows, as if it had only the one that is read at a time; None for none."""
-        if not self.fits(data):
+        if not self._fits(data):
             raise not_a_state()
         row = self._newest(data, at)
         return None if row is None else data[:8] + bytes(row)
@@ -157,6 +159,6 @@ class Latest:
         null: Bools = np.logical_and.reduce(np.isnan(values), axis=1)
         return values, status_of(seen, use, null)
 
-    def fits(self, data: bytes) -> bool:
+    def _fits(self, data: bytes) -> bool:
         """Whether bytes may be a state."""
         return len(data) % 8 == 0 and len(data) > 8 and (len(data) // 8 - 1) % self.layout.width == 0

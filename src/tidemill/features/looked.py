@@ -120,11 +120,9 @@ class Looked:
 
     def fresh(self, seen: Seen, states: Sequence[bytes | None], which: Ints, at: Instants) -> Bools:
         """Which rows (n,) the store answers: it holds all that was known at their times, and their states can be read then. `which` (n,) is
-        the place of a row's state, -1 for none. Raises Damaged for what is no state."""
+        the place of a row's state, -1 for none."""
         if seen.until is None:
             return np.zeros(len(at), dtype=bool)
-        if not all(self.form.fits(data) for data in states if data is not None):
-            raise not_a_state()
         since = [NEVER if data is None else int.from_bytes(data[:8], "little", signed=True) for data in states]
         return (seen.until <= at) & (at < seen.limit) & (np.array([*since, NEVER])[which] <= at)
 

@@ -195,16 +195,6 @@ class Tiles:
             place += size
         return found
 
-    def fits(self, data: bytes) -> bool:
-        """Whether bytes may be a state."""
-        if len(data) % 8 or len(data) < 8 * self.head:
-            return False
-        words = memoryview(data).cast("q")
-        lengths = words[LENGTHS : self.head].tolist()
-        entry = 2 + sum(self.sizes(words[SUM], words[SQUARE]))
-        size = sum(lengths[: len(self.hops)]) * entry + sum(n * many for n, many in zip(self.lists, lengths[len(self.hops) :], strict=True))
-        return len(words) == self.head + size + words[LATER] * self.layout.width
-
 
 def views_of(data: bytes) -> tuple[Any, Any]:
     """The words of a state as whole numbers and as floating ones."""
