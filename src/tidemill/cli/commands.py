@@ -6,6 +6,8 @@ from typing import Any, BinaryIO
 import click
 
 from tidemill import __version__
+from tidemill.cli.answers import feedback, predictions, trace
+from tidemill.cli.options import with_json
 
 
 class Ordered(click.Group):
@@ -23,9 +25,6 @@ class Ordered(click.Group):
 def tidemill(ctx: click.Context, folder: str, verbose: bool) -> None:
     """Tidemill closes the MLOps loop: data, features, training, gates, deployment, monitoring, retraining."""
     ctx.obj = {"folder": folder, "verbose": verbose}
-
-
-with_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one object.")
 
 
 @tidemill.command(short_help="Make a project from a CSV file: trained, gated, ready to serve.")
@@ -452,34 +451,8 @@ def get_features(obj: dict[str, Any], /, plainly: bool, as_json: bool, **given: 
     get(obj["folder"], as_known=not plainly, as_json=as_json, **given)
 
 
-@tidemill.group("feedback", short_help="`feedback add`, `export`: labels and comments on predictions, by their id.")
-def feedback() -> None:
-    """What people say of predictions: labels and comments by the id of an answer."""
-
-
-@feedback.command("add")
-@click.argument("deployment")
-@click.argument("file", type=click.Path(path_type=Path))
-@with_json
-@click.pass_obj
-def add_feedback(obj: dict[str, Any], deployment: str, file: Path, as_json: bool) -> None:
-    """Add the labels (0 or 1) and comments of FILE to the answers of DEPLOYMENT: CSV with the columns id, label and comment, or
-    JSON, a list or one object on each line. Rows with neither are skipped; of something wrong none is added."""
-    from tidemill.cli.feedback import add
-
-    add(obj["folder"], deployment, file, as_json=as_json)
-
-
-@feedback.command("export")
-@click.argument("deployment")
-@click.argument("file", type=click.Path(path_type=Path))
-@with_json
-@click.pass_obj
-def export_feedback(obj: dict[str, Any], deployment: str, file: Path, as_json: bool) -> None:
-    """Write what was said of the answers of DEPLOYMENT to FILE (.csv, .parquet or .jsonl), one row for each."""
-    from tidemill.cli.feedback import export
-
-    export(obj["folder"], deployment, file, as_json=as_json)
+for command in (predictions, trace, feedback):
+    tidemill.add_command(command)
 
 
 @tidemill.command("import", short_help="Take over experiments, runs and models of MLflow, with their ids.")

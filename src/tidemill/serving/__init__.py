@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from tidemill.serving.answers import Answer as Answer
     from tidemill.serving.batch import Batch as Batch
     from tidemill.serving.batch import form_of as form_of
+    from tidemill.serving.cases import COLUMNS as COLUMNS
+    from tidemill.serving.cases import Wanted as Wanted
+    from tidemill.serving.cases import find_cases as find_cases
     from tidemill.serving.declarations import Breaker as Breaker
     from tidemill.serving.declarations import Canary as Canary
     from tidemill.serving.declarations import Constant as Constant
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from tidemill.serving.log import sample_answers as sample_answers
     from tidemill.serving.offline import Recomputed as Recomputed
     from tidemill.serving.offline import recompute as recompute
+    from tidemill.serving.offline import score_again as score_again
     from tidemill.serving.operations import SCHEMAS as SCHEMAS
     from tidemill.serving.operations import Example as Example
     from tidemill.serving.operations import Operation as Operation
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from tidemill.serving.scores import When as When
     from tidemill.serving.scores import keep_until as keep_until
     from tidemill.serving.scores import write_scores as write_scores
+    from tidemill.serving.search import find_lines as find_lines
     from tidemill.serving.shadow import Shadows as Shadows
     from tidemill.serving.withheld import Withheld as Withheld
     from tidemill.serving.withheld import withheld_by as withheld_by
@@ -131,6 +136,11 @@ _PLACES = {
     "sample_answers": "log",
     "Recomputed": "offline",
     "recompute": "offline",
+    "score_again": "offline",
+    "COLUMNS": "cases",
+    "Wanted": "cases",
+    "find_cases": "cases",
+    "find_lines": "search",
     "status_of": "refusals",
     "SCHEMAS": "operations",
     "Example": "operations",

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, DefinitionError
+from tidemill.core import DataError, DefinitionError, Ref
 from tidemill.features import Function, Matrix, OwnColumns, Requests
 from tidemill.ledger import Ledger
+from tidemill.models import load_model
 from tidemill.serving.answers import inputs_of
+from tidemill.serving.given import Given
 from tidemill.serving.log import Logged
 from tidemill.serving.rows import open_rows
 
@@ -52,3 +54,11 @@ def _asked(own: OwnColumns, columns: Mapping[str, Any]) -> Requests | None:
         return own.requests([columns])
     except (DataError, DefinitionError):  # its columns, or a function on them, are others today
         return None
+
+
+def score_again(ledger: Ledger, model: Ref, inputs: Mapping[str, Any]) -> float:
+    """What a model says to features as the log has them. Raises DataError where they are not those of the model, UnknownName, MissingFile
+    and Damaged where it is gone."""
+    predictor = load_model(ledger, ledger.artifact(model))
+    matrix = Given(predictor.signature).matrix([inputs], [0])
+    return float(predictor.predict(matrix.values)[0])

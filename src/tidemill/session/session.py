@@ -12,8 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec.structs import asdict
-
 from tidemill import features, loop, project, registry, serving, tracking, training
 from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
 from tidemill.features import (
@@ -30,9 +28,9 @@ from tidemill.ledger import Branch, Ledger, Node, lineage
 from tidemill.loop import RetrainPolicy
 from tidemill.monitoring import Monitor, Skew
 from tidemill.serving import Deployment, Endpoint, Standing
+from tidemill.session.answered import Answered, log_of
 from tidemill.session.catalogue import Catalogue, Past
 from tidemill.session.erasing import erase, key_of
-from tidemill.session.feedback import told_feedback
 from tidemill.session.forward import Forward
 from tidemill.session.history import History
 from tidemill.session.online import beside, online_store, opened_online
@@ -124,7 +122,7 @@ class Handle:
         return score(order, declared, self.branch, endpoint, session._cached_or_made, writing, project.now())
 
 
-class Session:
+class Session(Answered):
     """A project folder with its ledger; its files are imported when a declaration is asked for."""
 
     def __init__(self, folder: str | Path = ".") -> None:
@@ -279,25 +277,6 @@ class Session:
     def pushed_offset(self, dataset: str, source: str) -> int | None:
         """The offset of the last row that a source gave to a dataset, None before the first. Raises UnknownName."""
         return self._pushing.offset(dataset, source)
-
-    def feedback(self, deployment: str, rows: Any) -> dict[str, Any]:
-        """Say of answers what became of them: rows with the `id` of each, its `label` (0 or 1), a `comment`, or both; a dict, a list of
-        such, a dict of lists, or a frame, whose other columns are not looked at. It survives the end of the process when this returns. A
-        later label of the same answer counts in place of the one before.
-
-        Returns {"deployment", "added", "skipped", "labelled_at"}; a row with neither is skipped. Raises UnknownName for an answer that
-        there is not, DataError for a wrong row, and then none is added, and StoreError."""
-        return told_feedback(self._answers(deployment), rows, project.now())
-
-    def feedback_rows(self, deployment: str) -> list[dict[str, Any]]:
-        """What was said of answers, one row for each that has a label or a comment, in the order of their first: `id`, `key`,
-        `predicted_at`, `version`, `rung`, `probability`, `label`, `comment`, `labelled_at` and `branch`; times are texts in UTC. Raises
-        UnknownName."""
-        return [asdict(one) for one in serving.last_feedback(self._answers(deployment)).values()]
-
-    def _answers(self, deployment: str) -> Path:
-        """The log of answers of a declared deployment."""
-        return log_of(self.project, self.project.get(Deployment, deployment).name)
 
     def erase_entity(self, entity: str, *key: object, why: str = "", dry_run: bool = False) -> Erasure:
         """Erase all values and events of one entity, offline in all versions and online; `key` has the values of its key, in their order.
@@ -572,11 +551,6 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
     more |= {"holdout": deployment.holdout, "shadow": deployment.shadow}
     functions = features.functions_of(declared.declarations)
     return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, **more, functions=functions)
-
-
-def log_of(declared: project.Project, deployment: str) -> Path:
-    """The file to which the gateway appends what it answers for a deployment."""
-    return declared.state / "log" / f"{deployment}.jsonl"
 
 
 def shadows_of(declared: project.Project, deployment: str) -> Path:
