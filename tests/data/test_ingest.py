@@ -181,6 +181,12 @@ def test_parquet_and_json_are_read_too(here: Folder) -> None:
         assert version.meta["rows"] == 3
 
 
+@pytest.mark.parametrize("kind", ["TINYINT", "UTINYINT", "UINTEGER", "UBIGINT", "FLOAT", "DECIMAL(5,1)"])
+def test_a_column_of_any_numbers_has_a_range_in_the_profile(here: Folder, kind: str) -> None:
+    version = here.ingest(query=f"SELECT id, t, CAST(v AS {kind}) AS v FROM s").output
+    assert version.meta["profile"]["v"] == {"nulls": 1, "distinct": 2, "min": 5.0, "max": 7.0, "mean": 6.0}
+
+
 def test_an_empty_field_is_null_beside_other_words_for_it(here: Folder) -> None:
     version = here.ingest(
         "id,t,v\n1,2013-01-01T10:00:00Z,NA\n2,2013-01-01T10:00:00Z,\n3,2013-01-01T10:00:00Z,5\n", null_values=["NA"]

@@ -78,9 +78,14 @@ class Key:
         found = {self.parts}
         for types in shapes:
             for columns in self.among(types):
-                kinds = [{types[name], *(("BIGINT", "DOUBLE") if _NUMBER.match(types[name]) else ())} for name in columns]
+                kinds = [{types[name], *(("BIGINT", "DOUBLE") if is_number(types[name]) else ())} for name in columns]
                 found |= {texts for each in product(*kinds) if (texts := self.spelled(each))}
         return found
+
+
+def is_number(kind: str) -> bool:
+    """Whether a type is one of numbers."""
+    return _NUMBER.match(kind) is not None
 
 
 def _digest(parts: Columns) -> str:
@@ -92,7 +97,7 @@ def _spelled(part: str, kind: str) -> str | None:
     """A part of a key as the engine spells it in a type: 2 is 2.0 among floats, and 2.5 nothing among whole numbers."""
     if kind == "VARCHAR":
         return part
-    exact = "d IS NULL OR TRY_CAST(v AS DECIMAL(38, 9)) IS NOT DISTINCT FROM d" if _NUMBER.match(kind) and kind not in FLOATS else "TRUE"
+    exact = "d IS NULL OR TRY_CAST(v AS DECIMAL(38, 9)) IS NOT DISTINCT FROM d" if is_number(kind) and kind not in FLOATS else "TRUE"
     value = f"(SELECT TRY_CAST(p AS {kind}) AS v, TRY_CAST(p AS DECIMAL(38, 9)) AS d FROM (SELECT ? AS p))"
     found: str | None = ask(f"SELECT CASE WHEN {exact} THEN CAST(v AS VARCHAR) END FROM {value}", part)
     return found

@@ -21,7 +21,7 @@ from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
 from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import TWINS, Columns, confine, engine, explained, fetch, literal, named, quote, table, twins
-from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out, rows_in
+from tidemill.data.erased import Key, count, erased_inputs, erased_keys, is_number, left_out, rows_in
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, with_article
 from tidemill.data.volatile import refuse_volatile
@@ -376,7 +376,7 @@ def _profile(connection: "DuckDBPyConnection", rows: str, types: Mapping[str, st
     shown = {}
     for name, kind in types.items():
         column = quote(name)
-        number = kind in ("BIGINT", "INTEGER", "DOUBLE", "FLOAT", "SMALLINT", "HUGEINT", "BOOLEAN") or kind.startswith("DECIMAL")
+        number = is_number(kind) or kind == "BOOLEAN"
         numbers = f", min({column})::DOUBLE, max({column})::DOUBLE, avg({column}::DOUBLE)" if number else ""
         row = connection.execute(f"SELECT count(*) - count({column}), count(DISTINCT {column}){numbers} FROM {rows}").fetchone() or ()
         shown[name] = dict(zip(("nulls", "distinct", "min", "max", "mean"), row, strict=False))
