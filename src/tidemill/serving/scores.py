@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MEMORY = "256MB"  # of the engine; it spills to disk
-CHUNK = 10_000  # rows
+CHUNK, SLICE = 10_000, 2**17  # rows
 PLAIN = {"BOOLEAN", "DOUBLE", "FLOAT", "VARCHAR", *(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE"))}
 PLAIN |= {"INTEGER", "UINTEGER"}  # types whose values are as JSON has them
 KEPT = {"digest": "VARCHAR", "key": "VARCHAR", "at": "BIGINT", "upcoming": "BOOLEAN", "probability": "DOUBLE", "version": "VARCHAR"}
@@ -98,9 +98,10 @@ def write_scores(
             missed += [_note(connection, wrong, asked, Path(scratch) / f"failed-{start}.parquet")] if wrong else []
             listen(rows - todo + stop, rows)
         brought.check()
-        store.settle()
+        slices = store.slices(rows, missed, Path(scratch))
+        store.settle(slices)
         with explained(f"{to.name} cannot be written", str(to)):
-            write_rows(connection, _output(connection, batch, missed), to, "zstd")
+            write_rows(connection, _output(batch, slices), to, "zstd")
             return _tally(connection, to, todo - failed, left_out)
 
 
@@ -144,10 +145,7 @@ class _Kept:
     @property
     def _valid(self) -> str:
         """SQL for what is kept and holds."""
-        files = self._files
-        empty = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in self._types.items())
-        table = f"read_parquet([{', '.join(map(named, files))}])" if files else f"(SELECT {empty} LIMIT 0)"
-        return f'SELECT * FROM {table} WHERE NOT upcoming OR "at" = {self._now}'
+        return f'SELECT * FROM {_table(self._files, self._types)} WHERE NOT upcoming OR "at" = {self._now}'
 
     def compare(self) -> tuple[int, int]:
         """Make the table `todo` of the rows that are to be asked about, equal ones once. Returns how many rows there are, and how many of
@@ -169,15 +167,28 @@ class _Kept:
         columns |= {name: [one.inputs[name] for one in scores] for name in self._types if name not in KEPT}
         _write(self._connection, columns, self._types, self._folder / f"{digest_value(digests)}.parquet")
 
-    def settle(self) -> None:
-        """Make the table `answers`, and one file of what is kept: what no row asks for any more goes."""
-        with self._read():
-            used = f"SELECT DISTINCT ON (digest) * FROM ({self._valid}) SEMI JOIN asked USING (digest)"
-            self._connection.execute(f"CREATE TABLE answers AS {used}")
+    def slices(self, rows: int, missed: Sequence[Path], scratch: Path) -> list[Path]:
+        """The answers to all rows in their order, in files of `scratch`, so many rows in each that no more of them are held at once."""
+        found, own = list[Path](), ", ".join(f"k.{quote(name)}" for name in self._types if name != "digest")
+        failed = f"(SELECT * FROM {_table(missed, FAILED)})"
+        for start in range(0, max(rows, 1), SLICE):
+            some = f"(SELECT rowid AS r, digest FROM asked WHERE rowid >= {start} AND rowid < {start + SLICE})"
+            kept = f"(SELECT DISTINCT ON (digest) * FROM (SELECT * FROM ({self._valid}) SEMI JOIN {some} USING (digest)))"
+            wrong = f"(SELECT * FROM {failed} SEMI JOIN {some} USING (digest))"
+            joins = f"{some} s LEFT JOIN {kept} k ON s.digest = k.digest LEFT JOIN {wrong} f ON s.digest = f.digest"
+            told = 'f.key AS "f:key", f."at" AS "f:at", f.error'
+            found.append(scratch / f"slice-{start}.parquet")
+            with self._read():
+                _copy(self._connection, f"SELECT s.digest, {own}, {told} FROM {joins} ORDER BY s.r", found[-1])
+        return found
+
+    def settle(self, slices: Sequence[Path]) -> None:
+        """Make one file of what is kept: what no row asks for any more goes."""
         files = self._files
         if len(files) > 1:
             whole = self._folder / f"{digest_value([one.name for one in files])}.parquet"
-            _copy(self._connection, "SELECT * FROM answers", whole)
+            names = ", ".join(map(quote, self._types))
+            _copy(self._connection, f"SELECT {names} FROM {_table(slices, {})} WHERE rung IS NOT NULL", whole)
             for one in files:
                 one.unlink(missing_ok=True)
         for other in self._folder.parent.iterdir():
@@ -282,15 +293,17 @@ def _copy(connection: "DuckDBPyConnection", rows: str, file: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _output(connection: "DuckDBPyConnection", batch: Batch, missed: Sequence[Path]) -> str:
-    """SQL for the answers to all rows, in their order."""
-    empty = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in FAILED.items())
-    failed = f"read_parquet([{', '.join(map(named, missed))}])" if missed else f"(SELECT {empty} LIMIT 0)"
-    connection.execute(f"CREATE TABLE failed AS SELECT * FROM {failed}")
-    told = ", ".join(f"k.{quote(name)}" for name in (*TOLD, *_input_types(batch)))
-    head = f'coalesce(k.key, f.key) AS key, make_timestamptz(coalesce(k."at", f."at")) AS "at", {told}'
-    joins = "LEFT JOIN answers k ON a.digest = k.digest LEFT JOIN failed f ON a.digest = f.digest"
-    return f"SELECT {head}, f.error FROM asked a {joins} ORDER BY a.rowid"
+def _table(files: Sequence[Path], types: Mapping[str, str]) -> str:
+    """SQL for the rows of files, one after the other; where there are none, for none of these types."""
+    empty = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in types.items())
+    return f"read_parquet([{', '.join(map(named, files))}])" if files else f"(SELECT {empty} LIMIT 0)"
+
+
+def _output(batch: Batch, slices: Sequence[Path]) -> str:
+    """SQL for what is written of the answers."""
+    told = ", ".join(map(quote, (*TOLD, *_input_types(batch))))
+    head = 'coalesce(key, "f:key") AS key, make_timestamptz(coalesce("at", "f:at")) AS "at"'
+    return f"SELECT {head}, {told}, error FROM {_table(slices, {})}"
 
 
 def _tally(connection: "DuckDBPyConnection", to: Path, scored: int, left_out: Sequence[str]) -> Tally:
