@@ -15,7 +15,7 @@ from tidemill import training
 from tidemill.core import DAY, instant
 from tidemill.evaluation import gates
 from tidemill.models import load_model
-from tidemill.serving import open_endpoint
+from tidemill.serving import Ladder, open_endpoint
 from tidemill.session.session import standing_of
 from tidemill.training import Model, Trained
 
@@ -172,7 +172,7 @@ def test_a_replay_up_to_that_time_and_its_endpoint_are_the_same(worlds: tuple[Fl
     answers = []
     for world, branch in zip(worlds, branches, strict=True):
         standing = standing_of(world.policy.monitor.deployment, branch)
-        endpoint = open_endpoint(world.ledger, "late", branch.parts["recipe"], standing, timeout=10_000_000)
+        endpoint = open_endpoint(world.ledger, "late", branch.parts["recipe"], standing, ladder=Ladder("late", 10_000_000))
         rows = asked_by(world, instant(NOW))[-200:]
         keys = [{"flight_id": world.built.examples.requests.keys[row].decode()} for row in rows.tolist()]
         answers.append([answer.plain(3) for answer in endpoint.answer(keys, world.built.examples.at[rows].tolist(), explain=True)])

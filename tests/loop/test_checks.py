@@ -8,7 +8,7 @@ import pytest
 
 from tidemill.core import DefinitionError
 from tidemill.evaluation import gates
-from tidemill.features import SEPARATOR
+from tidemill.features import parts_of
 from tidemill.loop.replay import check
 from tidemill.loop.world import World
 from toy import DECLARATIONS, ZONE, Toy, open_toy, with_deployment, write_project
@@ -21,7 +21,7 @@ def test_a_canary_by_a_part_of_the_key_keeps_that_part_together(tmp_path: Path) 
     check(toy.policy, toy.built)
     world = World(toy.ledger, "x", toy.policy.monitor.deployment, toy.built.examples, ZONE, 0.9)
     keys = toy.built.examples.requests.keys[:9].tolist()
-    assert world.sticky("grade", np.arange(9)) == [key.decode().split(SEPARATOR)[1] for key in keys]
+    assert world.sticky("grade", np.arange(9)) == [parts_of(key.decode(), 2)[1] for key in keys]
 
 
 def test_a_gate_that_cuts_by_a_column_that_requests_lack_is_refused(toy: Toy) -> None:

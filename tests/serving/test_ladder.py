@@ -399,6 +399,20 @@ def test_what_was_answered_is_remembered_when_another_version_takes_over(replaye
     assert (again.rung, again.probability) == ("last answer", before.probability)
 
 
+def test_an_answer_of_before_does_not_take_the_place_of_a_newer_one(served: Served) -> None:
+    declared(served, fallback=[tm.LastAnswer(within="1h", keys=5), tm.Constant(0.3)])
+    newer = asked(served)
+    older = asked(served, at="2024-04-29T12:00:00Z")
+    break_version(served, served.endpoint.standing.champion)
+    again = asked(served, at="2024-04-30T00:30:00Z")
+    assert (again.rung, again.given, again.probability) == ("last answer", newer.at, newer.probability)
+    assert older.rung == "champion"
+    smaller = replace(served.endpoint, ladder=Ladder("late"), fallback=[tm.LastAnswer(keys=1)])
+    smaller.follow(served.endpoint)
+    assert smaller._last is not None
+    assert smaller._last.most == 1
+
+
 def test_a_simpler_model_stands_in_by_its_digest(replayed: tuple[Toy, Branch], served: Served) -> None:
     toy, branch = replayed
     simple = versions(toy.ledger, branch.id)[0].ref

@@ -235,7 +235,8 @@ class Endpoint:
     def follow(self, before: "Endpoint") -> None:
         """Go on with what one counted and remembers that answered until now."""
         self.ladder.counts = before.ladder.counts
-        self._last = before._last if self._last and before._last else self._last
+        if self._last and before._last:
+            before._last.most, self._last = self._last.most, before._last
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:

@@ -21,14 +21,17 @@ class LastAnswers:
     """
 
     def __init__(self, keys: int) -> None:
-        self._most, self._answers, self._lock = keys, OrderedDict[str, Score](), Lock()
+        self.most, self._answers, self._lock = keys, OrderedDict[str, Score](), Lock()
 
     def keep(self, key: str, at: int, score: Score) -> None:
-        """A model answered a key at a time."""
+        """A model answered a key at a time; an answer of before the one that is known does not count."""
         with self._lock:
+            known = self._answers.get(key)
+            if known is not None and known.given is not None and known.given > at:
+                return
             self._answers[key] = Score(score.probability, score.version, "last answer", at)
             self._answers.move_to_end(key)
-            if len(self._answers) > self._most:
+            while len(self._answers) > self.most:
                 self._answers.popitem(last=False)
 
     def find(self, key: str, at: int, within: int) -> Score | None:
