@@ -32,9 +32,9 @@ class Lines:
     what = "the log of answers"
 
     def __init__(self, path: Path) -> None:
-        self.path, self._end = path, -1  # of what was written last
+        self.path, self._name = path, str(path)
         try:
-            self._file = _opened(path)
+            self._open()
         except OSError as error:
             raise store_error(error, str(path), self.what) from error
 
@@ -59,13 +59,20 @@ class Lines:
         """Whether what was written lies under the log's name. A file whose name was deleted or moved is opened anew: a line that nobody
         can read is no line."""
         try:
-            if os.path.samestat(os.fstat(self._file), self.path.stat()):
+            found = os.stat(self._name)  # noqa: PTH116 – with every answer: a path takes longer
+            if found.st_ino == self._inode and found.st_dev == self._device:
                 return True
         except FileNotFoundError:
             pass
-        old, self._file, self._end = self._file, _opened(self.path), -1
+        old = self._file
+        self._open()
         os.close(old)
         return False
+
+    def _open(self) -> None:
+        self._file = _opened(self.path)
+        found = os.fstat(self._file)
+        self._inode, self._device, self._end = found.st_ino, found.st_dev, -1  # where what was written last ends is not known
 
     def _write(self, data: bytes) -> None:
         """All or nothing, behind what is there; what was cut gets a line of its own."""
