@@ -25,7 +25,7 @@ from tidemill.store import store_error
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY = "256MB"  # of the engine; it spills to disk
+MEMORY = "128MB"  # of the engine; it spills to disk
 CHUNK, SLICE = 10_000, 2**17  # rows
 PLAIN = {"BOOLEAN", "DOUBLE", "FLOAT", "VARCHAR", *(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE"))}
 PLAIN |= {"INTEGER", "UINTEGER"}  # types whose values are as JSON has them
