@@ -87,7 +87,7 @@ class Refused(TidemillError, PermissionError):
     code = 6
 
 
-class Unavailable(TidemillError):
+class Unavailable(TidemillError, OSError):
     """Nobody can answer now."""
 
     code = 5
