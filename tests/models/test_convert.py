@@ -109,6 +109,7 @@ def test_a_pipeline_over_texts_answers_as_it_does(name: str) -> None:
     model.fit(frame, (LATE == "late").astype(int) if xgboost else LATE)
     done = tm.convert(model, frame[:200])
     assert done.converter == "tidemill"
+    assert len(repr(done)) < 1_000, "a notebook shows it"
     form, asked = OnnxModel(done.onnx), frame[200:]
     tensors = {
         column: asked[[column]].astype(object).where(asked[[column]].notna(), "").to_numpy()

@@ -5,7 +5,7 @@ A model that has no exact form is refused with the reason.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
 from types import ModuleType
@@ -85,8 +85,8 @@ class MatrixModel:
 class Compiled:
     """The two forms of a model, how many rounds it was trained, the evidence that they agree, and its signature with what it gives."""
 
-    onnx: bytes
-    native: bytes
+    onnx: bytes = field(repr=False)
+    native: bytes = field(repr=False)
     library: str
     rounds: int
     parity: dict[str, Any]

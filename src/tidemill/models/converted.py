@@ -8,7 +8,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ OPSETS = {"": 21, "ai.onnx.ml": 3}
 class Converted:
     """The bytes of an ONNX file, who converted it ("tidemill" or "skl2onnx"), and the evidence that it answers as the model does."""
 
-    onnx: bytes
+    onnx: bytes = field(repr=False)
     converter: str
     parity: Mapping[str, Any]
 
