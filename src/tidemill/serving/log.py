@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,6 +34,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path, self._name = path, str(path)
+        self._one = Lock()  # threads share the lock of the file
         try:
             self._open()
         except OSError as error:
@@ -42,32 +44,32 @@ class Lines:
         """Write lines, all or none; raises StoreError when the disk refuses, and then nothing was acknowledged."""
         data = b"\n".join([*lines, b""])
         try:
-            self._locked(data)
-            while not self._is_there():
-                self._locked(data)
+            with self._one:
+                while not self._written(data):
+                    old = self._file
+                    self._open()
+                    os.close(old)
         except OSError as error:
             raise store_error(error, str(self.path), self.what) from error
 
-    def _locked(self, data: bytes) -> None:
+    def _written(self, data: bytes) -> bool:
+        """Write where the file still lies under the log's name; whether it does. One whose name was deleted or moved is not written to: a
+        line that nobody can read is no line, and a part that was sealed is at its end. Who seals it holds the lock."""
         fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
         try:
+            if not self._is_there():
+                return False
             self._write(data)
+            return True
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _is_there(self) -> bool:
-        """Whether what was written lies under the log's name. A file whose name was deleted or moved is opened anew: a line that nobody
-        can read is no line."""
         try:
             found = os.stat(self._name)  # noqa: PTH116 – with every answer: a path takes longer
-            if found.st_ino == self._inode and found.st_dev == self._device:
-                return True
+            return found.st_ino == self._inode and found.st_dev == self._device
         except FileNotFoundError:
-            pass
-        old = self._file
-        self._open()
-        os.close(old)
-        return False
+            return False
 
     def _open(self) -> None:
         self._file = _opened(self.path)
