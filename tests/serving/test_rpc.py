@@ -352,11 +352,11 @@ class Slow(OnnxModel):
 
 
 @contextmanager
-def slow(workers: int, most: int = 99) -> Iterator[tuple[Slow, Remote, Client, Callable[..., Any]]]:
+def slow(workers: int, most: int = 99, seconds: float = 60) -> Iterator[tuple[Slow, Remote, Client, Callable[..., Any]]]:
     """A slow model, its server, who asks it, and what asks it without waiting."""
     model = Slow()
     procedures = Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__))
-    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(), most, workers)
+    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(), most, workers, seconds)
     with closing(Client(server.address)) as client:
         ask, body = client.channel.unary_unary(SERVICE + "ModelInfer").future, asks("slow", TYPED).SerializeToString()
         try:
@@ -378,6 +378,13 @@ def test_nothing_is_done_for_who_no_longer_waits() -> None:
         assert first.result()
         assert ask().result()
         assert model.runs == 2
+
+
+def test_the_most_that_an_answer_may_take_holds_here_too() -> None:
+    with slow(workers=1, seconds=0) as (model, _, client, ask):
+        failed = ask().exception()
+        assert (failed.code(), "not there in time" in failed.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, True)
+        assert (model.runs, client.refused("ServerLive")[0]) == (0, "DEADLINE_EXCEEDED")
 
 
 def test_more_than_may_be_under_way_are_turned_away() -> None:

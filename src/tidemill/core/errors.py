@@ -93,6 +93,12 @@ class Unavailable(TidemillError, OSError):
     code = 5
 
 
+class DeadlineExceeded(TidemillError, TimeoutError):
+    """The answer was not there when it was wanted."""
+
+    code = 5
+
+
 class MissingExtra(TidemillError, ImportError):
     """An optional library is not installed; the hint names the extra."""
 

@@ -41,6 +41,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "serve.port": (int, 8642, "port that `tidemill up` binds"),
     "serve.grpc_port": ((int, str), "", "port at which `tidemill up` speaks gRPC too; empty: it does not"),
     "serve.most_under_way": (int, 512, "requests under way at once; what comes beyond is turned away (503)"),
+    "serve.deadline": (str, "60s", "the most that an answer may take; then it is 504, also where the client says that it waits longer"),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }
@@ -125,11 +126,13 @@ def read_settings(folder: Path) -> Settings:
     settings = Settings(folder.resolve(), values)
     _check_shared(settings, path)
     _check_replay(settings, path)
-    for name in ("retention.deleted", "retention.unreferenced"):
+    for name in ("retention.deleted", "retention.unreferenced", "serve.deadline"):
         try:
             duration(str(settings[name] or "0s"))
         except DefinitionError as error:
             raise DefinitionError(f"{name}: {error.what}", where=str(path), hint=error.hint) from None
+    if not duration(settings["serve.deadline"]):
+        raise DefinitionError("serve.deadline = '0s' lets no answer be in time", where=str(path), hint="for example 30s")
     return settings
 
 

@@ -7,6 +7,13 @@ if TYPE_CHECKING:
     from tidemill.serving.answers import Answer as Answer
     from tidemill.serving.batch import Batch as Batch
     from tidemill.serving.batch import form_of as form_of
+    from tidemill.serving.caller import CALLER as CALLER
+    from tidemill.serving.caller import ENDLESS as ENDLESS
+    from tidemill.serving.caller import EXPECTED as EXPECTED
+    from tidemill.serving.caller import REQUEST as REQUEST
+    from tidemill.serving.caller import TIMEOUT as TIMEOUT
+    from tidemill.serving.caller import Caller as Caller
+    from tidemill.serving.caller import exceeded as exceeded
     from tidemill.serving.cases import COLUMNS as COLUMNS
     from tidemill.serving.cases import Wanted as Wanted
     from tidemill.serving.cases import find_cases as find_cases
@@ -78,10 +85,19 @@ if TYPE_CHECKING:
     from tidemill.serving.scores import write_scores as write_scores
     from tidemill.serving.search import find_lines as find_lines
     from tidemill.serving.shadow import Shadows as Shadows
+    from tidemill.serving.threads import beside as beside
     from tidemill.serving.withheld import Withheld as Withheld
     from tidemill.serving.withheld import withheld_by as withheld_by
 
 _PLACES = {
+    "beside": "threads",
+    "CALLER": "caller",
+    "ENDLESS": "caller",
+    "EXPECTED": "caller",
+    "REQUEST": "caller",
+    "TIMEOUT": "caller",
+    "Caller": "caller",
+    "exceeded": "caller",
     "Ladder": "ladder",
     "Canary": "declarations",
     "Shadows": "shadow",

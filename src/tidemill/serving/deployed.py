@@ -11,9 +11,9 @@ from tidemill.core import DataError, Refused, TidemillError, UnknownName
 from tidemill.features import Requests
 from tidemill.models import Spec
 from tidemill.serving.answers import Answer
+from tidemill.serving.caller import LONGEST, caller
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
 from tidemill.serving.ids import whole_of
-from tidemill.serving.inference import LONGEST
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.oip import Asked, Found, check_outputs
 from tidemill.serving.repository import Counts, made_up
@@ -118,6 +118,7 @@ class Deployed:
             begun = time.perf_counter_ns()
             answers = self.endpoint.answer_part(part, keep=log.keep, only=self.label)
             ended = time.perf_counter_ns()
+            caller().check()  # what is in the log was told
             ids = log.append(answers, now, self.endpoint.standing.branch, begun=started, **self._route(asked))
         except TidemillError:
             self.counts.fail()

@@ -17,6 +17,7 @@ from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Req
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.answers import Answer, Basis, inputs_of, is_kept
+from tidemill.serving.caller import caller, exceeded
 from tidemill.serving.declarations import (
     CHALLENGER,
     Constant,
@@ -266,6 +267,8 @@ class Endpoint:
                 break
         scores = [score for score in found if score is not None]
         if len(scores) < len(found):
+            if caller().short:
+                raise exceeded()
             hint = "declare a Constant fallback, and look at the server's log"
             raise Unavailable(f"no rung of deployment {self.name!r} could answer", hint=hint)
         if not only:

@@ -3,7 +3,6 @@
 `GET /features?view=delays&view=weather:wind&origin=JFK`, or `POST /features` with `{"views": […], "rows": [{"origin": "JFK"}]}`.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from tidemill.core import DataError, Refused, TidemillError
 from tidemill.features import Getter
 from tidemill.serving.inference import Call, Headers, Reply
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
+from tidemill.serving.threads import beside
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -107,14 +107,14 @@ class Features:
             check_origin(origin, host, scope["path"])
         body = await _body(receive)
         if self.due():
-            await asyncio.to_thread(self.refresh)
+            await beside(self.refresh)
         asked = _of_body(body) if scope["method"] == "POST" else _of_query(scope["query_string"].decode("latin-1"))
         when, getter = self._time(asked.at), self.prepared(_checked(asked.views))
         if getter is None:
-            getter = await asyncio.to_thread(self.opened, asked.views)
+            getter = await beside(self.opened, asked.views)
         rows = asked.rows_for(getter)
         if self.waits or _takes_long(getter, rows):
-            return await asyncio.to_thread(_read, getter, rows, when)
+            return await beside(_read, getter, rows, when)
         return _read(getter, rows, when)
 
     def _time(self, text: str | None) -> int | None:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -22,14 +21,16 @@ from starlette.routing import Route as HttpRoute
 from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, show
 from tidemill.features import FeatureView, Getter
 from tidemill.serving.answers import Answer
+from tidemill.serving.caller import request_of
 from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.feedback import Feedback, FeedbackLog
-from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply, request_of
+from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.operations import PROTOCOL, Example, Operation, of_protocol
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
+from tidemill.serving.threads import beside
 
 PREDICT, FEATURES = b"/predict/", FEATURES_PATH.encode()
 SHORT, MEDIUM = 1 << 10, 1 << 14  # bytes of a body with a few rows, and with a few rows of tensors
@@ -71,7 +72,7 @@ class Gateway:
     async def endpoint(self, request: Request) -> Endpoint:
         """The endpoint that a path names; raises UnknownName."""
         if self.due():
-            await run_in_threadpool(self.refresh)  # others are not kept waiting
+            await beside(self.refresh)  # others are not kept waiting
         name = request.path_params["name"]
         if name not in self.endpoints:
             raise UnknownName(f"no deployment is named {name!r}", available=sorted(self.endpoints))
@@ -80,10 +81,10 @@ class Gateway:
     async def protocol(self, request: Request) -> Response:
         """Any route of the inference protocol."""
         if self.due():
-            await run_in_threadpool(self.refresh)
+            await beside(self.refresh)
         body, headers = await read(request, MOST), dict(request.scope["headers"])
         call = self.inference.call(request.method, request.scope["path"])
-        found = await run_in_threadpool(call, headers, body) if body else call(headers, body)  # others are not kept waiting
+        found = await beside(call, headers, body) if body else call(headers, body)  # others are not kept waiting
         assert found is not None
         told = {"x-content-type-options": "nosniff"}
         if found.head is None:
@@ -104,7 +105,7 @@ class Gateway:
         if len(asked.rows) <= FEW and endpoint.quick and not self.waits:
             answers = await endpoint.answered(asked.rows, times, explain=asked.explain, keep=keep)
         else:  # others are not kept waiting
-            answers = await run_in_threadpool(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=keep))
+            answers = await beside(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=keep))
         return reply(self._logged(endpoint, answers, now, begun, dict(request.scope["headers"])))
 
     async def feedback(self, request: Request) -> Response:
@@ -114,7 +115,7 @@ class Gateway:
         if not 0 < len(asked.rows) <= MAX_ROWS:
             raise DataError(f"{len(asked.rows)} rows were sent; between 1 and {MAX_ROWS} are taken at once")
         with closing(FeedbackLog(self.logs[endpoint.name].path)) as log:
-            added = await run_in_threadpool(log.add, asked.rows, now)
+            added = await beside(log.add, asked.rows, now)
         return reply({"deployment": endpoint.name, "added": added, "labelled_at": show(now)})
 
     def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
@@ -251,7 +252,7 @@ def gateway_operations(gateway: Gateway, newest: Mapping[str, tuple[Mapping[str,
         for view, keys in _views(gateway.endpoints[name]):
             getting.append(Example(f"the newest features of {view}", f"{FEATURES_PATH}?{urlencode({'view': view, **keys})}"))
             posting.append(Example(f"the newest features of {view}", FEATURES_PATH, {"views": [view], "rows": [keys]}))
-    errors, known = (400, 403, 404, 503), {"name": [*newest]}
+    errors, known = (400, 403, 404, 503, 504), {"name": [*newest]}
     of, about = "Features by entity key", "Labels and comments by the ids of answers"  # without an example: it would be a label
     return [
         Operation(
@@ -267,7 +268,7 @@ def gateway_operations(gateway: Gateway, newest: Mapping[str, tuple[Mapping[str,
             (),
             rows,
         ),
-        Operation("POST", "/feedback/{name}", "predict", "Feedback", about, "Feedback", "FeedbackRequest", (400, 404, 503), known),
+        Operation("POST", "/feedback/{name}", "predict", "Feedback", about, "Feedback", "FeedbackRequest", (400, 404, 503, 504), known),
         Operation("GET", FEATURES_PATH, "read", of, "The newest features of one row", "Features", "", errors, {}, ("view", "at"), getting),
         Operation("POST", FEATURES_PATH, "read", of, "The newest features of rows", "Features", "FeaturesRequest", errors, {}, (), posting),
         *of_protocol(gateway.inference.models),

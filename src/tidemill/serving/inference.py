@@ -9,14 +9,13 @@ import msgspec
 
 from tidemill.core import DataError, TidemillError, UnknownName
 from tidemill.serving import oip
+from tidemill.serving.caller import caller, heed_parameters, request_of
 from tidemill.serving.oip import Asked
 from tidemill.serving.refusals import told
 from tidemill.serving.repository import Model, Models
 
 MOST = 64 << 20  # bytes of a body, unpacked too
 HEAD = b"inference-header-content-length"
-REQUEST = b"x-request-id"
-LONGEST = 200  # letters of a request's id that are kept
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 MODELS, VERSIONS, INFER = b"/v2/models/", "/versions/", b"/infer"
 VERBS = {"infer", "ready", "stats"}
@@ -155,19 +154,20 @@ def _infer(one: Model, headers: Headers, body: bytes) -> Reply:
 
 
 def _answered(one: Model, asked: Asked) -> Reply:
-    return Reply(200, *oip.write(one.name, asked, one.infer(asked)))
+    if not asked.parameters:
+        return Reply(200, *oip.write(one.name, asked, one.infer(asked)))
+    heed_parameters(asked.parameters)
+    found = one.infer(asked)
+    caller().check()
+    return Reply(200, *oip.write(one.name, asked, found))
 
 
 def _read(headers: Headers, body: bytes) -> Asked:
     if b"content-encoding" in headers:
         body = unpacked(headers[b"content-encoding"], body)
     asked = oip.read(body, _length(headers[HEAD]) if HEAD in headers else None)
-    return asked._replace(request=request_of(headers)) if REQUEST in headers else asked
-
-
-def request_of(headers: Headers) -> str:
-    """By what a client, or a proxy before it, names a request; empty where neither does."""
-    return headers.get(REQUEST, b"").decode("latin-1")[:LONGEST]
+    name = request_of(headers)
+    return asked._replace(request=name) if name else asked
 
 
 def _length(text: bytes) -> int:

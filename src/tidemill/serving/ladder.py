@@ -11,6 +11,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from tidemill.core import SECOND
+from tidemill.serving.caller import ENDLESS, SHARE, caller
 from tidemill.serving.declarations import Breaker
 
 log = logging.getLogger(__name__)
@@ -111,14 +112,15 @@ class Ladder:
             self.counts[what] = self.counts.get(what, 0) + rows
 
     def tried(self, rung: Rung) -> Scored | None:
-        """What a rung gives within the timeout; None where it fails, is too late, or is left out."""
+        """What a rung gives within the timeout; None where it fails, is too late, or is left out. Raises DeadlineExceeded where nobody
+        waits any more."""
         found = None
-        with self._noted(rung) as closed:
-            if rung.at_once or not closed:
-                return rung.give() if closed else None
+        with self._noted(rung) as seconds:
+            if rung.at_once or not seconds:
+                return rung.give() if seconds else None
             future = self._begun(rung)
             try:
-                found = future.result(self._seconds(rung))
+                found = future.result(seconds)
             finally:
                 future.cancel()
         return found
@@ -126,10 +128,10 @@ class Ladder:
     async def awaited(self, rung: Rung) -> Scored | None:
         """The same on an event loop."""
         found = None
-        with self._noted(rung) as closed:
-            if rung.at_once or not closed:
-                return rung.give() if closed else None
-            found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), self._seconds(rung))
+        with self._noted(rung) as seconds:
+            if rung.at_once or not seconds:
+                return rung.give() if seconds else None
+            found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), seconds)
         return found  # noqa: RET504 – None where that failed
 
     def _begun(self, rung: Rung) -> Future[Scored]:
@@ -144,18 +146,25 @@ class Ladder:
         return self.timeout / SECOND * -(-rung.rows // TIMED_ROWS)
 
     @contextmanager
-    def _noted(self, rung: Rung) -> Iterator[bool]:
-        """Whether a rung may be tried; count it where it is left out, fails or is too late."""
+    def _noted(self, rung: Rung) -> Iterator[float]:
+        """For how long a rung may be tried; count it where it is left out (0 seconds), fails or is too late. It is no failure of its own
+        where it got less than its timeout, since whoever asks does not wait so long."""
         circuit = self._circuits.get(rung.name) or self._circuits.setdefault(rung.name, Circuit(self._breaker))
         if not rung.sure and not circuit.closed(self._ticks() // 1_000):
             self.count(f"{rung.name}: left out", rung.rows)
-            yield False
+            yield 0.0
             return
+        seconds = whole = self._seconds(rung)
+        if not rung.at_once and caller().until < ENDLESS:
+            seconds = min(whole, _rest())
         try:
-            yield True
+            yield seconds
         except Late:
-            self.count(f"{rung.name}: too late", rung.rows)
-            self._failed(rung, circuit)
+            self.count(f"{rung.name}: {'too late' if seconds == whole else 'deadline'}", rung.rows)
+            if seconds == whole:
+                self._failed(rung, circuit)
+            else:
+                caller().short = True
         except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
             self.count(f"{rung.name}: failed", rung.rows)
             log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
@@ -167,3 +176,9 @@ class Ladder:
     def _failed(self, rung: Rung, circuit: Circuit) -> None:
         if circuit.failed(self._ticks() // 1_000):
             log.warning("deployment=%s rung=%s circuit=open tried_again_in=%s", self.name, rung.name, self._breaker.pause)
+
+
+def _rest() -> float:
+    """Seconds that a rung gets of those that the caller waits. Raises DeadlineExceeded."""
+    caller().check()
+    return SHARE * caller().left

@@ -51,11 +51,13 @@ PROTOCOL = [
     operation("GET", "/v2/models/{name}/ready", "open", "Whether a model can answer", "Ready", "", 404, 503),
     operation("GET", "/v2/models/{name}/stats", "read", "What a model answered so far", "Statistics", "", 404),
     operation(
-        "POST", "/v2/models/{name}/infer", "predict", "Tensors in, tensors out", "InferenceResponse", "InferenceRequest", 400, 404, 503
+        "POST", "/v2/models/{name}/infer", "predict", "Tensors in, tensors out", "InferenceResponse", "InferenceRequest", 400, 404, 503, 504
     ),
     operation("GET", f"{VERSION}/ready", "open", "Whether a version can answer", "Ready", "", 404, 503),
     operation("GET", f"{VERSION}/stats", "read", "What a version answered so far", "Statistics", "", 404),
-    operation("POST", f"{VERSION}/infer", "predict", "The answer of one version", "InferenceResponse", "InferenceRequest", 400, 404, 503),
+    operation(
+        "POST", f"{VERSION}/infer", "predict", "The answer of one version", "InferenceResponse", "InferenceRequest", 400, 404, 503, 504
+    ),
     operation("GET", VERSION, "read", "Inputs and outputs of a version", "ModelMetadata", "", 404),
     operation("POST", "/v2/repository/index", "read", "Every version, with its state", "Index", "IndexRequest", 400),
     operation("POST", "/v2/repository/models/{name}/load", "read", "Load a bare model", "Object", "", 403, 404),

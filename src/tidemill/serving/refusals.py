@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, instant
+from tidemill.core import DataError, DeadlineExceeded, DefinitionError, Refused, TidemillError, UnknownName, instant
 
 MAX_BODY = 4 * 2**20
 _CODES = (  # of HTTP, and gRPC's names
@@ -12,6 +12,7 @@ _CODES = (  # of HTTP, and gRPC's names
     (Refused, 403, "PERMISSION_DENIED"),
     (DefinitionError, 400, "INVALID_ARGUMENT"),
     (DataError, 400, "INVALID_ARGUMENT"),
+    (DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
 )
 _ELSE = (TidemillError, 503, "UNAVAILABLE")
 

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from tidemill.core import Array, DataError, StoreError, TidemillError, UnknownName
 from tidemill.serving import oip
+from tidemill.serving.caller import heed_parameters
 from tidemill.serving.inference import Inference, index, metadata, stats
 from tidemill.serving.messages import MESSAGES
 from tidemill.serving.oip import Asked, Found
@@ -92,6 +93,8 @@ class Procedures:
     def _infer(self, request: Any) -> Any:
         one = self._ready(request.model_name, request.model_version)
         asked = read(request)
+        if asked.parameters:
+            heed_parameters(asked.parameters)
         return write(one.name, asked, one.infer(asked))
 
     def _ready(self, name: str, version: str) -> Model:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from tidemill import __version__
-from tidemill.core import Damaged, StoreError, TidemillError, UnknownName
+from tidemill.core import SECOND, Damaged, StoreError, TidemillError, UnknownName, duration
 from tidemill.features import FeatureView, RequestView, View, made_by, space_of
 from tidemill.serving import FEATURES_PATH as PATH
 from tidemill.serving import (
@@ -36,6 +36,7 @@ from tidemill.serving import (
     withheld_by,
 )
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
+from tidemill.web.attended import attended
 from tidemill.web.direct import bounded, led
 from tidemill.web.features import Getters
 from tidemill.web.metrics import CONTENT, Calls, Traffic, exposition, measured, of_endpoints, of_models, of_process
@@ -321,7 +322,8 @@ def directly(features: Features, otherwise: App) -> App:
 def serve(session: Session, host: str, port: int, grpc_port: int | None = None, *, ready: Ready) -> None:
     """Serve a project until interrupted, MLflow's protocol included, its deployments over gRPC too where a port for it is given; `ready` is
     told the addresses."""
-    gateways, traffic, calls = list[Gateway](), Traffic(), Calls()
+    gateways, traffic, calls, settings = list[Gateway](), Traffic(), Calls(), session.project.settings
+    most_seconds = duration(settings["serve.deadline"]) / SECOND
     with ExitStack() as last:
 
         def make(url: str) -> App:
@@ -330,10 +332,10 @@ def serve(session: Session, host: str, port: int, grpc_port: int | None = None, 
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
             whole = directly(app.state.gateway.features, tracking_app(ledger, app))
-            return only_local(measured(bounded(whole, session.project.settings["serve.most_under_way"]), traffic))
+            return only_local(measured(attended(bounded(whole, settings["serve.most_under_way"]), most_seconds), traffic))
 
         def beside() -> AbstractContextManager[Beside]:
-            most = session.project.settings["serve.most_under_way"]
-            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls, most)
+            most = settings["serve.most_under_way"]
+            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls, most, most_seconds)
 
         run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside)

@@ -1,14 +1,14 @@
 """Bare models on a port: the inference protocol's hot path below the web framework, the rest as an application."""
 
-import asyncio
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from tidemill import __version__
 from tidemill.core import TidemillError
-from tidemill.serving import MOST, Call, Inference, Reply, Repository, of_protocol, refused
-from tidemill.web.direct import MOST_UNDER_WAY, bounded, checked, led
+from tidemill.serving import MOST, Call, Inference, Reply, Repository, beside, of_protocol, refused
+from tidemill.web.attended import attended
+from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY, bounded, checked, led
 from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_models, of_process
 from tidemill.web.rpc import remote
 from tidemill.web.server import Ready, run_server
@@ -26,7 +26,7 @@ def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_po
 
     def make(url: str) -> Any:
         app = application(inference, url, families)
-        return measured(bounded(app, MOST_UNDER_WAY), traffic)
+        return measured(attended(bounded(app, MOST_UNDER_WAY), MOST_SECONDS), traffic)
 
     run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port, calls=calls))
 
@@ -48,7 +48,7 @@ def application(inference: Inference, url: str, metrics: Callable[[], Iterable[F
             answer = refused(error)
         else:
             slow = inference.slow(scope["path"])
-            found = await asyncio.to_thread(checked, call, headers, body) if slow else checked(call, headers, body)
+            found = await beside(checked, call, headers, body) if slow else checked(call, headers, body)
             assert found is not None  # nothing of a bare model is put off
             answer = found
         if kind is None or answer.status != 200:

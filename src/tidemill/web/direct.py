@@ -7,15 +7,16 @@ from functools import partial
 from typing import Any
 
 from tidemill.core import Busy, Refused, TidemillError
-from tidemill.serving import MOST, Call, Headers, Reply, refused, respond, too_large
+from tidemill.serving import CALLER, EXPECTED, MOST, REQUEST, TIMEOUT, Call, Caller, Headers, Reply, refused, respond, too_large
 from tidemill.web.metrics import Traffic
 
 log = logging.getLogger(__name__)
 MOST_UNDER_WAY = 512  # requests
+MOST_SECONDS = 60.0  # that an answer may take
 TOLD = ("/v2/health", "/metrics", "/status.json")
 LOCAL = (b"127.0.0.1", b"localhost", b"[::1]")
 _STATUS = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 500: b"Internal Server Error"}
-_STATUS |= {503: b"Service Unavailable"}
+_STATUS |= {503: b"Service Unavailable", 504: b"Gateway Timeout"}
 _LINES = {
     status: b"HTTP/1.1 %d %s\r\nx-content-type-options: nosniff\r\ncontent-type: application/" % (status, words)
     for status, words in _STATUS.items()
@@ -40,6 +41,9 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
 def _answered(call: Call, headers: Headers, address: bytes, traffic: Traffic, body: bytes) -> bytes | None:
     """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
     begun = time.perf_counter()
+    CALLER.set(caller := Caller(headers))
+    if TIMEOUT in headers or EXPECTED in headers:
+        call = partial(_heeding, caller, call)
     try:
         reply = checked(call, headers, body)
     except Exception:
@@ -48,8 +52,15 @@ def _answered(call: Call, headers: Headers, address: bytes, traffic: Traffic, bo
     if reply is None:
         return None
     answer = written(reply)
+    if REQUEST in headers:
+        answer = answer.replace(b"\r\n", b"\r\n%b: %b\r\n" % (REQUEST, headers[REQUEST]), 1)
     traffic.note(address.decode("latin-1"), reply.status, time.perf_counter() - begun)
     return answer
+
+
+def _heeding(caller: Caller, call: Call, headers: Headers, body: bytes) -> Reply | None:
+    caller.heed()
+    return call(headers, body)
 
 
 def checked(call: Call, headers: Headers, body: bytes) -> Reply | None:

@@ -8,7 +8,8 @@ from typing import Any
 from tidemill.serving import SCHEMAS, Operation
 from tidemill.web.templates import fill
 
-SAID = {400: "The request is wrong", 403: "It may not be done", 404: "There is no such thing", 503: "It cannot be answered now"}
+SAID = {400: "The request is wrong", 403: "It may not be done", 404: "There is no such thing"}
+SAID |= {503: "It cannot be answered now", 504: "It was not answered in time"}
 RAW = "application/octet-stream"  # raw tensors behind the JSON
 
 

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import Busy, MissingExtra, TidemillError
-from tidemill.serving import MOST, Inference, status_of
-from tidemill.web.direct import MOST_UNDER_WAY
+from tidemill.serving import CALLER, MOST, Caller, Inference, status_of
+from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY
 from tidemill.web.metrics import Calls
 from tidemill.web.server import ALONE, Beside, bound
 
@@ -33,7 +34,15 @@ class Remote:
     """A server of gRPC at an `address`. `end` may be called from any thread."""
 
     def __init__(
-        self, procedures: "Procedures", host: str, port: int, look: Callable[[], None], calls: Calls, most: int, workers: int = WORKERS
+        self,
+        procedures: "Procedures",
+        host: str,
+        port: int,
+        look: Callable[[], None],
+        calls: Calls,
+        most: int,
+        workers: int = WORKERS,
+        seconds: float = MOST_SECONDS,
     ) -> None:
         """Raises what `bound` does, and MissingExtra."""
         from tidemill.serving import REQUIRES
@@ -43,6 +52,7 @@ class Remote:
         except ImportError as error:
             raise MissingExtra("gRPC is not installed", hint="pip install 'tidemill[grpc]'") from error
         self._codes, self._procedures, self._look, self._calls = grpc.StatusCode, procedures, look, calls
+        self._seconds = seconds
         self._ended, self._idle, self._open = Event(), set[Any](), set[Any]()
         self._threads, self._streams = ThreadPoolExecutor(workers, "grpc"), ThreadPoolExecutor(STREAMS + 8, "grpc-stream")
         unary, streams = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
@@ -82,12 +92,15 @@ class Remote:
         def answer(body: bytes, context: Any) -> bytes:
             if not context.time_remaining():  # nobody waits for it any more
                 return b""
-            return self._checked(path, method, body, context)
+            return self._checked(path, partial(_in_time, method), body, context)
 
         return answer
 
     def _checked(self, path: str, method: Callable[[bytes], bytes], body: bytes, context: Any) -> bytes:
         begun, name = time.perf_counter(), path.rpartition("/")[2]
+        sent = {key.encode(): value.encode() if isinstance(value, str) else value for key, value in context.invocation_metadata()}
+        caller = Caller(sent, min(self._seconds, context.time_remaining()), gone=lambda: not context.is_active())
+        CALLER.set(caller)
         try:
             self._look()
             answer = method(body)
@@ -140,6 +153,14 @@ class Remote:
         yield self._procedures.gone
 
 
+def _in_time(method: Callable[[bytes], bytes], body: bytes) -> bytes:
+    """What a method gives to one that waits, before and after. Raises DeadlineExceeded."""
+    CALLER.get().check()
+    answer = method(body)
+    CALLER.get().check()
+    return answer
+
+
 @contextmanager
 def remote(
     inference: Inference,
@@ -148,15 +169,16 @@ def remote(
     look: Callable[[], None] = lambda: None,
     calls: Calls | None = None,
     most: int = MOST_UNDER_WAY,
+    seconds: float = MOST_SECONDS,
 ) -> Iterator[Beside]:
     """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer, `calls` counts,
-    and what comes while so many (`most`) are under way is turned away."""
+    what comes while so many (`most`) are under way is turned away, and what takes longer than so many `seconds` is given up."""
     if port is None:
         yield ALONE
         return
     from tidemill.serving import Procedures
 
-    server = Remote(Procedures(inference), host, port, look, calls or Calls(), most)
+    server = Remote(Procedures(inference), host, port, look, calls or Calls(), most, seconds=seconds)
     try:
         yield Beside(server.address, server.end)
     finally:

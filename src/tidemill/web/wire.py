@@ -1,12 +1,14 @@
 """A connection: HTTP/1.1 as uvicorn speaks it, with a way below the framework for what is asked most."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
+BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the head was whole, and whether the client went away
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 Call = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
 Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers
@@ -124,6 +126,8 @@ class Wire(HttpToolsProtocol):
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope[BEGUN], scope[GONE] = time.monotonic(), self.transport.is_closing
         self.headers += headers
         super().on_headers_complete()
 

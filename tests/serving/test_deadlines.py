@@ -1,0 +1,231 @@
+"""How long a client waits, and what is done for one that no longer does: nothing."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from serving.conftest import Serve, Served
+from serving.test_ladder import ROW, Slow
+from serving.test_oip import sums, tensor
+from tidemill.core import DataError, DeadlineExceeded
+from tidemill.features import Requests
+from tidemill.models import OnnxModel
+from tidemill.serving import CALLER, Caller, Inference, Repository, beside
+from tidemill.serving import Served as Bare
+from tidemill.serving.caller import stated
+from tidemill.serving.threads import THREADS
+from tidemill.web.attended import GONE, attended
+from tidemill.web.bare import application
+from tidemill.web.direct import led
+from tidemill.web.metrics import Traffic
+
+INFER = "/v2/models/late/infer"
+
+
+@contextmanager
+def stuck(served: Served, *names: str) -> Iterator[list[Slow]]:
+    """The versions that stand under these names answer when they are let; they are in the end."""
+    found = []
+    for name in names:
+        digest = getattr(served.endpoint.standing, name)[1]
+        found.append(Slow(served.endpoint.predictors[digest]))
+        served.endpoint.predictors[digest] = found[-1]
+    try:
+        yield found
+    finally:
+        for one in found:
+            one.let.set()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, float("inf")),
+        ({b"grpc-timeout": b"2S"}, 2),
+        ({b"grpc-timeout": b"1H"}, 3600),
+        ({b"grpc-timeout": b"3M"}, 180),
+        ({b"grpc-timeout": b"250m"}, 0.25),
+        ({b"grpc-timeout": b"0m"}, 0),
+        ({b"grpc-timeout": b"99999999u"}, 99.999999),
+        ({b"grpc-timeout": b"500n"}, 5e-7),
+        ({b"x-envoy-expected-rq-timeout-ms": b"1500"}, 1.5),
+        ({b"x-envoy-expected-rq-timeout-ms": b"0"}, float("inf")),
+        ({b"x-envoy-expected-rq-timeout-ms": b"1500", b"grpc-timeout": b"1S"}, 1),
+    ],
+)
+def test_the_time_that_a_client_says(headers: dict[bytes, bytes], seconds: float) -> None:
+    assert stated(headers) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("name", ["grpc-timeout", "x-envoy-expected-rq-timeout-ms"])
+@pytest.mark.parametrize("value", ["", "1", "-1S", "1.5S", "S", "123456789S", "1s", "soon", "1S1S", "9" * 5000])
+def test_what_is_no_time_is_refused_with_what_is(served: Served, name: str, value: str) -> None:
+    if name != "grpc-timeout" and value == "1":
+        value = "1ms"
+    client = TestClient(attended(served.client.app, 60))
+    answer = client.post("/predict/late", json=ROW, headers={name: value})
+    assert (answer.status_code, name in answer.json()["error"], "next:" in answer.json()["error"]) == (400, True, True)
+    head = {b"host": b"127.0.0.1", b"content-length": b"0", b"x-request-id": b"gate-7", name.encode(): value.encode()}
+    below = led(lambda method, path, size: lambda headers, body: None, Traffic())(b"POST", b"/predict/late", head)
+    assert below is not None
+    told = below(b"") or b""
+    assert (told[:12], b"\r\nx-request-id: gate-7\r\n" in told) == (b"HTTP/1.1 400", True)
+
+
+def test_a_rung_gets_what_is_left_and_the_next_one_answers_in_time(served: Served) -> None:
+    """The timeout of the deployment is 2 s: without the client's own, the test would take as long."""
+    client = TestClient(attended(served.client.app, 60))
+    with stuck(served, "champion", "previous"):
+        answer = client.post("/predict/late", json=ROW, headers={"grpc-timeout": "300m"})
+    assert (answer.status_code, answer.json()["predictions"][0]["rung"]) == (200, "constant")
+    assert served.endpoint.ladder.counts["champion: deadline"] == 1
+    assert served.endpoint.ladder.counts["previous version: deadline"] == 1
+
+
+def test_hasty_clients_open_no_circuit(served: Served) -> None:
+    client = TestClient(attended(served.client.app, 60))
+    with stuck(served, "champion") as (model,):
+        for _ in range(6):  # a circuit opens at five
+            client.post("/predict/late", json=ROW, headers={"grpc-timeout": "40m"})
+        assert served.endpoint.ladder.left_out == []
+        model.let.set()
+    assert served.one(**ROW)["rung"] == "champion"
+
+
+def test_without_another_rung_it_is_a_504_and_not_in_the_log(served: Served) -> None:
+    served.endpoint.fallback = []
+    client = TestClient(attended(served.client.app, 60))
+    with stuck(served, "champion"):
+        answer = client.post("/predict/late", json=ROW, headers={"x-envoy-expected-rq-timeout-ms": "50"})
+        many = client.post("/predict/late", json=ROW | {"rows": ROW["rows"] * 11}, headers={"grpc-timeout": "50m"})
+        features = tensors(served)
+        protocol = client.post(INFER, json=features | {"parameters": {"timeout": 50_000}})
+    for one in (answer, many, protocol):
+        assert (one.status_code, "not there in time" in one.json()["error"]) == (504, True), one.json()
+    assert served.logged == []
+
+
+def test_the_setting_holds_for_who_says_nothing_and_who_would_wait_longer(served: Served) -> None:
+    served.endpoint.fallback = []
+    client = TestClient(attended(served.client.app, 0.05))
+    with stuck(served, "champion"):
+        assert client.post("/predict/late", json=ROW).status_code == 504
+        assert client.post("/predict/late", json=ROW, headers={"grpc-timeout": "1H"}).status_code == 504
+    assert served.one(**ROW)["rung"] == "champion"
+
+
+def tensors(served: Served) -> dict[str, Any]:
+    endpoint = served.endpoint
+    newest = endpoint.rows.known.take([len(endpoint.rows.known) - 1])
+    assert isinstance(newest, Requests)
+    return {"inputs": endpoint.tensors[endpoint.standing.champion[0]].examples(endpoint.reader.read(newest, newest.at)).popitem()[1]}
+
+
+@pytest.mark.parametrize("wrong", ["1s", -1, 1.5, True, None])
+def test_a_timeout_of_the_protocol_is_a_number_of_microseconds(served: Served, wrong: Any) -> None:
+    body = tensors(served)
+    client = TestClient(attended(served.client.app, 60))
+    answer = client.post(INFER, json=body | {"parameters": {"timeout": wrong}})
+    assert (answer.status_code, "parameters.timeout" in answer.json()["error"]) == (400, True)
+    for fine in (0, 20_000_000):
+        assert client.post(INFER, json=body | {"parameters": {"timeout": fine}}).status_code == 200
+
+
+def test_a_bare_model_that_takes_longer_is_not_waited_for() -> None:
+    let, model = threading.Event(), OnnxModel(sums())
+
+    class Sleeper:
+        inputs, outputs = model.inputs, model.outputs
+
+        def run(self, tensors: Any, wanted: Any = ()) -> Any:
+            let.wait(60)
+            return model.run(tensors, wanted)
+
+    bare = Bare("sums", "1", lambda: model, lambda: 0, Sleeper())
+    bare.pace.note(10**9)
+    client = TestClient(attended(application(Inference(Repository([bare]), "1"), "http://127.0.0.1"), 60), base_url="http://127.0.0.1")
+    body = {"inputs": [tensor(name, "FP32", [1, 2], [1, 2]) for name in "ab"]}
+    answer = client.post("/v2/models/sums/infer", json=body, headers={"grpc-timeout": "50m"})
+    assert (answer.status_code, "error" in answer.json()) == (504, True)
+    let.set()
+    assert client.post("/v2/models/sums/infer", json=body).status_code == 200
+
+
+def test_work_that_nobody_waits_for_is_not_begun() -> None:
+    """Every thread is taken: of those that wait, one's time is over, one's client goes away, one stays."""
+    done = list[str]()
+
+    async def run() -> None:
+        let, taken = threading.Event(), threading.Semaphore(0)
+
+        def hold() -> None:
+            taken.release()
+            let.wait(60)
+
+        async def under(caller: Caller, work: Callable[[], Any]) -> Any:
+            CALLER.set(caller)
+            async with asyncio.timeout(None if caller.left > 100 else caller.left):
+                return await beside(work)
+
+        holding = [asyncio.create_task(under(Caller({}), hold)) for _ in range(THREADS)]
+        await asyncio.to_thread(lambda: [taken.acquire() for _ in range(THREADS)])
+        gone = threading.Event()
+        late, left, stays = (
+            asyncio.create_task(under(caller, lambda name=name: done.append(name)))  # type: ignore[misc]
+            for name, caller in (("late", Caller({}, 0.02)), ("left", Caller({}, gone=gone.is_set)), ("stays", Caller({})))
+        )
+        with pytest.raises(TimeoutError):
+            await late
+        gone.set()
+        let.set()
+        await stays
+        with pytest.raises(DeadlineExceeded, match="went away"):
+            await left
+        await asyncio.gather(*holding)
+
+    asyncio.run(run())
+    assert done == ["stays"]
+
+
+def test_who_went_away_is_asked_no_model_for(served: Served) -> None:
+    async def run() -> list[Any]:
+        told = list[Any]()
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": json.dumps(ROW | {"rows": ROW["rows"] * 11}).encode()}
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/predict/late",
+            "raw_path": b"/predict/late",
+            "query_string": b"",
+            "headers": [],
+        }
+        await attended(served.client.app, 60)(scope | {GONE: lambda: True}, receive, send)
+        return told
+
+    assert asyncio.run(run())[0]["status"] == 504
+    assert (served.logged, served.endpoint.ladder.counts) == ([], {})
+
+
+def test_the_clients_id_is_told_with_every_answer_of_the_framework(serve: Serve) -> None:
+    client = TestClient(attended(serve().client.app, 60))
+    for path, status in (("/predict/late", 200), ("/predict/none", 404)):
+        answer = client.post(path, json=ROW, headers={"x-request-id": "gate-7"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (status, "gate-7")
+    assert "x-request-id" not in client.post("/predict/late", json=ROW).headers
+
+
+def test_no_time_is_refused_in_words() -> None:
+    with pytest.raises(DataError, match="soon"):
+        stated({b"grpc-timeout": b"soon"})
