@@ -52,6 +52,7 @@ _PUBLIC = {
     "LastAnswer": "serving",
     "Expect": "serving",
     "Breaker": "serving",
+    "Cache": "serving",
     "Constant": "serving",
     "Deployment": "serving",
     "PreviousVersion": "serving",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from tidemill.monitoring import Monitor as Monitor
     from tidemill.monitoring import Skew as Skew
     from tidemill.serving import Breaker as Breaker
+    from tidemill.serving import Cache as Cache
     from tidemill.serving import Canary as Canary
     from tidemill.serving import Constant as Constant
     from tidemill.serving import Deployment as Deployment

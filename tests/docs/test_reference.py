@@ -158,6 +158,7 @@ def test_fields_of_an_answer_are_described() -> None:
         {"view__x": 1.0},
         given=0,
         unexpected={"view__x": "1, above 0: counted"},
+        cached=True,
     ).plain(1)
     assert {"note", "note_features", "inputs"} <= set(whole)
     assert rows_of("The answer of `/predict/{name}`") == {"id", *whole}

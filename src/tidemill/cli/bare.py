@@ -8,18 +8,26 @@ from pathlib import Path
 from rich.markup import escape
 
 from tidemill.cli.console import out, print_json
-from tidemill.core import MissingFile, StoreError
+from tidemill.core import MissingFile, StoreError, size
 from tidemill.models import MatrixModel, OnnxModel
-from tidemill.serving import Repository, Served
+from tidemill.serving import CachedModel, Repository, Served
 from tidemill.web import serve_models
 
 VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
 
 
-def serve_model(folder: str, model: str, name: str, host: str, port: int, grpc_port: int | None = None, *, as_json: bool) -> None:
+def serve_model(
+    folder: str, model: str, name: str, host: str, port: int, grpc_port: int | None = None, cache: str = "", *, as_json: bool
+) -> None:
     """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given;
-    print the addresses, or an object with them."""
+    print the addresses, or an object with them. `cache` is the size of what is kept of answers. Raises DefinitionError for what is none."""
+    most = size(cache) if cache else 0
     one = _of_file(Path(model), name) if Path(model).exists() or not VERSION.fullmatch(model) else _of_version(folder, model, name)
+
+    if most:
+        load = one.load
+        one.load = lambda: CachedModel(load(), most)
+        one.model = one.model and CachedModel(one.model, most)
 
     def ready(url: str, grpc: str) -> None:
         if as_json:

@@ -129,13 +129,16 @@ def score(obj: dict[str, Any], /, deployment: str, as_json: bool, **given: Any) 
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=None, help="Serve over gRPC too, at this port; 0 takes a free one.")
+@click.option(
+    "--cache", default="", metavar="SIZE", help="Keep so much of answers to say them again to equal tensors: 64MB. Default: none."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj
-def serve(obj: dict[str, Any], model: str, name: str, host: str, port: int, grpc_port: int | None, as_json: bool) -> None:
+def serve(obj: dict[str, Any], model: str, name: str, host: str, port: int, grpc_port: int | None, cache: str, as_json: bool) -> None:
     """Serve MODEL until Ctrl-C: an ONNX file, or a registered version of the project (late@champion, models:/late/3)."""
     from tidemill.cli.bare import serve_model
 
-    serve_model(obj["folder"], model, name, host, port, grpc_port, as_json=as_json)
+    serve_model(obj["folder"], model, name, host, port, grpc_port, cache, as_json=as_json)
 
 
 @tidemill.command(short_help="Track experiments and register models: MLflow's clients work unchanged.")

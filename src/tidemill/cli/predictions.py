@@ -106,7 +106,7 @@ def _model(found: Plain) -> list[tuple[str, str]]:
     again = found["again"]
     equal = "" if again is None else "computed again: equal" if again == found["probability"] else f"[yellow]computed again: {again:g}[/]"
     told.append(("score", f"[bold]{found['probability']:.6g}[/]  {equal}"))
-    given = f", first given {found['given_at']}" if found["given_at"] else ""
+    given = f", first given {found['given_at']}" if found["given_at"] else ", known" if found["cached"] else ""
     told.append(("rung", escape(found["rung"]) + given))
     for one in found["feedback"]:
         label = "" if one["label"] is None else f"label {one['label']}  "

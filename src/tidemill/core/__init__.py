@@ -31,6 +31,7 @@ from tidemill.core.event import Event
 from tidemill.core.instants import DAY, HOUR, MINUTE, SECOND, duration, instant, microseconds, midnights, moment, show, show_duration
 from tidemill.core.problems import Problems, odd_duration, odd_list, odd_name, odd_number, odd_text, odd_type
 from tidemill.core.ref import Ref
+from tidemill.core.sizes import odd_size, size
 from tidemill.core.verdict import Approval, GateResult, Verdict
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ __all__ = [
     "odd_list",
     "odd_name",
     "odd_number",
+    "odd_size",
     "odd_text",
     "odd_type",
     "pack",
@@ -183,6 +185,7 @@ __all__ = [
     "share_interval",
     "show",
     "show_duration",
+    "size",
     "spend",
     "steps",
     "t_cdf",

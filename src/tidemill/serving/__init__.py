@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from tidemill.serving.answers import Answer as Answer
     from tidemill.serving.batch import Batch as Batch
     from tidemill.serving.batch import form_of as form_of
+    from tidemill.serving.cache import AnswerCache as AnswerCache
     from tidemill.serving.caller import CALLER as CALLER
     from tidemill.serving.caller import ENDLESS as ENDLESS
     from tidemill.serving.caller import EXPECTED as EXPECTED
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tidemill.serving.cases import Wanted as Wanted
     from tidemill.serving.cases import find_cases as find_cases
     from tidemill.serving.declarations import Breaker as Breaker
+    from tidemill.serving.declarations import Cache as Cache
     from tidemill.serving.declarations import Canary as Canary
     from tidemill.serving.declarations import Constant as Constant
     from tidemill.serving.declarations import Deployment as Deployment
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
     from tidemill.serving.rehearsal import rehearse as rehearse
+    from tidemill.serving.repository import CachedModel as CachedModel
     from tidemill.serving.repository import Counts as Counts
     from tidemill.serving.repository import Models as Models
     from tidemill.serving.repository import Repository as Repository
@@ -106,7 +109,10 @@ _PLACES = {
     "SimplerModel": "declarations",
     "LastAnswer": "declarations",
     "Expect": "declarations",
+    "AnswerCache": "cache",
     "Breaker": "declarations",
+    "Cache": "declarations",
+    "CachedModel": "repository",
     "Constant": "declarations",
     "Deployment": "declarations",
     "PredictionLog": "declarations",

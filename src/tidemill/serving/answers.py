@@ -29,7 +29,7 @@ class Basis:
 class Answer:
     """One prediction. `rung` is what gave it; `features` is the path they came by ("request": it brought them); `problems` are views
     without a value, and why; `basis` is there where it is kept; `given` is when it was first given, if it is given again; `unexpected`
-    are features, and "probability", that were not as expected, and what was done."""
+    are features, and "probability", that were not as expected, and what was done; `cached`: it was known what the version says."""
 
     key: str
     probability: float
@@ -43,6 +43,7 @@ class Answer:
     basis: Basis | None = None
     given: int | None = None
     unexpected: Mapping[str, str] = field(default_factory=dict)
+    cached: bool = False
 
     def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
         """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
@@ -69,6 +70,7 @@ class Answer:
         found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": show(self.at)}
         found |= {"features_from": self.features, "features_missing": self.problems}
         found |= {} if self.given is None else {"given_at": show(self.given)}
+        found |= {"cached": True} if self.cached else {}
         return found | {"unexpected": self.unexpected} if self.unexpected else found
 
 

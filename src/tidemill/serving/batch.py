@@ -85,7 +85,7 @@ class Batch:
         if only and only not in labels:
             raise UnknownName(f"the version {only!r} does not serve in {endpoint.name!r}", available=list(labels))
         steps = [step for step in endpoint.fallback if not isinstance(step, LastAnswer)]
-        alone = replace(endpoint, ladder=Patient(endpoint.name), fallback=steps, shadow=None, shadows=None)
+        alone = replace(endpoint, ladder=Patient(endpoint.name), fallback=steps, shadow=None, shadows=None, cache=None)
         return cls(alone, form, own_time, now, only, explain)
 
     @property

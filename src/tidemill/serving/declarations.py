@@ -16,6 +16,7 @@ from tidemill.core import (
     odd_list,
     odd_name,
     odd_number,
+    odd_size,
     odd_text,
     odd_type,
 )
@@ -186,6 +187,23 @@ class Breaker(Declaration):
 
 
 @dataclass(frozen=True)
+class Cache(Declaration):
+    """What models said is kept in memory under the digest of the version and of the values that it was asked with, up to `most` bytes in
+    each process, and said again to equal ones. Features are looked up as always. It pays for slow models."""
+
+    kind: ClassVar[str] = "cache"
+    part: ClassVar[bool] = True
+    most: str = "64MB"
+
+    def problems(self) -> Problems:
+        yield from odd_size("most", self.most, 'tm.Cache(most="64MB")')
+
+    @property
+    def name(self) -> str:
+        return f"cache of {self.most}"
+
+
+@dataclass(frozen=True)
 class Expect(Declaration):
     """What values of a feature, or the model's "probability", are expected: from `low` to `high`, both included, and not null unless
     `null`. An infinite number lies in no range. `otherwise` says what happens to a row that is different: "count" it only, "clip" its
@@ -286,6 +304,7 @@ class Deployment(Declaration):
     holdout: Holdout | None = None
     shadow: Shadow | None = None
     log: PredictionLog | None = None
+    cache: Cache | None = None
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -306,6 +325,8 @@ class Deployment(Declaration):
             yield from odd_type(
                 f"the log of deployment {self.name!r}", self.log, PredictionLog, "for example tm.PredictionLog(features=0.1)"
             )
+        if self.cache is not None:
+            yield from odd_type(f"the cache of deployment {self.name!r}", self.cache, Cache, 'for example cache=tm.Cache("64MB")')
         named = [str(getattr(one, "of", one)) for one in self.expect]
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
@@ -315,5 +336,5 @@ class Deployment(Declaration):
         """Plain data; the model by name."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "gates", "rollout", "fallback", "timeout")}
         plain |= {"breaker": definition(self.breaker)} if self.breaker != Breaker() else {}
-        plain |= {name: definition(value) for name in ("expect", "holdout", "shadow", "log") if (value := getattr(self, name))}
+        plain |= {name: definition(value) for name in ("expect", "holdout", "shadow", "log", "cache") if (value := getattr(self, name))}
         return {"type": "Deployment", "model": self.model.name, **plain}

@@ -161,4 +161,7 @@ def _found(answers: Sequence[Answer], prediction: str) -> Found:
     if len(by) > 1:
         by += [(",".join(answer.version for answer in answers), ",".join(answer.rung for answer in answers))]
     version, rung = by[-1]
-    return Found(version if len(by) == 1 else "", {OUTPUT: probabilities}, {"rung": rung, "version": version, "prediction_id": prediction})
+    told = {"rung": rung, "version": version, "prediction_id": prediction}
+    cached = [str(answer.cached).lower() for answer in answers]
+    told |= {"cached": cached[0] if len({*cached}) == 1 else ",".join(cached)} if "true" in cached else {}
+    return Found(version if len(by) == 1 else "", {OUTPUT: probabilities}, told)

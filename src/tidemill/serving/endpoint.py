@@ -17,6 +17,7 @@ from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Req
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.answers import Answer, Basis, inputs_of, is_kept
+from tidemill.serving.cache import AnswerCache
 from tidemill.serving.caller import caller, exceeded
 from tidemill.serving.declarations import (
     CHALLENGER,
@@ -82,7 +83,7 @@ class _Seen(NamedTuple):
 class Endpoint:
     """One deployment, ready. `ladder` tries the champion, and then the steps of `fallback` in their order; `others` are the registered
     models that a declaration names, by its text; `versions` are those of what features are read from, for the log. What `shadow` is
-    copied is asked by `shadows`, where those are."""
+    copied is asked by `shadows`, where those are. What `cache` knows no model is asked."""
 
     name: str
     standing: Standing
@@ -96,6 +97,7 @@ class Endpoint:
     holdout: Holdout | None = None
     shadow: Shadow | None = None
     shadows: Shadows | None = None
+    cache: AnswerCache | None = None
 
     def __post_init__(self) -> None:
         champion = self.predictors[self.standing.champion[1]].signature
@@ -179,7 +181,7 @@ class Endpoint:
             basis = Basis(inputs, versions, part.sent[i] if part.sent else None) if kept and inputs is not None else None
             path = "none" if matrix is None else "request" if part.matrix else "online" if matrix.online[i] else "offline"
             problems, damaged = ({}, False) if matrix is None else (matrix.problems(i), matrix.damaged)
-            more = (inputs if explain else None, damaged, basis, score.given, told.get(i, NOTHING))
+            more = (inputs if explain else None, damaged, basis, score.given, told.get(i, NOTHING), score.cached)
             answers.append(Answer(keys[i], score.probability, score.version, score.rung, times[i], path, problems, *more))
             self.ladder.count(score.rung, 1)
         if self.shadows is not None and shown is not None:
@@ -238,6 +240,8 @@ class Endpoint:
         self.ladder.counts = before.ladder.counts
         if self._last and before._last:
             before._last.most, self._last = self._last.most, before._last
+        if self.cache and before.cache:
+            before.cache.most, self.cache = self.cache.most, before.cache
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
@@ -324,6 +328,8 @@ class Endpoint:
         return [self._last.find(key, time, within) for key, time in zip(keys, at, strict=True)]
 
     def _rung(self, name: str, version: Named, values: Floats, matrix: Matrix) -> Rung:
+        if known := self._known(version, name, values, matrix):
+            return Rung(name, len(values), lambda: known, spared=True)
         at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
         return Rung(name, len(values), partial(self._predict, version, name, values, matrix), at_once)
 
@@ -340,15 +346,31 @@ class Endpoint:
             answers[row] = other
         return answers
 
+    def _known(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
+        """What a version said to such rows before; nothing where it is to be asked about one of them."""
+        if self.cache is None:
+            return []
+        try:
+            asked = self.predictors[version[1]].signature.align(matrix.names, values, matrix.vocabularies)
+        except DataError:  # a fault of the rung, which is counted when it is tried
+            return []
+        return [Score(score, version[0], rung, cached=True) for score in self.cache.known(version[1], asked) or ()]
+
     def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
         """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
         asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
-        scores = _timed(predictor, asked).tolist()
+        if self.cache is None:
+            scores, cached = _timed(predictor, asked).tolist(), None
+        else:
+            found, cached = self.cache.scores(version[1], asked, partial(_timed, predictor))
+            scores = found.tolist()
         nothing = sum(score != score for score in scores)  # NaN is not itself
         if nothing:
             raise DataError(f"{version[0]} gives {nothing} rows no probability")
-        return [Score(score, version[0], rung) for score in scores]
+        if cached is None:
+            return [Score(score, version[0], rung) for score in scores]
+        return [Score(score, version[0], rung, cached=was) for score, was in zip(scores, cached, strict=True)]
 
 
 def _timed(predictor: Predictor, features: Floats) -> Floats:
@@ -398,6 +420,7 @@ def open_endpoint(
     ladder: Ladder | None = None,
     holdout: Holdout | None = None,
     shadow: Shadow | None = None,
+    cache: AnswerCache | None = None,
     online: OnlineStore | None = None,
     functions: Sequence[Function] = (),
 ) -> Endpoint:
@@ -413,7 +436,8 @@ def open_endpoint(
     named += [shadow.model] if shadow and shadow.model != CHALLENGER else []
     found = {model: _registered(ledger, name, model, predictors) for model in named}
     others = {model: version for model, version in found.items() if version}
-    return Endpoint(name, standing, rows, predictors, ladder or Ladder(name), fallback, expect, others, short, holdout, shadow)
+    ladder = ladder or Ladder(name)
+    return Endpoint(name, standing, rows, predictors, ladder, fallback, expect, others, short, holdout, shadow, cache=cache)
 
 
 def _registered(ledger: Ledger, name: str, model: str, predictors: dict[str, Predictor]) -> Named | None:

@@ -15,7 +15,7 @@ class LastAnswers:
     >>> [last.find(key, 5, 3) is not None for key in ("a", "b", "c")]
     [False, True, True]
     >>> last.find("b", 5, 3)
-    Score(probability=0.3, version='v/1', rung='last answer', given=3)
+    Score(probability=0.3, version='v/1', rung='last answer', given=3, cached=False)
     >>> last.find("b", 7, 3), last.find("b", 2, 3)
     (None, None)
     """

@@ -28,6 +28,7 @@ def rehearse(ledger: Ledger, endpoint: Endpoint) -> None:
         expect=(),
         holdout=None,
         shadows=None,
+        cache=None,
     )
     signature, n = endpoint.predictors[standing.champion[1]].signature, len(golden.features)
     if not n:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidemill import features, loop, project, registry, serving, tracking, training
-from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number
+from tidemill.core import DataError, Event, MissingFile, Ref, StoreError, UnknownName, duration, instant, odd_number, size
 from tidemill.features import (
     Erasure,
     FeatureView,
@@ -549,6 +549,7 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
     ladder = serving.Ladder(branch.name, duration(deployment.timeout), deployment.breaker)
     more: dict[str, Any] = {"fallback": deployment.fallback, "expect": deployment.expect, "ladder": ladder, "online": online}
     more |= {"holdout": deployment.holdout, "shadow": deployment.shadow}
+    more |= {"cache": serving.AnswerCache(size(deployment.cache.most))} if deployment.cache else {}
     functions = features.functions_of(declared.declarations)
     return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, **more, functions=functions)
 

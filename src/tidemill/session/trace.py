@@ -50,6 +50,7 @@ def traced(path: Path, line: Line, declared: Deployment | None, ledger: Ledger) 
         "model": str(model) if model else None,
         "rung": line["rung"],
         "given_at": line.get("given_at"),
+        "cached": line.get("cached", False),
         "probability": line["probability"],
         "again": _again(ledger, model, line, seen),
         "feedback": [asdict(one) for one in serving.read_feedback(path) if one.id == line["id"]],

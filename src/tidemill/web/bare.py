@@ -9,7 +9,7 @@ from tidemill.core import TidemillError
 from tidemill.serving import MOST, Call, Inference, Reply, Repository, beside, of_protocol, refused
 from tidemill.web.attended import attended
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY, bounded, checked, led
-from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_models, of_process
+from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_caches, of_models, of_process
 from tidemill.web.rpc import remote
 from tidemill.web.server import Ready, run_server
 
@@ -21,8 +21,11 @@ def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_po
     second empty where there is none."""
     inference, traffic, calls = Inference(models, __version__), Traffic(), Calls()
 
+    def caches() -> Iterable[Family]:
+        return of_caches("model", [(one.name, getattr(one.model, "cache", None)) for one in models])
+
     def families() -> Iterable[Family]:
-        return [*traffic.families(), *calls.families(), *of_models(models), *of_process(__version__)]
+        return [*traffic.families(), *calls.families(), *of_models(models), *caches(), *of_process(__version__)]
 
     def make(url: str) -> Any:
         app = application(inference, url, families)

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # a server of bare models does without them
-    from tidemill.serving import Counts, Endpoint, Models
+    from tidemill.serving import AnswerCache, Counts, Endpoint, Models
 
 ROUTES = {"predict", "features", "v2", "feedback", "metrics", "status.json", "report", "docs", "openapi.json", "api", "ajax-api", ""}
 UNEXPECTED = "unexpected "
@@ -166,6 +166,18 @@ def of_endpoints(endpoints: Mapping[str, "Endpoint"]) -> Iterator[Family]:
         if what in ("copied", "dropped", "failed")
     ]
     yield Family("tidemill_shadow_rows_total", "counter", "Rows that were copied to the shadow, dropped, or failed in it.", copied)
+    yield from of_caches("deployment", [(name, one.cache) for name, one in there])
+
+
+def of_caches(kind: str, caches: Iterable[tuple[str, "AnswerCache | None"]]) -> Iterator[Family]:
+    """Of what is known of answers, by the name of a deployment or model."""
+    there = [(((kind, name),), one) for name, one in caches if one is not None]
+    hits: list[Sample] = [("", of, float(one.hits)) for of, one in there]
+    yield Family("tidemill_cache_hits_total", "counter", "Answers that no model was asked for.", hits)
+    misses: list[Sample] = [("", of, float(one.misses)) for of, one in there]
+    yield Family("tidemill_cache_misses_total", "counter", "Those that it was asked for.", misses)
+    kept: list[Sample] = [("", of, float(one.bytes)) for of, one in there]
+    yield Family("tidemill_cache_bytes", "gauge", "What is kept of answers.", kept)
 
 
 def _standing(one: "Endpoint") -> list[tuple[str, tuple[str, str] | None]]:
