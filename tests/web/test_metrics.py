@@ -57,7 +57,7 @@ def test_durations_are_told_as_a_histogram(requests: list[tuple[str, float]]) ->
     """Beside a list of all durations."""
     traffic, by = Traffic(), defaultdict[str, list[float]](list)
     for path, seconds in requests:
-        traffic.note(path, 200, seconds)
+        traffic.noted(path)(200, seconds)
         by[{"/predict/a": "/predict", "/predict/b?x=1": "/predict", "/": "/", "/never": "other"}.get(path, "/v2")].append(seconds)
     found = read(exposition(traffic.families()).decode())
     for route, all_ in by.items():

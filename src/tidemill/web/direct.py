@@ -1,9 +1,9 @@
 """What is answered below the web framework: whom it may answer, and the answer as HTTP has it."""
 
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from tidemill.core import Busy, Refused, TidemillError
@@ -28,34 +28,48 @@ Whole = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothin
 
 def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> Callable[[bytes, bytes, Headers], Whole | None]:
     """For a connection: by method, address and headers what answers a body, which `traffic` counts. `find` tells by method, address and the
-    size of the body."""
+    size of the body, and is asked anew for each: what serves may have changed."""
 
     def quick(method: bytes, address: bytes, headers: Headers) -> Whole | None:
-        size = headers.get(b"content-length", b"0" if method == b"GET" else b"")
-        call = find(method, address, int(size)) if size.isdigit() and b"transfer-encoding" not in headers else None
-        return None if call is None else partial(_answered, call, headers, address, traffic)
+        text = headers.get(b"content-length", b"0" if method == b"GET" else b"")
+        if not text.isdigit() or b"transfer-encoding" in headers:
+            return None
+        size, note, waits = int(text), traffic.noted(address.decode("latin-1")), TIMEOUT in headers or EXPECTED in headers
+        named = b"\r\n%b: %b\r\n" % (REQUEST, headers[REQUEST]) if REQUEST in headers else b""
+        if size > MOST or find(method, address, size) is None or not _is_from_here(headers):
+            return None
+
+        def whole(body: bytes) -> bytes | None:
+            """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
+            begun = perf_counter()
+            CALLER.set(caller := Caller(headers))
+            try:
+                call = find(method, address, size)
+                if call is not None and waits:
+                    call = partial(_heeding, caller, call)
+                reply = None if call is None else respond(call, headers, body)
+            except Exception:
+                log.exception("a request could not be answered")
+                reply = Reply(500, b'{"error":"the server failed; its log says why"}')
+            if reply is None:
+                return None
+            answer = written(reply)
+            if named:
+                answer = answer.replace(b"\r\n", named, 1)
+            note(reply.status, perf_counter() - begun)
+            return answer
+
+        return whole
 
     return quick
 
 
-def _answered(call: Call, headers: Headers, address: bytes, traffic: Traffic, body: bytes) -> bytes | None:
-    """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
-    begun = time.perf_counter()
-    CALLER.set(caller := Caller(headers))
-    if TIMEOUT in headers or EXPECTED in headers:
-        call = partial(_heeding, caller, call)
+def _is_from_here(headers: Headers) -> bool:
     try:
-        reply = checked(call, headers, body)
-    except Exception:
-        log.exception("a request could not be answered")
-        reply = Reply(500, b'{"error":"the server failed; its log says why"}')
-    if reply is None:
-        return None
-    answer = written(reply)
-    if REQUEST in headers:
-        answer = answer.replace(b"\r\n", b"\r\n%b: %b\r\n" % (REQUEST, headers[REQUEST]), 1)
-    traffic.note(address.decode("latin-1"), reply.status, time.perf_counter() - begun)
-    return answer
+        check_from_here(headers)
+    except Refused:
+        return False
+    return True
 
 
 def _heeding(caller: Caller, call: Call, headers: Headers, body: bytes) -> Reply | None:

@@ -6,6 +6,7 @@ Text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats).
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,10 +65,10 @@ class Traffic:
         self._ended, self._took = dict[tuple[str, int | str], int](), dict[str, list[int]]()
         self._seconds = dict[str, float]()
 
-    def note(self, path: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+    def noted(self, path: str) -> Callable[[int, float], None]:
+        """What counts the answers to a path, by status and seconds."""
         first = path[1:].partition("/")[0].partition("?")[0]
-        self._note(f"/{first}" if first in ROUTES else "other", status, seconds)
+        return partial(self._note, f"/{first}" if first in ROUTES else "other")
 
     def _note(self, route: str, status: int | str, seconds: float) -> None:
         self._ended[route, status] = self._ended.get((route, status), 0) + 1
@@ -125,7 +126,7 @@ def measured(app: Any, traffic: Traffic) -> Any:
         try:
             await app(scope, receive, told)
         finally:
-            traffic.note(scope["path"], status, time.perf_counter() - begun)
+            traffic.noted(scope["path"])(status, time.perf_counter() - begun)
 
     return counted
 

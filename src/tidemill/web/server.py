@@ -63,7 +63,7 @@ def run_server(
     import uvicorn
     import uvloop
 
-    from tidemill.web.wire import Wire
+    from tidemill.web.wire import Heads, Wire
 
     class Server(uvicorn.Server):
         """One that ends together with what is served beside it."""
@@ -78,7 +78,7 @@ def run_server(
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             make(url),
-            http=partial(Wire, quick=quick),  # type: ignore[arg-type]
+            http=partial(Wire, quick=quick, heads=Heads()),  # type: ignore[arg-type]
             ws="none",
             interface="asgi3",
             lifespan="off",

@@ -1,6 +1,11 @@
-"""A connection: HTTP/1.1 as uvicorn speaks it, with a way below the framework for what is asked most."""
+"""A connection: HTTP/1.1 as uvicorn speaks it, with a way below the framework for what is asked most.
+
+The requests of a client have heads that are equal to the byte, but for those of other sizes. So a head that was parsed is kept with what
+answers it, and is not parsed again: one that is a plain POST and that two parsers read alike, or no other could be led past them.
+"""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +16,23 @@ MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those 
 BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the head was whole, and whether the client went away
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 Call = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
-Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers
+Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers: by them alone
+END, LONGEST_KEPT, MOST_KEPT = b"\r\n\r\n", 2 << 10, 1 << 10  # of heads: bytes, and how many
+PLAIN = re.compile(rb"POST [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]?[\t -~\x80-\xff]*\r\n)+\r\n")
+
+
+class Heads:
+    """Heads that were parsed: by their bytes, how long the body is and what answers it."""
+
+    def __init__(self) -> None:
+        self._kept = dict[bytes, tuple[int, Call]]()
+        self.find = self._kept.get
+
+    def keep(self, head: bytes, size: int, call: Call) -> None:
+        """Keep one, in the place of the oldest where there is no room."""
+        if len(self._kept) >= MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[head] = size, call
 
 
 class Gathered:
@@ -52,10 +73,13 @@ class Gathered:
 class Wire(HttpToolsProtocol):
     """One connection. What `quick` finds a call for is answered at once and in its turn, without a task, a scope or a cycle."""
 
-    def __init__(self, *, quick: Quick | None, **config: Any) -> None:
+    def __init__(self, *, quick: Quick | None, heads: Heads, **config: Any) -> None:
         super().__init__(**config)
-        self.quick, self.parts = quick, list[bytes]()
+        self.quick, self.heads, self.parts = quick, heads, list[bytes]()
         self.call: Call | None = None  # what answers the request that is coming in
+        self.between = True  # whether the parser waits for a request, and nothing of it has come
+        self.held, self.lacks = list[bytes](), 0  # a request with a known head of which so many bytes have not come
+        self.head = b""  # that of the request which comes in, where it came in one piece and may be kept
         self.plain = 0  # bytes that have come since a request began or a piece of its body came
         self.asked = 0.0  # when the newest request was answered below the framework
         self.idle: asyncio.TimerHandle | None = None
@@ -70,8 +94,45 @@ class Wire(HttpToolsProtocol):
         if self.idle:
             self.idle.cancel()
 
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for: take nothing more from it until it does."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self.flow.resume_reading()
+
     def data_received(self, data: bytes) -> None:
         """Some of a request came."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        if self.held:
+            self.held.append(data)
+            self.lacks -= len(data)
+            if self.lacks > 0:
+                return
+            data = b"".join(self.held)
+            self.held.clear()
+        while self.between:
+            end = data.find(END) + len(END)
+            known = self.heads.find(data[:end])
+            if known is None or self._under_way():
+                self.head = data[:end] if len(END) <= end <= LONGEST_KEPT else b""
+                break
+            size, call = known
+            self.lacks = end + size - len(data)
+            if self.lacks > 0:
+                self.held.append(data)
+                return
+            answer = call(data[end : end + size])
+            if answer is None:
+                break
+            self._answer(answer)
+            if not self.lacks:
+                return
+            data = data[end + size :]
         self.plain += len(data)
         super().data_received(data)
         if self.plain > MOST_HEAD:
@@ -80,7 +141,7 @@ class Wire(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins; what the framework wants to know of it is told later."""
-        self.plain, self.url, self.headers, self.expect_100_continue = 0, b"", [], False
+        self.plain, self.url, self.headers, self.expect_100_continue, self.between = 0, b"", [], False, False
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
@@ -101,12 +162,14 @@ class Wire(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        self.plain = 0
+        head, self.head, self.plain, self.between = self.head, b"", 0, self.parser.should_keep_alive()
         if self.call is None:
             super().on_message_complete()
             return
         call, body, self.call = self.call, b"".join(self.parts), None
         self.parts.clear()
+        if head and self._may_be_kept(head):
+            self.heads.keep(head, len(body), call)
         answer = call(body)
         if answer is None:
             self.expect_100_continue = False  # it was told to go on
@@ -114,12 +177,20 @@ class Wire(HttpToolsProtocol):
             super().on_body(body)
             super().on_message_complete()
             return
+        self._answer(answer)
+        if not self.between:
+            self.transport.close()
+
+    def _answer(self, answer: bytes) -> None:
+        """Send an answer, and note that something was asked."""
         self.transport.now(answer)  # type: ignore[attr-defined]
         self.asked = self.loop.time()
-        if not self.parser.should_keep_alive():
-            self.transport.close()
-        elif self.idle is None:
+        if self.idle is None:
             self.idle = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+
+    def _may_be_kept(self, head: bytes) -> bool:
+        """Whether a head that the parser took is known by its bytes: another parser sees the same end of it, and the connection goes on."""
+        return self.between and not self.expect_100_continue and not self.parser.should_upgrade() and PLAIN.fullmatch(head) is not None
 
     def _lead_on(self) -> None:
         """Tell the framework of a request."""
@@ -139,7 +210,7 @@ class Wire(HttpToolsProtocol):
     def _end_idle(self) -> None:
         """Close a connection on which nothing was asked for a while; of one that is asked often, look again then."""
         rest = self.asked + self.timeout_keep_alive - self.loop.time()
-        if rest > 0 or self.parts or self._under_way():
+        if rest > 0 or self.parts or self.held or self._under_way():
             self.idle = self.loop.call_later(max(rest, 1.0), self._end_idle)
         elif not self.transport.is_closing():
             self.transport.close()

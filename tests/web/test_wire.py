@@ -1,0 +1,263 @@
+"""A connection that knows heads, beside one that parses each anew: the same bytes whatever comes, and however it is cut."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from tidemill.web.wire import LONGEST_KEPT, MOST_KEPT, Call, Heads, Wire
+
+HOST = b"host: 127.0.0.1\r\n"
+LATER = b"/later"  # asked for by a path that nothing answers at once: the framework does
+
+
+class Forgetful(Heads):
+    """Every head is parsed."""
+
+    def keep(self, head: bytes, size: int, call: Call) -> None:
+        """Nothing is kept."""
+
+
+class Memory(asyncio.Transport):
+    """What was written, and whether it was closed; nothing comes behind the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent, self.closed, self.read = b"", False, True
+
+    def write(self, data: Any) -> None:
+        self.sent += data
+
+    def writelines(self, pieces: Any) -> None:
+        self.sent += b"".join(pieces)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.read = False
+
+    def resume_reading(self) -> None:
+        self.read = True
+
+
+class Site:
+    """What is behind a connection: paths that are answered at once, those of them that are not for now, and how often each way was gone."""
+
+    def __init__(self) -> None:
+        self.away, self.slow, self.ways = set[bytes](), 1, Counter[str]()
+        how: Any = {"ws": "none", "interface": "asgi3", "lifespan": "off", "log_config": None, "access_log": False}
+        self.config = uvicorn.Config(self.app, server_header=False, date_header=False, **how)
+        self.config.load()
+
+    def quick(self, method: bytes, address: bytes, headers: Mapping[bytes, bytes]) -> Call | None:
+        size = headers.get(b"content-length", b"0" if method == b"GET" else b"")
+        if not size.isdigit() or b"transfer-encoding" in headers or address == LATER or address in self.away:
+            return None
+        self.ways["parsed"] += 1
+        about = b"%b %b %d %b" % (method, address, len(headers), headers.get(b"x-more", b""))
+
+        def call(body: bytes) -> bytes | None:
+            if address in self.away:
+                return None
+            self.ways["at once"] += 1
+            return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b|%b" % (len(about) + 1 + len(body), about, body)
+
+        return call
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        await turns(self.slow)
+        self.ways["framework"] += 1
+        told = b"%b %b|%b" % (scope["method"].encode(), scope["raw_path"], body)
+        await send({"type": "http.response.start", "status": 203, "headers": [(b"content-length", b"%d" % len(told))]})
+        await send({"type": "http.response.body", "body": told})
+
+
+def connected(site: Site, heads: Heads) -> tuple[Wire, Memory]:
+    loop, transport = asyncio.get_running_loop(), Memory()
+    wire = Wire(quick=site.quick, heads=heads, config=site.config, server_state=ServerState(), app_state={}, _loop=loop)
+    wire.connection_made(transport)
+    return wire, transport
+
+
+async def turns(many: int) -> None:
+    for _ in range(many):
+        await asyncio.sleep(0)
+
+
+async def heard(site: Site, heads: Heads, steps: Sequence[bytes | set[bytes] | int]) -> tuple[bytes, bool]:
+    """What a connection says to pieces that come one after the other; between them paths go away and come back, and the framework becomes
+    slower."""
+    wire, transport = connected(site, heads)
+    site.away, site.slow = set(), 1
+    for step in steps:
+        if isinstance(step, set):
+            site.away = step
+        elif isinstance(step, int):
+            site.slow = step
+        elif not transport.closed:
+            wire.data_received(step)
+            await turns(8)
+    await turns(40)
+    said = transport.sent, transport.closed
+    if not transport.closed:
+        transport.close()
+    wire.connection_lost(None)
+    return said
+
+
+def post(body: bytes, path: bytes = b"/a", more: bytes = b"", version: bytes = b"1.1", size: bytes = b"") -> bytes:
+    length = b"content-length: %b\r\n" % (size or b"%d" % len(body))
+    return b"POST %b HTTP/%b\r\n%b%b%b\r\n%b" % (path, version, HOST, more, length, body)
+
+
+BODIES = (b"", b"x", b"\r\n\r\n", b"POST /a HTTP/1.1\r\n", b"0\r\n\r\n" * 3, post(b"inner"), b"y" * 700)
+ODD = [
+    post(b"one", b"/b"),
+    post(b"one", LATER),
+    post(b"one", more=b"x-more: 1\r\n"),
+    post(b"one", more=b"x-more:1\r\nconnection: keep-alive\r\n"),
+    post(b"one", more=b"x-more: \xe9\t!\r\n"),
+    post(b"one", more=b"x-more: 1\r\nx-more: 2\r\n"),
+    post(b"one", more=b"a: " + b"h" * LONGEST_KEPT + b"\r\n"),
+    post(b"one", more=b"Connection: Close\r\n"),
+    post(b"one", version=b"1.0"),
+    post(b"one", version=b"1.0", more=b"connection: keep-alive\r\n"),
+    post(b"one", more=b"expect: 100-continue\r\n"),
+    post(b"one", more=b"connection: upgrade\r\nupgrade: h2c\r\n"),
+    post(b"one", more=b"connection: upgrade\r\nupgrade: websocket\r\n"),
+    post(b"one", size=b"03"),
+    post(b"one", size=b"+3"),
+    post(b"one", size=b"3 "),
+    post(b"one", size=b"3, 3"),
+    post(b"one", more=b"content-length: 3\r\n"),
+    post(b"one", more=b"content-length: 2\r\n"),
+    post(b"one", more=b"transfer-encoding: chunked\r\n"),
+    post(b"3\r\none\r\n0\r\n\r\n").replace(b"content-length: 15", b"transfer-encoding: chunked"),
+    post(b"one", more=b"x-fold: 1\r\n 2\r\n"),
+    post(b"one", more=b"x-space : 1\r\n"),
+    post(b"one", more=b"x-null: \x00\r\n"),
+    post(b"one", more=b"x-bare: 1\rx: 2\r\n"),
+    post(b"one").replace(b"\r\n", b"\n"),
+    post(b"\n\r\n\r\none").replace(b"\r\n\r\n", b"\n\n", 1),
+    b"\r\n" + post(b"one"),
+    b"\r\n\r\n" + post(b"one"),
+    b"\n" + post(b"one"),
+    b" " + post(b"one"),
+    post(b"one")[:-1],
+    post(b"one") + b"\r\n",
+    post(b"one").replace(b"/a", b"/\xe9"),
+    post(b"one").replace(b"/a", b"http://127.0.0.1/a"),
+    post(b"one").replace(b"/a", b"*"),
+    post(b"one").replace(b"POST", b"post"),
+    b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"GET /a HTTP/1.1\r\n" + HOST + b"content-length: 3\r\n\r\none",
+    b"GET /later HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"HEAD /a HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"DELETE /a HTTP/1.1\r\n" + HOST + b"content-length: 1\r\n\r\n1",
+    b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x00\x01",
+    b"\r\n\r\n",
+    b"",
+]
+
+
+def steps(chance: random.Random) -> list[bytes | set[bytes] | int]:
+    """Requests, most of them plain and alike, cut into pieces anywhere."""
+    data = b""
+    for _ in range(chance.randint(1, 8)):
+        plain = chance.random() < 0.75
+        data += post(chance.choice(BODIES), chance.choice([b"/a", b"/a", b"/b", b"/c?d=1", LATER])) if plain else chance.choice(ODD)
+        data += b"<cut>" if chance.random() < 0.6 else b""
+    pieces: list[bytes | set[bytes] | int] = [chance.choice([1, 1, 20])]
+    for piece in data.split(b"<cut>"):
+        if chance.random() < 0.1:
+            pieces.append({path for path in (b"/a", b"/b") if chance.random() < 0.5})
+        at = sorted(chance.choices(range(len(piece) + 1), k=chance.choice([0, 0, 0, 1, 2, 5])))
+        pieces += [piece[start:end] for start, end in zip([0, *at], [*at, len(piece)], strict=True) if end > start]
+    return pieces
+
+
+def test_whatever_comes_is_answered_as_if_each_head_were_parsed() -> None:
+    async def compared() -> Counter[str]:
+        chance, went = random.Random(7), Counter[str]()
+        for _ in range(10):
+            site, known = Site(), Heads()  # what was learned from one connection holds for the others
+            for _ in range(200):
+                pieces = steps(chance)
+                assert await heard(site, known, pieces) == await heard(Site(), Forgetful(), pieces), pieces
+            went.update(site.ways)
+        return went
+
+    went = asyncio.run(compared())
+    assert went["framework"] > 500
+    assert went["at once"] - went["parsed"] > 1_000, "answers without a parser"
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_request_leaves_nothing_behind_that_others_are_led_by(odd: bytes) -> None:
+    async def compared() -> None:
+        site, known = Site(), Heads()
+        await heard(site, known, [odd])
+        for pieces in ([odd, post(b"two")], [odd + post(b"two")], [post(b"one"), odd, post(b"two")]):
+            assert await heard(site, known, pieces) == await heard(Site(), Forgetful(), pieces), pieces
+
+    asyncio.run(compared())
+
+
+def test_a_head_that_was_seen_is_not_parsed_again_on_any_connection() -> None:
+    async def asked() -> tuple[Counter[str], bytes]:
+        site, known = Site(), Heads()
+        for _ in range(2):
+            said, _ = await heard(site, known, [post(b"one") + post(b"two"), post(b"one"), post(b"2"), post(b"3")])
+        return site.ways, said
+
+    ways, said = asyncio.run(asked())
+    assert said.endswith(b"|3")
+    assert ways == {"at once": 10, "parsed": 3}, (
+        "the second of the first packet is read before its head is known; another size, another head"
+    )
+
+
+def test_few_heads_are_kept() -> None:
+    async def asked() -> tuple[Counter[str], int]:
+        site, known = Site(), Heads()
+        wire, _ = connected(site, known)
+        for i in range(2 * MOST_KEPT):
+            wire.data_received(post(b"x", more=b"x-more: %d\r\n" % i))
+        newest, oldest = post(b"x", more=b"x-more: %d\r\n" % (2 * MOST_KEPT - 1)), post(b"x", more=b"x-more: 0\r\n")
+        kept = sum(known.find(one[:-1]) is not None for one in (newest, oldest))
+        wire.connection_lost(None)
+        return site.ways, kept
+
+    assert asyncio.run(asked()) == ({"at once": 2 * MOST_KEPT, "parsed": 2 * MOST_KEPT}, 1)
+
+
+def test_who_asks_and_does_not_read_is_kept_waiting() -> None:
+    """What it asked for would fill the server's memory."""
+
+    async def asked() -> None:
+        wire, transport = connected(Site(), Heads())
+        wire.data_received(post(b"one"))
+        wire.pause_writing()  # more lies in the transport than it takes
+        assert not transport.read
+        wire.resume_writing()
+        assert transport.read
+        wire.connection_lost(None)
+
+    asyncio.run(asked())
