@@ -59,6 +59,10 @@ class Line:
         body = self.file.read(int(headers.get("content-length", 0)))
         return status, headers, json.loads(body) if body else None
 
+    def answer_line(self) -> bytes:
+        """The first line of an answer."""
+        return self.file.readline()
+
     @property
     def closed(self) -> bool:
         return self.file.read(1) == b""

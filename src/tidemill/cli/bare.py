@@ -11,16 +11,26 @@ from tidemill.cli.console import out, print_json
 from tidemill.core import MissingFile, StoreError, size
 from tidemill.models import MatrixModel, OnnxModel
 from tidemill.serving import CachedModel, Repository, Served
-from tidemill.web import serve_models
+from tidemill.web import logged, serve_models
 
 VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
 
 
 def serve_model(
-    folder: str, model: str, name: str, host: str, port: int, grpc_port: int | None = None, cache: str = "", *, as_json: bool
+    folder: str,
+    model: str,
+    name: str,
+    host: str,
+    port: int,
+    grpc_port: int | None = None,
+    cache: str = "",
+    *,
+    as_json: bool,
+    access: bool = False,
 ) -> None:
     """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given;
-    print the addresses, or an object with them. `cache` is the size of what is kept of answers. Raises DefinitionError for what is none."""
+    print the addresses, or an object with them. `cache` is the size of what is kept of answers; with `access`
+    each request is a line of the server's log. Raises DefinitionError for what is no size."""
     most = size(cache) if cache else 0
     one = _of_file(Path(model), name) if Path(model).exists() or not VERSION.fullmatch(model) else _of_version(folder, model, name)
 
@@ -41,7 +51,8 @@ def serve_model(
                 out.print(f"  {what}  {escape(spec.name)}  {spec.datatype} {escape(str(list(spec.shape)))}")
         out.print("Ctrl-C ends it")
 
-    serve_models(Repository([one]), host, port, ready, grpc_port)
+    with logged(as_json=as_json, access=access):
+        serve_models(Repository([one]), host, port, ready, grpc_port)
 
 
 def _clock() -> int:

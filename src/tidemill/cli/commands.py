@@ -20,7 +20,7 @@ class Ordered(click.Group):
 @click.group(cls=Ordered, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tidemill")
 @click.option("-C", "--folder", default=".", show_default=True, help="The project's folder.")
-@click.option("-v", "--verbose", is_flag=True, help="Say everything; show tracebacks.")
+@click.option("-v", "--verbose", is_flag=True, help="Say everything: show tracebacks; a server logs each request.")
 @click.pass_context
 def tidemill(ctx: click.Context, folder: str, verbose: bool) -> None:
     """Tidemill closes the MLOps loop: data, features, training, gates, deployment, monitoring, retraining."""
@@ -98,7 +98,7 @@ def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, as_json: bo
     """Serve the champion and the status page until Ctrl-C."""
     from tidemill.cli.serve import up
 
-    up(obj["folder"], port, grpc_port, as_json=as_json)
+    up(obj["folder"], port, grpc_port, as_json=as_json, access=obj["verbose"])
 
 
 @tidemill.command(short_help="Answer many rows into a Parquet file by what serves: resumable, and only what is new.")
@@ -138,7 +138,7 @@ def serve(obj: dict[str, Any], model: str, name: str, host: str, port: int, grpc
     """Serve MODEL until Ctrl-C: an ONNX file, or a registered version of the project (late@champion, models:/late/3)."""
     from tidemill.cli.bare import serve_model
 
-    serve_model(obj["folder"], model, name, host, port, grpc_port, cache, as_json=as_json)
+    serve_model(obj["folder"], model, name, host, port, grpc_port, cache, as_json=as_json, access=obj["verbose"])
 
 
 @tidemill.command(short_help="Track experiments and register models: MLflow's clients work unchanged.")

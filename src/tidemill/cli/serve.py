@@ -6,11 +6,12 @@ from rich.text import Text
 from tidemill.cli.console import link, out, print_json
 from tidemill.serving import Deployment
 from tidemill.session import Session
-from tidemill.web import serve
+from tidemill.web import logged, serve
 
 
-def up(folder: str, port: int | None, grpc_port: int | None = None, *, as_json: bool) -> None:
-    """Serve until Ctrl-C, on the ports of the settings where none are given; print the addresses, or an object with them."""
+def up(folder: str, port: int | None, grpc_port: int | None = None, *, as_json: bool, access: bool = False) -> None:
+    """Serve until Ctrl-C, on the ports of the settings where none are given; print the addresses, or an object with them. With `access`
+    each request is a line of the server's log."""
     session = Session(folder)
     settings = session.project.settings
     branch = session.branch if session.project.all(Deployment) else None  # views alone can be served too
@@ -34,10 +35,11 @@ def up(folder: str, port: int | None, grpc_port: int | None = None, *, as_json: 
         out.print("Ctrl-C ends it")
 
     remote = settings["serve.grpc_port"] if grpc_port is None else grpc_port
-    serve(
-        session,
-        str(settings["serve.host"]),
-        settings["serve.port"] if port is None else port,
-        None if remote == "" else remote,
-        ready=ready,
-    )
+    with logged(as_json=as_json or settings["serve.log_json"], access=access or settings["serve.access_log"]):
+        serve(
+            session,
+            str(settings["serve.host"]),
+            settings["serve.port"] if port is None else port,
+            None if remote == "" else remote,
+            ready=ready,
+        )

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from tidemill import project
 from tidemill.cli.console import out, print_json
-from tidemill.web import serve_tracking
+from tidemill.web import logged, serve_tracking
 
 
 def server(home: Path, host: str, port: int, *, as_json: bool) -> None:
@@ -22,7 +22,8 @@ def server(home: Path, host: str, port: int, *, as_json: bool) -> None:
         out.print("Ctrl-C ends it")
 
     try:
-        serve_tracking(ledger, host, port, ready=ready)
+        with logged(as_json=as_json):
+            serve_tracking(ledger, host, port, ready=ready)
     finally:
         ledger.records.close()
 

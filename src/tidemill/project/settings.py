@@ -42,6 +42,8 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "serve.grpc_port": ((int, str), "", "port at which `tidemill up` speaks gRPC too; empty: it does not"),
     "serve.most_under_way": (int, 512, "requests under way at once; what comes beyond is turned away (503)"),
     "serve.deadline": (str, "60s", "the most that an answer may take; then it is 504, also where the client says that it waits longer"),
+    "serve.access_log": (bool, False, "whether each request is a line of the server's log"),
+    "serve.log_json": (bool, False, "whether the server's log is JSON; it is with --json"),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tidemill.serving.caller import CALLER as CALLER
     from tidemill.serving.caller import ENDLESS as ENDLESS
     from tidemill.serving.caller import EXPECTED as EXPECTED
+    from tidemill.serving.caller import NOBODY as NOBODY
     from tidemill.serving.caller import REQUEST as REQUEST
     from tidemill.serving.caller import TIMEOUT as TIMEOUT
     from tidemill.serving.caller import Caller as Caller
@@ -97,6 +98,7 @@ _PLACES = {
     "CALLER": "caller",
     "ENDLESS": "caller",
     "EXPECTED": "caller",
+    "NOBODY": "caller",
     "REQUEST": "caller",
     "TIMEOUT": "caller",
     "Caller": "caller",

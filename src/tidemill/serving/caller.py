@@ -28,7 +28,10 @@ def _never() -> bool:
 
 class Caller:
     """Who sent `headers` (names in lower case), `begun` by `time.monotonic`, to be answered within so many seconds at the `most`. `gone`
-    tells whether it went away. `short` is set when a rung got less than its timeout."""
+    tells whether it went away. `short` is set when a rung got less than its timeout; what the request turned out to ask, and the ids of its
+    answers, by who answers it."""
+
+    deployment, version, rung, prediction = "", "", "", ""
 
     def __init__(
         self,
@@ -60,6 +63,17 @@ class Caller:
             raise DeadlineExceeded("the client went away before it was answered")
         if self.left <= 0:
             raise exceeded()
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What is known by now of what it asks, and of the answer."""
+        found = {"deployment": self.deployment, "version": self.version, "rung": self.rung, "prediction": self.prediction}
+        return {name: text for name, text in found.items() if text}
+
+    @property
+    def trace(self) -> str:
+        """The id of the trace that it belongs to; empty where it says none."""
+        return trace_of(self.headers)
 
     @cached_property
     def name(self) -> str:

@@ -112,17 +112,20 @@ class Deployed:
     def infer(self, asked: Asked) -> Found:
         """Answer a request, and log it. Raises DataError for a wrong one, Unavailable where no version and no fallback answers."""
         started, now, log = time.perf_counter_ns(), self.models.clock(), self.models.logs[self.name]
+        who = caller()
+        who.deployment, who.version = self.name, self.version
         try:
             check_outputs(asked, OUTPUTS)
             part = self._part(asked, now)
             begun = time.perf_counter_ns()
             answers = self.endpoint.answer_part(part, keep=log.keep, only=self.label)
             ended = time.perf_counter_ns()
-            caller().check()  # what is in the log was told
+            who.check()  # what is in the log was told
             ids = log.append(answers, now, self.endpoint.standing.branch, begun=started, **self._route(asked))
         except TidemillError:
             self.counts.fail()
             raise
+        who.version, who.rung, who.prediction = answers[0].version, answers[0].rung, ids[0]
         found = _found(answers, whole_of(ids[0]))
         self._counts(found.version).note(len(answers), ended - begun, time.perf_counter_ns() - started, now)
         return found

@@ -21,7 +21,7 @@ from starlette.routing import Route as HttpRoute
 from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, show
 from tidemill.features import FeatureView, Getter
 from tidemill.serving.answers import Answer
-from tidemill.serving.caller import request_of
+from tidemill.serving.caller import caller, request_of
 from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
@@ -76,7 +76,13 @@ class Gateway:
         name = request.path_params["name"]
         if name not in self.endpoints:
             raise UnknownName(f"no deployment is named {name!r}", available=sorted(self.endpoints))
-        return self.endpoints[name]
+        return self._asked(self.endpoints[name])
+
+    def _asked(self, endpoint: Endpoint) -> Endpoint:
+        """An endpoint, which the server's log names from now on."""
+        asked = caller()
+        asked.deployment, asked.version = endpoint.name, endpoint.standing.champion[0]
+        return endpoint
 
     async def protocol(self, request: Request) -> Response:
         """Any route of the inference protocol."""
@@ -132,6 +138,7 @@ class Gateway:
 
     def _at_once(self, endpoint: Endpoint, headers: Headers, body: bytes) -> Reply:
         begun, now, asked = time.perf_counter_ns(), self.clock(), decoded(body, Ask)
+        self._asked(endpoint)
         answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain, keep=self.logs[endpoint.name].keep)
         return Reply(200, msgspec.json.encode(self._logged(endpoint, answers, now, begun, headers)))
 
@@ -140,7 +147,8 @@ class Gateway:
         name = request_of(headers)
         request = {"request": name} if name else {}
         ids = self.logs[endpoint.name].append(answers, now, endpoint.standing.branch, begun=begun, route="predict", **request)
-        views = len(endpoint.reader.logs)
+        asked, views = caller(), len(endpoint.reader.logs)
+        asked.version, asked.rung, asked.prediction = answers[0].version, answers[0].rung, ids[0]
         told = [{"id": name, **answer.plain(views)} for name, answer in zip(ids, answers, strict=True)]
         return {"deployment": endpoint.name, **request, "predictions": told}
 

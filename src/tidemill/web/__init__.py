@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from tidemill.web.app import make_app as make_app
     from tidemill.web.app import serve as serve
     from tidemill.web.bare import serve_models as serve_models
+    from tidemill.web.logs import logged as logged
     from tidemill.web.report import render_report as render_report
     from tidemill.web.status import render_status as render_status
     from tidemill.web.tracking import serve_tracking as serve_tracking
 
 _PLACES = {
     "curl_line": "app",
+    "logged": "logs",
     "make_app": "app",
     "render_report": "report",
     "render_status": "status",

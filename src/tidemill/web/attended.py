@@ -44,7 +44,7 @@ def attended(app: Any, most: float) -> Any:
             if isinstance(error, TimeoutError) and limit.expired():
                 answer = refused(exceeded())
             else:
-                log.exception("a request could not be answered")
+                log.exception("route=%s a request could not be answered", scope["path"])
                 answer = Reply(500, b'{"error":"the server failed; its log says why"}')
         if not begun:  # otherwise the connection is cut
             head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]

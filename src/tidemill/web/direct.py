@@ -7,7 +7,8 @@ from time import perf_counter
 from typing import Any
 
 from tidemill.core import Busy, Refused, TidemillError
-from tidemill.serving import CALLER, EXPECTED, MOST, REQUEST, TIMEOUT, Call, Caller, Headers, Reply, refused, respond, too_large
+from tidemill.serving import CALLER, EXPECTED, MOST, NOBODY, REQUEST, TIMEOUT, Call, Caller, Headers, Reply, refused, respond, too_large
+from tidemill.web.logs import note_access
 from tidemill.web.metrics import Traffic
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
         text = headers.get(b"content-length", b"0" if method == b"GET" else b"")
         if not text.isdigit() or b"transfer-encoding" in headers:
             return None
-        size, note, waits = int(text), traffic.noted(address.decode("latin-1")), TIMEOUT in headers or EXPECTED in headers
+        size, path, waits = int(text), address.decode("latin-1"), TIMEOUT in headers or EXPECTED in headers
+        note, verb = traffic.noted(path), method.decode()
         named = b"\r\n%b: %b\r\n" % (REQUEST, headers[REQUEST]) if REQUEST in headers else b""
         if size > MOST or find(method, address, size) is None or not _is_from_here(headers):
             return None
@@ -49,14 +51,16 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
                     call = partial(_heeding, caller, call)
                 reply = None if call is None else respond(call, headers, body)
             except Exception:
-                log.exception("a request could not be answered")
+                log.exception("route=%s a request could not be answered", path)
                 reply = Reply(500, b'{"error":"the server failed; its log says why"}')
             if reply is None:
                 return None
             answer = written(reply)
             if named:
                 answer = answer.replace(b"\r\n", named, 1)
-            note(reply.status, perf_counter() - begun)
+            note(reply.status, seconds := perf_counter() - begun)
+            note_access(verb, path, reply.status, seconds)
+            CALLER.set(NOBODY)  # what the connection says next is of nobody's request
             return answer
 
         return whole

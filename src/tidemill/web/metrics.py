@@ -11,6 +11,8 @@ from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tidemill.web.logs import note_access
+
 if TYPE_CHECKING:  # a server of bare models does without them
     from tidemill.serving import AnswerCache, Counts, Endpoint, Models
 
@@ -126,7 +128,8 @@ def measured(app: Any, traffic: Traffic) -> Any:
         try:
             await app(scope, receive, told)
         finally:
-            traffic.noted(scope["path"])(status, time.perf_counter() - begun)
+            traffic.noted(scope["path"])(status, seconds := time.perf_counter() - begun)
+            note_access(scope["method"], scope["path"], status, seconds)
 
     return counted
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tidemill.core import Busy, MissingExtra, TidemillError
 from tidemill.serving import CALLER, MOST, Caller, Inference, status_of
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY
+from tidemill.web.logs import note_access
 from tidemill.web.metrics import Calls
 from tidemill.web.server import ALONE, Beside, bound
 
@@ -104,14 +105,16 @@ class Remote:
         try:
             self._look()
             answer = method(body)
-            self._calls.called(name, "OK", time.perf_counter() - begun)
+            self._calls.called(name, "OK", seconds := time.perf_counter() - begun)
+            note_access("gRPC", path, "OK", seconds)
             return answer
         except TidemillError as error:
             code, said = self._codes[status_of(error)], str(error)
         except Exception:
-            log.exception("a request could not be answered")
+            log.exception("route=%s a request could not be answered", path)
             code, said = self._codes.INTERNAL, "the server failed; its log says why"
-        self._calls.called(name, code.name, time.perf_counter() - begun)
+        self._calls.called(name, code.name, seconds := time.perf_counter() - begun)
+        note_access("gRPC", path, code.name, seconds)
         context.abort(code, said.encode()[:MOST_TOLD].decode(errors="ignore"))
         raise AssertionError
 

@@ -84,6 +84,7 @@ def run_server(
             lifespan="off",
             proxy_headers=False,  # how a request came is not for the client to say
             server_header=False,
+            log_config=None,  # its lines are among our own
             log_level="warning",
             access_log=False,
         )
