@@ -92,7 +92,7 @@ class Gateway:
         call = self.inference.call(request.method, request.scope["path"])
         found = await beside(call, headers, body) if body else call(headers, body)  # others are not kept waiting
         assert found is not None
-        told = {"x-content-type-options": "nosniff"}
+        told = {"x-content-type-options": "nosniff", **({"allow": found.allow} if found.allow else {})}
         if found.head is None:
             return Response(found.body, found.status, told, "application/json")
         return Response(found.body, found.status, told | {HEAD.decode(): str(found.head)}, "application/octet-stream")

@@ -1,7 +1,7 @@
 """The routes of the Open Inference Protocol v2 over models: method, path, headers and body in, a reply out. Nothing of sockets."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,18 +16,21 @@ from tidemill.serving.repository import Model, Models
 
 MOST = 64 << 20  # bytes of a body, unpacked too
 HEAD = b"inference-header-content-length"
-EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+TRITON = {"BYTES": "STRING"}  # what it calls a datatype where it configures a model
 MODELS, VERSIONS, INFER = b"/v2/models/", "/versions/", b"/infer"
-VERBS = {"infer", "ready", "stats"}
+VERBS = {"config", "infer", "ready", "stats"}
 Headers = Mapping[bytes, bytes]  # names in lower case
 
 
 class Reply(NamedTuple):
-    """Status and body of an answer; `head` is how many bytes of it are JSON where raw tensors follow."""
+    """Status and body of an answer; `head` is how many bytes of it are JSON where raw tensors follow, `allow` the methods that a path
+    takes where the request had another."""
 
     status: int
     body: bytes
     head: int | None = None
+    allow: str = ""
 
 
 Call = Callable[[Headers, bytes], Reply | None]  # raises what is wrong; None: it takes longer than others should wait
@@ -75,8 +78,10 @@ class Inference:
                 known["GET"] = _given({"model_stats": stats([*models])})
             case ["v2", "repository", "index"]:
                 known["POST"] = partial(_index, models)
-            case ["v2", "repository", "models", name, "load" | "unload" as verb]:
-                known["POST"] = partial(_change, getattr(models, verb), name)
+            case ["v2", "repository", "models", name, "load"]:
+                known["POST"] = partial(_load, models, name)
+            case ["v2", "repository", "models", name, "unload"]:
+                known["POST"] = partial(_unload, models, name)
             case ["v2", "models", name, "versions", first, *rest]:  # a version may have strokes in it
                 ask = rest[-1:] if {*rest[-1:]} <= VERBS else []
                 one = models.find(name, "/".join([first, *rest[: len(rest) - len(ask)]]))
@@ -85,8 +90,12 @@ class Inference:
                 known = self._of_model(models.find(name), rest, models.versions(name))
         if not known:
             raise UnknownName(f"{method} {path}: not found", hint="GET /v2/models/NAME tells what a model takes")
+        if method == "HEAD" and "GET" in known:  # the server of HTTP leaves out the body
+            method = "GET"
         if method not in known:
-            return _given({"error": f"{path} takes {', '.join(known)}, not {method}"}, 405)
+            allow = ", ".join(["GET", "HEAD"] if "GET" in known else known)
+            refusal = Reply(405, _encode({"error": f"{path} takes {allow}, not {method}"}), allow=allow)
+            return lambda headers, body: refusal
         return known[method]
 
     def server(self) -> dict[str, Any]:
@@ -99,6 +108,8 @@ class Inference:
                 return {"GET": lambda headers, body: Reply(200, _encode(metadata(one, self.models.versions(one.name))))}
             case ["ready"]:
                 return {"GET": _given({"name": one.name, "ready": one.is_ready}, 200 if one.is_ready else 503)}
+            case ["config"]:
+                return {"GET": lambda headers, body: Reply(200, _encode(configuration(one)))}
             case ["stats"]:
                 return {"GET": _given({"model_stats": stats(versions)})}
             case ["infer"]:
@@ -111,6 +122,18 @@ def metadata(one: Model, versions: Sequence[Model]) -> dict[str, Any]:
     takes, gives = ([spec.plain() for spec in specs.values()] for specs in one.tensors())
     plain = {"name": one.name, "versions": [other.version for other in versions], "platform": one.platform}
     return plain | {"inputs": takes, "outputs": gives}
+
+
+def configuration(one: Model) -> dict[str, Any]:
+    """The same as Triton's clients read it, who reckon with a dimension more where `max_batch_size` is not 0; raises UnknownName."""
+    takes, gives = (
+        [
+            {"name": spec.name, "data_type": f"TYPE_{TRITON.get(spec.datatype, spec.datatype)}", "dims": list(spec.shape)}
+            for spec in specs.values()
+        ]
+        for specs in one.tensors()
+    )
+    return {"name": one.name, "platform": one.platform, "max_batch_size": 0, "input": takes, "output": gives}
 
 
 def stats(versions: Sequence[Model]) -> list[dict[str, Any]]:
@@ -196,13 +219,30 @@ def unpacked(encoding: bytes, body: bytes) -> bytes:
 
 
 def _index(models: Models, headers: Headers, body: bytes) -> Reply:
-    try:
-        only = bool(body.strip()) and bool(msgspec.json.decode(body, type=dict[str, Any]).get("ready", False))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"the body is not what is expected: {error}", hint='send nothing, or {"ready": true}') from None
+    only = bool(_object(body, 'send nothing, or {"ready": true}').get("ready"))
     return Reply(200, _encode(index(models, only_ready=only)))
 
 
-def _change(change: Callable[[str], None], name: str, headers: Headers, body: bytes) -> Reply:
-    change(name)
+def _load(models: Models, name: str, headers: Headers, body: bytes) -> Reply:
+    check_load(_object(body, "send nothing").get("parameters") or ())
+    models.load(name)
     return Reply(200, b"{}")
+
+
+def check_load(parameters: Iterable[str]) -> None:
+    """Raise DataError for a model that would be loaded otherwise than it lies there."""
+    if given := ", ".join(parameters):
+        raise DataError(f"a model is loaded from where it lies, without {given}", where="parameters", hint="send none")
+
+
+def _unload(models: Models, name: str, headers: Headers, body: bytes) -> Reply:
+    models.unload(name)  # Triton's client says whether others that rest on it are meant too: there are none
+    return Reply(200, b"{}")
+
+
+def _object(body: bytes, hint: str) -> dict[str, Any]:
+    """A body that may be left out. Raises DataError for one that is no object."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any]) if body.strip() else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"the body is not what is expected: {error}", hint=hint) from None

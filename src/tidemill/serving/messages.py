@@ -28,7 +28,7 @@ _FIELDS = {
     "ModelInferRequest": "string model_name = 1; string model_version = 2; string id = 3; repeated Parameter parameters = 4; "
     "repeated InferInputTensor inputs = 5; repeated InferRequestedOutputTensor outputs = 6; repeated bytes raw_input_contents = 7",
     "InferInputTensor": "string name = 1; string datatype = 2; repeated int64 shape = 3; InferTensorContents contents = 5",
-    "InferRequestedOutputTensor": "string name = 1",
+    "InferRequestedOutputTensor": "string name = 1; repeated Parameter parameters = 2",
     "Parts": "repeated bytes parameters = 4; repeated bytes inputs = 5; repeated bytes outputs = 6",  # of a request, as they came
     "Parameter": "string key = 1; InferParameter value = 2",
     "InferParameter": "oneof bool bool_param = 1; oneof int64 int64_param = 2; oneof string string_param = 3; "
@@ -41,6 +41,12 @@ _FIELDS = {
     "repeated InferOutputTensor outputs = 5; repeated bytes raw_output_contents = 6",
     "InferOutputTensor": "string name = 1; string datatype = 2; repeated int64 shape = 3; InferTensorContents contents = 5",
     "ModelStreamInferResponse": "string error_message = 1; ModelInferResponse infer_response = 2",
+    "ModelConfigRequest": "string name = 1; string version = 2",
+    "ModelConfigResponse": "ModelConfig config = 1",
+    "ModelConfig": "string name = 1; string platform = 2; int32 max_batch_size = 4; repeated ModelInput input = 5; "
+    "repeated ModelOutput output = 6",
+    "ModelInput": "string name = 1; int32 data_type = 2; repeated int64 dims = 4",
+    "ModelOutput": "string name = 1; int32 data_type = 2; repeated int64 dims = 3",
     "ModelStatisticsRequest": "string name = 1; string version = 2",
     "ModelStatisticsResponse": "repeated ModelStatistics model_stats = 1",
     "ModelStatistics": "string name = 1; string version = 2; uint64 last_inference = 3; uint64 inference_count = 4; "

@@ -15,6 +15,7 @@ import numpy as np
 from tidemill.core import Array, DataError
 from tidemill.models import DATATYPES, Spec
 
+DATA = "send `data`, or raw bytes with their size in parameters.binary_data_size; shared memory is not offered"
 BRAIN = "BF16"  # the upper half of a float32; raw only
 _KINDS = DATATYPES | {BRAIN: np.dtype("<u2")}
 _NAMES = {kind: name for name, kind in DATATYPES.items()}
@@ -112,9 +113,25 @@ def read(body: bytes, head: int | None = None) -> Asked:
             tensors[one.name], raw = _of_bytes(one, raw, size, where), raw[size:]
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
-    wanted = {one.name: bool(one.parameters and one.parameters.get("binary_data")) for one in asked.outputs or ()}
+    wanted = {one.name: bool(one.parameters) and is_raw(one.parameters, i) for i, one in enumerate(asked.outputs or ())}
     parameters = asked.parameters or {}
-    return Asked(tensors, wanted, bool(parameters.get("binary_data_output")), asked.id or "", parameters)
+    return Asked(tensors, wanted, _truth(parameters, "binary_data_output", "parameters"), asked.id or "", parameters)
+
+
+def is_raw(parameters: Mapping[str, Any], place: int) -> bool:
+    """Whether an output is wanted as raw bytes. Raises DataError where it is wanted as it is not told."""
+    where = f"outputs[{place}].parameters"
+    for name in ("classification", "shared_memory_region"):
+        if parameters.get(name):
+            raise DataError(f"{name} is not offered", where=where, hint="leave it out, and the output comes as it is")
+    return _truth(parameters, "binary_data", where)
+
+
+def _truth(parameters: Mapping[str, Any], name: str, where: str) -> bool:
+    value = parameters.get(name)
+    if not isinstance(value, bool | None):
+        raise DataError(f"{name} is {value!r:.100}", where=where, hint="send true or false")
+    return bool(value)
 
 
 def _column(one: _Tensor) -> Array | None:
@@ -132,11 +149,11 @@ def _column(one: _Tensor) -> Array | None:
 def _of_json(one: _Tensor, where: str) -> Array:
     kind = kind_of(one.datatype, one.shape, where)
     if not one.data:
-        raise DataError("it has no data", where=where, hint="send `data`, or raw bytes with their size in parameters.binary_data_size")
+        raise DataError("it has no data", where=where, hint=DATA)
     if one.datatype == BRAIN:
         raise DataError("BF16 has no form in JSON", where=f"{where}.datatype", hint="send raw bytes, or FP32")
     try:
-        values = _values(one.data, kind.kind, len(one.shape), f"{where}.data")
+        values = _values(one.data, kind.kind, len(one.shape))
         array = np.array(values, dtype=kind)
     except (ValueError, OverflowError, TypeError) as error:
         raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data") from None
@@ -145,17 +162,17 @@ def _of_json(one: _Tensor, where: str) -> Array:
     return shaped(array, one.shape, where)
 
 
-def _values(data: msgspec.Raw, letter: str, depth: int, where: str) -> list[Any]:
-    """What JSON holds, flat or as deep as the shape."""
+def _values(data: msgspec.Raw, letter: str, depth: int) -> list[Any]:
+    """What JSON holds, flat or as deep as the shape. Raises ValueError."""
     try:
         return _decoder(letter, 1).decode(data)
     except msgspec.DecodeError as error:
         if depth < 2 or "got `array`" not in str(error):
-            raise DataError(_said(error), where=where) from None
+            raise ValueError(_said(error)) from None
     try:
         return _decoder(letter, depth).decode(data)
     except msgspec.DecodeError as error:
-        raise DataError(_said(error), where=where) from None
+        raise ValueError(_said(error)) from None
 
 
 def _said(error: Exception) -> str:

@@ -49,18 +49,28 @@ PROTOCOL = [
     operation("GET", "/v2/models/stats", "read", "What all models answered so far", "Statistics"),
     operation("GET", "/v2/models/{name}", "read", "Versions, inputs and outputs of a model", "ModelMetadata", "", 404),
     operation("GET", "/v2/models/{name}/ready", "open", "Whether a model can answer", "Ready", "", 404, 503),
+    operation("GET", "/v2/models/{name}/config", "read", "The same as Triton's clients ask for it", "ModelConfiguration", "", 404),
     operation("GET", "/v2/models/{name}/stats", "read", "What a model answered so far", "Statistics", "", 404),
     operation(
         "POST", "/v2/models/{name}/infer", "predict", "Tensors in, tensors out", "InferenceResponse", "InferenceRequest", 400, 404, 503, 504
     ),
     operation("GET", f"{VERSION}/ready", "open", "Whether a version can answer", "Ready", "", 404, 503),
+    operation(
+        "GET",
+        f"{VERSION}/config",
+        "read",
+        "Inputs and outputs of a version, as Triton's clients ask for them",
+        "ModelConfiguration",
+        "",
+        404,
+    ),
     operation("GET", f"{VERSION}/stats", "read", "What a version answered so far", "Statistics", "", 404),
     operation(
         "POST", f"{VERSION}/infer", "predict", "The answer of one version", "InferenceResponse", "InferenceRequest", 400, 404, 503, 504
     ),
     operation("GET", VERSION, "read", "Inputs and outputs of a version", "ModelMetadata", "", 404),
     operation("POST", "/v2/repository/index", "read", "Every version, with its state", "Index", "IndexRequest", 400),
-    operation("POST", "/v2/repository/models/{name}/load", "read", "Load a bare model", "Object", "", 403, 404),
+    operation("POST", "/v2/repository/models/{name}/load", "read", "Load a bare model", "Object", "", 400, 403, 404),
     operation("POST", "/v2/repository/models/{name}/unload", "read", "Unload a bare model", "Object", "", 403, 404),
 ]
 
@@ -104,6 +114,7 @@ def _list(of: Any) -> dict[str, Any]:
 
 TEXT, WHOLE, NUMBER, TRUTH, ANY = {"type": "string"}, {"type": "integer"}, {"type": "number"}, {"type": "boolean"}, {"type": "object"}
 NAMED = _object("name datatype shape", name=TEXT, datatype=TEXT, shape=_list(WHOLE))
+SIZED = _object("name data_type dims", name=TEXT, data_type=TEXT, dims=_list(WHOLE))
 SIZES = _list({"type": "integer", "minimum": 0})
 TENSOR = _object("name datatype shape", name=TEXT, datatype=TEXT, shape=SIZES, parameters=ANY, data=_list({}))
 TIME = {"type": "string", "format": "date-time"}
@@ -115,6 +126,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Ready": _object("ready", ready=TRUTH, name=TEXT),
     "ModelMetadata": _object(
         "name versions platform inputs outputs", name=TEXT, versions=_list(TEXT), platform=TEXT, inputs=_list(NAMED), outputs=_list(NAMED)
+    ),
+    "ModelConfiguration": _object(
+        "name platform max_batch_size input output", name=TEXT, platform=TEXT, max_batch_size=WHOLE, input=_list(SIZED), output=_list(SIZED)
     ),
     "Statistics": _object("model_stats", model_stats=_list(_object("name version", name=TEXT, version=TEXT, inference_stats=ANY))),
     "InferenceRequest": _object(

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from tidemill.core import Array, DataError, StoreError, TidemillError, UnknownName
 from tidemill.serving import oip
 from tidemill.serving.caller import heed_parameters
-from tidemill.serving.inference import Inference, index, metadata, stats
+from tidemill.serving.inference import Inference, check_load, configuration, index, metadata, stats
 from tidemill.serving.messages import MESSAGES
 from tidemill.serving.oip import Asked, Found
 from tidemill.serving.repository import Model
@@ -24,7 +24,7 @@ SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 _RIGHTS = {
     SERVICE: {
         "open": ["ServerLive", "ServerReady", "ServerMetadata", "ModelReady"],
-        "read": ["ModelMetadata", "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"],
+        "read": ["ModelConfig", "ModelMetadata", "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"],
         "predict": ["ModelInfer", "ModelStreamInfer"],
     },
     HEALTH: {"open": ["Check", "Watch"]},
@@ -32,6 +32,8 @@ _RIGHTS = {
 # By path, the right that a method will need when there are users; what does not stand here is not answered.
 REQUIRES = {f"/{service}/{name}": right for service, rights in _RIGHTS.items() for right, names in rights.items() for name in names}
 LARGE, MANY = 1 << 20, 10_000  # bytes of a request whose parts are counted; and how many it may have
+# Of datatypes, in the order of Triton's numbers for them.
+TYPES = ["", "BOOL", *(f"{sign}INT{size}" for sign in ("U", "") for size in (8, 16, 32, 64)), "FP16", "FP32", "FP64", "STRING", "BF16"]
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 _CONTENTS = {"BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
 _CONTENTS |= {f"{sign}INT{size}": f"{sign.lower()}int_contents" for sign in ("", "U") for size in (8, 16, 32)}
@@ -51,6 +53,7 @@ class Procedures:
             "ServerMetadata": lambda request: self._server(),
             "ModelReady": lambda request: {"ready": self._models.find(request.name, request.version).is_ready},
             "ModelMetadata": self._metadata,
+            "ModelConfig": self._configuration,
             "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda request: {"models": index(self._models, only_ready=request.ready)},
             "RepositoryModelLoad": self._load,
@@ -107,6 +110,12 @@ class Procedures:
         one = self._ready(request.name, request.version)
         return metadata(one, self._models.versions(one.name))
 
+    def _configuration(self, request: Any) -> Mapping[str, Any]:
+        plain = configuration(self._ready(request.name, request.version))
+        for one in (*plain["input"], *plain["output"]):
+            one["data_type"] = TYPES.index(one["data_type"].removeprefix("TYPE_"))
+        return {"config": plain}
+
     def _statistics(self, request: Any) -> Mapping[str, Any]:
         if not request.name:
             return {"model_stats": stats([*self._models])}
@@ -114,9 +123,7 @@ class Procedures:
         return {"model_stats": stats(versions)}
 
     def _load(self, request: Any) -> Mapping[str, Any]:
-        if request.parameters:
-            given = [one.key for one in request.parameters]
-            raise DataError(f"a model is loaded from where it lies, without {', '.join(given)}", where="parameters", hint="send none")
+        check_load(one.key for one in request.parameters)
         self._models.load(name := _named(request))
         return {"model_name": name, "isLoaded": True}
 
@@ -171,9 +178,15 @@ def read(request: Any) -> Asked:
             oip.of_raw(one.datatype, list(one.shape), memoryview(raw[place]), f"raw_input_contents[{place}]") if raw else _typed(one, where)
         )
     is_raw = bool(raw) or not request.inputs
+    for place, wants in enumerate(request.outputs):
+        oip.is_raw(_parameters(wants.parameters), place)
     wanted = {one.name: is_raw for one in request.outputs}
-    parameters = {one.key: getattr(one.value, one.value.WhichOneof("choice") or "", None) for one in request.parameters}
+    parameters = _parameters(request.parameters)
     return Asked(tensors, wanted, is_raw, request.id, parameters)
+
+
+def _parameters(given: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("choice") or "", None) for one in given}
 
 
 def _typed(one: Any, where: str) -> Array:

@@ -310,9 +310,12 @@ def make_app(session: Session, url: str, *, clock: Callable[[], int] = now, traf
 
 
 def directly(features: Features, otherwise: App) -> App:
-    """Lead what asks for features past all else: a framework takes as long as the answer."""
+    """Lead what asks for features past all else: a framework takes as long as the answer. In the inference protocol a stroke at the end
+    of a path says nothing, and a client need not follow to the path without."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v2/") and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         quick = scope["type"] == "http" and scope["path"] == PATH and scope["method"] in ("GET", "POST")
         await (features if quick else otherwise)(scope, receive, send)
 

@@ -38,13 +38,15 @@ def application(inference: Inference, url: str, metrics: Callable[[], Iterable[F
     """The routes as an ASGI application at an address, and what is measured; a slow model runs beside the event loop."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        headers, body, more = dict(scope["headers"]), b"", True
-        while more and len(body) <= MOST:
+        headers, parts, size, more = dict(scope["headers"]), list[bytes](), 0, True
+        while more and size <= MOST:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        kind = KINDS.get(scope["path"]) if scope["method"] == "GET" else None
+            parts.append(message.get("body", b""))  # to join them each time would copy all that came before
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+        body = b"".join(parts)
+        kind = KINDS.get(scope["path"]) if scope["method"] in ("GET", "HEAD") else None
         try:
             call = _beside(inference, url, metrics, scope["path"]) if kind else inference.call(scope["method"], scope["path"])
         except TidemillError as error:
@@ -57,6 +59,8 @@ def application(inference: Inference, url: str, metrics: Callable[[], Iterable[F
         if kind is None or answer.status != 200:
             kind = b"application/json" if answer.head is None else b"application/octet-stream"
         told = [(b"content-type", kind), (b"content-length", b"%d" % len(answer.body)), (b"x-content-type-options", b"nosniff")]
+        if answer.allow:
+            told.append((b"allow", answer.allow.encode()))
         if answer.head is not None:
             told.append((b"inference-header-content-length", b"%d" % answer.head))
         await send({"type": "http.response.start", "status": answer.status, "headers": told})

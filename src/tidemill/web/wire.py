@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
 BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the head was whole, and whether the client went away
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this server reads"
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large", b"the address and the headers are too large"
 Call = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
 Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers: by them alone
 END, LONGEST_KEPT, MOST_KEPT = b"\r\n\r\n", 2 << 10, 1 << 10  # of heads: bytes, and how many
@@ -136,8 +137,18 @@ class Wire(HttpToolsProtocol):
         self.plain += len(data)
         super().data_received(data)
         if self.plain > MOST_HEAD:
-            self.transport.write(TOO_LARGE)
-            self.transport.close()
+            self._refuse(*TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read."""
+        self._refuse(*NO_HTTP)
+
+    def _refuse(self, line: bytes, what: bytes) -> None:
+        """Answer in the form of all errors, and close."""
+        body = b'{"error":"%b"}' % what
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(b"%b\r\n%b%b" % (line, head, body))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """A request begins; what the framework wants to know of it is told later."""

@@ -404,6 +404,42 @@ def _(server: Server) -> None:
     is_error(server.ask("GET", f"{server.path}/infer"), 404, 405)
 
 
+@case("SHOULD", "HEAD is answered as GET is, without a body")
+def _(server: Server) -> None:
+    for path in ("/v2", "/v2/health/live", f"{server.path}/ready", server.path):
+        found = server.ask("HEAD", path)
+        assert (found.status, found.body) == (200, b"")
+
+
+@case("SHOULD", "another method is told which there are")
+def _(server: Server) -> None:
+    for path, method in ((f"{server.path}/infer", "POST"), (server.path, "GET")):
+        found = server.ask("PUT", path, {})
+        is_error(found, 405)
+        assert method in found.headers["allow"]
+
+
+@case("SHOULD", "a stroke at the end of a path does no harm")
+def _(server: Server) -> None:
+    same_outputs(server.ask("POST", f"{server.path}/infer/", server.request), server)
+    assert fine(server.ask("GET", f"{server.path}/"))["name"] == server.model
+
+
+for sent in (b"hello\r\n\r\n", b"NOBODY /v2 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
+
+    @case("EXT", f"what is no HTTP ({sent[:6]!r}) is a 400 in the form of all errors, and nobody else is hurt")
+    def _(server: Server, sent: bytes = sent) -> None:
+        line = server.connect()
+        line.connect()
+        line.sock.sendall(sent)
+        told = b"".join(iter(lambda: line.sock.recv(4096), b""))  # until it is closed
+        line.close()
+        head, _, body = told.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        is_error(Answer(int(status.split()[1]), dict(one.lower().split(": ", 1) for one in lines), body), 400, 405, 501)
+        same_outputs(server.infer(), server)
+
+
 # ── the binary tensor extension (lesson 5) ──────────────────────────────────────────────────────────────────────────
 
 
@@ -510,6 +546,32 @@ def _(server: Server) -> None:
             is_error(server.ask("POST", f"{server.path}/infer", head + raw, **{HEAD: str(len(head))}), 400)
 
 
+@case("EXT", "binary_data that is no truth is a 400")
+def _(server: Server) -> None:
+    output = {"name": server.metadata["outputs"][0]["name"], "parameters": {"binary_data": "false"}}
+    is_error(server.infer(lambda body: body | {"outputs": [output]}), 400)
+    is_error(server.infer(lambda body: body | {"parameters": {"binary_data_output": "no"}}), 400)
+
+
+for wanted in ({"classification": 1}, {"shared_memory_region": "nobody", "shared_memory_byte_size": 8}):
+
+    @case("EXT", f"an output as {next(iter(wanted))} is so, or a 400: never as if it had not been asked for")
+    def _(server: Server, wanted: dict[str, Any] = wanted) -> None:
+        output = {"name": server.metadata["outputs"][0]["name"], "parameters": wanted}
+        found = server.infer(lambda body: body | {"outputs": [output]})
+        if found.status != 200:
+            is_error(found, 400, 501)
+        else:
+            assert "classification" in wanted
+            assert found.json["outputs"][0]["datatype"] == "BYTES"
+
+
+@case("EXT", "an input in shared memory that there is not is a 400")
+def _(server: Server) -> None:
+    region = {"shared_memory_region": "nobody", "shared_memory_byte_size": 8}
+    is_error(server.infer(lambda body: _first(parameters=region)(_without("data")(body))), 400)
+
+
 # ── compression (lesson 11) and HTTP ────────────────────────────────────────────────────────────────────────────────
 
 for encoding, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
@@ -566,6 +628,27 @@ for name, sent in (("no body (lesson 6)", None), ("an empty object", {}), ("read
         assert ours
         assert all(one.get("state", "READY") == "READY" for one in ours)
         assert {one["version"] for one in ours} == {*server.metadata["versions"]}
+
+
+@case("EXT", "the configuration of a model agrees with its metadata, for Triton's clients")
+def _(server: Server) -> None:
+    for path in (server.path, *(f"{server.path}/versions/{one}" for one in server.metadata["versions"])):
+        found = fine(server.ask("GET", f"{path}/config"))
+        assert found["name"] == server.model
+        batch = [-1] if found["max_batch_size"] else []
+        for name in ("input", "output"):
+            told = [
+                (one["name"], one["data_type"].removeprefix("TYPE_").replace("STRING", "BYTES"), batch + one["dims"]) for one in found[name]
+            ]
+            assert told == [(one["name"], one["datatype"], one["shape"]) for one in server.metadata[f"{name}s"]]
+
+
+@case("EXT", "a model is not loaded as if a configuration had not been sent")
+def _(server: Server) -> None:
+    sent = {"parameters": {"config": '{"max_batch_size": 8}'}}
+    is_error(server.ask("POST", f"/v2/repository/models/{server.model}/load", sent), 400, 403)
+    is_error(server.ask("POST", f"/v2/repository/models/{server.model}/load", b"{"), 400, 403)
+    same_outputs(server.infer(), server)
 
 
 @case("EXT", "the index refuses what is no object")

@@ -45,6 +45,10 @@ def check(target: dict[str, Any]) -> None:
         assert metadata["name"] == model
         assert not client.is_model_ready("nobody-knows-it")
         assert refused(client.get_model_metadata, "nobody-knows-it")
+        told = client.get_model_config(model)
+        assert [one["dims"] for one in told["input"]] == [one["shape"] for one in metadata["inputs"]]
+        assert refused(client.get_model_config, "nobody-knows-it")
+        assert refused(client.get_system_shared_memory_status)
 
         def same(result: Any) -> None:
             assert result.get_response()["model_name"] == model
@@ -62,6 +66,9 @@ def check(target: dict[str, Any]) -> None:
         for packing in ("gzip", "deflate"):
             same(client.infer(model, sent(target, binary=True), request_compression_algorithm=packing))
             same(client.infer(model, sent(target, binary=True), response_compression_algorithm=packing))
+        classes = [triton.InferRequestedOutput(names[0], class_count=1)]
+        assert refused(client.infer, model, sent(target, binary=True), outputs=classes)
+        assert refused(client.load_model, model, config='{"max_batch_size": 8}')
         for version in metadata["versions"]:
             assert client.is_model_ready(model, version)
             assert client.get_model_metadata(model, version)["name"] == model

@@ -13,7 +13,19 @@ from google.protobuf.descriptor import FieldDescriptor
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
-NUMBERS = {1: "64 bit", 2: "32 bit", 3: "varint", 4: "varint", 5: "varint", 8: "varint", 9: "bytes", 11: "bytes", 12: "bytes", 13: "varint"}
+NUMBERS = {
+    1: "64 bit",
+    2: "32 bit",
+    3: "varint",
+    4: "varint",
+    5: "varint",
+    8: "varint",
+    9: "bytes",
+    11: "bytes",
+    12: "bytes",
+    13: "varint",
+    14: "varint",
+}
 
 
 def sent(target: dict[str, Any]) -> list[Any]:
@@ -52,7 +64,14 @@ def check(target: dict[str, Any]) -> None:
         metadata = client.get_model_metadata(model)
         assert metadata.name == model
         assert refused(client.get_model_metadata, "nobody-knows-it") == "NOT_FOUND"
+        told = client.get_model_config(model).config
+        assert [list(one.dims) for one in told.input] == [list(one.shape) for one in metadata.inputs]
+        kinds = [service_pb2.model__config__pb2.DataType.Name(one.data_type) for one in told.input]
+        assert kinds == [f"TYPE_{one.datatype}".replace("BYTES", "STRING") for one in metadata.inputs]
+        assert refused(client.get_system_shared_memory_status) == "UNIMPLEMENTED"
         names = [one["name"] for one in target["outputs"]]
+        classes = [triton.InferRequestedOutput(names[0], class_count=1)]
+        assert refused(client.infer, model, inputs, outputs=classes) == "INVALID_ARGUMENT"
         same(client.infer(model, inputs))
         wanted = [triton.InferRequestedOutput(name) for name in names]
         result = client.infer(model, inputs, outputs=wanted, request_id="7", parameters={"sticky_key": "a"}, client_timeout=20)
@@ -109,7 +128,8 @@ def check_messages(path: str) -> None:
     assert spec.loader
     ours = module_from_spec(spec)
     spec.loader.exec_module(ours)
-    known = {one.name: one for one in service_pb2.DESCRIPTOR.message_types_by_name.values()}
+    theirs = (service_pb2, service_pb2.model__config__pb2)
+    known = {one.name: one for module in theirs for one in module.DESCRIPTOR.message_types_by_name.values()}
     known |= {one.name: one for message in [*known.values()] for one in message.nested_types}
     known["Parameter"] = known.pop("ParametersEntry")
     compared = 0
