@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from tidemill.features import Matrix, MemoryOnline, Reader, Requests
 from tidemill.features.online import Asked, Stored
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import State
-from tidemill.models import Predictor
-from tidemill.registry import versions
+from tidemill.models import Predictor, load_model
+from tidemill.registry import version, versions
 from tidemill.serving import Answer, AnswerLog, Ladder, find_answers, read_log
 from tidemill.serving import open_endpoint as open_serving
 from tidemill.serving.ladder import Circuit
@@ -198,6 +199,42 @@ def test_a_rollout_sends_its_share_and_keeps_a_courier_on_one_version(parcels: P
     assert {(one.rung, one.version) for one in alone} == {("champion", state.champion.label)}, "a canary that fails takes nobody down"
     assert endpoint.ladder.counts == {"challenger: failed": share, "champion": len(keys)}
     assert all(two.probability == one.probability for one, two in zip(answers, alone, strict=True) if one.rung == "champion")
+
+
+def test_weights_share_the_keys_between_versions_and_one_that_fails_takes_nobody_down(served: Served, replayed: tuple[Toy, Branch]) -> None:
+    toy, branch = replayed
+    first, before = (version(toy.ledger, branch.id, f"trees/{number}") for number in (1, 2))
+    weights = [((one.label, one.digest), weight) for one, weight in ((before, 0.3), (first, 0.2))]
+    standing = replace(served.endpoint.standing, previous=None, weighted=weights)
+    champion = standing.champion[0]
+    endpoint = replace(
+        served.endpoint,
+        standing=standing,
+        predictors=served.endpoint.predictors
+        | {one.digest: load_model(toy.ledger, toy.ledger.artifact_of("model", one.digest)) for one in (first, before)},
+        ladder=Ladder("late"),
+    )
+    assert endpoint.standing.shares == pytest.approx({champion: 0.5, "trees/2": 0.3, "trees/1": 0.2})
+    requests = toy.built.examples.requests.take(range(400))
+    keys, at = [{"parcel": key.decode()} for key in requests.keys.tolist()], requests.at.tolist()
+    answers = endpoint.answer(keys, at)
+    found = Counter((one.rung, one.version) for one in answers)
+    assert found.keys() == {("champion", champion), ("weighted", "trees/2"), ("weighted", "trees/1")}
+    assert [one.version for one in endpoint.answer(keys[::-1], at[::-1])] == [one.version for one in answers][::-1], "a key stays"
+    for one in (first, before):
+        alone = replace(endpoint, standing=replace(standing, champion=(one.label, one.digest), weighted=()), ladder=Ladder("late"))
+        said = alone.answer(keys, at)
+        assert all(two.probability == three.probability for two, three in zip(answers, said, strict=True) if two.version == one.label)
+    endpoint.ladder.counts.clear()
+    broken = object.__new__(Broken)
+    broken.signature = endpoint.predictors[first.digest].signature
+    endpoint.predictors[first.digest] = broken
+    alone = endpoint.answer(keys, at)
+    assert Counter(one.version for one in alone) == {
+        champion: found["champion", champion] + found["weighted", "trees/1"],
+        "trees/2": found["weighted", "trees/2"],
+    }
+    assert endpoint.ladder.counts["weighted trees/1: failed"] == found["weighted", "trees/1"]
 
 
 def test_a_version_whose_golden_cases_are_answered_otherwise_does_not_start(parcels: Path) -> None:

@@ -232,7 +232,7 @@ def test_the_server_and_its_models_describe_themselves() -> None:
     assert asked("GET", "/v2")[1] == {
         "name": "tidemill",
         "version": __version__,
-        "extensions": ["binary_tensor_data", "model_repository", "statistics"],
+        "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
     }
     assert asked("GET", "/v2/health/live")[1] == {"live": True}
     assert asked("GET", "/v2/health/ready")[1] == {"ready": True}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tidemill.core import DefinitionError
 from tidemill.serving import Canary, Constant, Deployment, Route, to_challenger
-from tidemill.serving.routing import share
+from tidemill.serving.routing import share, shares, weighed
 from tidemill.training import Model
 
 words = st.text(max_size=12)
@@ -79,3 +79,40 @@ def test_a_rollout_or_fallback_that_cannot_work_is_refused_where_it_is_declared(
     with pytest.raises(DefinitionError, match=what) as error:
         declare()
     assert __file__ in error.value.where
+
+
+SEVERAL = st.dictionaries(st.sampled_from("abcd"), st.floats(0, 1), min_size=1).filter(lambda given: sum(given.values()) > 0)
+
+
+@given(keys=st.lists(words, max_size=50), given=SEVERAL, salt=words)
+def test_a_key_belongs_to_one_of_several_whatever_else_is_asked(keys: list[str], given: dict[str, float], salt: str) -> None:
+    together = weighed(given, salt, keys)
+    assert together == [weighed(given, salt, [key])[0] for key in keys]
+    assert together == weighed(dict(reversed(given.items())), salt, keys), "whatever their order"
+    assert all(given[name] > 0 for name in together)
+
+
+@given(keys=st.lists(words, max_size=50), given=SEVERAL, more=st.floats(0, 1), data=st.data())
+def test_keys_stay_where_a_weight_grows_and_where_another_is_taken_out(
+    keys: list[str], given: dict[str, float], more: float, data: st.DataObject
+) -> None:
+    grown = data.draw(st.sampled_from(sorted(given)))
+    before, rest = weighed(given, "late", keys), sum(given.values()) - given[grown]
+    shrunk = {name: weight * (1 - more) for name, weight in given.items()} | {grown: given[grown] + rest * more}
+    assert all(then == grown for now, then in zip(before, weighed(shrunk, "late", keys), strict=True) if now == grown)
+    without = {name: weight for name, weight in given.items() if name != grown}
+    if any(without.values()):
+        assert all(now in (then, grown) for now, then in zip(before, weighed(without, "late", keys), strict=True))
+
+
+def test_shares_of_several_are_their_weights() -> None:
+    keys, given = [f"N{i}" for i in range(20_000)], {"a": 0.7, "b": 0.2, "c": 0.1}
+    found = weighed(given, "late", keys)
+    for name, weight in given.items():
+        assert abs(found.count(name) - weight * len(keys)) < 4 * (len(keys) * weight * (1 - weight)) ** 0.5
+
+
+def test_a_challenger_takes_its_share_before_the_weights() -> None:
+    found = shares("m/3", "m/4", 0.5, {"m/2": 0.2, "m/1": 0.1})
+    assert found == pytest.approx({"m/3": 0.35, "m/4": 0.5, "m/2": 0.1, "m/1": 0.05})
+    assert shares("m/3", "", 0.5, {"m/2": 1.0}) == {"m/3": 0.0, "m/2": 1.0}

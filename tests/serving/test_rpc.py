@@ -233,7 +233,7 @@ def test_a_message_of_nothing_but_parts_is_refused_before_they_are_made() -> Non
 def test_bytes_that_are_no_message_and_methods_that_there_are_not(client: Client) -> None:
     assert client.refused("ModelInfer", b"\xff" * 9)[0] == "INVALID_ARGUMENT"
     with pytest.raises(grpc.RpcError) as caught:
-        client.channel.unary_unary(SERVICE + "ModelConfig")(b"", timeout=20)
+        client.channel.unary_unary(SERVICE + "TraceSetting")(b"", timeout=20)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -485,6 +485,21 @@ def export(obj: dict[str, Any], version: str, into: Path, as_json: bool) -> None
     export(obj["folder"], version, into, as_json=as_json)
 
 
+@tidemill.command(short_help="Share a deployment's requests between versions, by weights.")
+@click.argument("deployment")
+@click.argument("weights", nargs=-1)
+@click.option("--why", default="", help="The reason, for the record.")
+@click.option("--who", default="", help="Your name; the user of this machine by default, who is written down beside it anyway.")
+@with_json
+@click.pass_obj
+def traffic(obj: dict[str, Any], deployment: str, weights: tuple[str, ...], why: str, who: str, as_json: bool) -> None:
+    """Give versions weights (boosted/12=0.2 boosted/9=0.1): shares of the keys of DEPLOYMENT, each of which stays with its version. The
+    champion answers what is left; champion=1 gives it all again. Without weights: who answers which share."""
+    from tidemill.cli import models
+
+    models.traffic(obj["folder"], deployment, weights, who, why, as_json=as_json)
+
+
 @tidemill.command(short_help="Let an earlier version serve again, at once.")
 @click.argument("what")
 @click.option("--to", default="", help="The version to go back to; by default the one before.")

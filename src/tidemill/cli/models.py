@@ -1,5 +1,6 @@
 """`tidemill models`: registered models, their versions, where their aliases pointed, and what differs between two versions."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from tidemill import loop, project, registry
 from tidemill.cli.console import Terminal, out, print_json
-from tidemill.core import DefinitionError, StoreError, show
+from tidemill.core import DataError, DefinitionError, StoreError, UnknownName, show
 from tidemill.ledger import user
 from tidemill.models import signature_of
 from tidemill.registry import ModelVersion, RegisteredModel
@@ -181,6 +182,52 @@ def adopt(folder: str, version: str, output: str, features: str, *, as_json: boo
     out.print(f"takes    {escape(', '.join(signature.features))}", soft_wrap=True)
     out.print(f"gives    {escape(signature.output)}: {signature.width} number{'s' if signature.width > 1 else ''} for a row")
     out.print("bind a feature to it: tm.output_of(…) in the files of the project", style="dim")
+
+
+def traffic(folder: str, deployment: str, weights: Sequence[str], who: str, why: str, *, as_json: bool) -> None:
+    """Share the requests of a deployment between versions, by weights (`boosted/2=0.2`); without any, print who answers which share.
+    Raises DefinitionError without a reason, and what `loop.set_weights` does."""
+    found, me = project.load(folder), user()
+    if not weights:
+        shares = _standing(folder, deployment)
+        print_json({"deployment": deployment, "now": shares}) if as_json else _shares(deployment, shares)
+        return
+    if not why.strip():
+        raise DefinitionError("--why is missing", hint="say for the record why the requests shall be shared so")
+    wanted = [_weight(one) for one in weights]
+    if len(dict(wanted)) < len(wanted):
+        raise DataError("a version is named twice", hint="name each version once")
+    needed = loop.needed(found.all(loop.RetrainPolicy), deployment)
+    with found.writing("traffic", wait=60) as ledger:
+        loop.prepare(ledger)
+        done = loop.set_weights(ledger, deployment, dict(wanted), needed=needed, who=who or me, user=me, why=why, at=now())
+    if as_json:
+        print_json({"deployment": deployment, "before": done.before, "now": done.now})
+        return
+    _shares(deployment, done.now)
+    out.print("a running `tidemill up` answers so within two seconds, and drops no request")
+
+
+def _weight(text: str) -> tuple[str, float]:
+    """A version and its weight. Raises DataError."""
+    name, _, weight = text.rpartition("=")
+    try:
+        return name.strip(), float(weight)
+    except ValueError:
+        raise DataError(f"{text!r} is no weight of a version", hint="for example boosted/2=0.2") from None
+
+
+def _standing(folder: str, deployment: str) -> dict[str, float]:
+    serving = Session(folder).serving
+    if deployment not in serving:
+        raise UnknownName(f"no deployment {deployment!r} serves", available=sorted(serving), hint="name one of these")
+    return loop.shared_by(loop.State.of(serving[deployment].branch.state))
+
+
+def _shares(deployment: str, shares: Mapping[str, float]) -> None:
+    out.print(f"deployment [bold]{escape(deployment)}[/]")
+    for label, part in shares.items():
+        out.print(f"  {part:7.2%}  {escape(label)}")
 
 
 def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bool) -> None:

@@ -52,6 +52,8 @@ def _deployment(one: dict[str, Any], zone: str, *, whole: bool) -> None:
     _waits(waiting)
     if candidate:
         out.print(f"candidate  {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
+    if one["weighted"]:
+        out.print(f"shares     {', '.join(f'{label} {part:.4g}' for label, part in one['shares'].items())}")
     if one["held"]:
         out.print(lines(("[yellow]held[/]      ", escape(f"nothing goes live while features are not served as learnt: {one['held']}"))))
     out.print(_versions(one["versions"], zone, whole=whole))

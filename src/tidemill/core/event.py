@@ -24,5 +24,6 @@ class Event(StrEnum):
     CANARY = "canary"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
+    WEIGHTED = "weights set"
     ANSWERS_LOST = "answers lost"
     ERASED = "erased"

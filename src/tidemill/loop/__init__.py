@@ -13,6 +13,7 @@ from tidemill.loop.replay import Progress, Replay, replay, with_model
 from tidemill.loop.rollback import Restored, roll_back
 from tidemill.loop.skew import Measured, measure
 from tidemill.loop.state import Served, State
+from tidemill.loop.weights import Shared, set_weights, shared_by
 
 __all__ = [
     "Age",
@@ -29,6 +30,7 @@ __all__ = [
     "Restored",
     "RetrainPolicy",
     "Served",
+    "Shared",
     "SkewFound",
     "State",
     "Trigger",
@@ -46,6 +48,8 @@ __all__ = [
     "replay",
     "roll_back",
     "run_once",
+    "set_weights",
+    "shared_by",
     "standing",
     "waiting",
     "with_model",

@@ -5,6 +5,7 @@ While an edit of features or model is judged, refused or waits for people, the t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tidemill import registry
@@ -19,6 +20,7 @@ from tidemill.loop.former import at_rest, former_policy, former_task
 from tidemill.loop.mend import mend
 from tidemill.loop.origin import own_definition
 from tidemill.loop.replay import Replay, check, read_state
+from tidemill.loop.rollback import end_weights
 from tidemill.loop.skew import Measured, measure
 from tidemill.loop.state import Admit, Ask, Candidate, Compared, Promote, Refuse, RollBack, State
 from tidemill.loop.tick import Effect, Loop
@@ -259,6 +261,9 @@ def _go_live(
     for action in to_live(loop.policy.monitor.deployment.rollout) if alike else [Promote(why)]:
         state = loop.act(state, action, effects)
     if not alike:
-        state = replace(state, previous=None)  # what came before reads features that this branch no longer serves
+        if state.weighted:
+            end = partial(end_weights, loop.world.ledger, branch=loop.world.branch, deployment=loop.deployment, state=state)
+            effects.append(partial(end, why=f"{state.champion.label} reads other features", who="loop", at=state.now, user=""))
+        state = replace(state, previous=None, weighted=())  # what came before reads features that this branch no longer serves
     loop.commit(before, state, effects)
     return state

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def mend(ledger: Ledger, branch: str, model: Model, examples: Examples, state: State) -> None:
     """Make the models whole that a state of a branch names. Raises Damaged where training gives another one than was lost."""
     candidate = state.candidate.version if state.candidate else None
-    versions = [one for one in (state.champion, state.frozen, state.previous, candidate) if one is not None]
+    weighted = [one.version for one in state.weighted]
+    versions = [one for one in (state.champion, state.frozen, state.previous, candidate, *weighted) if one is not None]
     for digest, label in {digest: one.label for one in versions for digest in (one.digest, one.twin) if digest}.items():
         artifact = ledger.artifact_of("model", digest)
         broken = _broken(ledger, artifact)

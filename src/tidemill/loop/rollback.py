@@ -34,16 +34,25 @@ def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: 
 
     Raises Refused for a version that cannot serve: without a passing verdict, with other features, or of a replay; UnknownName; Busy.
     """
-    branch = _live(ledger, deployment)
+    branch = live_of(ledger, deployment)
     state = State.of(branch.state)
     if at < state.now:
         raise Refused(f"{show(at)} is before the last pass at {show(state.now)}", hint="correct the clock of this machine")
     target = _target(ledger, branch, state, to)
-    _check(ledger, branch, state, target)
+    if target.label == state.champion.label:
+        raise Refused(f"{target.label} serves already", where=branch.name, hint="name another version with --to")
+    check_servable(ledger, branch, state, target)
     decisions = ledger.decisions(branch.id)
-    served, reference = _as_before(ledger, target, decisions)
+    served, reference = as_before(ledger, target, decisions)
     after = replace(
-        state, champion=replace(served, since=at), previous=None, candidate=None, reference=reference, pending=(), last_attempt=at
+        state,
+        champion=replace(served, since=at),
+        previous=None,
+        candidate=None,
+        weighted=(),
+        reference=reference,
+        pending=(),
+        last_attempt=at,
     )
     with ledger.records.begin() as connection:
         _write(ledger, connection, branch, state, target, decisions, {"who": who, "at": at}, why, user, after)
@@ -52,7 +61,7 @@ def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: 
     return Restored(branch.id, state.champion.label, target.label, dropped)
 
 
-def _live(ledger: Ledger, deployment: str) -> Branch:
+def live_of(ledger: Ledger, deployment: str) -> Branch:
     """The live branch of a deployment that has a champion."""
     branches = ledger.branches()
     found = next((one for one in branches if one.kind == "live" and one.name == deployment and one.state), None)
@@ -79,11 +88,9 @@ def _target(ledger: Ledger, branch: Branch, state: State, to: str) -> Version:
     return registry.version(ledger, branch.id, before)
 
 
-def _check(ledger: Ledger, branch: Branch, state: State, target: Version) -> None:
-    """Raise Refused where the version cannot serve in place of the champion."""
+def check_servable(ledger: Ledger, branch: Branch, state: State, target: Version) -> None:
+    """Raise Refused where the version cannot serve in place of the champion, or beside it."""
     where = branch.name
-    if target.label == state.champion.label:
-        raise Refused(f"{target.label} serves already", where=where, hint="name another version with --to")
     if target.verdict is None or not target.verdict.passed:
         what = f"{target.label} has no passing verdict" + (f": {target.verdict.reason}" if target.verdict else "")
         raise Refused(what, where=where, hint=f"`tidemill models show {target.name}` shows the verdicts")
@@ -107,7 +114,7 @@ def _check(ledger: Ledger, branch: Branch, state: State, target: Version) -> Non
         raise Refused(what, where=where, hint="the runtime or the machine differs from the one it was made on: train it again here")
 
 
-def _as_before(ledger: Ledger, target: Version, decisions: list[Decision]) -> tuple[Served, dict[str, float]]:
+def as_before(ledger: Ledger, target: Version, decisions: list[Decision]) -> tuple[Served, dict[str, float]]:
     """The version as it served, with the quality that it was judged by: from its promotion, from when it was made where it never served,
     or from what else is recorded of it."""
     own = [one for one in decisions if one.subject == target.label]
@@ -144,6 +151,17 @@ def _write(
     people = [
         Approval(one.subject, one.who, one.at, one.why) for one in decisions if (one.kind, one.subject) == (Event.APPROVED, target.label)
     ]
+    if state.weighted:
+        end_weights(ledger, connection, branch.id, branch.name, state, f"{branch.name} goes back to {target.label}", user=user, **by)
     kept = {"served": asdict(after.champion), "reference": after.reference, "user": user}
     said = f"rolled back from {state.champion.label}: {why}"
     registry.promote(ledger, connection, branch.name, target, verdict, people, why=said, kept=kept, **by)
+
+
+def end_weights(
+    ledger: Ledger, connection: Connection, branch: str, deployment: str, state: State, why: str, *, who: str, at: int, user: str
+) -> None:
+    """Write down that the champion answers again what other versions had a share of."""
+    before = {one.version.label: one.weight for one in state.weighted}
+    told: dict[str, Any] = {"weights": {}, "before": before, "user": user}
+    ledger.decide(connection, branch, at=at, who=who, kind=Event.WEIGHTED, subject=deployment, why=why, evidence=told)

@@ -50,6 +50,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Weighted:
+    """A version that people gave a weight, of what a candidate on its way leaves; the champion has the rest."""
+
+    version: Served
+    weight: float
+
+
+@dataclass(frozen=True)
 class State:
     """Where the loop stands after the tick at `now`. `reference` is the champion's quality when it was judged.
 
@@ -76,6 +84,7 @@ class State:
     pending: tuple[Alert, ...] = ()
     compared: int = 0
     skew: str = ""
+    weighted: tuple[Weighted, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

@@ -447,7 +447,8 @@ class Loop:
         reference = candidate.reference or self.world.reference(rows, self.world.score(candidate.version.digest, rows))
         champion = replace(candidate.version, since=now)
         effects.append(self._promotion(self._version(candidate.version), verdict, people, now, why, _kept(champion, reference)))
-        return replace(state, champion=champion, previous=state.champion, candidate=None, reference=reference)
+        weighted = tuple(one for one in state.weighted if one.version.label != champion.label)
+        return replace(state, champion=champion, previous=state.champion, candidate=None, reference=reference, weighted=weighted)
 
     def _roll_back(self, state: State, why: str, compared: Compared, effects: list[Effect]) -> State:
         ledger, now = self.world.ledger, state.now

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from tidemill.serving.repository import Repository as Repository
     from tidemill.serving.repository import Served as Served
     from tidemill.serving.routing import Route as Route
+    from tidemill.serving.routing import shares as shares
     from tidemill.serving.routing import to_challenger as to_challenger
     from tidemill.serving.rpc import REQUIRES as REQUIRES
     from tidemill.serving.rpc import Procedures as Procedures
@@ -177,6 +178,7 @@ _PLACES = {
     "Repository": "repository",
     "Served": "repository",
     "Route": "routing",
+    "shares": "routing",
     "to_challenger": "routing",
     "REQUIRES": "rpc",
     "Procedures": "rpc",

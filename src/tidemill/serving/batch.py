@@ -112,6 +112,7 @@ class Batch:
         found: dict[str, Any] = {"deployment": endpoint.name, "form": self.form, "only": self.only, "explain": self.explain}
         found |= {"champion": standing.champion, "previous": standing.previous, "challenger": standing.challenger}
         found |= {"weight": standing.weight, "sticky_by": standing.sticky_by, "others": dict(endpoint.others)}
+        found |= {"weighted": list(standing.weighted)} if standing.weighted else {}
         found |= {"fallback": definition(list(endpoint.fallback)), "expect": definition(list(endpoint.expect))}
         return found | {"holdout": definition(endpoint.holdout), "own_time": self.own_time}
 

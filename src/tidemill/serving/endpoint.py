@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, Instants, Refused, TidemillError, Unavailable, duration
+from tidemill.core import DataError, Floats, Instants, Ints, Refused, TidemillError, Unavailable, duration
 from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Requests
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
@@ -35,7 +35,7 @@ from tidemill.serving.expectations import Expectations, Unexpected
 from tidemill.serving.given import Given
 from tidemill.serving.ladder import Ladder, Rung, Score, Scored
 from tidemill.serving.last import LastAnswers
-from tidemill.serving.routing import Route, share, to_challenger
+from tidemill.serving.routing import Route, share, shares, to_challenger, weighed
 from tidemill.serving.rows import Part, Rows, open_rows
 from tidemill.serving.shadow import Copied, Shadows
 from tidemill.serving.tensors import Tensors
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
 FEW = 10  # rows that are answered on an event loop
 PROMPT = 200_000  # nanoseconds of a model's run up to which handing it to another thread takes longer
+WEIGHTED = "weighted"  # the rung of a version that answers the share that people gave it
 Named = tuple[str, str]  # a version by its label and the digest of its model
 NOTHING: Mapping[str, str] = {}
 T = TypeVar("T")
@@ -52,7 +53,8 @@ Climb = Generator[Rung, Scored | None, T]
 
 @dataclass(frozen=True)
 class Standing:
-    """Which versions serve, by label and digest, and the weight of the challenger; `branch` is the history that they come from."""
+    """Which versions serve, by label and digest, and the weight of the challenger; `weighted` are versions that people gave a share of what
+    the challenger leaves, the champion has the rest; `branch` is the history that they come from."""
 
     branch: str
     champion: Named
@@ -60,11 +62,19 @@ class Standing:
     challenger: Named | None = None
     weight: float = 0.0
     sticky_by: str = ""
+    weighted: Sequence[tuple[Named, float]] = ()
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the keys that each version answers, by its label."""
+        weights = {version[0]: weight for version, weight in self.weighted}
+        return shares(self.champion[0], self.challenger[0] if self.challenger else "", self.weight, weights)
 
     @cached_property
     def labels(self) -> dict[str, Named]:
         """Of each version that stands here, by its label, the rung and the digest; the champion first."""
-        roles = (("previous version", self.previous), ("challenger", self.challenger), ("champion", self.champion))
+        weighted = [(WEIGHTED, version) for version, _ in self.weighted]
+        roles = (("previous version", self.previous), *weighted, ("challenger", self.challenger), ("champion", self.champion))
         found = {one[0]: (role, one[1]) for role, one in roles if one}
         return dict(reversed(found.items()))
 
@@ -263,7 +273,7 @@ class Endpoint:
         for rung in self._rungs(keys, at, matrix, unfit, only):
             given = yield rung
             if given is not None and matrix is not None and rung.name == "champion" and not only:
-                given = yield from self._with_challenger(given, part, matrix)
+                given = yield from self._with_others(given, part, matrix)
             for i, score in enumerate(given or ()):
                 if found[i] is None and score is not None:
                     found[i] = score if rung.sure else None if i in unfit else self._judged(i, score, told)
@@ -328,23 +338,39 @@ class Endpoint:
         return [self._last.find(key, time, within) for key, time in zip(keys, at, strict=True)]
 
     def _rung(self, name: str, version: Named, values: Floats, matrix: Matrix) -> Rung:
+        own = f"{name} {version[0]}" if name == WEIGHTED else name  # of several, one may fail
         if known := self._known(version, name, values, matrix):
-            return Rung(name, len(values), lambda: known, spared=True)
+            return Rung(own, len(values), lambda: known, spared=True)
         at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
-        return Rung(name, len(values), partial(self._predict, version, name, values, matrix), at_once)
+        return Rung(own, len(values), partial(self._predict, version, name, values, matrix), at_once)
 
-    def _with_challenger(self, answers: Scored, part: Part, matrix: Matrix) -> Climb[Scored]:
-        """The champion's answers, with those of the challenger for its share; where it cannot, the champion's stay."""
-        champion, challenger = self.standing.champion, self.standing.challenger
-        if challenger is None or self.standing.weight <= 0:
+    def _with_others(self, answers: Scored, part: Part, matrix: Matrix) -> Climb[Scored]:
+        """The champion's answers, with those of the challenger and of weighted versions for their shares; where one cannot, the champion's
+        stay."""
+        standing = self.standing
+        if not standing.weighted and (standing.challenger is None or standing.weight <= 0):
             return answers
-        route = Route(champion[0], challenger[0], self.standing.weight, f"{self.name}/{challenger[0]}")
-        keys = _sticky(part, _keys(part.requests), matrix, self.standing.sticky_by)
-        rows = np.flatnonzero(to_challenger(route, keys))
-        others = (yield self._rung("challenger", challenger, matrix.values[rows], matrix)) if len(rows) else None
-        for row, other in zip(rows.tolist(), others or [], strict=False):
-            answers[row] = other
+        keys = _sticky(part, _keys(part.requests), matrix, standing.sticky_by)
+        for name, version, rows in self._led(keys):
+            others = (yield self._rung(name, version, matrix.values[rows], matrix)) if len(rows) else None
+            for row, other in zip(rows.tolist(), others or [], strict=False):
+                answers[row] = other
         return answers
+
+    def _led(self, keys: Sequence[str]) -> Iterator[tuple[str, Named, Ints]]:
+        """Which rows another version than the champion answers, by its rung; the challenger comes first."""
+        standing, left = self.standing, np.ones(len(keys), dtype=bool)
+        if challenger := standing.challenger:
+            route = Route(standing.champion[0], challenger[0], standing.weight, f"{self.name}/{challenger[0]}")
+            chosen = to_challenger(route, keys)
+            left = ~chosen
+            yield "challenger", challenger, np.flatnonzero(chosen)
+        if standing.weighted:
+            weights = {version[0]: weight for version, weight in standing.weighted}
+            weights["champion"] = 1.0 - sum(weights.values())  # by its role: a new champion has the keys of the one before
+            found = np.array(weighed(weights, f"{self.name}/weights", keys))
+            for version, _ in standing.weighted:
+                yield WEIGHTED, version, np.flatnonzero(left & (found == version[0]))
 
     def _known(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
         """What a version said to such rows before; nothing where it is to be asked about one of them."""
@@ -425,12 +451,13 @@ def open_endpoint(
     functions: Sequence[Function] = (),
 ) -> Endpoint:
     """An endpoint from the recipe of a branch; `functions` are those that are here, for the views that are one. Golden cases are run
-    first: raises Refused when the champion answers otherwise. A previous version or a challenger that does, or whose bytes are lost, is
+    first: raises Refused when the champion answers otherwise. Another version that does, or whose bytes are lost, is
     left out: the champion answers in its place."""
     rows = open_rows(ledger, recipe, online=online, functions=functions)
     predictors = {standing.champion[1]: _load(ledger, *standing.champion)}
     previous, challenger = (_load_or_leave(ledger, name, version, predictors) for version in (standing.previous, standing.challenger))
-    standing = replace(standing, previous=previous, challenger=challenger)
+    weighted = [one for one in standing.weighted if _load_or_leave(ledger, name, one[0], predictors)]
+    standing = replace(standing, previous=previous, challenger=challenger, weighted=weighted)
     short = {"requests": recipe["requests"][:12]} | {f"view {view}": digest[:12] for view, digest in rows.reader.versions.items()}
     named = [step.model for step in fallback if isinstance(step, SimplerModel)]
     named += [shadow.model] if shadow and shadow.model != CHALLENGER else []

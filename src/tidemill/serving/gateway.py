@@ -215,7 +215,8 @@ async def unrouted(request: Request, error: Exception) -> Response:
     """The answer where no route leads (404) or none by this method (405), in the form of all errors, with the routes that there are."""
     assert isinstance(error, HTTPException)
     routes = request.app.routes
-    methods = sorted({method for one in routes if one.matches(request.scope)[0] is not Match.NONE for method in one.methods})
+    path = next((one.path for one in routes if one.matches(request.scope)[0] is not Match.NONE), "")  # a version may look like a longer one
+    methods = sorted({method for one in routes if one.path == path for method in one.methods})
     known = methods or [f"{min(one.methods)} {one.path}" for one in routes]  # min: GET before HEAD
     found = UnknownName(f"{request.method} {request.url.path}: {error.detail.lower()}", available=sorted(known))
     answer = reply({"error": str(found), "detail": found.data()}, error.status_code)

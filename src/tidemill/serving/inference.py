@@ -73,7 +73,7 @@ class Inference:
             case ["v2", "health", "live"]:
                 known["GET"] = _given({"live": True})
             case ["v2", "health", "ready"]:
-                known["GET"] = _given({"ready": models.ready}, 200 if models.ready else 503)
+                known["GET"] = _given(*_readiness({}, models.ready, "not every model is loaded"))
             case ["v2", "models", "stats"]:
                 known["GET"] = _given({"model_stats": stats([*models])})
             case ["v2", "repository", "index"]:
@@ -107,7 +107,7 @@ class Inference:
             case []:
                 return {"GET": lambda headers, body: Reply(200, _encode(metadata(one, self.models.versions(one.name))))}
             case ["ready"]:
-                return {"GET": _given({"name": one.name, "ready": one.is_ready}, 200 if one.is_ready else 503)}
+                return {"GET": _given(*_readiness({"name": one.name}, one.is_ready, one.why))}
             case ["config"]:
                 return {"GET": lambda headers, body: Reply(200, _encode(configuration(one)))}
             case ["stats"]:
@@ -145,6 +145,10 @@ def index(models: Models, *, only_ready: bool = False) -> list[dict[str, str]]:
     """All versions of all models, with their state."""
     rows = [(one, "READY" if one.is_ready else "UNAVAILABLE") for one in models if one.is_ready or not only_ready]
     return [{"name": one.name, "version": one.version, "state": state, "reason": one.why} for one, state in rows]
+
+
+def _readiness(plain: dict[str, Any], is_ready: bool, why: str) -> tuple[dict[str, Any], int]:
+    return (plain | {"ready": True}, 200) if is_ready else (plain | {"ready": False, "error": f"not ready: {why}"}, 503)
 
 
 def _given(plain: Any, status: int = 200) -> Call:
@@ -219,7 +223,9 @@ def unpacked(encoding: bytes, body: bytes) -> bytes:
 
 
 def _index(models: Models, headers: Headers, body: bytes) -> Reply:
-    only = bool(_object(body, 'send nothing, or {"ready": true}').get("ready"))
+    only = (sent := _object(body, 'send nothing, or {"ready": true}')).get("ready", False)
+    if not isinstance(only, bool):
+        raise DataError(f"ready is {sent['ready']!r:.100}", where="ready", hint="send true or false")
     return Reply(200, _encode(index(models, only_ready=only)))
 
 

@@ -113,7 +113,7 @@ def read(body: bytes, head: int | None = None) -> Asked:
             tensors[one.name], raw = _of_bytes(one, raw, size, where), raw[size:]
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
-    wanted = {one.name: bool(one.parameters) and is_raw(one.parameters, i) for i, one in enumerate(asked.outputs or ())}
+    wanted = {one.name: is_raw(one.parameters, i) if one.parameters else False for i, one in enumerate(asked.outputs or ())}
     parameters = asked.parameters or {}
     return Asked(tensors, wanted, _truth(parameters, "binary_data_output", "parameters"), asked.id or "", parameters)
 

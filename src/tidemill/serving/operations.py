@@ -144,7 +144,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "IndexRequest": _object("", ready=TRUTH),
     "Index": _list(_object("name version state reason", name=TEXT, version=TEXT, state=TEXT, reason=TEXT)),
     "PredictRequest": _object(
-        "rows", rows=_list(ANY) | {"minItems": 1, "maxItems": 10_000}, at={"oneOf": [TIME, _list(TIME)]}, explain=TRUTH
+        "rows",
+        rows=_list(ANY) | {"minItems": 1, "maxItems": 10_000},
+        at={"anyOf": [TIME, _list(TIME) | {"minItems": 1}, {"type": "null"}]},
+        explain=TRUTH,
     )
     | {"additionalProperties": False},
     "Predictions": _object(
@@ -153,11 +156,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         predictions=_list(_object("key probability version rung at", key=TEXT, probability=NUMBER, version=TEXT, rung=TEXT, at=TIME)),
     ),
     "FeedbackRequest": _object(
-        "rows", rows=_list(_object("id", id=TEXT, label={"type": ["integer", "number", "boolean", "null"]}, comment=TEXT)) | {"minItems": 1}
+        "rows",
+        rows=_list(_object("id", id=TEXT | {"minLength": 1}, label={"type": ["integer", "number", "boolean", "null"]}, comment=TEXT))
+        | {"minItems": 1},
     )
     | {"additionalProperties": False},
     "Feedback": _object("deployment added labelled_at", deployment=TEXT, added=WHOLE, labelled_at=TIME),
-    "FeaturesRequest": _object("views rows", views=_list(TEXT) | {"minItems": 1}, rows=_list(ANY) | {"minItems": 1}, at=TIME)
+    "FeaturesRequest": _object(
+        "views rows", views=_list(TEXT) | {"minItems": 1}, rows=_list(ANY) | {"minItems": 1}, at=TIME | {"type": ["string", "null"]}
+    )
     | {"additionalProperties": False},
     "Features": _object("at features rows views", at=TIME, features=_list(TEXT), rows=_list(_list({})), views=ANY),
 }

@@ -22,7 +22,7 @@ def rehearse(ledger: Ledger, endpoint: Endpoint) -> None:
     golden = golden_of(ledger, ledger.artifact_of("model", standing.champion[1]))
     alone = replace(
         endpoint,
-        standing=replace(standing, previous=None, challenger=None),
+        standing=replace(standing, previous=None, challenger=None, weighted=()),
         ladder=Ladder(endpoint.name, timeout),
         fallback=(),
         expect=(),

@@ -1,7 +1,8 @@
 """Which version answers a request: weights over versions, sticky by key. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
@@ -35,3 +36,31 @@ def to_challenger(route: Route, keys: Sequence[str]) -> Bools:
         return np.ones(len(keys), dtype=bool)
     shares = {key: share(key, route.salt) for key in set(keys)}
     return np.fromiter((shares[key] < route.weight for key in keys), dtype=bool, count=len(keys))
+
+
+def weighed(weights: Mapping[str, float], salt: str, keys: Sequence[str]) -> list[str]:
+    """Which of several names each key belongs to, in proportion to their weights (weighted rendezvous hashing, Schindelhauer and Schomaker
+    2005: no table of who belongs where). Where one weight grows and no other does, its keys stay, and where one is taken out, only its own
+    keys move.
+
+    >>> weighed({"late/3": 0.8, "late/2": 0.2}, "late", ["N123", "N124", "N123"])
+    ['late/3', 'late/3', 'late/3']
+    """
+    names = [name for name, weight in weights.items() if weight > 0]
+
+    def found(key: str) -> str:
+        return max(names, key=lambda name: -weights[name] / log((share(key, f"{salt}/{name}") * 16**13 + 0.5) / 16**13))
+
+    chosen = {key: found(key) for key in set(keys)}
+    return [chosen[key] for key in keys]
+
+
+def shares(champion: str, challenger: str, weight: float, weights: Mapping[str, float]) -> dict[str, float]:
+    """The share of the keys that each version answers: the challenger its weight, of the rest the others theirs, the champion what is left.
+
+    >>> shares("late/3", "late/4", 0.5, {"late/2": 0.2})
+    {'late/3': 0.4, 'late/4': 0.5, 'late/2': 0.1}
+    """
+    rest = 1.0 - weight if challenger else 1.0
+    found = {champion: rest * max(1.0 - sum(weights.values()), 0.0)} | ({challenger: weight} if challenger else {})
+    return found | {name: rest * one for name, one in weights.items()}

@@ -539,7 +539,8 @@ def standing_of(deployment: Deployment, branch: Branch) -> Standing:
         challenger = (state.candidate.version.label, state.candidate.version.digest)
         weight = state.candidate.weight
     champion = (state.champion.label, state.champion.digest)
-    return Standing(branch.id, champion, previous, challenger, weight, rollout.sticky_by if rollout else "")
+    weighted = [((one.version.label, one.version.digest), one.weight) for one in state.weighted]
+    return Standing(branch.id, champion, previous, challenger, weight, rollout.sticky_by if rollout else "", weighted)
 
 
 def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, online: OnlineStore | None = None) -> Endpoint:

@@ -6,7 +6,7 @@ from typing import Any
 from tidemill import registry
 from tidemill.core import Event, show
 from tidemill.ledger import Decision
-from tidemill.loop import Served, State, Waiting
+from tidemill.loop import Served, State, Waiting, shared_by
 from tidemill.project import Project
 from tidemill.serving import Deployment
 from tidemill.session.history import History, plain_tree
@@ -55,6 +55,8 @@ def _deployment(declared: Project, history: History) -> dict[str, Any]:
         "champion": _served(state.champion),
         "previous": _served(state.previous),
         "candidate": _candidate(state, deployment),
+        "weighted": [_served(one.version) for one in state.weighted],
+        "shares": shared_by(state),
         "fallback": [step.name for step in deployment.fallback],
         "versions": [_version(version, state, decisions) for version in reversed(registry.versions(ledger, branch.id))],
         "watched": _newest(decisions, Event.WATCHED),
@@ -82,7 +84,8 @@ def _candidate(state: State, deployment: Deployment) -> dict[str, Any] | None:
 def _version(version: registry.Version, state: State, newest: list[Decision]) -> dict[str, Any]:
     """A version with its role: that of now, or that it left, by a rollback."""
     last = next((d.kind for d in newest if d.subject == version.label and d.kind in (Event.PROMOTED, Event.ROLLED_BACK)), None)
-    roles = {state.champion.label: "champion", state.previous.label if state.previous else "": "previous"}
+    roles = {one.version.label: "weighted" for one in state.weighted}
+    roles |= {state.champion.label: "champion", state.previous.label if state.previous else "": "previous"}
     roles |= {state.candidate.version.label: "candidate"} if state.candidate else {}
     verdict, left = version.verdict, "rolled back" if last == Event.ROLLED_BACK else ""
     found = {"label": version.label, "digest": version.digest[:12], "at": show(version.at), "role": roles.get(version.label, left)}

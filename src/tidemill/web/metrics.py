@@ -162,6 +162,10 @@ def of_endpoints(endpoints: Mapping[str, "Endpoint"]) -> Iterator[Family]:
     yield Family("tidemill_version_info", "gauge", "The versions that stand in a deployment, by their role.", roles)
     weights: list[Sample] = [("", (("deployment", name),), one.standing.weight) for name, one in there if one.standing.challenger]
     yield Family("tidemill_challenger_weight", "gauge", "The share of keys that the challenger answers.", weights)
+    parts: list[Sample] = [
+        ("", (("deployment", name), ("version", version)), part) for name, one in there for version, part in one.standing.shares.items()
+    ]
+    yield Family("tidemill_version_share", "gauge", "The share of keys that a version answers.", parts)
     copied: list[Sample] = [
         ("", (("deployment", name), ("what", what)), float(said))
         for name, one in there
@@ -186,7 +190,8 @@ def of_caches(kind: str, caches: Iterable[tuple[str, "AnswerCache | None"]]) -> 
 
 def _standing(one: "Endpoint") -> list[tuple[str, tuple[str, str] | None]]:
     standing = one.standing
-    return [("champion", standing.champion), ("previous", standing.previous), ("challenger", standing.challenger)]
+    roles = [("champion", standing.champion), ("previous", standing.previous), ("challenger", standing.challenger)]
+    return [*roles, *(("weighted", version) for version, _ in standing.weighted)]
 
 
 def of_models(models: "Models") -> Iterator[Family]:

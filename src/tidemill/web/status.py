@@ -35,12 +35,14 @@ def _verdict(passed: Any) -> tuple[str, str]:
 
 def _deployment(one: dict[str, Any]) -> dict[str, Any]:
     """A deployment with the versions that it knows, each with its role and weight, and what was noticed of it."""
-    candidate = one.get("candidate")
+    candidate, weighted = one.get("candidate"), one.get("weighted") or []
     weight = number((candidate or {}).get("weight")) or 0.0
+    given = {label: number(part) or 0.0 for label, part in (one.get("shares") or {}).items()}
     roles = [
-        ("champion", one.get("champion"), percent(1 - weight)),
+        ("champion", one.get("champion"), percent(given.get((one.get("champion") or {}).get("label"), 1 - weight))),
         ("candidate", candidate, percent(weight)),
-        ("previous", one.get("previous"), "0 %"),
+        *(("weighted", version, percent(given.get(version.get("label"), 0.0))) for version in weighted),
+        *([("previous", one.get("previous"), "0 %")] if (one.get("previous") or {}).get("label") not in given else []),
     ]
     alerts, retrainings = _newest(one.get("alerts")), _newest(one.get("retrainings"))
     return {
