@@ -41,6 +41,7 @@ torture: setup  ## kills, soaks and long simulations
 	@scripts/apt-packages libgomp1
 	@scripts/mlflow-torch
 	@$(BIN)/python -m pytest -q -m torture
+	@scripts/with-torch -m pytest -q -m torture tests/models/test_torch.py
 	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q $(RANDOM:%=tests/%.py)
 
 bench: setup  ## every benchmark in benchmarks/
@@ -52,7 +53,7 @@ format: setup  ## format, and mend what ruff can mend
 	@$(BIN)/ruff format .
 
 lock: setup  ## write requirements.lock after a change of dependencies (UPGRADE=--upgrade: newest of all)
-	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal $(UPGRADE) \
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra all --extra flights --group dev --universal $(UPGRADE) \
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet tests/clients/requirements.in --universal --python-version 3.11 $(UPGRADE) \
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file tests/clients/requirements.lock

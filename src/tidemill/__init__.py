@@ -57,6 +57,7 @@ _PUBLIC = {
     "Deployment": "serving",
     "PreviousVersion": "serving",
     "Drift": "monitoring",
+    "Network": "models",
     "Monitor": "monitoring",
     "Skew": "monitoring",
     "Age": "loop",

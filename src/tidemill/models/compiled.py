@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 
 from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
 from tidemill.models.graph import Graph
+from tidemill.models.network import Network, is_module
 from tidemill.models.onnx import OnnxModel, Spec, opened
 from tidemill.models.pace import Pace
 from tidemill.models.parity import compared, extreme_rows, hostile_rows
 from tidemill.models.signature import Signature
 
-ADAPTERS = {name: f"tidemill.models._{name}" for name in ("lightgbm", "sklearn", "xgboost")}  # by the package of the model's class
+ADAPTERS = {name: f"tidemill.models._{name}" for name in ("lightgbm", "sklearn", "torch", "xgboost")}  # by the package of the model
 BLOCK = 8  # rows are padded to whole blocks: vector units round the rows of a cut block otherwise
 
 
@@ -41,7 +43,7 @@ class Predictor:
         """Probabilities or predictions (n,) of a matrix (n, f) in the signature's order. Raises DataError of a model that gives several."""
         if self.signature.width > 1:
             raise DataError(f"the model gives {self.signature.width} {self.signature.output} for a row", hint="ask for its outputs")
-        return self._scores(features)[:, 0]
+        return self.outputs(features)[:, 0]
 
     def _scores(self, features: Floats) -> Floats:
         rows = len(features)
@@ -93,9 +95,14 @@ class Compiled:
     signature: Signature
 
 
+def package_of(model: Any) -> str:
+    """The library that a fitted model is of."""
+    return "torch" if isinstance(model, Network) else type(model).__module__.split(".")[0]
+
+
 def adapter(model: Any) -> ModuleType:
     """The adapter for a fitted model; raises NoExactForm when its library has none."""
-    package = type(model).__module__.split(".")[0]
+    package = package_of(model)
     if package not in ADAPTERS:
         raise NoExactForm(
             f"{type(model).__module__}.{type(model).__name__} has no safe format here",
@@ -110,19 +117,34 @@ def adapter(model: Any) -> ModuleType:
 
 def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compiled:
     """The form that serves, with parity proven on `recorded` rows (n, f) and on hostile ones; raises NoExactForm."""
+    model = Network(model) if is_module(model) else model
     made, graph = adapter(model), Graph()
     answer = made.build(graph, model, [graph.matrix("features", len(signature.features))])
     several = answer.output == "probabilities"
     signature = replace(
         signature,
         output=answer.output,
-        width=len(answer.classes) if several else 1,
+        width=answer.wide,
         classes=tuple(getattr(one, "item", lambda one=one: one)() for one in answer.classes) if several else (),
     )
     onnx = graph.finished(answer, signature.width)
+    if isinstance(model, Network):
+        signature = replace(signature, block=_block(onnx, signature, recorded))
     predictor = Predictor(onnx, signature)
     evidence = _proven(partial(made.score, model), predictor, recorded, graph.beside, answer.within, type(model).__name__)
-    return Compiled(onnx, made.native(model), type(model).__module__.split(".")[0], made.rounds(model), evidence, signature)
+    return Compiled(onnx, made.native(model), package_of(model), made.rounds(model), evidence, signature)
+
+
+def _block(onnx: bytes, signature: Signature, recorded: Floats) -> int:
+    """With how many rows a network is asked each time: any number (0) where a row's answer is the same to the bit among any others."""
+    cuts = sorted({min(cut, len(recorded)) for cut in (*range(65), 71, 512, len(recorded))})
+    for block in (0, BLOCK):
+        one = Predictor(onnx, replace(signature, block=block))
+        whole = one.outputs(recorded)
+        parts = [one.outputs(recorded[start:end]) for start, end in pairwise(cuts)]
+        if np.array_equal(np.concatenate(parts), whole, equal_nan=True):
+            return block
+    return 1
 
 
 def _proven(

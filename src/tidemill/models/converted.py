@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
-from tidemill.models.compiled import adapter
+from tidemill.models.compiled import adapter, package_of
 from tidemill.models.graph import Graph
+from tidemill.models.network import Network, is_module
 from tidemill.models.onnx import OnnxModel
 from tidemill.models.parity import TOLERANCE, difference, extreme_rows, hostile_rows, same_labels
 from tidemill.models.rows import Rows
@@ -24,12 +25,17 @@ from tidemill.models.rows import Rows
 REFUSALS = (ValueError, TypeError)  # what libraries raise of values that they do not take
 LOOSEST = 1e-3  # a larger difference is another answer
 OTHER = "use a model that has an exact form"
+NUMBERS = (
+    "rows with missing or infinite numbers get a number on one side only: let forward begin with torch.nan_to_num(features), and clamp "
+    "what lies far from all that it has learnt"
+)
+BATCHES = (1, 7, 512)  # rows with which a network is asked: it may have been made for one number of them
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The bytes of an ONNX file, who converted it ("tidemill" or "skl2onnx"), and the evidence that it answers as the model does."""
+    """The bytes of an ONNX file, who converted it ("tidemill", "torch" or "skl2onnx"), and the evidence that it answers as the model."""
 
     onnx: bytes = field(repr=False)
     converter: str
@@ -45,10 +51,10 @@ def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: fl
     `prediction` (n, 1).
 
     On these rows and on hostile ones the labels must be those of `predict`, and no score may differ by more than `within`, of scores beyond
-    ±1 in proportion to them: by default 1e-9, and 1e-6 for XGBoost, which computes in single precision. Raises NoExactForm where they do,
-    and where there is no converter; DataError for rows that are neither.
+    ±1 in proportion to them: by default 1e-9; 1e-6 for XGBoost and 1e-5 for networks, which compute in single precision. Raises
+    NoExactForm where they do, and where there is no converter; DataError for rows that are neither.
     """
-    asked = Rows.of(rows)
+    asked, model = Rows.of(rows), Network(model) if is_module(model) else model
     if not len(asked.values):
         raise DataError("there are no rows on which the conversion could be proven", hint="give some of the rows that it was trained on")
     made, graph = adapter(model), Graph()
@@ -59,9 +65,9 @@ def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: fl
     else:
         if answer.place:
             graph.chosen(answer)
-        onnx = graph.finished(answer, len(answer.classes) if answer.output == "probabilities" else 1)
+        onnx = graph.finished(answer, answer.wide)
         evidence = prove(model, asked, onnx, thresholds=graph.beside, within=answer.within if within is None else within)
-        done = _told(model, onnx, "tidemill", evidence)
+        done = _told(model, onnx, "torch" if isinstance(model, Network) else "tidemill", evidence)
     if path is not None:
         Path(path).write_bytes(done.onnx)
     return done
@@ -78,14 +84,14 @@ def prove(
         try:
             expected = _answers(model, given)
         except REFUSALS as error:
-            what = f"{type(model).__name__} itself fails on {name} rows: {str(error).splitlines()[0]}"
+            what = f"{_name(model)} itself fails on {name} rows: {str(error).splitlines()[0]}"
             raise NoExactForm(
                 what, hint="give rows that it takes, and let its encoders ignore categories that they have not seen"
             ) from error
         try:
             found = _outputs(form, rows, values)
         except DataError as error:
-            raise NoExactForm(f"the ONNX form of {type(model).__name__} fails on {name} rows: {error.what}", hint=OTHER) from error
+            raise NoExactForm(f"the ONNX form of {_name(model)} fails on {name} rows: {error.what}", hint=OTHER) from error
         apart, labels = difference(*_alike(expected[0], found[0])), _labels_differ(expected[1], found[1])
         evidence |= {f"{name}_rows": len(values), f"{name}_difference": apart, "labels_differ": evidence["labels_differ"] + labels}
         worst = max(worst, apart)
@@ -94,7 +100,9 @@ def prove(
         hint = f"state within={10.0 ** np.ceil(np.log10(worst)):.0e} if that is good enough" if close else OTHER
         if rows.blurred:
             hint = f"ONNX cannot tell empty texts from missing ones: make them one in {', '.join(rows.blurred)}, and fit again"
-        raise NoExactForm(f"the ONNX form of {type(model).__name__} gives other answers: {evidence}", hint=hint)
+        if isinstance(model, Network) and np.isinf(worst):
+            hint = NUMBERS
+        raise NoExactForm(f"the ONNX form of {_name(model)} gives other answers: {evidence}", hint=hint)
     return evidence
 
 
@@ -110,6 +118,10 @@ def _asked(
         whole = rows.held(hostile_rows(rows.values, rows.categories, thresholds, holes=False))
         hostile[:, refused] = whole[:, refused]
     yield "hostile", hostile, rows.given(hostile)
+    for size in BATCHES if isinstance(model, Network) else ():
+        values = np.resize(rows.values, (size, rows.values.shape[1]))
+        values[1:2] = 0.0
+        yield f"batch_of_{size}", values, rows.given(values)
     extreme = rows.held(extreme_rows(rows.values, rows.categories))
     if _takes(model, given := rows.given(extreme)):
         yield "extreme", extreme, given
@@ -132,7 +144,10 @@ def _takes(model: Any, given: Any) -> bool:
 def _answers(model: Any, given: Any) -> tuple[Floats, Array | None]:
     """The library's scores (n, k), and the labels of a classifier."""
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
-        scores = adapter(model).score(model, given)
+        made = adapter(model)
+        scores = made.score(model, given)
+        if isinstance(model, Network):
+            return scores, made.labels(model, scores)
         return scores, np.asarray(model.predict(given)) if hasattr(model, "classes_") else None
 
 
@@ -200,13 +215,17 @@ def _by_skl2onnx(model: Any, rows: Rows, *, double: bool) -> bytes:
     return onnx
 
 
+def _name(model: Any) -> str:
+    return type(model.module if isinstance(model, Network) else model).__name__
+
+
 def _told(model: Any, onnx: bytes, converter: str, evidence: dict[str, Any]) -> Converted:
     """The file with what is known of it as metadata."""
     from onnx import ModelProto, helper
 
-    library = type(model).__module__.split(".")[0]
-    about: dict[str, Any] = {"model": type(model).__name__, library: str(sys.modules[library].__version__), "converter": converter}
-    about |= {"classes": np.asarray(getattr(model, "classes_", ())).tolist(), "parity": evidence}
+    library = package_of(model)
+    about: dict[str, Any] = {"model": _name(model), library: str(sys.modules[library].__version__), "converter": converter}
+    about |= {"classes": np.asarray(adapter(model).classes(model)).tolist(), "parity": evidence}
     told = ModelProto.FromString(onnx)
     helper.set_model_props(told, {"tidemill": json.dumps(about)})
     return Converted(bytes(told.SerializeToString(deterministic=True)), converter, evidence)

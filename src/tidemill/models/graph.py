@@ -53,6 +53,12 @@ class Answer:
     within: float = TOLERANCE  # the bound of differences from the library
     first: Callable[[], str] | None = None  # of two classes, the scores (n, 1) of the first, where they are no difference to one
     raw: str = ""  # what two classes are decided by (n, 1), before it becomes a probability
+    numbers: int = 1  # how many a prediction has
+
+    @property
+    def wide(self) -> int:
+        """How many numbers a row gets."""
+        return len(self.classes) if self.output == "probabilities" else self.numbers
 
 
 def _key(category: Any, text: bool) -> Any:

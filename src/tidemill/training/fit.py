@@ -48,7 +48,7 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
         spread = np.linspace(0, len(train_set.y) - 1, min(RECORDED, len(train_set.y))).astype(np.int64)
         recorded = np.ascontiguousarray(train_set.X[spread])
         compiled = _compiled(model, fitted, train_set, recorded)
-        made = store_model(ledger, model.name, compiled, train_set.signature, recorded, _profile(train_set))
+        made = store_model(ledger, model.name, compiled, compiled.signature, recorded, _profile(train_set))
         parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference")}
         params = _params(model, train_set)
         metrics = {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity}
@@ -81,6 +81,7 @@ def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Float
     if gives != "probability":
         what = f"model {model.name!r} gives {gives} of {len(compiled.signature.classes)} classes" if compiled.signature.classes else ""
         hint = "return a classifier of two classes: the label of a task is true or false"
+        hint = 'return tm.Network(module, gives="logits"), which says what its numbers are' if compiled.library == "torch" else hint
         raise DefinitionError(what or f"model {model.name!r} gives a {gives}, not a probability", where=str(model.where), hint=hint)
     return compiled
 
