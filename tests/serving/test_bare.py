@@ -20,7 +20,7 @@ from processes import served
 from serving.test_gateway import LAST_DAYS, Replayed, batch_of
 from serving.test_oip import sums, tensor
 from tidemill import registry
-from tidemill.serving import Headers, Reply
+from tidemill.serving import Counters, Headers, Reply
 from tidemill.session import Session
 from tidemill.web.direct import led
 from tidemill.web.metrics import Traffic
@@ -214,7 +214,7 @@ def test_what_escapes_is_told_as_the_servers_fault_and_logged(caplog: pytest.Log
     def broken(headers: Headers, body: bytes) -> Reply:
         raise ZeroDivisionError("a bug")
 
-    call = led(lambda method, address, size: broken, Traffic())(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
+    call = led(lambda method, address, size: broken, Traffic(Counters()))(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
     assert call is not None
     assert call(b"{}").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert "ZeroDivisionError: a bug" in caplog.text

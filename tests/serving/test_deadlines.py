@@ -16,7 +16,7 @@ from serving.test_oip import sums, tensor
 from tidemill.core import DataError, DeadlineExceeded
 from tidemill.features import Requests
 from tidemill.models import OnnxModel
-from tidemill.serving import CALLER, Caller, Inference, Repository, beside
+from tidemill.serving import CALLER, Caller, Counters, Inference, Repository, beside
 from tidemill.serving import Served as Bare
 from tidemill.serving.caller import stated
 from tidemill.serving.threads import THREADS
@@ -72,7 +72,7 @@ def test_what_is_no_time_is_refused_with_what_is(served: Served, name: str, valu
     answer = client.post("/predict/late", json=ROW, headers={name: value})
     assert (answer.status_code, name in answer.json()["error"], "next:" in answer.json()["error"]) == (400, True, True)
     head = {b"host": b"127.0.0.1", b"content-length": b"0", b"x-request-id": b"gate-7", name.encode(): value.encode()}
-    below = led(lambda method, path, size: lambda headers, body: None, Traffic())(b"POST", b"/predict/late", head)
+    below = led(lambda method, path, size: lambda headers, body: None, Traffic(Counters()))(b"POST", b"/predict/late", head)
     assert below is not None
     told = below(b"") or b""
     assert (told[:12], b"\r\nx-request-id: gate-7\r\n" in told) == (b"HTTP/1.1 400", True)
@@ -93,7 +93,7 @@ def test_hasty_clients_open_no_circuit(served: Served) -> None:
     with stuck(served, "champion") as (model,):
         for _ in range(6):  # a circuit opens at five
             client.post("/predict/late", json=ROW, headers={"grpc-timeout": "40m"})
-        assert served.endpoint.ladder.left_out == []
+        assert [*served.endpoint.ladder.left_out] == []
         model.let.set()
     assert served.one(**ROW)["rung"] == "champion"
 

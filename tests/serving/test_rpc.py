@@ -26,7 +26,7 @@ from serving.test_oip import SOME, echo, packed, sums
 from tidemill import __version__
 from tidemill.core import Array, Busy, DataError, MissingExtra, Refused, TidemillError
 from tidemill.models import DATATYPES, OnnxModel
-from tidemill.serving import Inference, Procedures, Repository, Served
+from tidemill.serving import Counters, Inference, Procedures, Repository, Served
 from tidemill.serving.messages import MESSAGES
 from tidemill.web import rpc
 from tidemill.web.metrics import Calls
@@ -356,7 +356,7 @@ def slow(workers: int, most: int = 99, seconds: float = 60) -> Iterator[tuple[Sl
     """A slow model, its server, who asks it, and what asks it without waiting."""
     model = Slow()
     procedures = Procedures(Inference(Repository([Served("slow", "1", Slow, lambda: 0, model)]), __version__))
-    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(), most, workers, seconds)
+    server = Remote(procedures, "127.0.0.1", 0, lambda: None, Calls(Counters()), most, workers, seconds)
     with closing(Client(server.address)) as client:
         ask, body = client.channel.unary_unary(SERVICE + "ModelInfer").future, asks("slow", TYPED).SerializeToString()
         try:

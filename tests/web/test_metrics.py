@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from processes import served
 from serving.test_bare import BODY
 from serving.test_oip import sums
+from tidemill.serving import Counters
 from tidemill.session import Session
 from tidemill.web.app import make_app
 from tidemill.web.metrics import BOUNDS, Family, Traffic, exposition
@@ -55,7 +56,7 @@ def test_any_label_and_any_number_can_be_read_back(values: dict[str, float]) -> 
 )
 def test_durations_are_told_as_a_histogram(requests: list[tuple[str, float]]) -> None:
     """Beside a list of all durations."""
-    traffic, by = Traffic(), defaultdict[str, list[float]](list)
+    traffic, by = Traffic(Counters()), defaultdict[str, list[float]](list)
     for path, seconds in requests:
         traffic.noted(path)(200, seconds)
         by[{"/predict/a": "/predict", "/predict/b?x=1": "/predict", "/": "/", "/never": "other"}.get(path, "/v2")].append(seconds)

@@ -1,17 +1,20 @@
 """`tidemill serve`: a model on a port: a file, with no project, or a registered version of one."""
 
 import re
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.markup import escape
 
-from tidemill.cli.console import out, print_json
+from tidemill.cli.console import ending, out, print_json
 from tidemill.core import MissingFile, StoreError, size
 from tidemill.models import MatrixModel, OnnxModel
-from tidemill.serving import CachedModel, Repository, Served
-from tidemill.web import logged, serve_models
+from tidemill.serving import CachedModel, Repository, Served, Shelf, Tensors, Together
+from tidemill.web import Place, logged, number_of, supervise
 
 VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
 
@@ -23,25 +26,30 @@ def serve_model(
     host: str,
     port: int,
     grpc_port: int | None = None,
+    workers: int | str = 1,
     cache: str = "",
     *,
     as_json: bool,
     access: bool = False,
 ) -> None:
-    """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given;
-    print the addresses, or an object with them. `cache` is the size of what is kept of answers; with `access`
+    """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given,
+    by so many processes; print the addresses, or an object with them. `cache` is the size of what each keeps of answers; with `access`
     each request is a line of the server's log. Raises DefinitionError for what is no size."""
-    most = size(cache) if cache else 0
-    one = _of_file(Path(model), name) if Path(model).exists() or not VERSION.fullmatch(model) else _of_version(folder, model, name)
+    most, place, many = size(cache) if cache else 0, Place.taken(), number_of(workers)
+    if place.alone and many > 1:
+        with logged(as_json=as_json, access=access):
+            supervise(many, host, port, grpc_port, sys.argv[1:])
+        return
+    from tidemill.web import serve_models  # much, of which a parent needs nothing
 
-    if most:
-        load = one.load
-        one.load = lambda: CachedModel(load(), most)
-        one.model = one.model and CachedModel(one.model, most)
+    is_file = Path(model).exists() or not VERSION.fullmatch(model)
+    source = _of_file(Path(model), name) if is_file else _of_version(folder, model, name)
+    source = _cached(source, most, place) if most else source
+    one = _loaded(source) if place.alone else _together(source, Shelf(place.shelf))
 
     def ready(url: str, grpc: str) -> None:
         if as_json:
-            print_json({"url": url, **({"grpc": grpc} if grpc else {}), "models": [one.name]})
+            print_json({"url": url, **({"grpc": grpc} if grpc else {}), "models": [one.name], "workers": place.of})
             return
         out.print(f"[bold]{escape(one.name)}[/] answers POST {url}/v2/models/{one.name}/infer")
         if grpc:
@@ -49,18 +57,52 @@ def serve_model(
         for what, specs in zip(("takes", "gives"), one.tensors(), strict=True):
             for spec in specs.values():
                 out.print(f"  {what}  {escape(spec.name)}  {spec.datatype} {escape(str(list(spec.shape)))}")
-        out.print("Ctrl-C ends it")
+        out.print(ending(place.of))
 
     with logged(as_json=as_json, access=access):
-        serve_models(Repository([one]), host, port, ready, grpc_port)
+        serve_models(Repository([one]), host, port, ready, grpc_port, place)
 
 
 def _clock() -> int:
     return time.time_ns() // 1000
 
 
-def _of_version(folder: str, text: str, name: str) -> Served:
-    """A registered version, under its number; loaded anew it is the same, wherever an alias points by then."""
+class Source(NamedTuple):
+    """A model by name and version, the bytes that it is made of, and what makes it of them."""
+
+    name: str
+    version: str
+    fetch: Callable[[], bytes]
+    opened: Callable[[bytes], Tensors]
+
+
+def _cached(source: Source, most: int, place: Place) -> Source:
+    def opened(data: bytes) -> CachedModel:
+        found = CachedModel(source.opened(data), most)
+        found.cache.count_in(place.counters, "model", source.name)
+        return found
+
+    return source._replace(opened=opened)
+
+
+def _loaded(source: Source) -> Served:
+    one = Served(source.name, source.version, lambda: source.opened(source.fetch()), _clock)
+    one.model = one.load()
+    return one
+
+
+def _together(source: Source, shelf: Shelf) -> Together:
+    """As the processes serve it that are there already; the first one loads it."""
+    load = partial(source.opened, b"")
+    one = Together(source.name, source.version, load, _clock, shelf=shelf, fetch=source.fetch, opened=source.opened)
+    if not shelf.changes:
+        one.load_anew()
+    one.catch_up()
+    return one
+
+
+def _of_version(folder: str, text: str, name: str) -> Source:
+    """A registered version, under its number: it lies in the project, and loaded anew it is the same, wherever an alias points by then."""
     from tidemill import project, registry
 
     def opened(text: str) -> tuple[registry.ModelVersion, MatrixModel | OnnxModel]:
@@ -70,19 +112,17 @@ def _of_version(folder: str, text: str, name: str) -> Served:
         finally:
             ledger.records.close()
 
-    version, model = opened(text)
-    return Served(name or version.name, version.version, lambda: opened(f"{version.name}/{version.version}")[1], _clock, model)
+    version, _ = opened(text)
+    return Source(name or version.name, version.version, bytes, lambda _: opened(f"{version.name}/{version.version}")[1])
 
 
-def _of_file(path: Path, name: str) -> Served:
-    one = Served(name or path.stem, "1", partial(_load, path), _clock)
-    one.model = one.load()
-    return one
+def _of_file(path: Path, name: str) -> Source:
+    return Source(name or path.stem, "1", partial(_read, path), lambda data: OnnxModel(data, str(path)))
 
 
-def _load(path: Path) -> OnnxModel:
+def _read(path: Path) -> bytes:
     try:
-        return OnnxModel(path.read_bytes(), str(path))
+        return path.read_bytes()
     except FileNotFoundError as error:
         hint = "name an ONNX file, or a registered version: NAME@ALIAS, NAME/NUMBER"
         raise MissingFile(f"there is no file {path}", hint=hint) from error

@@ -7,7 +7,7 @@ import click
 
 from tidemill import __version__
 from tidemill.cli.answers import feedback, predictions, trace
-from tidemill.cli.options import with_json
+from tidemill.cli.options import with_json, with_workers
 
 
 class Ordered(click.Group):
@@ -92,13 +92,14 @@ def compare(obj: dict[str, Any], as_json: bool) -> None:
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), default=None, help="Port of gRPC; 0 takes a free one. Default: serve.grpc_port."
 )
+@with_workers("serve.workers")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj
-def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, as_json: bool) -> None:
+def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, workers: int | str | None, as_json: bool) -> None:
     """Serve the champion and the status page until Ctrl-C."""
     from tidemill.cli.serve import up
 
-    up(obj["folder"], port, grpc_port, as_json=as_json, access=obj["verbose"])
+    up(obj["folder"], port, grpc_port, workers, as_json=as_json, access=obj["verbose"])
 
 
 @tidemill.command(short_help="Answer many rows into a Parquet file by what serves: resumable, and only what is new.")
@@ -132,13 +133,14 @@ def score(obj: dict[str, Any], /, deployment: str, as_json: bool, **given: Any) 
 @click.option(
     "--cache", default="", metavar="SIZE", help="Keep so much of answers to say them again to equal tensors: 64MB. Default: none."
 )
+@with_workers("1", 1)
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj
-def serve(obj: dict[str, Any], model: str, name: str, host: str, port: int, grpc_port: int | None, cache: str, as_json: bool) -> None:
+def serve(obj: dict[str, Any], /, model: str, name: str, host: str, port: int, as_json: bool, **given: Any) -> None:
     """Serve MODEL until Ctrl-C: an ONNX file, or a registered version of the project (late@champion, models:/late/3)."""
     from tidemill.cli.bare import serve_model
 
-    serve_model(obj["folder"], model, name, host, port, grpc_port, cache, as_json=as_json, access=obj["verbose"])
+    serve_model(obj["folder"], model, name, host, port, as_json=as_json, access=obj["verbose"], **given)
 
 
 @tidemill.command(short_help="Track experiments and register models: MLflow's clients work unchanged.")

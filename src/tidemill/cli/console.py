@@ -147,3 +147,8 @@ def _line(node: dict[str, Any]) -> str:
 def _grow(tree: Tree, node: dict[str, Any]) -> None:
     for parent in node["parents"]:
         _grow(tree.add(_line(parent)), parent)
+
+
+def ending(processes: int) -> str:
+    """How to end a server of so many processes."""
+    return "Ctrl-C ends it" if processes == 1 else f"{processes} processes answer; Ctrl-C ends them"

@@ -44,6 +44,7 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "serve.deadline": (str, "60s", "the most that an answer may take; then it is 504, also where the client says that it waits longer"),
     "serve.access_log": (bool, False, "whether each request is a line of the server's log"),
     "serve.log_json": (bool, False, "whether the server's log is JSON; it is with --json"),
+    "serve.workers": ((int, str), 1, 'processes that answer at one port: a number, or "cores"'),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }
@@ -115,6 +116,11 @@ def read_settings(folder: Path) -> Settings:
     if values.get("serve.most_under_way", 1) < 1:
         what = f"serve.most_under_way = {values['serve.most_under_way']} lets no request in"
         raise DefinitionError(what, where=str(path), hint="a whole number from 1")
+    many = values.get("serve.workers", 1)
+    if many != "cores" and not (isinstance(many, int) and many >= 1):
+        raise DefinitionError(
+            f"serve.workers = {many!r} is no number of processes", where=str(path), hint='a whole number from 1, or "cores"'
+        )
     if not 0 <= values.get("serve.log_features", 1) <= 1:
         what = f"serve.log_features = {values['serve.log_features']} is no share"
         raise DefinitionError(what, where=str(path), hint="from 0, which writes none, to 1, which writes those of every answer")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tidemill.serving.cases import COLUMNS as COLUMNS
     from tidemill.serving.cases import Wanted as Wanted
     from tidemill.serving.cases import find_cases as find_cases
+    from tidemill.serving.counters import SIZE as SIZE
+    from tidemill.serving.counters import Counters as Counters
     from tidemill.serving.declarations import Breaker as Breaker
     from tidemill.serving.declarations import Cache as Cache
     from tidemill.serving.declarations import Canary as Canary
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from tidemill.serving.repository import Models as Models
     from tidemill.serving.repository import Repository as Repository
     from tidemill.serving.repository import Served as Served
+    from tidemill.serving.repository import Tensors as Tensors
     from tidemill.serving.routing import Route as Route
     from tidemill.serving.routing import shares as shares
     from tidemill.serving.routing import to_challenger as to_challenger
@@ -91,6 +94,8 @@ if TYPE_CHECKING:
     from tidemill.serving.search import find_lines as find_lines
     from tidemill.serving.shadow import Shadows as Shadows
     from tidemill.serving.threads import beside as beside
+    from tidemill.serving.together import Shelf as Shelf
+    from tidemill.serving.together import Together as Together
     from tidemill.serving.withheld import Withheld as Withheld
     from tidemill.serving.withheld import withheld_by as withheld_by
 
@@ -173,15 +178,20 @@ _PLACES = {
     "of_protocol": "operations",
     "too_large": "refusals",
     "rehearse": "rehearsal",
+    "SIZE": "counters",
+    "Counters": "counters",
     "Counts": "repository",
     "Models": "repository",
     "Repository": "repository",
     "Served": "repository",
+    "Tensors": "repository",
     "Route": "routing",
     "shares": "routing",
     "to_challenger": "routing",
     "REQUIRES": "rpc",
     "Procedures": "rpc",
+    "Shelf": "together",
+    "Together": "together",
     "Withheld": "withheld",
     "withheld_by": "withheld",
 }

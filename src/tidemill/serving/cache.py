@@ -14,6 +14,7 @@ import numpy as np
 
 from tidemill.core import Array, Floats
 from tidemill.serving import oip
+from tidemill.serving.counters import NOW, Counters
 
 ENTRY = 256  # bytes of a key with a number, with what Python needs to hold them
 DIGEST = 20  # bytes
@@ -29,21 +30,32 @@ class AnswerCache:
     ...     _ = cache.find(key) or cache.keep(key, key.decode())
     >>> [cache.find(key) for key in (b"a", b"b", b"c")]
     ['a', None, 'c']
-    >>> cache.hits, cache.misses, cache.bytes == 2 * ENTRY
-    (3, 4, True)
+    >>> cache.counted() == (3, 4, 2 * ENTRY)
+    True
     """
 
     def __init__(self, most: int) -> None:
-        self.most, self.hits, self.misses, self.bytes = most, 0, 0, 0
+        self.most, self.bytes = most, 0
         self._kept, self._lock = OrderedDict[bytes, tuple[Any, int]](), Lock()
         self._turns = [Lock() for _ in range(TURNS)]
+        self.count_in(Counters())
+
+    def count_in(self, counters: Counters, *name: str) -> None:
+        """Count there from now on, under a name."""
+        self._counters, self._name = counters, ("cache", *name)
+        self._asked, self._held = counters.row(*self._name, width=2), counters.row(NOW, *self._name)
+        self._held[0] = self.bytes
+
+    def counted(self) -> tuple[int, int, int]:
+        """Hits and misses so far, and bytes that are held now, in all processes."""
+        hits, misses = map(sum, zip(*self._counters.rows(*self._name), strict=True))
+        return int(hits), int(misses), int(sum(row[0] for row in self._counters.rows(NOW, *self._name)))
 
     def find(self, key: bytes) -> Any:
         """A value, or None; counted."""
         with self._lock:
             found = self._look(key)
-            self.hits += found is not None
-            self.misses += found is None
+            self._asked[found is None] += 1
         return found
 
     def _look(self, key: bytes) -> Any:
@@ -64,6 +76,7 @@ class AnswerCache:
             self.bytes += size - before
             while self.bytes > self.most:
                 self.bytes -= self._kept.popitem(last=False)[1][1]
+            self._held[0] = self.bytes
 
     def turn(self, key: bytes) -> Lock:
         """Who holds it asks alone: those with an equal question wait, and then find the answer."""
@@ -75,7 +88,7 @@ class AnswerCache:
             found = [self._look(key) for key in _keys(version, features)]
             if None in found:
                 return None
-            self.hits += len(found)
+            self._asked[0] += len(found)
         return found
 
     def scores(self, version: str, features: Floats, run: Callable[[Floats], Floats]) -> Scores:

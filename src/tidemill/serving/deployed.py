@@ -12,6 +12,7 @@ from tidemill.features import Requests
 from tidemill.models import Spec
 from tidemill.serving.answers import Answer
 from tidemill.serving.caller import LONGEST, caller
+from tidemill.serving.counters import Counters
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
 from tidemill.serving.ids import whole_of
 from tidemill.serving.log import AnswerLog
@@ -31,6 +32,7 @@ class Deployments:
     endpoints: Mapping[str, Endpoint]
     logs: Mapping[str, AnswerLog]
     clock: Callable[[], int]
+    counters: Counters = field(default_factory=Counters)
     counted: dict[tuple[str, str], Counts] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator["Deployed"]:
@@ -90,7 +92,8 @@ class Deployed:
         return self._counts(self.version)
 
     def _counts(self, version: str) -> Counts:
-        return self.models.counted.setdefault((self.name, version or self.version), Counts())
+        of = self.name, version or self.version
+        return self.models.counted.get(of) or self.models.counted.setdefault(of, Counts(self.models.counters, *of))
 
     def slow(self, rows: int) -> bool:
         """Whether others would wait for an answer to so many rows."""

@@ -247,7 +247,7 @@ class Endpoint:
 
     def follow(self, before: "Endpoint") -> None:
         """Go on with what one counted and remembers that answered until now."""
-        self.ladder.counts = before.ladder.counts
+        self.ladder.count_in(before.ladder.counters)
         if self._last and before._last:
             before._last.most, self._last = self._last.most, before._last
         if self.cache and before.cache:

@@ -6,7 +6,7 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -22,6 +22,7 @@ from tidemill.core import DataError, DefinitionError, Refused, TidemillError, Un
 from tidemill.features import FeatureView, Getter
 from tidemill.serving.answers import Answer
 from tidemill.serving.caller import caller, request_of
+from tidemill.serving.counters import Counters
 from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
@@ -68,6 +69,7 @@ class Gateway:
     features: Features | None = None
     waits: bool = False
     version: str = ""
+    counters: Counters = field(default_factory=Counters)
 
     async def endpoint(self, request: Request) -> Endpoint:
         """The endpoint that a path names; raises UnknownName."""
@@ -100,7 +102,7 @@ class Gateway:
     @cached_property
     def inference(self) -> Inference:
         """The protocol over the deployments."""
-        return Inference(Deployments(self.endpoints, self.logs, self.clock), self.version)
+        return Inference(Deployments(self.endpoints, self.logs, self.clock, self.counters), self.version)
 
     async def predict(self, request: Request) -> Response:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tidemill.core import SECOND
 from tidemill.serving.caller import ENDLESS, SHARE, caller
+from tidemill.serving.counters import NOW, Counted, Counters
 from tidemill.serving.declarations import Breaker
 
 log = logging.getLogger(__name__)
@@ -99,19 +100,29 @@ class Ladder:
         self, name: str, timeout: int = SECOND, breaker: Breaker | None = None, ticks: Callable[[], int] = time.monotonic_ns
     ) -> None:
         """`ticks` are nanoseconds of a clock that only goes forward."""
-        self.name, self.timeout, self.counts = name, timeout, dict[str, int]()
+        self.name, self.timeout = name, timeout
         self._breaker, self._ticks = breaker or Breaker(), ticks
         self._circuits, self._pools, self._lock = dict[str, Circuit](), dict[str, ThreadPoolExecutor](), Lock()
+        self.count_in(Counters())
+
+    def count_in(self, counters: Counters) -> None:
+        """Count there from now on."""
+        self.counters, self.counts = counters, counters.of("answers", self.name)
+        for rung in counters.of(NOW, "left out", self.name):
+            self._tell(rung, left_out=False)  # of a ladder before this one
 
     @property
-    def left_out(self) -> list[str]:
-        """The rungs that are left out."""
-        return [name for name, circuit in self._circuits.items() if circuit.open]
+    def left_out(self) -> Counted:
+        """The rungs that are left out, and by how many processes."""
+        return self.counters.of(NOW, "left out", self.name)
+
+    def _tell(self, rung: str, *, left_out: bool) -> None:
+        self.counters.row(NOW, "left out", self.name, rung)[0] = left_out
 
     def count(self, what: str, rows: int) -> None:
         """Something happened to so many rows."""
         with self._lock:
-            self.counts[what] = self.counts.get(what, 0) + rows
+            self.counts.add(what, rows)
 
     def tried(self, rung: Rung) -> Scored | None:
         """What a rung gives within the timeout; None where it fails, is too late, or is left out. Raises DeadlineExceeded where nobody
@@ -177,10 +188,12 @@ class Ladder:
             self._failed(rung, circuit)
         else:
             if circuit.succeeded():
+                self._tell(rung.name, left_out=False)
                 log.warning("deployment=%s rung=%s circuit=closed", self.name, rung.name)
 
     def _failed(self, rung: Rung, circuit: Circuit) -> None:
         if circuit.failed(self._ticks() // 1_000):
+            self._tell(rung.name, left_out=True)
             log.warning("deployment=%s rung=%s circuit=open tried_again_in=%s", self.name, rung.name, self._breaker.pause)
 
 

@@ -11,8 +11,10 @@ from tidemill.core import Array, TidemillError, UnknownName
 from tidemill.models import Pace, Spec
 from tidemill.serving import oip
 from tidemill.serving.cache import AnswerCache, digest_of, size_of
+from tidemill.serving.counters import Counters
 from tidemill.serving.oip import Asked, Found
 
+_COUNTED = ("requests", "failed", "rows", "run", "whole", "last")
 SLOW = 1_000_000  # nanoseconds of a run from which on it leaves the event loop
 
 
@@ -52,39 +54,44 @@ class CachedModel:
 Load = Callable[[], Tensors]
 
 
-@dataclass
 class Counts:
-    """What a version answered: requests, rows, and nanoseconds; `last`, in microseconds UTC, when the newest was; many threads count."""
+    """What a version answered: requests, rows, and nanoseconds; `last`, in microseconds UTC, when the newest was; many threads count, and
+    what is read is of all processes."""
 
-    requests: int = 0
-    failed: int = 0
-    rows: int = 0
-    run: int = 0
-    whole: int = 0
-    last: int = 0
-    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    def __init__(self, counters: Counters | None = None, *name: str) -> None:
+        """Under a name, in the counters of a server, or alone."""
+        self._counters, self._name, self._lock = counters or Counters(), ("models", *name), Lock()
+        self._own = self._counters.row(*self._name, width=len(_COUNTED))
 
     def note(self, rows: int, run: int, whole: int, at: int) -> None:
         """A request was answered."""
+        own = self._own
         with self._lock:
-            self.requests += 1
-            self.rows += rows
-            self.run += run
-            self.whole += whole
-            self.last = at
+            own[0] += 1
+            own[2] += rows
+            own[3] += run
+            own[4] += whole
+            own[5] = at
 
     def fail(self) -> None:
         """A request was wrong, or the model failed."""
         with self._lock:
-            self.failed += 1
+            self._own[1] += 1
+
+    def read(self) -> dict[str, int]:
+        """All of them at one moment."""
+        found = zip(_COUNTED, zip(*self._counters.rows(*self._name), strict=True), strict=True)
+        return {name: int(max(values) if name == "last" else sum(values)) for name, values in found}
 
     def plain(self) -> dict[str, Any]:
         """As Triton tells them."""
-        parts = {"success": (self.requests, self.whole), "fail": (self.failed, 0), "compute_infer": (self.requests, self.run)}
+        found = self.read()
+        done = found["requests"]
+        parts = {"success": (done, found["whole"]), "fail": (found["failed"], 0), "compute_infer": (done, found["run"])}
         parts |= dict.fromkeys(("queue", "compute_input", "compute_output"), (0, 0))
         told = {name: {"count": count, "ns": ns} for name, (count, ns) in parts.items()}
-        counts = {"inference_count": self.rows, "execution_count": self.requests}
-        return {"last_inference": self.last // 1_000, **counts, "inference_stats": told}
+        counts = {"inference_count": found["rows"], "execution_count": done}
+        return {"last_inference": found["last"] // 1_000, **counts, "inference_stats": told}
 
 
 class Model(Protocol):
@@ -166,7 +173,23 @@ class Served:
     @property
     def is_ready(self) -> bool:
         """Whether it is loaded."""
+        self.catch_up()
         return self.model is not None
+
+    def catch_up(self) -> None:
+        """Find what was done to it elsewhere."""
+
+    def load_anew(self) -> None:
+        """Load it from where it lies; raises what that raises, and then the one before stays."""
+        try:
+            self.model, self.why = self.load(), ""
+        except TidemillError as error:
+            self.why = error.what
+            raise
+
+    def unload(self) -> None:
+        """Give it back."""
+        self.model, self.why = None, "it was unloaded"
 
     def slow(self, rows: int) -> bool:
         """Whether a run usually takes long."""
@@ -199,12 +222,14 @@ class Served:
 
     def examples(self) -> Mapping[str, list[dict[str, Any]]]:
         """Two rows of ones; nothing while it is not loaded."""
-        return {"two rows of ones": made_up(self.model.inputs.values())} if self.model else {}
+        return {"two rows of ones": made_up(self.model.inputs.values())} if self.is_ready and self.model else {}
 
     def _loaded(self) -> Tensors:
-        if self.model is None:
+        self.catch_up()
+        model = self.model
+        if model is None:
             raise UnknownName(f"the model {self.name!r} is not loaded: {self.why}", hint=f"POST /v2/repository/models/{self.name}/load")
-        return self.model
+        return model
 
 
 def made_up(specs: Iterable[Spec]) -> list[dict[str, Any]]:
@@ -247,18 +272,14 @@ class Repository:
     def load(self, name: str) -> None:
         """Load a model from where it lies, anew if it is loaded. Raises UnknownName, and what loading raises: then the one before stays."""
         for one in self._versions(name).values():
-            try:
-                one.model, one.why = one.load(), ""
-            except TidemillError as error:
-                one.why = error.what
-                raise
+            one.load_anew()
 
     def unload(self, name: str) -> None:
         """Give a model back; raises UnknownName."""
         for one in self._versions(name).values():
-            one.model, one.why = None, "it was unloaded"
+            one.unload()
 
     @property
     def ready(self) -> bool:
         """Whether every model is loaded that was not unloaded by somebody."""
-        return all(one.model for one in self)
+        return all(one.is_ready for one in self)

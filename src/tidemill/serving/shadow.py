@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import fsum
 from pathlib import Path
 from queue import Full, Queue
 from threading import Lock, Thread
 from typing import Any
 
 from tidemill.core import StoreError, canonical
+from tidemill.serving.counters import Counters
 from tidemill.serving.log import Lines
 
 log = logging.getLogger(__name__)
 MOST = 1_000  # requests that wait for the shadow
+COUNTED = ("copied", "dropped", "failed", "other_label")  # rows
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,11 @@ class Copied:
 class Shadows:
     """One thread that asks the shadow of a deployment. A request that finds too many waiting is not copied: it is counted as dropped."""
 
-    def __init__(self, path: Path, *, most: int = MOST) -> None:
-        self._log, self._lock = Lines(path), Lock()
+    def __init__(self, path: Path, counters: Counters | None = None, *, most: int = MOST) -> None:
+        self._log, self._lock, self._counters = Lines(path), Lock(), counters or Counters()
+        self._name = ("shadow", path.stem)
+        self._own = self._counters.row(*self._name, width=len(COUNTED) + 1)
         self._waiting: Queue[tuple[Callable[[], Sequence[Copied]], int] | None] = Queue(most)
-        self._counts = {"copied": 0, "dropped": 0, "failed": 0, "other_label": 0}
-        self._apart = 0.0
         self._thread = Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
 
@@ -51,7 +54,8 @@ class Shadows:
         """How many rows were copied since the start, and how far apart the answers are: the mean absolute difference of probabilities, and
         how many lie on different sides of a half."""
         with self._lock:
-            counts, apart = dict(self._counts), self._apart
+            *sums, apart = map(fsum, zip(*self._counters.rows(*self._name), strict=True))
+        counts = dict(zip(COUNTED, map(int, sums), strict=True))
         return counts | {"mean_difference": apart / counts["copied"] if counts["copied"] else None}
 
     def wait(self) -> None:
@@ -66,7 +70,7 @@ class Shadows:
 
     def _count(self, what: str, rows: int) -> None:
         with self._lock:
-            self._counts[what] += rows
+            self._own[COUNTED.index(what)] += rows
 
     def _work(self) -> None:
         while (waiting := self._waiting.get()) is not None:
@@ -86,6 +90,6 @@ class Shadows:
     def _copied(self, rows: Sequence[Copied]) -> None:
         self._log.write([canonical(asdict(one)) for one in rows])
         with self._lock:
-            self._counts["copied"] += len(rows)
-            self._counts["other_label"] += sum((one.probability > 0.5) != (one.answered_probability > 0.5) for one in rows)
-            self._apart += sum(abs(one.probability - one.answered_probability) for one in rows)
+            self._own[COUNTED.index("copied")] += len(rows)
+            self._own[COUNTED.index("other_label")] += sum((one.probability > 0.5) != (one.answered_probability > 0.5) for one in rows)
+            self._own[-1] += sum(abs(one.probability - one.answered_probability) for one in rows)

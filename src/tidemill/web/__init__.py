@@ -9,11 +9,16 @@ if TYPE_CHECKING:
     from tidemill.web.app import serve as serve
     from tidemill.web.bare import serve_models as serve_models
     from tidemill.web.logs import logged as logged
+    from tidemill.web.place import Place as Place
+    from tidemill.web.place import number_of as number_of
     from tidemill.web.report import render_report as render_report
     from tidemill.web.status import render_status as render_status
     from tidemill.web.tracking import serve_tracking as serve_tracking
+    from tidemill.web.workers import supervise as supervise
 
 _PLACES = {
+    "Place": "place",
+    "number_of": "place",
     "curl_line": "app",
     "logged": "logs",
     "make_app": "app",
@@ -22,6 +27,7 @@ _PLACES = {
     "serve": "app",
     "serve_models": "bare",
     "serve_tracking": "tracking",
+    "supervise": "workers",
 }
 
 

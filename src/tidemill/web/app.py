@@ -41,6 +41,7 @@ from tidemill.web.direct import bounded, led
 from tidemill.web.features import Getters
 from tidemill.web.metrics import CONTENT, Calls, Traffic, exposition, measured, of_endpoints, of_models, of_process
 from tidemill.web.openapi import document, render_docs
+from tidemill.web.place import Place
 from tidemill.web.protocol import App, Receive, Scope, Send
 from tidemill.web.report import render_report
 from tidemill.web.rpc import remote
@@ -72,8 +73,9 @@ def page(html: str) -> Response:
 class Pages:
     """The pages of one session."""
 
-    def __init__(self, session: Session, gateway: Gateway, url: str, traffic: Sequence[Traffic]) -> None:
-        self.session, self.gateway, self.url, self.traffic = session, gateway, url, traffic
+    def __init__(self, session: Session, gateway: Gateway, url: str, traffic: Sequence[Traffic], server: int | None = None) -> None:
+        """`server`: what started this process, where it is one of several."""
+        self.session, self.gateway, self.url, self.traffic, self.server = session, gateway, url, traffic, server
 
     def status(self) -> dict[str, object]:
         """The status with what only the server knows: its address, and what it has answered."""
@@ -132,7 +134,8 @@ class Pages:
     async def metrics(self, request: Request) -> Response:
         gateway = self.gateway
         own, asked = of_endpoints(gateway.endpoints), of_models(gateway.inference.models)
-        families = [*(family for one in self.traffic for family in one.families()), *own, *asked, *of_process(gateway.version)]
+        process = await run_in_threadpool(lambda: [*of_process(gateway.version, gateway.counters, self.server)])
+        families = [*(family for one in self.traffic for family in one.families()), *own, *asked, *process]
         return Response(exposition(families), headers={"content-type": CONTENT, "x-content-type-options": "nosniff"})
 
     async def openapi(self, request: Request) -> Response:
@@ -186,8 +189,8 @@ def curl_line(url: str, name: str, key: dict[str, str], at: str) -> str:
 class Current:
     """The endpoints of what serves now: when a run promotes a version, the next request finds it, without a restart."""
 
-    def __init__(self, session: Session, clock: Callable[[], int] = now) -> None:
-        self.session = session
+    def __init__(self, session: Session, clock: Callable[[], int] = now, place: Place | None = None) -> None:
+        self.session, self.place = session, place or Place()
         self.endpoints: dict[str, Endpoint] = {}
         self.logs: dict[str, AnswerLog] = {}
         self._shadows: dict[str, Shadows] = {}
@@ -226,7 +229,7 @@ class Current:
             for name, endpoint in self.endpoints.items():
                 with self._kept(name, starting=False):
                     endpoint.reader.catch_up()
-            if starting or self._spaces() != before:
+            if self.place.tells if starting else self._spaces() != before:  # of several that start, others may serve what was before
                 with self._away(starting=starting):
                     declared = {space_of(view) for view in self.session.project.all(FeatureView)}  # `materialise` may have put them there
                     self.store.keep(self._spaces() | before | declared)  # a request that is under way may still read those before
@@ -260,10 +263,14 @@ class Current:
         # All that is known by now, where the data go on behind the end of a replay: today's requests are answered from the store.
         if name in self.endpoints:
             endpoint.follow(self.endpoints[name])
+        else:
+            endpoint.ladder.count_in(self.place.counters)
+        if endpoint.cache:
+            endpoint.cache.count_in(self.place.counters, "deployment", name)
         if name not in self.logs:
             self.logs[name] = self._log(name, endpoint)
         if endpoint.shadow and name not in self._shadows:
-            self._shadows[name] = Shadows(shadows_of(self.session.project, name))
+            self._shadows[name] = Shadows(shadows_of(self.session.project, name), self.place.counters)
         endpoint.shadows = self._shadows.get(name)
         rehearse(self.session.project.ledger(), endpoint)
         with self._away(starting=starting):
@@ -287,14 +294,18 @@ class Current:
         return {one.space for endpoint in self.endpoints.values() for one in endpoint.reader.looked.values()}
 
 
-def make_app(session: Session, url: str, *, clock: Callable[[], int] = now, traffic: Sequence[Traffic] = ()) -> Starlette:
-    """The application over a session. The online store is brought up to what is known by now first."""
-    current = Current(session, clock)
+def make_app(
+    session: Session, url: str, *, clock: Callable[[], int] = now, traffic: Sequence[Traffic] = (), place: Place | None = None
+) -> Starlette:
+    """The application over a session, of the process at a place. The online store is brought up to what is known by now first."""
+    here = place or Place()
+    current = Current(session, clock, here)
     client_time = bool(session.project.settings["serve.client_time"])
     waits = isinstance(session.project.settings.online, str)
     features = Features(current.getters.prepared, current.getters.open, client_time, waits, current.due, current.refresh)
-    gateway = Gateway(current.endpoints, current.logs, clock, client_time, current.due, current.refresh, features, waits, __version__)
-    pages = Pages(session, gateway, url, traffic)
+    look = current.due, current.refresh
+    gateway = Gateway(current.endpoints, current.logs, clock, client_time, *look, features, waits, __version__, here.counters)
+    pages = Pages(session, gateway, url, traffic, here.parent)
     own = [
         route("GET", "/", pages.home, requires="read"),
         route("GET", "/status.json", pages.status_json, requires="read"),
@@ -322,23 +333,25 @@ def directly(features: Features, otherwise: App) -> App:
     return app
 
 
-def serve(session: Session, host: str, port: int, grpc_port: int | None = None, *, ready: Ready) -> None:
+def serve(session: Session, host: str, port: int, grpc_port: int | None = None, *, ready: Ready, place: Place | None = None) -> None:
     """Serve a project until interrupted, MLflow's protocol included, its deployments over gRPC too where a port for it is given; `ready` is
-    told the addresses."""
-    gateways, traffic, calls, settings = list[Gateway](), Traffic(), Calls(), session.project.settings
+    told the addresses. `place` is that of this process where it is one of several."""
+    here = place or Place()
+    settings = session.project.settings
+    gateways, traffic, calls = list[Gateway](), Traffic(here.counters), Calls(here.counters)
+    most = here.share(settings["serve.most_under_way"])
     most_seconds = duration(settings["serve.deadline"]) / SECOND
     with ExitStack() as last:
 
         def make(url: str) -> App:
-            app = make_app(session, url, traffic=[traffic, calls])  # first: it says which of its files may not be written
+            app = make_app(session, url, traffic=[traffic, calls], place=here)  # first: it says which of its files may not be written
             gateways.append(app.state.gateway)
             ledger = session.project.ledger()
             last.callback(ledger.records.close)
             whole = directly(app.state.gateway.features, tracking_app(ledger, app))
-            return only_local(measured(attended(bounded(whole, settings["serve.most_under_way"]), most_seconds), traffic))
+            return only_local(measured(attended(bounded(whole, most), most_seconds), traffic))
 
         def beside() -> AbstractContextManager[Beside]:
-            most = settings["serve.most_under_way"]
-            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls, most, most_seconds)
+            return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls, most, most_seconds, here)
 
-        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside)
+        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside, here)

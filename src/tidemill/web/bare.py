@@ -2,36 +2,49 @@
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tidemill import __version__
 from tidemill.core import TidemillError
-from tidemill.serving import MOST, Call, Inference, Reply, Repository, beside, of_protocol, refused
+from tidemill.serving import MOST, Call, Counts, Inference, Reply, Repository, beside, of_protocol, refused
 from tidemill.web.attended import attended
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY, bounded, checked, led
 from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_caches, of_models, of_process
+from tidemill.web.place import Place
 from tidemill.web.rpc import remote
-from tidemill.web.server import Ready, run_server
+from tidemill.web.server import Beside, Ready, run_server
 
 KINDS = {"/docs": b"text/html; charset=utf-8", "/openapi.json": b"application/json", "/metrics": CONTENT.encode()}
 
 
-def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None) -> None:
+def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None, place: Place | None = None) -> None:
     """Serve bare models until interrupted, over gRPC too where a port for it is given; `ready` is told the addresses, the
-    second empty where there is none."""
-    inference, traffic, calls = Inference(models, __version__), Traffic(), Calls()
+    second empty where there is none. `place` is that of this process where it is one of several."""
+    here = place or Place()
+    inference, traffic, calls, most = (
+        Inference(models, __version__),
+        Traffic(here.counters),
+        Calls(here.counters),
+        here.share(MOST_UNDER_WAY),
+    )
+    for one in models:
+        one.counts = Counts(here.counters, one.name, one.version)
 
     def caches() -> Iterable[Family]:
         return of_caches("model", [(one.name, getattr(one.model, "cache", None)) for one in models])
 
     def families() -> Iterable[Family]:
-        return [*traffic.families(), *calls.families(), *of_models(models), *caches(), *of_process(__version__)]
+        return [*traffic.families(), *calls.families(), *of_models(models), *caches(), *of_process(__version__, here.counters, here.parent)]
 
     def make(url: str) -> Any:
         app = application(inference, url, families)
-        return measured(attended(bounded(app, MOST_UNDER_WAY), MOST_SECONDS), traffic)
+        return measured(attended(bounded(app, most), MOST_SECONDS), traffic)
 
-    run_server(make, host, port, ready, led(inference.quick, traffic), lambda: remote(inference, host, grpc_port, calls=calls))
+    def beside() -> AbstractContextManager[Beside]:
+        return remote(inference, host, grpc_port, calls=calls, most=most, place=here)
+
+    run_server(make, host, port, ready, led(inference.quick, traffic), beside, here)
 
 
 def application(inference: Inference, url: str, metrics: Callable[[], Iterable[Family]] = tuple) -> Any:

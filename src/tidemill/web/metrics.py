@@ -1,6 +1,7 @@
 """What Prometheus may ask a server: requests by route, answers by rung, versions, and the process itself.
 
-Text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats). Figures are of this process, since it started.
+Text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats). Figures are of the server, since
+it started: of all its processes.
 """
 
 import time
@@ -9,17 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import accumulate
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tidemill.web.logs import note_access
 
 if TYPE_CHECKING:  # a server of bare models does without them
-    from tidemill.serving import AnswerCache, Counts, Endpoint, Models
+    from tidemill.serving import AnswerCache, Counters, Endpoint, Models
 
 ROUTES = {"predict", "features", "v2", "feedback", "metrics", "status.json", "report", "docs", "openapi.json", "api", "ajax-api", ""}
 UNEXPECTED = "unexpected "
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
+Row: TypeAlias = "memoryview[float]"
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Labels, float]  # what follows the metric's name, labels, and the value
 
@@ -63,9 +65,9 @@ class Traffic:
 
     name, label, by = "tidemill_request", "route", "the first part of their path"
 
-    def __init__(self) -> None:
-        self._ended, self._took = dict[tuple[str, int | str], int](), dict[str, list[int]]()
-        self._seconds = dict[str, float]()
+    def __init__(self, counters: "Counters") -> None:
+        self._counters = counters
+        self._ended, self._took = dict[tuple[str, int | str], Row](), dict[str, Row]()  # of this process, to be written to
 
     def noted(self, path: str) -> Callable[[int, float], None]:
         """What counts the answers to a path, by status and seconds."""
@@ -73,24 +75,26 @@ class Traffic:
         return partial(self._note, f"/{first}" if first in ROUTES else "other")
 
     def _note(self, route: str, status: int | str, seconds: float) -> None:
-        self._ended[route, status] = self._ended.get((route, status), 0) + 1
-        took = self._took.get(route) or self._took.setdefault(route, [0] * (len(BOUNDS) + 1))
+        ended, took = self._ended.get((route, status)), self._took.get(route)
+        if ended is None or took is None:
+            ended = self._ended[route, status] = self._counters.row(self.name, route, str(status))
+            took = self._took[route] = self._counters.row(self.name, route, width=len(BOUNDS) + 2)
+        ended[0] += 1
         took[bisect_left(BOUNDS, seconds)] += 1
-        self._seconds[route] = self._seconds.get(route, 0.0) + seconds
+        took[-1] += seconds
 
     def families(self) -> Iterator[Family]:
         """As metrics."""
-        ended = [("", ((self.label, route), ("status", str(status))), float(n)) for (route, status), n in sorted(self._ended.items())]
+        found = {name[1:]: [*map(sum, zip(*self._counters.rows(*name), strict=True))] for name in sorted(self._counters.names(self.name))}
+        ended = [("", ((self.label, name[0]), ("status", name[1])), row[0]) for name, row in found.items() if len(name) > 1]
         yield Family(f"{self.name}s_total", "counter", f"Requests by {self.by} and the status of the answer.", ended)
         took = list[Sample]()
-        for route, counts in sorted(self._took.items()):
+        for (route, *rest), (*counts, seconds) in found.items():
+            if rest:
+                continue
             sums, of = list(accumulate(counts)), (self.label, route)
-            took += [("_bucket", (of, ("le", repr(bound))), float(n)) for bound, n in zip(BOUNDS, sums, strict=False)]
-            took += [
-                ("_bucket", (of, ("le", "+Inf")), float(sums[-1])),
-                ("_sum", (of,), self._seconds[route]),
-                ("_count", (of,), float(sums[-1])),
-            ]
+            took += [("_bucket", (of, ("le", repr(bound))), n) for bound, n in zip(BOUNDS, sums, strict=False)]
+            took += [("_bucket", (of, ("le", "+Inf")), sums[-1]), ("_sum", (of,), seconds), ("_count", (of,), sums[-1])]
         yield Family(f"{self.name}_seconds", "histogram", "From when a request was whole until its answer was.", took)
 
 
@@ -99,8 +103,8 @@ class Calls(Traffic):
 
     name, label, by = "tidemill_grpc_request", "method", "their method over gRPC"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, counters: "Counters") -> None:
+        super().__init__(counters)
         self._lock = Lock()
 
     def called(self, method: str, status: str, seconds: float) -> None:
@@ -151,8 +155,10 @@ def of_endpoints(endpoints: Mapping[str, "Endpoint"]) -> Iterator[Family]:
     yield Family("tidemill_answers_total", "counter", "Rows that were answered, by the rung that gave the answer.", answers)
     yield Family("tidemill_rung_misses_total", "counter", "Rows that a rung did not answer: failed, too late, left out.", misses)
     yield Family("tidemill_unexpected_total", "counter", "Values that were not as expected, by what was done.", odd)
-    out: list[Sample] = [("", (("deployment", name), ("rung", rung)), 1.0) for name, one in there for rung in one.ladder.left_out]
-    yield Family("tidemill_rung_left_out", "gauge", "Rungs that keep failing and are left out for now.", out)
+    out: list[Sample] = [
+        ("", (("deployment", name), ("rung", rung)), float(by)) for name, one in there for rung, by in one.ladder.left_out.items()
+    ]
+    yield Family("tidemill_rung_left_out", "gauge", "Rungs that keep failing and are left out for now: by so many processes.", out)
     roles: list[Sample] = [
         ("", (("deployment", name), ("role", role), ("version", version[0])), 1.0)
         for name, one in there
@@ -179,12 +185,12 @@ def of_endpoints(endpoints: Mapping[str, "Endpoint"]) -> Iterator[Family]:
 
 def of_caches(kind: str, caches: Iterable[tuple[str, "AnswerCache | None"]]) -> Iterator[Family]:
     """Of what is known of answers, by the name of a deployment or model."""
-    there = [(((kind, name),), one) for name, one in caches if one is not None]
-    hits: list[Sample] = [("", of, float(one.hits)) for of, one in there]
+    there = [(((kind, name),), one.counted()) for name, one in caches if one is not None]
+    hits: list[Sample] = [("", of, float(hits)) for of, (hits, _, _) in there]
     yield Family("tidemill_cache_hits_total", "counter", "Answers that no model was asked for.", hits)
-    misses: list[Sample] = [("", of, float(one.misses)) for of, one in there]
+    misses: list[Sample] = [("", of, float(misses)) for of, (_, misses, _) in there]
     yield Family("tidemill_cache_misses_total", "counter", "Those that it was asked for.", misses)
-    kept: list[Sample] = [("", of, float(one.bytes)) for of, one in there]
+    kept: list[Sample] = [("", of, float(held)) for of, (_, _, held) in there]
     yield Family("tidemill_cache_bytes", "gauge", "What is kept of answers.", kept)
 
 
@@ -196,25 +202,43 @@ def _standing(one: "Endpoint") -> list[tuple[str, tuple[str, str] | None]]:
 
 def of_models(models: "Models") -> Iterator[Family]:
     """Of what is asked through the inference protocol, by model and version."""
-    there = [((("model", one.name), ("version", one.version)), one.counts) for one in models]
+    there = [((("model", one.name), ("version", one.version)), one.counts.read()) for one in models]
 
-    def each(name: str, told: str, read: Callable[["Counts"], float]) -> Family:
-        return Family(f"tidemill_inference_{name}_total", "counter", told, [("", labels, float(read(counts))) for labels, counts in there])
+    def each(name: str, told: str, what: str, per: float = 1.0) -> Family:
+        return Family(f"tidemill_inference_{name}_total", "counter", told, [("", labels, counts[what] / per) for labels, counts in there])
 
-    yield each("requests", "Requests of the inference protocol that were answered.", lambda one: one.requests)
-    yield each("failures", "Those that were wrong, or that the model could not answer.", lambda one: one.failed)
-    yield each("rows", "Rows that were answered.", lambda one: one.rows)
-    yield each("run_seconds", "Time that models took.", lambda one: one.run / 1e9)
+    yield each("requests", "Requests of the inference protocol that were answered.", "requests")
+    yield each("failures", "Those that were wrong, or that the model could not answer.", "failed")
+    yield each("rows", "Rows that were answered.", "rows")
+    yield each("run_seconds", "Time that models took.", "run", 1e9)
 
 
-def of_process(version: str) -> Iterator[Family]:
-    """Of the process, under the names that Prometheus' own clients use."""
+def of_process(version: str, counters: "Counters", server: int | None = None) -> Iterator[Family]:
+    """Of the process, under the names that Prometheus' own clients use; where it is one of several, of them all and of the one (`server`)
+    that started them."""
     import psutil
 
-    process = psutil.Process()
-    with process.oneshot():
-        cpu, memory, started = process.cpu_times(), process.memory_info().rss, process.create_time()
+    process = psutil.Process(server)
+    cpu, memory = _used(process) if server else (sum(process.cpu_times()[:2]), process.memory_info().rss)
+    started = process.create_time()
     yield Family("tidemill_build_info", "gauge", "The version of Tidemill.", [("", (("version", version),), 1.0)])
-    yield Family("process_cpu_seconds_total", "counter", "Time of the processor, user and system.", [("", (), cpu.user + cpu.system)])
+    yield Family("tidemill_workers", "gauge", "Processes that answer.", [("", (), float(counters.processes))])
+    yield Family("process_cpu_seconds_total", "counter", "Time of the processor, user and system.", [("", (), cpu)])
     yield Family("process_resident_memory_bytes", "gauge", "Resident memory.", [("", (), float(memory))])
     yield Family("process_start_time_seconds", "gauge", "When the process began, since 1970 UTC.", [("", (), started)])
+
+
+def _used(process: Any) -> tuple[float, int]:
+    """Seconds and bytes of a process and of those that it started; the seconds of ended ones are with it. One that ends in between would
+    be counted twice, or not at all: then all is read again."""
+    from psutil import Error
+
+    while True:
+        there = process.children()
+        try:
+            times, bytes_ = [one.cpu_times()[:2] for one in there], [one.memory_info().rss for one in (process, *there)]
+        except Error:
+            continue
+        own = process.cpu_times()
+        if process.children() == there:
+            return sum(map(sum, times)) + sum(own[:4]), sum(bytes_)

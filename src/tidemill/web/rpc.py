@@ -17,6 +17,7 @@ from tidemill.serving import CALLER, MOST, Caller, Inference, status_of
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY
 from tidemill.web.logs import note_access
 from tidemill.web.metrics import Calls
+from tidemill.web.place import Place
 from tidemill.web.server import ALONE, Beside, bound
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ class Remote:
         most: int,
         workers: int = WORKERS,
         seconds: float = MOST_SECONDS,
+        *,
+        shared: bool = False,
     ) -> None:
-        """Raises what `bound` does, and MissingExtra."""
+        """A `shared` port is one that other processes of this server listen to as well. Raises what `bound` does, and MissingExtra."""
         from tidemill.serving import REQUIRES
 
         try:
@@ -67,11 +70,12 @@ class Remote:
             def service(self, details: Any) -> Any:
                 return handlers.get(details.method) if details.method in REQUIRES else None
 
-        options = {"grpc.max_receive_message_length": MOST, "grpc.so_reuseport": 0}
+        options = {"grpc.max_receive_message_length": MOST, "grpc.so_reuseport": int(shared)}
         self._server = grpc.server(self._threads, [Methods()], options=[*options.items()], maximum_concurrent_rpcs=most)
         named = f"[{host}]" if ":" in host else host
-        with bound(host, port, "--grpc-port"):  # whether it may be: gRPC binds to any address, and says less of what is wrong
-            pass
+        if not shared:  # else whoever holds the port has tried it
+            with bound(host, port, "--grpc-port"):  # whether it may be: gRPC binds to any address, and says less of what is wrong
+                pass
         try:
             found = self._server.add_insecure_port(f"{named}:{port}")
         except RuntimeError as error:
@@ -173,15 +177,19 @@ def remote(
     calls: Calls | None = None,
     most: int = MOST_UNDER_WAY,
     seconds: float = MOST_SECONDS,
+    place: Place | None = None,
 ) -> Iterator[Beside]:
     """A server that ends with the block at the latest; none where no port is given. `look` is called before each answer, `calls` counts,
-    what comes while so many (`most`) are under way is turned away, and what takes longer than so many `seconds` is given up."""
+    what comes while so many (`most`) are under way is turned away, and what takes longer than so many `seconds` is given up. At a
+    `place` among several processes the port is theirs too, and the socket is not."""
+    here = place or Place()
+    port = port if here.alone else here.grpc
     if port is None:
         yield ALONE
         return
     from tidemill.serving import Procedures
 
-    server = Remote(Procedures(inference), host, port, look, calls or Calls(), most, seconds=seconds)
+    server = Remote(Procedures(inference), host, port, look, calls or Calls(here.counters), most, seconds=seconds, shared=not here.alone)
     try:
         yield Beside(server.address, server.end)
     finally:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidemill.core import Busy, Refused, StoreError
+from tidemill.web.place import Place
 
 if TYPE_CHECKING:
     from tidemill.web.wire import Quick
@@ -57,28 +58,44 @@ def run_server(
     ready: Ready,
     quick: "Quick | None" = None,
     beside: Callable[[], AbstractContextManager[Beside]] = lambda: nullcontext(ALONE),
+    place: Place | None = None,
 ) -> None:
     """Serve an application, made for its address, until interrupted or asked to end; `ready` is told the address. What `quick` finds goes
-    past it. What serves `beside` it begins and ends together with it."""
+    past it. What serves `beside` it begins and ends together with it. At a `place` among several processes the socket is theirs too."""
     import uvicorn
     import uvloop
 
+    from tidemill.web.sharing import Counted, Taker
     from tidemill.web.wire import Heads, Wire
 
+    here = place or Place()
+
     class Server(uvicorn.Server):
-        """One that ends together with what is served beside it."""
+        """One that ends together with what is served beside it, and leaves connections to the processes beside it."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Begin."""
+            await super().startup(sockets if here.alone else [])
+            if not here.alone:
+                spoken: Any = config.http_protocol_class
+                made = partial(spoken, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+                self.taker = Taker(listener, made, here.counters)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             """Answer what is under way."""
+            if not here.alone:
+                here.counters.begin()  # no more: who ends is not waited for by those that step back
+                await self.taker.end()
             await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(other.end))
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is open is closed: otherwise the process would end where it stands
-    with bound(host, port) as listener:
+    with bound(host, port) if here.alone else here.given() as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        speaks: Any = {"quick": quick, "heads": Heads()}
         config = uvicorn.Config(
             make(url),
-            http=partial(Wire, quick=quick, heads=Heads()),  # type: ignore[arg-type]
+            http=partial(Wire, **speaks) if here.alone else partial(Counted, counters=here.counters, **speaks),  # type: ignore[arg-type]
             ws="none",
             interface="asgi3",
             lifespan="off",
@@ -89,5 +106,7 @@ def run_server(
             access_log=False,
         )
         with beside() as other:
-            ready(url, other.address)
+            if here.tells:
+                ready(url, other.address)
+            here.ready()
             uvloop.run(Server(config).serve(sockets=[listener]))
