@@ -14,6 +14,7 @@ from tidemill.session import log_of
 from tidemill.session import open as open_project
 from toy import DECLARATIONS
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 AT = 1714000000000000  # 2024-04-24T23:06:40Z
 OWN = {"parcel": "new", "depot": "N", "courier": "a", "grade": "x", "weight": -2.5, "sent": "2024-04-25T01:00:00Z"}
 OWN |= {"booked": "2024-04-24T00:00:00Z"}
@@ -34,7 +35,9 @@ def ids(copied: Path) -> dict[str, str]:
         ("withheld", OWN, 1.0, Withheld({"depot"}, {"booking__grade"}, b"key")),
     ):
         log = AnswerLog(log_of(session.project, "late"), keep, withheld)
-        (found[name],) = log.append(endpoint.answer([row], [AT], keep=keep), AT, session.branch.id, route="predict", request="gate-7")
+        (found[name],) = log.append(
+            endpoint.answer([row], [AT], keep=keep), AT, session.branch.id, route="predict", request="gate-7", trace=TRACE
+        )
         log.close()
     session.feedback("late", {"id": found["own"], "label": 1, "comment": "stood at the gate"})
     session.close()
@@ -50,6 +53,7 @@ def traced(tidemill: Command, folder: Path, name: str) -> dict[str, Any]:
 def test_an_answer_is_shown_step_by_step(tidemill: Command, copied: Path, ids: dict[str, str]) -> None:
     found = traced(tidemill, copied, ids["own"])
     assert (found["deployment"], found["request"]["sent"], found["request"]["request"]) == ("late", OWN, "gate-7")
+    assert found["request"]["trace"] == TRACE
     weight = next(one for one in found["features"] if one["name"] == "booking__weight")
     assert (weight["value"], weight["seen"], weight["from"], weight["status"]) == (-2.5, 0, "request", "present")
     share = next(one for one in found["features"] if one["view"] == "depot_recent")
@@ -58,7 +62,7 @@ def test_an_answer_is_shown_step_by_step(tidemill: Command, copied: Path, ids: d
     assert (found["rung"], found["model"].partition("@")[0]) == ("champion", "model:trees")
     assert [(one["label"], one["comment"]) for one in found["feedback"]] == [(1, "stood at the gate")]
     text = tidemill("trace", ids["own"], folder=copied).stdout
-    for said in ("gate-7", "depot N", "-2.5, below 0: clipped", "computed again: equal", "label 1  stood at the gate", "model saw"):
+    for said in ("gate-7", TRACE, "depot N", "-2.5, below 0: clipped", "computed again: equal", "label 1  stood at the gate", "model saw"):
         assert said in text, text
     narrow = tidemill("trace", ids["own"], folder=copied, COLUMNS="80").stdout
     assert max(map(len, narrow.splitlines())) <= 80

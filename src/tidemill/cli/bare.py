@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from rich.markup import escape
 
+from tidemill import __version__
 from tidemill.cli.console import ending, out, print_json
 from tidemill.core import MissingFile, StoreError, size
 from tidemill.models import MatrixModel, OnnxModel
-from tidemill.serving import CachedModel, Repository, Served, Shelf, Tensors, Together
+from tidemill.serving import CachedModel, Repository, Served, Shelf, Tensors, Together, traced
 from tidemill.web import Place, logged, number_of, supervise
 
 VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
@@ -59,7 +60,7 @@ def serve_model(
                 out.print(f"  {what}  {escape(spec.name)}  {spec.datatype} {escape(str(list(spec.shape)))}")
         out.print(ending(place.of))
 
-    with logged(as_json=as_json, access=access):
+    with logged(as_json=as_json, access=access), traced("", one.name, __version__):
         serve_models(Repository([one]), host, port, ready, grpc_port, place)
 
 

@@ -67,6 +67,7 @@ def _request(found: Plain) -> list[tuple[str, str]]:
     took = "" if asked["latency_us"] is None else f", answered in {asked['latency_us']:,} µs"
     told = [("request", escape(f"asked {asked['asked']} by {asked['route'] or 'unknown'}{took}"))]
     told += [("", escape(f"its id at the client {asked['request']}"))] if asked["request"] else []
+    told += [("", f"in the trace {asked['trace']}")] if asked["trace"] else []
     told += [("", f"as of {asked['at']}")] if asked["at"] != asked["asked"] else []
     told += [("", escape(f"key {asked['key']}"))] if asked["key"] else []
     told += [("", "it brought its features")] if found["features_from"] == "request" else []

@@ -6,9 +6,9 @@ from functools import partial
 from rich.markup import escape
 from rich.text import Text
 
-from tidemill import project
+from tidemill import __version__, project
 from tidemill.cli.console import ending, link, out, print_json
-from tidemill.serving import Deployment
+from tidemill.serving import Deployment, traced
 from tidemill.web import Place, logged, number_of, supervise
 
 
@@ -57,5 +57,5 @@ def up(
             out.print(f"gRPC         {grpc}")
         out.print(ending(place.of))
 
-    with lines():
+    with lines(), traced(settings["serve.traces"], session.project.name, __version__):
         serve(session, host, at, None if remote == "" else remote, ready=ready, place=place)

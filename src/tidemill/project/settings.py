@@ -45,6 +45,11 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
     "serve.access_log": (bool, False, "whether each request is a line of the server's log"),
     "serve.log_json": (bool, False, "whether the server's log is JSON; it is with --json"),
     "serve.workers": ((int, str), 1, 'processes that answer at one port: a number, or "cores"'),
+    "serve.traces": (
+        str,
+        "",
+        "OpenTelemetry's collector, http://127.0.0.1:4318; empty: that of the environment, if any",
+    ),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }

@@ -93,6 +93,8 @@ if TYPE_CHECKING:
     from tidemill.serving.scores import write_scores as write_scores
     from tidemill.serving.search import find_lines as find_lines
     from tidemill.serving.shadow import Shadows as Shadows
+    from tidemill.serving.spans import traced as traced
+    from tidemill.serving.spans import tracer as tracer
     from tidemill.serving.threads import beside as beside
     from tidemill.serving.together import Shelf as Shelf
     from tidemill.serving.together import Together as Together
@@ -101,6 +103,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "beside": "threads",
+    "traced": "spans",
+    "tracer": "spans",
     "CALLER": "caller",
     "ENDLESS": "caller",
     "EXPECTED": "caller",

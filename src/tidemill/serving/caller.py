@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from tidemill.serving._opentelemetry import Watch
 
 REQUEST, PARENT = b"x-request-id", b"traceparent"
 TIMEOUT, EXPECTED = b"grpc-timeout", b"x-envoy-expected-rq-timeout-ms"
@@ -32,6 +35,7 @@ class Caller:
     answers, by who answers it."""
 
     deployment, version, rung, prediction = "", "", "", ""
+    watch: "Watch | None" = None  # the span of the request
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class Caller:
     @property
     def trace(self) -> str:
         """The id of the trace that it belongs to; empty where it says none."""
-        return trace_of(self.headers)
+        return self.watch.trace if self.watch else trace_of(self.headers)
 
     @cached_property
     def name(self) -> str:

@@ -38,6 +38,7 @@ from tidemill.serving.last import LastAnswers
 from tidemill.serving.routing import Route, share, shares, to_challenger, weighed
 from tidemill.serving.rows import Part, Rows, open_rows
 from tidemill.serving.shadow import Copied, Shadows
+from tidemill.serving.spans import span
 from tidemill.serving.tensors import Tensors
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,8 @@ class Endpoint:
 
     def _features(self, requests: Requests, at: Instants) -> Matrix | None:
         try:
-            return self.reader.read(requests, at)
+            with span("features", rows=len(at), views=len(self.reader.views)):
+                return self.reader.read(requests, at)
         except (TidemillError, OSError):
             if not any(isinstance(step, Constant | LastAnswer) for step in self.fallback):
                 raise
@@ -342,7 +344,7 @@ class Endpoint:
         if known := self._known(version, name, values, matrix):
             return Rung(own, len(values), lambda: known, spared=True)
         at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
-        return Rung(own, len(values), partial(self._predict, version, name, values, matrix), at_once)
+        return Rung(own, len(values), partial(self._predict, version, name, values, matrix), at_once, version=version[0])
 
     def _with_others(self, answers: Scored, part: Part, matrix: Matrix) -> Climb[Scored]:
         """The champion's answers, with those of the challenger and of weighted versions for their shares; where one cannot, the champion's

@@ -15,6 +15,7 @@ from tidemill.core import DataError, Refused, TidemillError
 from tidemill.features import Getter
 from tidemill.serving.inference import Call, Headers, Reply
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
+from tidemill.serving.spans import span
 from tidemill.serving.threads import beside
 
 Message = MutableMapping[str, Any]
@@ -132,7 +133,8 @@ def _takes_long(getter: Getter, rows: list[dict[str, Any]]) -> bool:
 
 
 def _read(getter: Getter, rows: list[dict[str, Any]], when: int | None) -> bytes:
-    return _encode(getter.read(rows, at=when).plain())
+    with span("features", rows=len(rows), views=len(getter.looked) + len(getter.computed)):
+        return _encode(getter.read(rows, at=when).plain())
 
 
 async def _body(receive: Receive) -> bytes:

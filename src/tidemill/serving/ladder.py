@@ -14,6 +14,7 @@ from tidemill.core import SECOND
 from tidemill.serving.caller import ENDLESS, SHARE, caller
 from tidemill.serving.counters import NOW, Counted, Counters
 from tidemill.serving.declarations import Breaker
+from tidemill.serving.spans import span
 
 log = logging.getLogger(__name__)
 TIMED_ROWS = 100  # a timeout is for this many rows
@@ -35,7 +36,8 @@ Scored = list[Score | None]  # of each row; None where a rung has nothing to say
 
 class Rung(NamedTuple):
     """A step of the ladder: its name, for how many rows, what gives their answers, and whether it is done before somebody else could be
-    asked to do it. A `sure` one has nothing that could break; of one that is `spared` it is known what it says, and not how it is doing."""
+    asked to do it. A `sure` one has nothing that could break; of one that is `spared` it is known what it says, and not how it is doing.
+    `version` is that of its model."""
 
     name: str
     rows: int
@@ -43,6 +45,7 @@ class Rung(NamedTuple):
     at_once: bool = False
     sure: bool = False
     spared: bool = False
+    version: str = ""
 
 
 class Circuit:
@@ -174,22 +177,29 @@ class Ladder:
         seconds = whole = self._seconds(rung)
         if not rung.at_once and caller().until < ENDLESS:
             seconds = min(whole, _rest())
-        try:
-            yield seconds
-        except Late:
-            self.count(f"{rung.name}: {'too late' if seconds == whole else 'deadline'}", rung.rows)
-            if seconds == whole:
+        with span("rung", rung=rung.name, rows=rung.rows, version=rung.version) as part:
+            try:
+                yield seconds
+            except Late:
+                why = "too late" if seconds == whole else "deadline"
+                part.fail(why)
+                self.count(f"{rung.name}: {why}", rung.rows)
+                if seconds == whole:
+                    self._failed(rung, circuit)
+                else:
+                    caller().short = True
+            except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
+                part.fail(error)
+                self.count(f"{rung.name}: failed", rung.rows)
+                log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
                 self._failed(rung, circuit)
             else:
-                caller().short = True
-        except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
-            self.count(f"{rung.name}: failed", rung.rows)
-            log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
-            self._failed(rung, circuit)
-        else:
-            if circuit.succeeded():
-                self._tell(rung.name, left_out=False)
-                log.warning("deployment=%s rung=%s circuit=closed", self.name, rung.name)
+                self._succeeded(rung, circuit)
+
+    def _succeeded(self, rung: Rung, circuit: Circuit) -> None:
+        if circuit.succeeded():
+            self._tell(rung.name, left_out=False)
+            log.warning("deployment=%s rung=%s circuit=closed", self.name, rung.name)
 
     def _failed(self, rung: Rung, circuit: Circuit) -> None:
         if circuit.failed(self._ticks() // 1_000):

@@ -19,8 +19,10 @@ import msgspec
 from tidemill.core import canonical
 from tidemill.data import Prediction
 from tidemill.serving.answers import Answer
+from tidemill.serving.caller import caller
 from tidemill.serving.ids import new_ids
 from tidemill.serving.routing import share
+from tidemill.serving.spans import span
 from tidemill.serving.withheld import Withheld
 from tidemill.store import store_error
 
@@ -102,9 +104,11 @@ class AnswerLog(Lines):
         came, by `time.perf_counter_ns`. Raises StoreError when the disk refuses, and then nothing was acknowledged."""
         known = {"asked": now, "branch": branch, **how}
         known |= {"latency_us": (time.perf_counter_ns() - begun) // 1_000} if begun else {}
+        known |= {"trace": trace} if (trace := caller().trace) else {}
         ids = new_ids(now, len(answers))
         lines = [{"id": name, **known, **answer.line()} for name, answer in zip(ids, answers, strict=True)]
-        self.write([canonical(line) for line in (map(self._withheld.of, lines) if self._withheld else lines)])
+        with span("log append", rows=len(answers)):
+            self.write([canonical(line) for line in (map(self._withheld.of, lines) if self._withheld else lines)])
         return ids
 
 

@@ -35,7 +35,7 @@ def traced(path: Path, line: Line, declared: Deployment | None, ledger: Ledger) 
     seen = _seen(inputs or {}, line.get("unexpected", {}), declared.expect if declared else ())
     model = _model(ledger, line)
     request: dict[str, Any] = {"asked": show(line["asked"]), "at": show(line["at_us"])}
-    request |= {name: line.get(name) for name in ("route", "request", "latency_us", "key", "sent")}
+    request |= {name: line.get(name) for name in ("route", "request", "trace", "latency_us", "key", "sent")}
     return {
         "id": line["id"],
         "deployment": path.stem,

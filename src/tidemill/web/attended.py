@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tidemill.core import TidemillError
-from tidemill.serving import CALLER, ENDLESS, REQUEST, Caller, Headers, Reply, exceeded, refused
+from tidemill.serving import CALLER, ENDLESS, REQUEST, Caller, Reply, exceeded, refused, tracer
 from tidemill.web.wire import BEGUN, GONE
 
 log = logging.getLogger(__name__)
@@ -21,35 +21,45 @@ def attended(app: Any, most: float) -> Any:
         headers = dict(scope["headers"])
         limited = scope["path"].startswith(LIMITED)
         caller = Caller(headers, most if limited else ENDLESS, scope.get(BEGUN) or time.monotonic(), scope.get(GONE) or _here)
+        more = _more(caller, scope)
         CALLER.set(caller)
-        limit, begun = asyncio.timeout(None), False
+        limit, status = asyncio.timeout(None), 0
 
         async def tell(message: Any) -> None:
-            nonlocal begun
-            if not begun and not limit.expired():
+            nonlocal status
+            if not status and not limit.expired():
                 limit.reschedule(None)  # half an answer would be none
-            begun = True
-            await send(_named(message, headers))
+            status = message.get("status", status)
+            await send({**message, "headers": [*message["headers"], *more]} if more and "headers" in message else message)
 
-        try:
-            if limited:
-                caller.heed()
-                limit = asyncio.timeout(caller.left)
-            async with limit:
-                await app(scope, receive, tell)
-                return
-        except TidemillError as error:
-            answer = refused(error)
-        except Exception as error:
-            if isinstance(error, TimeoutError) and limit.expired():
-                answer = refused(exceeded())
-            else:
+        async def answered() -> Reply | None:
+            """What is to be told in place of the application's own answer."""
+            nonlocal limit
+            try:
+                if limited:
+                    caller.heed()
+                    limit = asyncio.timeout(caller.left)
+                async with limit:
+                    await app(scope, receive, tell)
+                    return None
+            except TidemillError as error:
+                return refused(error)
+            except Exception as error:
+                if isinstance(error, TimeoutError) and limit.expired():
+                    return refused(exceeded())
+                if caller.watch:
+                    caller.watch.fail(error)
                 log.exception("route=%s a request could not be answered", scope["path"])
-                answer = Reply(500, b'{"error":"the server failed; its log says why"}')
-        if not begun:  # otherwise the connection is cut
-            head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
-            await send(_named({"type": "http.response.start", "status": answer.status, "headers": head}, headers))
+                return Reply(500, b'{"error":"the server failed; its log says why"}')
+
+        answer = await answered()
+        if answer is not None and not status:  # otherwise the connection is cut
+            status = answer.status
+            head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body)), *more]
+            await send({"type": "http.response.start", "status": status, "headers": head})
             await send({"type": "http.response.body", "body": answer.body})
+        if caller.watch:
+            caller.watch.end(status, caller.about)
 
     return attend
 
@@ -58,8 +68,9 @@ def _here() -> bool:
     return False
 
 
-def _named(message: Any, headers: Headers) -> Any:
-    """With the client's own id, where it sent one."""
-    if REQUEST not in headers or "headers" not in message:
-        return message
-    return {**message, "headers": [*message["headers"], (REQUEST, headers[REQUEST])]}
+def _more(caller: Caller, scope: Any) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that say which request it is to. The span of the request begins."""
+    headers, watching = caller.headers, tracer()
+    caller.watch = watching.http(scope["method"], scope["path"], headers) if watching else None
+    told = [(b"traceresponse", caller.watch.told)] if caller.watch else []
+    return told + ([(REQUEST, headers[REQUEST])] if REQUEST in headers else [])

@@ -7,7 +7,22 @@ from time import perf_counter
 from typing import Any
 
 from tidemill.core import Busy, Refused, TidemillError
-from tidemill.serving import CALLER, EXPECTED, MOST, NOBODY, REQUEST, TIMEOUT, Call, Caller, Headers, Reply, refused, respond, too_large
+from tidemill.serving import (
+    CALLER,
+    EXPECTED,
+    MOST,
+    NOBODY,
+    REQUEST,
+    TIMEOUT,
+    Call,
+    Caller,
+    Headers,
+    Reply,
+    refused,
+    respond,
+    too_large,
+    tracer,
+)
 from tidemill.web.logs import note_access
 from tidemill.web.metrics import Traffic
 
@@ -45,19 +60,26 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
             """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
             begun = perf_counter()
             CALLER.set(caller := Caller(headers))
+            if (watching := tracer()) is not None:
+                caller.watch = watching.http(verb, path, headers)
             try:
                 call = find(method, address, size)
                 if call is not None and waits:
                     call = partial(_heeding, caller, call)
                 reply = None if call is None else respond(call, headers, body)
-            except Exception:
+            except Exception as error:
                 log.exception("route=%s a request could not be answered", path)
+                if caller.watch:
+                    caller.watch.fail(error)
                 reply = Reply(500, b'{"error":"the server failed; its log says why"}')
             if reply is None:
                 return None
             answer = written(reply)
             if named:
                 answer = answer.replace(b"\r\n", named, 1)
+            if caller.watch:
+                answer = answer.replace(b"\r\n", b"\r\ntraceresponse: %b\r\n" % caller.watch.told, 1)
+                caller.watch.end(reply.status, caller.about)
             note(reply.status, seconds := perf_counter() - begun)
             note_access(verb, path, reply.status, seconds)
             CALLER.set(NOBODY)  # what the connection says next is of nobody's request

@@ -13,7 +13,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import Busy, MissingExtra, TidemillError
-from tidemill.serving import CALLER, MOST, Caller, Inference, status_of
+from tidemill.serving import CALLER, MOST, Caller, Inference, status_of, tracer
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY
 from tidemill.web.logs import note_access
 from tidemill.web.metrics import Calls
@@ -106,19 +106,27 @@ class Remote:
         sent = {key.encode(): value.encode() if isinstance(value, str) else value for key, value in context.invocation_metadata()}
         caller = Caller(sent, min(self._seconds, context.time_remaining()), gone=lambda: not context.is_active())
         CALLER.set(caller)
+        if (watching := tracer()) is not None:
+            caller.watch = watching.rpc(path, sent)
         try:
             self._look()
             answer = method(body)
             self._calls.called(name, "OK", seconds := time.perf_counter() - begun)
             note_access("gRPC", path, "OK", seconds)
+            if caller.watch:
+                caller.watch.end("OK", caller.about)
             return answer
         except TidemillError as error:
             code, said = self._codes[status_of(error)], str(error)
-        except Exception:
+        except Exception as error:
+            if caller.watch:
+                caller.watch.fail(error)
             log.exception("route=%s a request could not be answered", path)
             code, said = self._codes.INTERNAL, "the server failed; its log says why"
         self._calls.called(name, code.name, seconds := time.perf_counter() - begun)
         note_access("gRPC", path, code.name, seconds)
+        if caller.watch:
+            caller.watch.end(code.name, caller.about)
         context.abort(code, said.encode()[:MOST_TOLD].decode(errors="ignore"))
         raise AssertionError
 
