@@ -17,10 +17,10 @@ from starlette.testclient import TestClient
 
 import tidemill as tm
 from processes import other
+from tidemill import features
 from tidemill.core import Busy, DataError, DefinitionError, Ref, UnknownName, instant, show
 from tidemill.features import differ_since
-from tidemill.serving import AnswerLog, Batch, Endpoint, Gateway, gateway_routes
-from tidemill.serving.batch import Scores
+from tidemill.serving import AnswerLog, Batch, Endpoint, Gateway, When, gateway_routes, write_scores
 from tidemill.session.session import Handle, open_endpoint
 from toy import make_rows, write_rows
 
@@ -205,19 +205,23 @@ def test_a_version_answers_alone(handle: Handle, tmp_path: Path) -> None:
     assert label in error.value.available
 
 
-def test_a_hold_out_holds_and_a_row_that_a_model_cannot_answer_is_no_harm_to_its_neighbours(handle: Handle) -> None:
+def test_a_hold_out_holds_and_a_row_that_a_model_cannot_answer_is_no_harm_to_its_neighbours(handle: Handle, tmp_path: Path) -> None:
     """Beside many rows and by itself each gets the same answer."""
     endpoint = handle.endpoint()
     odd = replace(
         endpoint, predictors={**endpoint.predictors, endpoint.standing.champion[1]: Picky(endpoint)}, holdout=tm.Holdout(0.2, 0.5)
     )
-    rows: list[dict[str, Any]] = [{"parcel": key} for key in KEYS]
     batch = Batch.of(odd, "key", own_time=True, now=TODAY)
-    together = [*batch.scored(rows, [None] * len(rows), range(len(rows)))]
-    apart = [one for i, row in enumerate(rows) for one in batch.scored([row], [None], [i])]
-    assert together == apart
-    rungs = {one.rung for one in together if isinstance(one, Scores)}
-    assert rungs == {"champion", "previous version", "hold-out"}
+    together, apart = (scored(batch, {"parcel": np.array(KEYS)}, tmp_path / f"{chunk}", chunk) for chunk in (0, 1))
+    assert together.equals(apart)
+    assert {*together["rung"]} == {"champion", "previous version", "hold-out"}
+
+
+def scored(batch: Batch, rows: Any, folder: Path, chunk: int = 0, *, when: When | None = None, keep_going: bool = False) -> pl.DataFrame:
+    """What a batch says to rows."""
+    with features.bring(rows, "rows") as brought:
+        write_scores(brought, batch, when or When(), folder.with_suffix(".parquet"), folder / "kept", chunk=chunk, keep_going=keep_going)
+    return pl.read_parquet(folder.with_suffix(".parquet"))
 
 
 class Picky:

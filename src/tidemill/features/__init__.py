@@ -35,7 +35,7 @@ from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.given import whole_rows
 from tidemill.features.growth import differ_since
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
-from tidemill.features.keys import Keys, key_sql, key_text, parts_of
+from tidemill.features.keys import Keys, joined_sql, key_sql, key_text, parts_of
 from tidemill.features.looked import Looked
 from tidemill.features.matching import time_sql
 from tidemill.features.materialising import bring_up, materialise
@@ -54,11 +54,12 @@ from tidemill.features.stores import open_online
 from tidemill.features.taking import SharedView, as_declared, shared
 from tidemill.features.values import check_values
 from tidemill.features.views import CODE, Block, ViewLog, build, load, of_arrays
-from tidemill.features.windows import STATUS, Events
+from tidemill.features.windows import PRESENT, STATUS, Events
 
 __all__ = [
     "CODE",
     "LIFETIME",
+    "PRESENT",
     "SAVED",
     "STATUS",
     "Block",
@@ -115,6 +116,7 @@ __all__ = [
     "functions_of",
     "historical",
     "is_whole",
+    "joined_sql",
     "key_sql",
     "key_text",
     "last",

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tidemill.core import Coded, DataError
-from tidemill.data import Column, Columns, Dataset, instant_of, plain_type, quote
+from tidemill.data import Column, Columns, Dataset, explained, fetch, instant_of, plain_type, quote
 from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
-from tidemill.features.expressions import Expression, Row, Value, compiled
+from tidemill.features.expressions import Expression, Row, Value, as_the_engine, compiled
 from tidemill.features.requests import Kinds, Requests, keys_of, named_functions, places_of, request_columns, with_functions
 from tidemill.features.values import check_values
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 LOCAL = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE", "TIME")  # the engine would drop a zone
 WRONG = "the request cannot be evaluated"
@@ -72,6 +75,18 @@ class OwnColumns:
         """Each column of what rows ask, with the features that functions compute. Raises DataError as `requests` does."""
         found = self.computed([self.taken_row(row) for row in rows])
         return with_functions(self.views, found) if self._calls else found
+
+    @cached_property
+    def as_the_engine(self) -> bool:
+        """Whether the engine computes the same for many rows at once."""
+        return as_the_engine(self.types, [Expression(sql, TYPES[kind]) for sql, kind in self.columns.values()])
+
+    def by_engine(self, connection: "DuckDBPyConnection", rows: str) -> Requests:
+        """The requests of many rows: SQL for rows with these columns, each in its type. Raises DataError for what cannot be computed."""
+        shown = ", ".join(f"CAST(({sql}\n) AS {TYPES[kind]}) AS {quote(name)}" for name, (sql, kind) in self.columns.items())
+        with explained(WRONG):
+            found = fetch(connection, f"SELECT {shown} FROM ({rows})", {name: kind for name, (_, kind) in self.columns.items()})
+        return _requests(with_functions(self.views, found) if self._calls else found)
 
     @cached_property
     def _calls(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Array, Coded, DataError, Floats, Instants, unpack
+from tidemill.core import Array, Coded, DataError, Floats, Instants, Ints, unpack
 from tidemill.data import Columns, Dataset, instant_of, quote
 from tidemill.features.arrays import READ, Function
 from tidemill.features.declarations import FeatureView, RequestView
@@ -56,6 +56,22 @@ class Requests:
             return -1
         row = int(self.order[place])
         return row if self.keys[row] == wanted else -1
+
+    def find_all(self, keys: Sequence[str]) -> Ints:
+        """The row (n,) of each key, −1 where there is none."""
+        texts = [key.encode() for key in keys]
+        width, found = self.keys.dtype.itemsize, np.full(len(texts), -1, dtype=np.int64)
+        fit = np.array([len(text) <= width and not text.endswith(b"\0") for text in texts], dtype=bool)
+        if self.order is None or not len(self) or not fit.any():
+            return found
+        wanted = np.array(texts, dtype=self.keys.dtype)  # one that does not fit is cut, and not sought
+        sought = np.argsort(wanted, kind="stable")  # neighbours are sought one after the other
+        places = np.empty(len(texts), dtype=np.int64)
+        places[sought] = np.searchsorted(self.keys, wanted[sought], sorter=self.order)
+        rows = self.order[np.minimum(places, len(self) - 1)]
+        there = fit & (places < len(self)) & (self.keys[rows] == wanted)
+        found[there] = rows[there]
+        return found
 
     def take(self, rows: Any) -> "Requests":
         """Some requests."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidemill.serving.answers import Answer as Answer
+    from tidemill.serving.asked import When as When
     from tidemill.serving.batch import Batch as Batch
     from tidemill.serving.batch import form_of as form_of
     from tidemill.serving.cache import AnswerCache as AnswerCache
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from tidemill.serving.inference import Reply as Reply
     from tidemill.serving.inference import refused as refused
     from tidemill.serving.inference import respond as respond
+    from tidemill.serving.kept import keep_until as keep_until
     from tidemill.serving.ladder import Ladder as Ladder
     from tidemill.serving.log import AnswerLog as AnswerLog
     from tidemill.serving.log import Logged as Logged
@@ -88,8 +90,6 @@ if TYPE_CHECKING:
     from tidemill.serving.rpc import REQUIRES as REQUIRES
     from tidemill.serving.rpc import Procedures as Procedures
     from tidemill.serving.scores import Tally as Tally
-    from tidemill.serving.scores import When as When
-    from tidemill.serving.scores import keep_until as keep_until
     from tidemill.serving.scores import write_scores as write_scores
     from tidemill.serving.search import find_lines as find_lines
     from tidemill.serving.shadow import Shadows as Shadows
@@ -133,8 +133,8 @@ _PLACES = {
     "Batch": "batch",
     "form_of": "batch",
     "Tally": "scores",
-    "When": "scores",
-    "keep_until": "scores",
+    "When": "asked",
+    "keep_until": "kept",
     "write_scores": "scores",
     "Endpoint": "endpoint",
     "Standing": "endpoint",

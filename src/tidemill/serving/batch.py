@@ -1,26 +1,30 @@
 """Many rows answered as requests are, some at a time: by the same reader, expectations, hold-out, ladder and compiled models.
 
-What only makes sense while somebody waits is left out: no timeout, no circuit breaker, no last answer, no shadow, no log. Each row is a
-request of its own: where one of several cannot be answered they are asked again by halves, so that no answer depends on its neighbours.
+They are read by columns; the same row by itself gives the same answer to the bit. What only makes sense while somebody waits is left out:
+no timeout, no circuit breaker, no last answer, no shadow, no log. Each row is a request of its own: where one of several cannot be answered
+they are asked again by halves, so that no answer depends on its neighbours.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from tidemill.core import DataError, Instants, Unavailable, UnknownName, definition
-from tidemill.features import Matrix, key_text
-from tidemill.serving.answers import Answer, inputs_of
+from tidemill.core import Array, Bools, Coded, DataError, Floats, Instants, Ints, Unavailable, UnknownName, definition
+from tidemill.features import PRESENT, Matrix, key_text
+from tidemill.serving.asked import UNTIMED, Chunk
+from tidemill.serving.columns import Columnar
 from tidemill.serving.declarations import LastAnswer
 from tidemill.serving.endpoint import Endpoint
-from tidemill.serving.ladder import Ladder, Rung, Scored
+from tidemill.serving.ladder import Alike, Ladder, Rung, Score, Scored
 from tidemill.serving.rows import Part, check_known
 
 FORMS = ("key", "columns", "features")  # by what a row asks
 NEVER = np.iinfo(np.int64).max
+FEW = 32  # rows that are read one by one
 
 
 class Together(Exception):
@@ -41,20 +45,34 @@ class Patient(Ladder):
             return None
 
 
-class Scores(NamedTuple):
-    """The answer to a row, as it is written: texts are JSON where they hold several things. `upcoming`: it was asked as of now, since its
-    own time is still to come."""
+@dataclass(frozen=True)
+class Scores:
+    """Answers to rows by columns (n,), as they are written: texts are JSON where they hold several things; `numbers` are those of the rows
+    among all. `upcoming`: it was asked as of now, since its own time is still to come. `inputs`: the features, by name, where wanted."""
 
-    number: int
-    key: str
-    at: int
-    upcoming: bool
-    probability: float
-    version: str
-    rung: str
-    unexpected: str | None
-    missing: str | None
-    inputs: Mapping[str, Any]
+    numbers: Ints
+    key: Array
+    at: Instants
+    upcoming: Bools
+    probability: Floats
+    version: Coded
+    rung: Coded
+    unexpected: Coded
+    missing: Coded
+    inputs: dict[str, Array | Coded]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @classmethod
+    def joined(cls, several: "Sequence[Scores]") -> "Scores":
+        """All of them, in the order of their rows."""
+        if len(several) == 1:
+            return several[0]
+        order = np.argsort(np.concatenate([one.numbers for one in several]))
+        inputs = {name: _joined([one.inputs[name] for one in several], order) for name in several[0].inputs}
+        columns: Any = {one.name: _joined([getattr(some, one.name) for some in several], order) for one in fields(cls)[:-1]}
+        return cls(**columns, inputs=inputs)
 
 
 class Unscored(NamedTuple):
@@ -116,50 +134,118 @@ class Batch:
         found |= {"fallback": definition(list(endpoint.fallback)), "expect": definition(list(endpoint.expect))}
         return found | {"holdout": definition(endpoint.holdout), "own_time": self.own_time}
 
-    def scored(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int | None], numbers: Sequence[int]) -> Iterator[Scores | Unscored]:
-        """The answers to rows at their times (None: there is none), in their order; `numbers` are theirs among all."""
-        try:
-            yield from self._at_once(rows, at, numbers)
-        except (DataError, UnknownName, Unavailable, Together) as error:
-            if len(rows) == 1:
-                yield Unscored(numbers[0], self._key(rows[0]), at[0], _why(error, numbers[0]))
-                return
-            middle = len(rows) // 2
-            for part in (slice(middle), slice(middle, None)):
-                yield from self.scored(rows[part], at[part], numbers[part])
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The columns of features, where they are wanted, with their types."""
+        categories = self.endpoint.given.signature.categories
+        return {name: "VARCHAR" if name in categories else "DOUBLE" for name in self.features} if self.explain else {}
 
-    def _at_once(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int | None], numbers: Sequence[int]) -> list[Scores]:
-        if None in at and not self.own_time:
-            raise DataError(f"rows[{at.index(None)}] has no time", hint="drop such rows: nothing is known at no time")
-        when = np.array([NEVER] * len(at) if self.own_time else at, dtype=np.int64)
-        found: dict[int, Scores] = {}
-        for part in self.endpoint.rows.parts(rows, when, self.endpoint.given):
+    @cached_property
+    def _columnar(self) -> Columnar:
+        return Columnar(self.form, self.endpoint.rows, self.endpoint.given)
+
+    def scored(self, chunk: Chunk) -> Iterator[Scores | Unscored]:
+        """The answers to rows at their times, in their order."""
+        try:
+            yield self._at_once(chunk)
+        except (DataError, UnknownName, Unavailable, Together) as error:
+            if len(chunk) == 1:
+                number, at = int(chunk.numbers[0]), int(chunk.at[0])
+                yield Unscored(number, self._key(chunk.rows()[0]), None if at == UNTIMED else at, _why(error, number))
+                return
+            middle = len(chunk) // 2
+            for part in (slice(middle), slice(middle, None)):
+                yield from self.scored(chunk.part(part))
+
+    def _at_once(self, chunk: Chunk) -> Scores:
+        at = chunk.at
+        if not self.own_time and (at == UNTIMED).any():
+            raise DataError(f"rows[{int(np.argmax(at == UNTIMED))}] has no time", hint="drop such rows: nothing is known at no time")
+        when, found = np.full(len(at), NEVER) if self.own_time else at, list[Scores]()
+        for part in self._parts(chunk, when):
             own, upcoming = self._times(part, when[part.places])
             matrix = part.matrix or self.endpoint.reader.read(part.requests, own)
-            answers = self.endpoint.answer_part(part._replace(matrix=matrix), only=self.only)
-            for i, (place, answer) in enumerate(zip(part.places, answers, strict=True)):
-                found[place] = self._as_written(numbers[place], answer, int(own[i]), bool(upcoming[i]), matrix, i)
-        return [found[i] for i in range(len(rows))]
+            scores, told = self.endpoint.score_part(part._replace(matrix=matrix), only=self.only)
+            found.append(self._as_written(chunk.numbers[part.places], part, own, upcoming, matrix, scores, told))
+        return Scores.joined(found)
 
-    def _times(self, part: Part, when: Instants) -> tuple[Instants, Any]:
+    def _parts(self, chunk: Chunk, when: Instants) -> list[Part]:
+        """By columns what is as most are, the others one by one."""
+        rows, given = self.endpoint.rows, self.endpoint.given
+        if len(chunk) <= FEW:
+            return rows.parts(chunk.rows(), when, given)
+        many, odd = self._columnar.part(chunk, when)
+        if many is None or odd.any():
+            which = np.flatnonzero(odd)
+            apart = rows.parts(chunk.part(which).rows(), when[which], given)
+            apart = [one._replace(places=which[one.places]) for one in apart]
+            return apart if many is None else [many, *apart]
+        return [many]
+
+    def _times(self, part: Part, when: Instants) -> tuple[Instants, Bools]:
         """The times of requests, and which of them are only those of now."""
-        if not self.own_time:
-            return when, np.zeros(len(when), dtype=bool)
-        if self.form == "features":
-            return np.full(len(when), self.now), np.zeros(len(when), dtype=bool)  # nothing is looked up: it says when it was asked
-        upcoming = part.requests.at > self.now
-        own = np.minimum(part.requests.at, self.now)
-        check_known(part, {place: int(own[i]) for i, place in enumerate(part.places)})
+        nothing = np.zeros(len(when), dtype=bool)
+        if self.form == "features":  # nothing is looked up: it says when it was asked
+            return np.full(len(when), self.now) if self.own_time else when, nothing
+        upcoming = part.requests.at > self.now if self.own_time else nothing
+        own = np.minimum(part.requests.at, self.now) if self.own_time else when
+        if (part.requests.known > own).any():
+            check_known(part, dict(zip(part.places, own.tolist(), strict=True)))
         return own, upcoming
 
-    def _as_written(self, number: int, answer: Answer, at: int, upcoming: bool, matrix: Matrix, row: int) -> Scores:
-        inputs = inputs_of(matrix, row) if self.explain else {}
-        told = _json(answer.unexpected), _json(answer.problems)
-        return Scores(number, answer.key, at, upcoming, answer.probability, answer.version, answer.rung, *told, inputs)
+    def _as_written(
+        self,
+        numbers: Ints,
+        part: Part,
+        at: Instants,
+        upcoming: Bools,
+        matrix: Matrix,
+        scores: Sequence[Score],
+        told: Mapping[int, Mapping[str, str]],
+    ) -> Scores:
+        if isinstance(scores, Alike):
+            same, values = np.zeros(len(scores), dtype=np.int32), scores.values
+            version, rung = Coded(same, (scores.version,)), Coded(same, (scores.rung,))
+        else:
+            values = np.array([one.probability for one in scores], dtype=np.float64)
+            version, rung = Coded.of(one.version for one in scores), Coded.of(one.rung for one in scores)
+        unexpected = Coded.of(_json(told.get(row)) for row in range(len(numbers))) if told else _nothing(len(numbers))
+        keys = np.array([key.decode() for key in part.requests.keys.tolist()], dtype=object)
+        inputs = _inputs(matrix, self.inputs)
+        return Scores(numbers, keys, at, upcoming, values, version, rung, unexpected, _missing(matrix), inputs)
 
     def _key(self, row: Mapping[str, Any]) -> str:
         parts = [row.get(part) for part in self.keys]
         return "" if None in parts else key_text([str(part) for part in parts])
+
+
+def _joined(columns: Sequence[Any], order: Ints) -> Any:
+    """Columns one after the other, and then in an order."""
+    if isinstance(columns[0], Coded):
+        return Coded.of(text for column in columns for text in column.texts()).take(order)
+    return np.concatenate(columns)[order]
+
+
+def _nothing(rows: int) -> Coded:
+    return Coded(np.full(rows, -1, dtype=np.int32), ())
+
+
+def _missing(matrix: Matrix) -> Coded:
+    """Views without a value, and why, as JSON; there are few that are different."""
+    if not matrix.views or not (matrix.status != PRESENT).any():
+        return _nothing(len(matrix.values))
+    _, first, inverse = np.unique(matrix.status, axis=0, return_index=True, return_inverse=True)
+    texts = Coded.of(_json(matrix.problems(row)) for row in first.tolist())
+    return texts.take(inverse.ravel())
+
+
+def _inputs(matrix: Matrix, types: Mapping[str, str]) -> dict[str, Array | Coded]:
+    """Features by name: categories as texts."""
+    found = dict[str, Array | Coded]()
+    for name in types:
+        column, words = matrix.values[:, matrix.names.index(name)], matrix.vocabularies.get(name)
+        found[name] = column if words is None else Coded(np.where(np.isnan(column), -1, column).astype(np.int32), tuple(words))
+    return found
 
 
 def form_of(names: Collection[str], endpoint: Endpoint, by: str = "") -> str:
@@ -192,7 +278,7 @@ def _check(names: Collection[str], needed: Sequence[str], what: str, hint: str) 
         raise DataError(f"the rows lack {what} {lacks!r}", available=sorted(names), hint=hint)
 
 
-def _json(told: Mapping[str, str]) -> str | None:
+def _json(told: Mapping[str, str] | None) -> str | None:
     return msgspec.json.encode(told).decode() if told else None
 
 

@@ -33,7 +33,7 @@ from tidemill.serving.declarations import (
 )
 from tidemill.serving.expectations import Expectations, Unexpected
 from tidemill.serving.given import Given
-from tidemill.serving.ladder import Ladder, Rung, Score, Scored
+from tidemill.serving.ladder import Alike, Ladder, Rung, Score, Scored
 from tidemill.serving.last import LastAnswers
 from tidemill.serving.routing import Route, share, shares, to_challenger, weighed
 from tidemill.serving.rows import Part, Rows, open_rows
@@ -126,11 +126,20 @@ class Endpoint:
         without weights and fallback. Raises DataError for what is to be rejected, Unavailable where nothing can answer."""
         return self._climbed(self._answer(*self._seen(part, part.requests.at), explain=False, keep=keep, only=only))
 
+    def score_part(self, part: Part, *, only: str = "") -> tuple[Sequence[Score], Mapping[int, Mapping[str, str]]]:
+        """The same of many rows without what an answer tells beside: what the ladder says to each, and by row what was not as expected."""
+        steps = self._scored(part, self._seen(part, part.requests.at)[1], only)
+        rung, found = _next(steps, None)
+        while rung:
+            rung, found = _next(steps, self.ladder.tried(rung))
+        assert found is not None
+        return found
+
     def _climbed(self, steps: Climb[list[Answer]]) -> list[Answer]:
         rung, answers = _next(steps, None)
         while rung:
             rung, answers = _next(steps, self.ladder.tried(rung))
-        return answers
+        return answers or []
 
     async def answered(
         self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0
@@ -140,7 +149,7 @@ class Endpoint:
         rung, answers = _next(steps, None)
         while rung:
             rung, answers = _next(steps, await self.ladder.awaited(rung))
-        return answers
+        return answers or []
 
     @cached_property
     def quick(self) -> bool:
@@ -181,10 +190,8 @@ class Endpoint:
         return part, _Seen(_keys(part.requests), when.tolist(), matrix, shown, unexpected)
 
     def _answer(self, part: Part, seen: _Seen, *, explain: bool, keep: float, only: str = "") -> Climb[list[Answer]]:
-        keys, times, matrix, shown, unexpected = seen
-        unfit = {one.row for one in unexpected if one.otherwise == "fall back"}
-        scores, odd = yield from self._score(part, keys, times, shown, unfit, only)
-        told = self._told([*unexpected, *odd])
+        keys, times, matrix, shown, _ = seen
+        scores, told = yield from self._scored(part, seen, only)
         answers, versions = [], self.versions if part.matrix is None else {}
         for i, score in enumerate(scores):
             kept = matrix is not None and is_kept(keys[i], times[i], keep)
@@ -198,6 +205,12 @@ class Endpoint:
         if self.shadows is not None and shown is not None:
             self._copy(shown, answers)
         return answers
+
+    def _scored(self, part: Part, seen: _Seen, only: str) -> Climb[tuple[Sequence[Score], Mapping[int, Mapping[str, str]]]]:
+        """What the ladder says to each row, and by row what was not as expected; counted."""
+        unfit = {one.row for one in seen.unexpected if one.otherwise == "fall back"}
+        scores, odd = yield from self._score(part, seen.keys, seen.at, seen.shown, unfit, only)
+        return scores, self._told([*seen.unexpected, *odd])
 
     def _copy(self, matrix: Matrix, answers: Sequence[Answer]) -> None:
         """Have the shadow asked about its share of the rows."""
@@ -265,17 +278,22 @@ class Endpoint:
 
     def _score(
         self, part: Part, keys: Sequence[str], at: Sequence[int], matrix: Matrix | None, unfit: Collection[int], only: str
-    ) -> Climb[tuple[list[Score], list[Unexpected]]]:
+    ) -> Climb[tuple[Sequence[Score], list[Unexpected]]]:
         """What the first rung says that can answer each row: of those that are `unfit`, the first that asks no model. And which
         probabilities were not as expected."""
         found = self._held_out(part, keys, matrix, only)
-        told = list[Unexpected]()
+        told, untouched = list[Unexpected](), not unfit and (self.holdout is None or bool(only))
         if None not in found:
             return [score for score in found if score is not None], told
         for rung in self._rungs(keys, at, matrix, unfit, only):
             given = yield rung
             if given is not None and matrix is not None and rung.name == "champion" and not only:
                 given = yield from self._with_others(given, part, matrix)
+            if untouched and isinstance(given, Alike) and (self._expectations is None or self._expectations.expected(given.values)):
+                if not only:
+                    self._remember(keys, at, given)
+                return given, told
+            untouched = untouched and not given
             for i, score in enumerate(given or ()):
                 if found[i] is None and score is not None:
                     found[i] = score if rung.sure else None if i in unfit else self._judged(i, score, told)
@@ -352,12 +370,12 @@ class Endpoint:
         standing = self.standing
         if not standing.weighted and (standing.challenger is None or standing.weight <= 0):
             return answers
-        keys = _sticky(part, _keys(part.requests), matrix, standing.sticky_by)
+        keys, given = _sticky(part, _keys(part.requests), matrix, standing.sticky_by), [*answers]
         for name, version, rows in self._led(keys):
             others = (yield self._rung(name, version, matrix.values[rows], matrix)) if len(rows) else None
             for row, other in zip(rows.tolist(), others or [], strict=False):
-                answers[row] = other
-        return answers
+                given[row] = other
+        return given
 
     def _led(self, keys: Sequence[str]) -> Iterator[tuple[str, Named, Ints]]:
         """Which rows another version than the champion answers, by its rung; the challenger comes first."""
@@ -389,13 +407,16 @@ class Endpoint:
         predictor = self.predictors[version[1]]
         asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
         if self.cache is None:
-            scores, cached = _timed(predictor, asked).tolist(), None
+            found, cached = _timed(predictor, asked), None
         else:
             found, cached = self.cache.scores(version[1], asked, partial(_timed, predictor))
-            scores = found.tolist()
-        nothing = sum(score != score for score in scores)  # NaN is not itself
+        many = cached is None and len(found) > FEW
+        scores = [] if many else found.tolist()
+        nothing = int(np.isnan(found).sum()) if many else sum(score != score for score in scores)  # NaN is not itself
         if nothing:
             raise DataError(f"{version[0]} gives {nothing} rows no probability")
+        if many:
+            return Alike(found, version[0], rung)
         if cached is None:
             return [Score(score, version[0], rung) for score in scores]
         return [Score(score, version[0], rung, cached=was) for score, was in zip(scores, cached, strict=True)]
@@ -429,10 +450,10 @@ def _constant(value: float, rows: int) -> Scored:
     return [Score(value, "", "constant")] * rows
 
 
-def _next(steps: Climb[list[Answer]], gave: Scored | None) -> tuple[Rung | None, list[Answer]]:
-    """The next rung to try, or the answers."""
+def _next(steps: Climb[T], gave: Scored | None) -> tuple[Rung | None, T | None]:
+    """The next rung to try, or what came of it."""
     try:
-        return steps.send(gave), []
+        return steps.send(gave), None
     except StopIteration as done:
         return None, done.value
 

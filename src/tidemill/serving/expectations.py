@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.core import DataError, DefinitionError, Floats
+from tidemill.core import DataError, DefinitionError, Floats, Ints
 from tidemill.features import Matrix
 from tidemill.models import Signature
 from tidemill.serving.declarations import PROBABILITY, Expect
@@ -50,7 +50,7 @@ class Expectations:
                 there[place] = not one.null
         return low, high, there
 
-    def held(self, matrix: Matrix, places: Sequence[int]) -> tuple[Matrix, list[Unexpected]]:
+    def held(self, matrix: Matrix, places: Sequence[int] | Ints) -> tuple[Matrix, list[Unexpected]]:
         """A matrix of features as the model may see it, and what was not as expected. Raises DataError where that is to be rejected, with
         the place of the row in the request."""
         if matrix.names != self._names:  # another model's: the ladder says so
@@ -72,10 +72,22 @@ class Expectations:
             found.append(Unexpected(row, one.of, f"{what}: {SAID[one.otherwise]}", one.otherwise))
         return replace(matrix, values=clipped), found
 
+    def expected(self, probabilities: Floats) -> bool:
+        """Whether all of them may be told as they are."""
+        if PROBABILITY not in self._of:
+            return True
+        low, high = self._range
+        return bool(((probabilities >= low) & (probabilities <= high)).all())
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        """Of probabilities."""
+        one = self._of.get(PROBABILITY)
+        return (0.0, 1.0) if one is None else (one.low or 0.0, 1.0 if one.high is None else one.high)
+
     def probability(self, row: int, value: float) -> tuple[float, Unexpected | None]:
         """A probability as it may be told, and what was not as expected."""
-        one = self._of.get(PROBABILITY)
-        low, high = (0.0, 1.0) if one is None else (one.low or 0.0, 1.0 if one.high is None else one.high)
+        one, (low, high) = self._of.get(PROBABILITY), self._range
         if one is None or low <= value <= high:
             return value, None
         told = Unexpected(row, PROBABILITY, f"{_what(one, value)}: {SAID[one.otherwise]}", one.otherwise)

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
-from tidemill.core import SECOND
+from tidemill.core import SECOND, Floats
 from tidemill.serving.caller import ENDLESS, SHARE, caller
 from tidemill.serving.counters import NOW, Counted, Counters
 from tidemill.serving.declarations import Breaker
@@ -31,7 +31,29 @@ class Score(NamedTuple):
     cached: bool = False
 
 
-Scored = list[Score | None]  # of each row; None where a rung has nothing to say
+class Alike(Sequence[Score]):
+    """What one version says to many rows: their probabilities (n,) as they are; a score is made for who asks for one."""
+
+    def __init__(self, values: Floats, version: str, rung: str) -> None:
+        self.values, self.version, self.rung = values, version, rung
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, place: int) -> Score: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Alike": ...
+    def __getitem__(self, place: int | slice) -> "Score | Alike":
+        if isinstance(place, slice):
+            return Alike(self.values[place], self.version, self.rung)
+        return Score(float(self.values[place]), self.version, self.rung)
+
+    def __iter__(self) -> Iterator[Score]:
+        return (Score(value, self.version, self.rung) for value in self.values.tolist())
+
+
+Scored = Sequence[Score | None]  # of each row; None where a rung has nothing to say
 
 
 class Rung(NamedTuple):

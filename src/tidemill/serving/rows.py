@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from tidemill.core import DataError, Instants, Ref, UnknownName, show
+from tidemill.core import DataError, Instants, Ints, Ref, UnknownName, show
 from tidemill.data import Dataset
 from tidemill.features import (
     FeatureView,
@@ -35,7 +35,7 @@ class Part(NamedTuple):
     """Rows of one form: their places in the request, what they ask, the columns that they `sent`, and the features that they brought;
     `sticky` is by what each keeps its version, where the request said that."""
 
-    places: Sequence[int]
+    places: Sequence[int] | Ints
     requests: Requests
     sent: Sequence[Row] | None = None
     matrix: Matrix | None = None
