@@ -111,7 +111,7 @@ def up(obj: dict[str, Any], port: int | None, grpc_port: int | None, workers: in
     "--by", type=click.Choice(["key", "columns", "features"]), default=None, help="What rows ask by, where several could be meant."
 )
 @click.option("--version", default="", help="The version that answers alone (boosted/3). Default: as a request is answered.")
-@click.option("--chunk", type=click.IntRange(0), default=0, help="How many rows are held at once. Default: 10000.")
+@click.option("--chunk", type=click.IntRange(0), default=0, help="How many rows are held at once. Default: as many as fit well.")
 @click.option("--explain", is_flag=True, help="Add a column for each feature.")
 @click.option("--keep-going", is_flag=True, help="Write null and the reason for a row that cannot be answered.")
 @click.option("--timezone", default="", help="The zone of times that state none; without it they are refused.")
