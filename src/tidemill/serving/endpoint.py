@@ -128,18 +128,13 @@ class Endpoint:
 
     def score_part(self, part: Part, *, only: str = "") -> tuple[Sequence[Score], Mapping[int, Mapping[str, str]]]:
         """The same of many rows without what an answer tells beside: what the ladder says to each, and by row what was not as expected."""
-        steps = self._scored(part, self._seen(part, part.requests.at)[1], only)
+        return self._climbed(self._scored(part, self._seen(part, part.requests.at)[1], only))
+
+    def _climbed(self, steps: Climb[T]) -> T:
         rung, found = _next(steps, None)
         while rung:
             rung, found = _next(steps, self.ladder.tried(rung))
-        assert found is not None
         return found
-
-    def _climbed(self, steps: Climb[list[Answer]]) -> list[Answer]:
-        rung, answers = _next(steps, None)
-        while rung:
-            rung, answers = _next(steps, self.ladder.tried(rung))
-        return answers or []
 
     async def answered(
         self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0
@@ -149,7 +144,7 @@ class Endpoint:
         rung, answers = _next(steps, None)
         while rung:
             rung, answers = _next(steps, await self.ladder.awaited(rung))
-        return answers or []
+        return answers
 
     @cached_property
     def quick(self) -> bool:
@@ -450,10 +445,10 @@ def _constant(value: float, rows: int) -> Scored:
     return [Score(value, "", "constant")] * rows
 
 
-def _next(steps: Climb[T], gave: Scored | None) -> tuple[Rung | None, T | None]:
+def _next(steps: Climb[T], gave: Scored | None) -> tuple[Rung | None, T]:
     """The next rung to try, or what came of it."""
     try:
-        return steps.send(gave), None
+        return steps.send(gave), None  # type: ignore[return-value]  # nothing yet
     except StopIteration as done:
         return None, done.value
 
