@@ -57,7 +57,7 @@ lock: setup  ## write requirements.lock after a change of dependencies (UPGRADE=
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet tests/clients/requirements.in --universal --python-version 3.11 $(UPGRADE) \
 	    --no-emit-index-url --no-annotate --no-header --generate-hashes --output-file tests/clients/requirements.lock
-	@for client in triton kserve mlserver; do \
+	@for client in triton kserve mlserver schemathesis; do \
 	    $(BIN)/uv pip compile --quiet tests/conformance/oip/clients/$$client.in --universal --python-version 3.11 $(UPGRADE) --no-emit-index-url \
 	        --no-annotate --no-header --generate-hashes --output-file tests/conformance/oip/clients/$$client.lock; \
 	done

@@ -12,7 +12,7 @@ from rich.text import Text
 from tidemill import __version__, loop
 from tidemill.cli.console import Terminal, lines, out, print_json, tree_text
 from tidemill.cli.plain import plain
-from tidemill.core import Damaged, Refused, StoreError, TidemillError, UnknownName, instant, show
+from tidemill.core import Damaged, Event, Refused, StoreError, TidemillError, UnknownName, instant, show
 from tidemill.features import SharedView, is_whole, open_online
 from tidemill.ledger import Branch, Decision
 from tidemill.session import Session, plain_tree
@@ -105,8 +105,10 @@ def why(folder: str, what: str, *, as_json: bool) -> None:
     """Print what was decided about a version, or why each step of that name (of any, without one) ran the last time. Raises
     UnknownName."""
     session = Session(folder)
-    found = _decisions(session, what) if "/" in what else []
-    found = found or ([] if what else _refused(session)) + _runs(session, what)
+    found = _decisions(session, what) if what else []
+    found = (found if "/" in what else []) or [one for one in found if one["kind"] == Event.WEIGHTED] + (
+        [] if what else _refused(session)
+    ) + _runs(session, what)
     if not found:
         raise UnknownName(
             f"nothing is known about {what!r}", hint="name a version as `tidemill status` shows it, or a step such as departures"
@@ -121,7 +123,7 @@ def why(folder: str, what: str, *, as_json: bool) -> None:
 
 
 def _decisions(session: Session, label: str) -> list[dict[str, Any]]:
-    """The decisions about a version, each with the kind of its branch: a label of the live one may be another model in a replay."""
+    """The decisions about a version or a deployment, with the kind of its branch: in a replay a label may be another model."""
     return [_told(branch, one) for branch in session.branches for one in session.ledger.decisions(branch.id) if one.subject == label]
 
 

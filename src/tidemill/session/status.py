@@ -84,8 +84,8 @@ def _candidate(state: State, deployment: Deployment) -> dict[str, Any] | None:
 def _version(version: registry.Version, state: State, newest: list[Decision]) -> dict[str, Any]:
     """A version with its role: that of now, or that it left, by a rollback."""
     last = next((d.kind for d in newest if d.subject == version.label and d.kind in (Event.PROMOTED, Event.ROLLED_BACK)), None)
-    roles = {one.version.label: "weighted" for one in state.weighted}
-    roles |= {state.champion.label: "champion", state.previous.label if state.previous else "": "previous"}
+    roles = {state.previous.label if state.previous else "": "previous"}
+    roles |= {one.version.label: "weighted" for one in state.weighted} | {state.champion.label: "champion"}
     roles |= {state.candidate.version.label: "candidate"} if state.candidate else {}
     verdict, left = version.verdict, "rolled back" if last == Event.ROLLED_BACK else ""
     found = {"label": version.label, "digest": version.digest[:12], "at": show(version.at), "role": roles.get(version.label, left)}
