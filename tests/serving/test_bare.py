@@ -154,11 +154,28 @@ def test_what_is_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
 
 def test_the_command_says_what_is_wrong_with_a_file(tidemill: Command, tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"no model")
-    for file, what in (("none.onnx", "there is no file"), ("no.onnx", "the model cannot be loaded"), (".", "directory")):
-        found = tidemill("serve", str(tmp_path / file))
+    (tmp_path / "trees.joblib").write_bytes(b"cposix\nsystem\n")
+    (tmp_path / "stats.onnx").write_bytes(sums())
+    for words, what in (
+        (["none.onnx"], "there is no file"),
+        (["no.onnx"], "the model cannot be loaded"),
+        (["."], "directory"),
+        (["trees.joblib"], "tm.convert(model, rows"),
+        (["stats.onnx"], "no address leads to a model that is called 'stats'"),
+        (["stats.onnx", "--name", "a/b"], "no address leads to a model that is called 'a/b'"),
+    ):
+        found = tidemill("serve", str(tmp_path / words[0]), *words[1:])
         assert found.returncode != 0
         assert what in found.stderr.lower()
         assert "Traceback" not in found.stderr
+
+
+def test_a_name_may_be_any_text_and_its_address_can_be_copied(tmp_path: Path) -> None:
+    (tmp_path / "né ü.onnx").write_bytes(sums())
+    with served("serve", str(tmp_path / "né ü.onnx"), "--port", "0", "--json") as (_, url):
+        server = Server(url, "n%C3%A9%20%C3%BC")
+        assert server.metadata["name"] == "né ü"
+        assert server.infer().json["model_name"] == "né ü"
 
 
 def test_little_is_loaded(tmp_path: Path) -> None:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from rich.markup import escape
 
 from tidemill import __version__
 from tidemill.cli.console import ending, out, print_json
-from tidemill.core import MissingFile, StoreError, size
+from tidemill.core import DataError, DefinitionError, MissingFile, StoreError, size
 from tidemill.models import MatrixModel, OnnxModel
 from tidemill.serving import CachedModel, Repository, Served, Shelf, Tensors, Together, traced
 from tidemill.web import Place, logged, number_of, supervise
 
+PICKLES = (".joblib", ".pickle", ".pkl")
+STATISTICS = "stats"  # of all models, by the protocol
 VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
 
 
@@ -45,6 +48,8 @@ def serve_model(
 
     is_file = Path(model).exists() or not VERSION.fullmatch(model)
     source = _of_file(Path(model), name) if is_file else _of_version(folder, model, name)
+    if "/" in source.name or source.name == STATISTICS:
+        raise DefinitionError(f"no address leads to a model that is called {source.name!r}", hint="give it another name: --name")
     source = _cached(source, most, place) if most else source
     one = _loaded(source) if place.alone else _together(source, Shelf(place.shelf))
 
@@ -52,7 +57,7 @@ def serve_model(
         if as_json:
             print_json({"url": url, **({"grpc": grpc} if grpc else {}), "models": [one.name], "workers": place.of})
             return
-        out.print(f"[bold]{escape(one.name)}[/] answers POST {url}/v2/models/{one.name}/infer")
+        out.print(f"[bold]{escape(one.name)}[/] answers POST {url}/v2/models/{quote(one.name)}/infer")
         if grpc:
             out.print(f"  and over gRPC at {grpc}")
         for what, specs in zip(("takes", "gives"), one.tensors(), strict=True):
@@ -122,6 +127,9 @@ def _of_file(path: Path, name: str) -> Source:
 
 
 def _read(path: Path) -> bytes:
+    if path.suffix in PICKLES and path.exists():
+        hint = 'make an ONNX file of the model where it was trained: tm.convert(model, rows, "model.onnx")'
+        raise DataError("a pickle runs what its author wants, and is not loaded", where=str(path), hint=hint)
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
