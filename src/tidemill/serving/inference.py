@@ -230,7 +230,10 @@ def _index(models: Models, headers: Headers, body: bytes) -> Reply:
 
 
 def _load(models: Models, name: str, headers: Headers, body: bytes) -> Reply:
-    check_load(_object(body, "send nothing").get("parameters") or ())
+    given = _object(body, "send nothing").get("parameters") or {}
+    if not isinstance(given, dict):
+        raise DataError(f"parameters is {given!r:.100}", where="parameters", hint="send none")
+    check_load(given)
     models.load(name)
     return Reply(200, b"{}")
 

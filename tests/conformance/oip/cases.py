@@ -647,7 +647,8 @@ def _(server: Server) -> None:
 def _(server: Server) -> None:
     sent = {"parameters": {"config": '{"max_batch_size": 8}'}}
     is_error(server.ask("POST", f"/v2/repository/models/{server.model}/load", sent), 400, 403)
-    is_error(server.ask("POST", f"/v2/repository/models/{server.model}/load", b"{"), 400, 403)
+    for wrong in (b"{", {"parameters": 7}, {"parameters": [1]}):
+        is_error(server.ask("POST", f"/v2/repository/models/{server.model}/load", wrong), 400, 403)
     same_outputs(server.infer(), server)
 
 
