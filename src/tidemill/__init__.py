@@ -57,6 +57,7 @@ _PUBLIC = {
     "Deployment": "serving",
     "PreviousVersion": "serving",
     "Drift": "monitoring",
+    "Int8": "models",
     "Network": "models",
     "Monitor": "monitoring",
     "Skew": "monitoring",
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from tidemill.loop import QualityDrop as QualityDrop
     from tidemill.loop import RetrainPolicy as RetrainPolicy
     from tidemill.loop import SkewFound as SkewFound
+    from tidemill.models import Int8 as Int8
     from tidemill.models import convert as convert
     from tidemill.monitoring import Drift as Drift
     from tidemill.monitoring import Monitor as Monitor

@@ -5,6 +5,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,20 @@ def test_one_whose_rows_depend_on_each_other_cannot_serve() -> None:
         compile_model(tm.Network(Neighbours().eval()), Signature(tuple("abcdef")), X.astype(np.float64))
 
 
+def wide(train: training.TrainingSet, params: training.Params) -> tm.Network:
+    """One that has enough weights to gain by eight bits."""
+    torch.manual_seed(train.seed)
+    module = Flights(train.X, 3, train.categorical[0])
+    module.layers = torch.nn.Sequential(torch.nn.Linear(2 * train.X.shape[1] + 3, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1))
+    return tm.Network(module.eval(), gives="logits")
+
+
+def expected_of(chosen: training.TrainingSet) -> Any:
+    """What PyTorch says with the weights that were kept."""
+    module = wide(replace(chosen, seed=4), {}).module
+    return asked(module, chosen.X, "logits")[:, 0]
+
+
 def test_a_model_of_the_loop_is_a_network(toy: Toy) -> None:
     def net(train: training.TrainingSet, params: training.Params) -> tm.Network:
         torch.manual_seed(train.seed)
@@ -320,6 +335,16 @@ def test_a_model_of_the_loop_is_a_network(toy: Toy) -> None:
     torch.manual_seed(4)
     expected = asked(fitted(chosen.X, chosen.y, 3, chosen.categorical[0]), chosen.X, "logits")[:, 0]
     np.testing.assert_allclose(predictor.predict(chosen.X), expected, atol=1e-5)
+
+    small = training.train(toy.ledger, training.model(toy.built.task, seed=4, quantise=tm.Int8(most_loss=0.1))(wide), chosen)
+    told = small.model.meta["parity"]
+    assert told["int8_bytes_after"] < 0.8 * told["int8_bytes_before"]
+    assert 0 < told["int8_difference"] <= 0.1
+    assert {"int8_log_loss_before", "int8_log_loss_after", "int8_row_us_after"} <= set(small.run.metrics)
+    predictor = load_model(toy.ledger, small.model)
+    alone = np.concatenate([predictor.predict(chosen.X[i : i + 1]) for i in range(50)])
+    assert predictor.predict(chosen.X)[:50].tobytes() == alone.tobytes(), "a row's answer does not depend on its neighbours"
+    assert np.abs(alone - expected_of(chosen)[:50]).max() <= 0.1
 
     def forgot(train: training.TrainingSet, params: training.Params) -> Any:
         return Flights(train.X, 3, train.categorical[0]).eval()

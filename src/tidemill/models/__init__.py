@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tidemill.models.converted import Converted as Converted
     from tidemill.models.converted import convert as convert
     from tidemill.models.converted import prove as prove
+    from tidemill.models.int8 import Int8 as Int8
     from tidemill.models.network import Network as Network
     from tidemill.models.rows import Rows as Rows
     from tidemill.models.signature import Signature as Signature
@@ -35,6 +36,7 @@ _OF_THE_LEDGER = {
     **dict.fromkeys(("Compiled", "MatrixModel", "Predictor", "compile_model"), "compiled"),
     **dict.fromkeys(("read_onnx", "store_onnx", "whole_onnx"), "adopted"),
     **dict.fromkeys(("Converted", "convert", "prove"), "converted"),
+    "Int8": "int8",
     "Network": "network",
     "Rows": "rows",
     "Signature": "signature",

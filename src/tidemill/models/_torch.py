@@ -18,9 +18,8 @@ import torch
 from tidemill.core import Array, Floats, MissingExtra, NoExactForm
 from tidemill.models.graph import Answer, Columns, Graph
 from tidemill.models.network import Network
-from tidemill.models.parity import TOLERANCE
+from tidemill.models.parity import SINGLE, TOLERANCE
 
-SINGLE = 1e-5  # sums of single precision in another order: 2^-24 each, of some thousand terms
 OPSET = 21
 EXAMPLE = 3  # rows: neither one nor two are taken for any
 CONTROL = "let values choose by torch.where, not by `if`, and sizes by features.shape[0]"

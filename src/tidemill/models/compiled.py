@@ -16,6 +16,7 @@ import numpy as np
 
 from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
 from tidemill.models.graph import Graph
+from tidemill.models.int8 import Int8, judged, quantised
 from tidemill.models.network import Network, is_module
 from tidemill.models.onnx import OnnxModel, Spec, opened
 from tidemill.models.pace import Pace
@@ -115,8 +116,9 @@ def adapter(model: Any) -> ModuleType:
         raise MissingExtra(str(error), hint=f"pip install 'tidemill[{package}]'") from error
 
 
-def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compiled:
-    """The form that serves, with parity proven on `recorded` rows (n, f) and on hostile ones; raises NoExactForm."""
+def compile_model(model: Any, signature: Signature, recorded: Floats, quantise: Int8 | None = None, truth: Array | None = None) -> Compiled:
+    """The form that serves, with parity proven on `recorded` rows (n, f) and on hostile ones; where that is wished, the smaller one, with
+    what it changes on the recorded rows, whose labels are `truth`. Raises NoExactForm."""
     model = Network(model) if is_module(model) else model
     made, graph = adapter(model), Graph()
     answer = made.build(graph, model, [graph.matrix("features", len(signature.features))])
@@ -132,6 +134,12 @@ def compile_model(model: Any, signature: Signature, recorded: Floats) -> Compile
         signature = replace(signature, block=_block(onnx, signature, recorded))
     predictor = Predictor(onnx, signature)
     evidence = _proven(partial(made.score, model), predictor, recorded, graph.beside, answer.within, type(model).__name__)
+    if quantise is not None:
+        small = quantised(onnx, type(model).__name__)
+        smaller = Predictor(small, replace(signature, block=_block(small, signature, recorded)))
+        ask, classifies = (predictor.outputs, smaller.outputs), answer.output != "prediction"
+        evidence |= judged(quantise, (onnx, small), ask, recorded, truth, classifies=classifies)
+        onnx, signature = small, smaller.signature
     return Compiled(onnx, made.native(model), package_of(model), made.rounds(model), evidence, signature)
 
 

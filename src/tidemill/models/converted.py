@@ -17,9 +17,10 @@ import numpy as np
 from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
 from tidemill.models.compiled import adapter, package_of
 from tidemill.models.graph import Graph
+from tidemill.models.int8 import Int8, judged, quantised
 from tidemill.models.network import Network, is_module
 from tidemill.models.onnx import OnnxModel
-from tidemill.models.parity import TOLERANCE, difference, extreme_rows, hostile_rows, same_labels
+from tidemill.models.parity import SINGLE, TOLERANCE, difference, extreme_rows, hostile_rows, same_labels
 from tidemill.models.rows import Rows
 
 REFUSALS = (ValueError, TypeError)  # what libraries raise of values that they do not take
@@ -42,7 +43,15 @@ class Converted:
     parity: Mapping[str, Any]
 
 
-def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: float | None = None) -> Converted:
+def convert(
+    model: Any,
+    rows: Any,
+    path: str | Path | None = None,
+    *,
+    within: float | None = None,
+    quantise: Int8 | None = None,
+    labels: Any = None,
+) -> Converted:
     """The ONNX form of a fitted model, written to `path` if that is given.
 
     `rows` are some of those that it is asked with, as it takes them: a matrix, which becomes one input `features` (n, f), or a frame of
@@ -53,6 +62,8 @@ def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: fl
     On these rows and on hostile ones the labels must be those of `predict`, and no score may differ by more than `within`, of scores beyond
     ±1 in proportion to them: by default 1e-9; 1e-6 for XGBoost and 1e-5 for networks, which compute in single precision. Raises
     NoExactForm where they do, and where there is no converter; DataError for rows that are neither.
+
+    With `quantise` the smaller form is written, beside what it changes on these rows; where their `labels` are given, what it costs.
     """
     asked, model = Rows.of(rows), Network(model) if is_module(model) else model
     if not len(asked.values):
@@ -61,16 +72,46 @@ def convert(model: Any, rows: Any, path: str | Path | None = None, *, within: fl
     try:
         answer = made.build(graph, model, asked.inputs(graph))
     except NoExactForm as error:
-        done = _public(model, asked, TOLERANCE if within is None else within, error)
+        bound = SINGLE if quantise else TOLERANCE  # only weights of single precision become smaller
+        done = _public(model, asked, bound if within is None else within, error, double=quantise is None)
     else:
         if answer.place:
             graph.chosen(answer)
         onnx = graph.finished(answer, answer.wide)
         evidence = prove(model, asked, onnx, thresholds=graph.beside, within=answer.within if within is None else within)
         done = _told(model, onnx, "torch" if isinstance(model, Network) else "tidemill", evidence)
+    if quantise is not None:
+        done = _smaller(model, asked, done, quantise, labels)
     if path is not None:
         Path(path).write_bytes(done.onnx)
     return done
+
+
+def _smaller(model: Any, rows: Rows, done: Converted, wish: Int8, labels: Any) -> Converted:
+    """A conversion in eight bits, with what that changes; raises NoExactForm where it is too much, or nothing is gained."""
+    small = quantised(done.onnx, _name(model))
+    forms = OnnxModel(done.onnx), OnnxModel(small)
+    before, after = (lambda values, form=form: _outputs(form, rows, values)[0] for form in forms)
+    classifies = any(one.datatype in ("INT64", "BYTES") for one in forms[0].outputs.values())
+    truth = None if labels is None else _truth(model, np.asarray(labels), len(rows.values), classifies=classifies)
+    evidence = judged(wish, (done.onnx, small), (before, after), rows.values, truth, classifies=classifies)
+    return _told(model, small, done.converter, {**done.parity, **evidence})
+
+
+def _truth(model: Any, labels: Array, rows: int, *, classifies: bool) -> Array:
+    """The place of the class of each row, or its number. Raises DataError for labels that are not those of the rows."""
+    if len(labels) != rows:
+        raise DataError(f"there are {len(labels)} labels for {rows} rows", hint="give one for each row")
+    names = [str(one) for one in adapter(model).classes(model)]
+    if not classifies:
+        return np.asarray(labels, dtype=np.float64)
+    if not names:
+        return np.asarray(labels, dtype=np.int64)
+    places = {name: place for place, name in enumerate(names)}
+    unknown = sorted({str(one) for one in labels} - {*places})
+    if unknown:
+        raise DataError(f"the label {unknown[0]!r} is no class of the model", available=names)
+    return np.array([places[str(one)] for one in labels], dtype=np.int64)
 
 
 def prove(
@@ -174,15 +215,15 @@ def _labels_differ(expected: Array | None, given: Array | None) -> int:
     return len(expected) if given is None else same_labels(expected, given)
 
 
-def _public(model: Any, rows: Rows, within: float, reason: NoExactForm) -> Converted:
-    """What skl2onnx makes of a model that has no exact form here, in double precision or else in single; raises NoExactForm where it cannot
-    either, or gives other answers."""
+def _public(model: Any, rows: Rows, within: float, reason: NoExactForm, *, double: bool = True) -> Converted:
+    """What skl2onnx makes of a model that has no exact form here, in double precision, where that is wished, or else in single; raises
+    NoExactForm where it cannot either, or gives other answers."""
     if type(model).__module__.split(".")[0] != "sklearn":
         raise reason
     failed = reason
-    for double in (True, False):
+    for doubles in (True, False) if double else (False,):
         try:
-            onnx = _by_skl2onnx(model, rows, double=double)
+            onnx = _by_skl2onnx(model, rows, double=doubles)
             return _told(model, onnx, "skl2onnx", prove(model, rows, onnx, within=within))
         except NoExactForm as error:
             failed = error

@@ -11,6 +11,7 @@ import numpy as np
 from tidemill.core import Array, Floats
 
 TOLERANCE = 1e-9  # largest difference of a score that counts as the same: of one beyond ±1 in proportion to it
+SINGLE = 1e-5  # of single precision: sums of some thousand terms, 2^-24 each, in another order
 ROWS = 512
 ODD = (0.0, -0.0, 1e-36, -1e-36, 1e-45, 1e30, -1e30)
 MOST = 3e38  # what single precision holds

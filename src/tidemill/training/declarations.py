@@ -20,6 +20,7 @@ from tidemill.core import (
 from tidemill.data import Dataset
 from tidemill.features import FeatureView, RequestView
 from tidemill.ledger import Code, code_of
+from tidemill.models import Int8
 
 Params = Mapping[str, Any]
 
@@ -115,7 +116,7 @@ class Task(Declaration):
 
 @dataclass(frozen=True)
 class Model(Declaration):
-    """A task, a function that fits, its parameters and its seed. Calling it calls the function."""
+    """A task, a function that fits, its parameters and its seed; with `quantise` it serves in eight bits. Calling it calls the function."""
 
     kind: ClassVar[str] = "model"
     name: str
@@ -123,11 +124,14 @@ class Model(Declaration):
     function: Callable[..., Any]
     seed: int = 0
     params: Params = field(default_factory=dict)
+    quantise: Int8 | None = None
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
         yield from odd_type(f"the task of model {self.name!r}", self.task, Task, "give the tm.Task itself: @tm.model(task)")
         yield from odd_number("seed", self.seed, "[0, 2147483647]", "seed=13", whole=True)  # what every library takes
+        if self.quantise is not None:
+            yield from odd_type(f"quantise of model {self.name!r}", self.quantise, Int8, "for example quantise=tm.Int8(most_loss=0.01)")
         example = 'for example params={"num_leaves": 31}'
         yield from odd_type(f"params of model {self.name!r}", self.params, Mapping, example)
         for name in self.params:
@@ -150,13 +154,16 @@ class Model(Declaration):
     def definition(self) -> dict[str, Any]:
         """Plain data: the code by its digest."""
         plain = {"name": self.name, "task": self.task.name, "seed": self.seed, "params": definition(self.params)}
+        plain |= {"quantise": definition(self.quantise)} if self.quantise else {}
         return {"type": "Model", **plain, "code": self.code.digest, "libraries": self.code.libraries}
 
 
-def model(task: Task, *, seed: int = 0, params: Params | None = None) -> Callable[[Callable[..., Any]], Model]:
+def model(
+    task: Task, *, seed: int = 0, params: Params | None = None, quantise: Int8 | None = None
+) -> Callable[[Callable[..., Any]], Model]:
     """Declare a function `(train: TrainingSet, params: Params) -> fitted model` as a model of a task."""
 
     def declare(function: Callable[..., Any]) -> Model:
-        return Model(function.__name__, task, function, seed, params if params is not None else {})
+        return Model(function.__name__, task, function, seed, params if params is not None else {}, quantise)
 
     return declare

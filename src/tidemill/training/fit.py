@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DAY, DataError, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition, show
+from tidemill.core import DAY, Array, DataError, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition, show
 from tidemill.ledger import Artifact, Ledger, Made, own_code
 from tidemill.models import Compiled, compile_model, store_model
 from tidemill.tracking import Run, track
@@ -47,9 +47,9 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
         fitted = _fit(model, replace(train_set, seed=model.seed, log_metric=run.log_metric))
         spread = np.linspace(0, len(train_set.y) - 1, min(RECORDED, len(train_set.y))).astype(np.int64)
         recorded = np.ascontiguousarray(train_set.X[spread])
-        compiled = _compiled(model, fitted, train_set, recorded)
+        compiled = _compiled(model, fitted, train_set, recorded, train_set.y[spread])
         made = store_model(ledger, model.name, compiled, compiled.signature, recorded, _profile(train_set))
-        parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference")}
+        parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference") or key.startswith("int8_")}
         params = _params(model, train_set)
         metrics = {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity}
         run.log_params(params)
@@ -62,9 +62,9 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
     return Trained(Run(ledger, once.execution), once.output, once.cached)
 
 
-def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats) -> Compiled:
+def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats, truth: Array) -> Compiled:
     try:
-        compiled = compile_model(fitted, train_set.signature, recorded)
+        compiled = compile_model(fitted, train_set.signature, recorded, model.quantise, truth)
     except NoExactForm as error:
         error.where = error.where or str(model.where)
         raise
