@@ -14,10 +14,9 @@ from tidemill.session import Session, log_of
 from toy import DECLARATIONS
 
 TOLD = '''
-told = tm.Dataset("told", {"said": tm.Source(".tidemill/log/feedback/late.jsonl", format="json")}, key="parcel",
+told = tm.Dataset("told", {"said": tm.Source(".tidemill/log/delta/feedback", format="delta")}, key="parcel",
     event_time="predicted_at", known_at="labelled_at", query="""
-        SELECT key AS parcel, predicted_at::TIMESTAMPTZ AS predicted_at, labelled_at::TIMESTAMPTZ AS labelled_at, label FROM said
-        WHERE label IS NOT NULL
+        SELECT key AS parcel, predicted_at, labelled_at, label FROM said WHERE deployment = 'late' AND label IS NOT NULL
         QUALIFY row_number() OVER (PARTITION BY key ORDER BY labelled_at DESC) = 1""")
 by_people = tm.Task("by_people", request=bookings, predict_at="sent - INTERVAL 1 HOUR", features=[booking, depot_recent],
     label=tm.Label(told, "label = 1"))
@@ -82,6 +81,7 @@ def test_a_model_is_trained_on_what_people_said(session: Session, ask: Ask, copi
     ids = ask(40)
     session.feedback("late", {"id": ids, "label": [place % 3 == 0 for place in range(40)]})
     session.feedback("late", {"id": ids[0], "label": 0})
+    assert [one["lines"] for one in session.compact()] == [40, 41]
     (copied / "parcels.py").write_text(DECLARATIONS + TOLD)
     opened = tm.open(copied)
     now = max(instant(row["labelled_at"]) for row in opened.feedback_rows("late"))

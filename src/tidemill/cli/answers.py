@@ -8,7 +8,7 @@ import click
 from tidemill.cli.options import with_json
 
 
-@click.group(short_help="`predictions list`: answers of the log, the unsure, the wrong and the odd ones first.")
+@click.group(short_help="`predictions list`, `compact`: answers of the log, the hard ones first; into their table.")
 def predictions() -> None:
     """Answers that were given."""
 
@@ -34,6 +34,21 @@ def list_predictions(obj: dict[str, Any], /, deployment: str, limit: int | None,
     from tidemill.cli.predictions import list_predictions
 
     list_predictions(obj["folder"], deployment, limit, export, wanted, as_json=as_json)
+
+
+@predictions.command("compact")
+@click.argument("deployment", default="")
+@click.option(
+    "--wait", type=click.FloatRange(0), default=60, show_default=True, help="Seconds to wait for another process that does the same."
+)
+@with_json
+@click.pass_obj
+def compact_predictions(obj: dict[str, Any], deployment: str, wait: float, as_json: bool) -> None:
+    """Move the logs of answers and of feedback, of DEPLOYMENT or of all, into their tables (Delta Lake). `tidemill run` does so too, and
+    `tidemill up` from time to time."""
+    from tidemill.cli.predictions import compact
+
+    compact(obj["folder"], deployment, wait, as_json=as_json)
 
 
 @click.command(short_help="One answer step by step: request, features, model input, score, rung, feedback.")

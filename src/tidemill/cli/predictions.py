@@ -1,4 +1,4 @@
-"""`tidemill predictions list`, the hard cases of a log, and `tidemill trace`, one answer step by step."""
+"""`tidemill predictions list`, the hard cases of a log, and `compact`; `tidemill trace`, one answer step by step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tidemill.cli.console import fitting, lines, out, print_json
+from tidemill.cli.console import fitting, lines, out, print_json, progress
 from tidemill.cli.exported import write_rows
 from tidemill.serving import COLUMNS
 from tidemill.session import Session
@@ -45,6 +45,30 @@ def _table(cases: list[dict[str, Any]], left_out: int) -> Table:
     for case in cases:
         table.add_row(*(escape(_text(case[name])) for name in names))
     return table
+
+
+def compact(folder: str, deployment: str, wait: float, *, as_json: bool) -> None:
+    """Move the logs into their tables and say what was moved. Raises UnknownName, Busy, StoreError and Damaged."""
+    session = Session(folder)
+    with progress(quiet=as_json) as bar:
+        task = bar.add_task("lines", total=None)
+        found = session.compact(deployment, wait=wait, listen=lambda lines: bar.advance(task, lines))
+    state = session.project.state / "log"
+    if as_json:
+        print_json({"folder": str(state / "delta"), "logs": found})
+        return
+    for one in found:
+        rows = f"{one['rows']:,} there now, {one['stored'] / 1e6:,.1f} MB" if one["rows"] else "none there"
+        out.print(
+            f"[bold]{escape(one['deployment'])}[/]  {one['what']}: {one['lines']:,} lines moved, {one['bytes'] / 1e6:,.1f} MB; {rows}"
+        )
+        if one["damaged"]:
+            out.print(f"  [yellow]{one['damaged']:,} damaged[/], kept in {escape(str(state / '**' / 'damaged'))}")
+    for what in ("predictions", "feedback"):
+        dropped = max((one["dropped"] for one in found if one["what"] == what), default=0)
+        if dropped:
+            out.print(f"{what}: {dropped:,} rows older than {session.project.settings['serve.log_keep']} deleted")
+    out.print(f"[dim]{escape(str(state / 'delta'))}[/]" if found else "there is no log of answers yet")
 
 
 def trace(folder: str, prediction: str, *, as_json: bool) -> None:

@@ -8,13 +8,13 @@ from rich.markup import escape
 
 from tidemill import features, loop, project
 from tidemill.cli.console import Steps, out, print_error, print_json
-from tidemill.core import Event, Refused, TidemillError, UnknownName, show
+from tidemill.core import Busy, Event, Refused, StoreError, TidemillError, UnknownName, show
 from tidemill.data import stale
 from tidemill.ledger import Ledger, user
 from tidemill.loop import Built, Passed, RetrainPolicy
 from tidemill.project import Project
 from tidemill.serving import find_answers, sample_answers
-from tidemill.session import log_of, now, policy_of, serving_branch
+from tidemill.session import Session, log_of, now, policy_of, serving_branch
 from tidemill.training import Task
 
 
@@ -23,6 +23,7 @@ def run(folder: str, deployment: str, *, as_json: bool) -> None:
     one object at the end. One that fails keeps no other from its pass; the exit code is its own."""
     declared = project.load(folder)
     policies, found, code = _policies(declared, deployment), list[dict[str, Any]](), 0
+    _compact(declared)  # first: what people said may be a source
     with declared.writing("run", wait=600) as ledger:
         features.withdraw_unshared(ledger, declared)
         passes = Passes(declared, loop.prepare(ledger), now(), quiet=as_json)
@@ -47,6 +48,16 @@ def run(folder: str, deployment: str, *, as_json: bool) -> None:
         print_json({"deployments": found})
     if code:
         raise SystemExit(code)
+
+
+def _compact(declared: Project) -> None:
+    """Move the logs of answers and of feedback into their tables. Where that fails they are read as they are."""
+    try:
+        Session(declared.folder).compact()
+    except Busy:
+        pass  # another process is at it
+    except StoreError as error:
+        print_error(error)
 
 
 def _policies(declared: Project, deployment: str) -> list[RetrainPolicy]:

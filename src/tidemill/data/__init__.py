@@ -2,6 +2,7 @@
 
 from tidemill.data.declarations import SHARED, Check, Dataset, Source, fresh, in_range, not_null, unique
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, csv_table, load_csv, odd_values, read_as_csv
+from tidemill.data.delta import PLACE, Delta, Snapshot
 from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import (
     TWINS,
@@ -21,7 +22,7 @@ from tidemill.data.engine import (
     table,
     twins,
 )
-from tidemill.data.erased import Key, erase_pushed, pushed_datasets, remember, rows_in, unfinished
+from tidemill.data.erased import Key, erase_pushed, pushed_datasets, remember, rows_in, texts_in, unfinished
 from tidemill.data.predictions import (
     Prediction,
     Predictions,
@@ -54,6 +55,7 @@ from tidemill.data.versions import CODE, ingest, known_types, pushed_rows, rows_
 __all__ = [
     "CODE",
     "MOST_PUSHED",
+    "PLACE",
     "SHARED",
     "TWINS",
     "Check",
@@ -61,6 +63,7 @@ __all__ = [
     "Columns",
     "CommaNumbers",
     "Dataset",
+    "Delta",
     "Key",
     "OddValue",
     "Prediction",
@@ -69,6 +72,7 @@ __all__ = [
     "Push",
     "Pushed",
     "Segment",
+    "Snapshot",
     "Source",
     "Theirs",
     "append_predictions",
@@ -123,6 +127,7 @@ __all__ = [
     "source_ref",
     "stale",
     "table",
+    "texts_in",
     "their_version",
     "twins",
     "unfinished",

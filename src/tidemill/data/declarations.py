@@ -23,7 +23,7 @@ from tidemill.core import (
     odd_text,
 )
 
-FORMATS = ("csv", "parquet", "json")
+FORMATS = ("csv", "parquet", "json", "delta")
 RECORDED, SHARED = "recorded", "shared"  # no files: what the ledger tells of a version, and rows of another project
 
 
@@ -48,7 +48,8 @@ class Source(Declaration):
     """A file: a path from the declaring file's folder, or `package:path` inside an installed package, which is not imported.
 
     A `.zip` that holds one file is read as that file. CSV is text in UTF-8, its first line the names (above them a title may stand),
-    with `"` around a field that needs it; `null_values` are texts that mean null, as an empty field does.
+    with `"` around a field that needs it; `null_values` are texts that mean null, as an empty field does. Of format `delta` it is the
+    folder of a Delta Lake table, of which the newest version is read.
     """
 
     kind: ClassVar[str] = "source"
@@ -77,6 +78,10 @@ class Source(Declaration):
             path = Path(next(iter(spec.submodule_search_locations))) / inside
         else:
             path = Path(self.where.file).parent / self.path
+        if self.format == "delta":
+            if not (path / "_delta_log").is_dir():
+                raise MissingFile(f"there is no Delta table {self.path!r}", where=str(self.where), hint=f"looked for {path / '_delta_log'}")
+            return path
         if path.is_dir():
             raise MissingFile(f"{self.path!r} is a folder", where=str(self.where), hint=f"name one file, such as {self.path}/rows.csv")
         if not path.is_file():

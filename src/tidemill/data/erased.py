@@ -114,6 +114,16 @@ def rows_in(file: Path, key: Key) -> int:
         return count(connection, table(file), key.condition({one[0]: str(one[1]) for one in shape}))
 
 
+def texts_in(file: Path, expression: str, key: Key) -> set[str]:
+    """What an expression gives, as text, of the rows of a Parquet file that are of the key."""
+    with engine() as connection:
+        confine(connection, file=file)
+        shape = connection.execute(f"SELECT * FROM {table(file)} LIMIT 0").description
+        condition = key.condition({one[0]: str(one[1]) for one in shape})
+        rows = connection.execute(f"SELECT DISTINCT {expression} FROM {table(file)} WHERE {condition}").fetchall()
+    return {str(row[0]) for row in rows if row[0] is not None}
+
+
 def count(connection: "DuckDBPyConnection", rows: str, condition: str) -> int:
     """How many rows fulfil a condition."""
     found = connection.execute(f"SELECT count(*) FROM {rows} WHERE {condition}").fetchone()

@@ -19,6 +19,7 @@ import msgspec
 from tidemill.core import Damaged, DataError, DefinitionError, Ref, UnknownName, definition, digest_bytes, duration, show, show_duration
 from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
+from tidemill.data.delta import files_of
 from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import TWINS, Columns, confine, engine, explained, fetch, literal, named, quote, table, twins
 from tidemill.data.erased import Key, count, erased_inputs, erased_keys, is_number, left_out, rows_in
@@ -46,6 +47,8 @@ def source_ref(ledger: Ledger, source: Source) -> Ref:
 
 def _content(source: Source) -> bytes:
     path = source.file()
+    if source.format == "delta":  # no file of a table is ever written to again
+        return "\n".join(str(one.relative_to(path)) for one in files_of(path, f"the table {source.path!r}")).encode()
     try:
         return path.read_bytes()
     except OSError as error:
@@ -177,6 +180,11 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
     path = _unzip(file, scratch / name) if file.suffix == ".zip" else file
     if source.format == "csv":
         load_csv(connection, name, path, source.null_values, file)
+    elif source.format == "delta":
+        files = ", ".join(map(named, files_of(path, f"the table {source.path!r}")))
+        with explained(f"source {source.path!r} cannot be read", str(path)):
+            rows = f"read_parquet([{files}], union_by_name = true, hive_partitioning = true)"
+            connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {rows}")
     else:
         if not path.stat().st_size:
             raise DataError(f"{file.name} is empty", where=str(file), hint="write it again")

@@ -29,13 +29,13 @@ from tidemill.features.declarations import (
     std,
     sum,
 )
-from tidemill.features.erasing import Erasure, apply_erasure, plan_erasure
+from tidemill.features.erasing import EraseLines, Erasure, apply_erasure, plan_erasure
 from tidemill.features.frames import open_rows, types_of, writable, write_rows
 from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.given import whole_rows
 from tidemill.features.growth import differ_since
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
-from tidemill.features.keys import Keys, joined_sql, key_sql, key_text, parts_of
+from tidemill.features.keys import Keys, joined_sql, joined_text, key_sql, key_text, parts_of
 from tidemill.features.looked import Looked
 from tidemill.features.matching import time_sql
 from tidemill.features.materialising import bring_up, materialise
@@ -67,6 +67,7 @@ __all__ = [
     "Chosen",
     "Computed",
     "Entity",
+    "EraseLines",
     "Erasure",
     "Events",
     "Feature",
@@ -117,6 +118,7 @@ __all__ = [
     "historical",
     "is_whole",
     "joined_sql",
+    "joined_text",
     "key_sql",
     "key_text",
     "last",

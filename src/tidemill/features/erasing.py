@@ -36,7 +36,7 @@ from tidemill.ledger import Artifact, Ledger, descendants
 TOLD = ("profile", "first_event", "last_event", "last_known")  # of an artifact's meta: what tells of values in it
 ROWS = ("dataset", "rows", SAVED)  # kinds that are Parquet files
 NEVER_LOOKED_AT = (
-    ("predictions", "the log of answers and its segments hold requests as they were asked"),
+    ("predictions", "the loop's own segments of answers name requests by their keys"),
     ("errors", "the text of a step that failed may quote a value"),
     ("processes", "a server or session that has a version open goes on with it: start it again"),
     ("backups", "copies of the project's state are not known here"),
@@ -95,6 +95,15 @@ class GoOn:
 
 
 @dataclass(frozen=True)
+class EraseLines:
+    """Delete lines of a log of a deployment (`what`: answers, feedback, shadow). Who knows the logs does it, first."""
+
+    deployment: str
+    what: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Stays:
     """What is not erased, and why."""
 
@@ -102,7 +111,7 @@ class Stays:
     why: str
 
 
-Action = EraseBytes | ErasePushed | EraseOnline | LeaveOut | GoOn | Stays
+Action = EraseBytes | ErasePushed | EraseOnline | EraseLines | LeaveOut | GoOn | Stays
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,8 @@ def told_of(action: Action) -> tuple[str, str, int | None, str]:
                 None,
                 "the space is dropped; `tidemill up` or `features materialise` makes it anew" if whole else "its state is deleted",
             )
+        case EraseLines(deployment, what, rows):
+            return "log", f"{what} of deployment {deployment}", rows, "deleted, in the table and in the files of the log"
         case LeaveOut(dataset, files, rows, _, True):
             stay = "they stay with their owner, who is to be asked; each later version here leaves them out"
             return "elsewhere", f"{', '.join(files)} (dataset:{dataset})", rows, stay

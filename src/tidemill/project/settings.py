@@ -51,6 +51,13 @@ SETTINGS: dict[str, tuple[type | tuple[type, ...], Any, str]] = {
         "OpenTelemetry's collector, http://127.0.0.1:4318; empty: that of the environment, if any",
     ),
     "serve.client_time": (bool, False, "whether a request may state its own prediction time"),
+    "serve.log_keep": (str, "", "for how long answers and feedback are kept once they are in their tables; empty: for ever"),
+    "serve.compact_megabytes": (
+        (int, float),
+        64,
+        "`tidemill up` moves the logs of answers and of feedback into their tables when one is so large; 0: never by itself",
+    ),
+    "serve.compact_after": (str, "1h", "and when the first line of one is so old"),
     "serve.log_features": ((int, float), 1.0, "the share of answers whose features are written to the log too, from 0 to 1"),
 }
 
@@ -129,6 +136,9 @@ def read_settings(folder: Path) -> Settings:
     if not 0 <= values.get("serve.log_features", 1) <= 1:
         what = f"serve.log_features = {values['serve.log_features']} is no share"
         raise DefinitionError(what, where=str(path), hint="from 0, which writes none, to 1, which writes those of every answer")
+    if values.get("serve.compact_megabytes", 0) < 0:
+        what = f"serve.compact_megabytes = {values['serve.compact_megabytes']} is no size"
+        raise DefinitionError(what, where=str(path), hint="a number of megabytes; 0: `tidemill up` does not compact")
     if not values.get("project.name"):
         raise DefinitionError("the project has no name", where=str(path), hint='add [project] name = "…"')
     try:
@@ -139,7 +149,7 @@ def read_settings(folder: Path) -> Settings:
     settings = Settings(folder.resolve(), values)
     _check_shared(settings, path)
     _check_replay(settings, path)
-    for name in ("retention.deleted", "retention.unreferenced", "serve.deadline"):
+    for name in ("retention.deleted", "retention.unreferenced", "serve.deadline", "serve.log_keep", "serve.compact_after"):
         try:
             duration(str(settings[name] or "0s"))
         except DefinitionError as error:

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from tidemill.serving.cases import COLUMNS as COLUMNS
     from tidemill.serving.cases import Wanted as Wanted
     from tidemill.serving.cases import find_cases as find_cases
+    from tidemill.serving.compaction import COMMAND as COMMAND
+    from tidemill.serving.compaction import Compacted as Compacted
+    from tidemill.serving.compaction import compact as compact
+    from tidemill.serving.compaction import is_due as is_due
     from tidemill.serving.counters import SIZE as SIZE
     from tidemill.serving.counters import Counters as Counters
+    from tidemill.serving.dataset import answers_at as answers_at
+    from tidemill.serving.dataset import deployments_in as deployments_in
     from tidemill.serving.declarations import Breaker as Breaker
     from tidemill.serving.declarations import Cache as Cache
     from tidemill.serving.declarations import Canary as Canary
@@ -37,10 +43,12 @@ if TYPE_CHECKING:
     from tidemill.serving.endpoint import Endpoint as Endpoint
     from tidemill.serving.endpoint import Standing as Standing
     from tidemill.serving.endpoint import open_endpoint as open_endpoint
+    from tidemill.serving.erasing import Told as Told
+    from tidemill.serving.erasing import erase_lines as erase_lines
+    from tidemill.serving.erasing import lines_of as lines_of
     from tidemill.serving.features import FEATURES_PATH as FEATURES_PATH
     from tidemill.serving.features import Features as Features
     from tidemill.serving.feedback import FeedbackLog as FeedbackLog
-    from tidemill.serving.feedback import Labelled as Labelled
     from tidemill.serving.feedback import feedback_of as feedback_of
     from tidemill.serving.feedback import last_feedback as last_feedback
     from tidemill.serving.feedback import read_feedback as read_feedback
@@ -62,6 +70,7 @@ if TYPE_CHECKING:
     from tidemill.serving.inference import respond as respond
     from tidemill.serving.kept import keep_until as keep_until
     from tidemill.serving.ladder import Ladder as Ladder
+    from tidemill.serving.lines import Labelled as Labelled
     from tidemill.serving.log import AnswerLog as AnswerLog
     from tidemill.serving.log import Logged as Logged
     from tidemill.serving.log import Sample as Sample
@@ -91,14 +100,16 @@ if TYPE_CHECKING:
     from tidemill.serving.rpc import Procedures as Procedures
     from tidemill.serving.scores import Tally as Tally
     from tidemill.serving.scores import write_scores as write_scores
-    from tidemill.serving.search import find_lines as find_lines
     from tidemill.serving.shadow import Shadows as Shadows
     from tidemill.serving.spans import traced as traced
     from tidemill.serving.spans import tracer as tracer
+    from tidemill.serving.tables import PredictionTable as PredictionTable
+    from tidemill.serving.tables import prediction_table as prediction_table
     from tidemill.serving.threads import beside as beside
     from tidemill.serving.together import Shelf as Shelf
     from tidemill.serving.together import Together as Together
     from tidemill.serving.withheld import Withheld as Withheld
+    from tidemill.serving.withheld import secret_of as secret_of
     from tidemill.serving.withheld import withheld_by as withheld_by
 
 _PLACES = {
@@ -141,8 +152,18 @@ _PLACES = {
     "open_endpoint": "endpoint",
     "FEATURES_PATH": "features",
     "Features": "features",
+    "Told": "erasing",
+    "erase_lines": "erasing",
+    "lines_of": "erasing",
+    "secret_of": "withheld",
     "FeedbackLog": "feedback",
-    "Labelled": "feedback",
+    "Labelled": "lines",
+    "COMMAND": "compaction",
+    "Compacted": "compaction",
+    "compact": "compaction",
+    "is_due": "compaction",
+    "answers_at": "dataset",
+    "deployments_in": "dataset",
     "feedback_of": "feedback",
     "last_feedback": "feedback",
     "read_feedback": "feedback",
@@ -174,7 +195,6 @@ _PLACES = {
     "COLUMNS": "cases",
     "Wanted": "cases",
     "find_cases": "cases",
-    "find_lines": "search",
     "status_of": "refusals",
     "SCHEMAS": "operations",
     "Example": "operations",
@@ -196,6 +216,8 @@ _PLACES = {
     "Procedures": "rpc",
     "Shelf": "together",
     "Together": "together",
+    "PredictionTable": "tables",
+    "prediction_table": "tables",
     "Withheld": "withheld",
     "withheld_by": "withheld",
 }

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tidemill.core import show
-from tidemill.serving.feedback import Labelled, last_feedback
-from tidemill.serving.search import lines_since
+from tidemill.serving.dataset import answers_at
+from tidemill.serving.feedback import last_feedback
+from tidemill.serving.lines import Labelled
 
 COLUMNS = ("id", "asked", "key", "predicted_at", "version", "rung", "probability", "why", "label", "comment")
 
@@ -56,7 +57,7 @@ def find_cases(answers: Path, wanted: Wanted, since: int = 0) -> list[dict[str, 
 
 
 def _cases(answers: Path, wanted: Wanted, since: int, said: Mapping[str, Labelled]) -> Iterator[dict[str, Any]]:
-    for line in lines_since(answers, since, dict[str, Any]):
+    for line in answers_at(answers).read(dict[str, Any], since=since):
         one = said.get(line.get("id", ""))
         why = wanted.why(line, one.label if one else None) if "id" in line else None
         if why is not None:

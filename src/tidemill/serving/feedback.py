@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from tidemill.core import DataError, UnknownName, canonical, show
-from tidemill.serving.log import Lines, read_lines
-from tidemill.serving.search import find_lines
+from tidemill.serving.dataset import Log, answers_at
+from tidemill.serving.lines import FEEDBACK, Labelled
+from tidemill.serving.log import Lines
 
 EXAMPLE = 'for example {"id": "…", "label": 1, "comment": "…"}'
 ONE_OF = "send the `id` of an answer, as /predict gives it; of a request with several rows each has its own"
@@ -27,21 +28,6 @@ class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def says_nothing(self) -> bool:
         return self.label is None and not self.comment
-
-
-class Labelled(msgspec.Struct, frozen=True):
-    """A line of the log: what was said, when, and of which answer. Times are texts in UTC."""
-
-    id: str
-    key: str
-    predicted_at: str
-    version: str
-    rung: str
-    probability: float
-    label: int | None
-    comment: str
-    labelled_at: str
-    branch: str
 
 
 class _Answer(msgspec.Struct):
@@ -77,7 +63,7 @@ class FeedbackLog(Lines):
         said = {place: one for place, one in enumerate(rows) if not (by_hand and one.says_nothing)}
         for place, one in said.items():
             _check(place, one)
-        found = find_lines(self.answers, {one.id for one in said.values()}, _Answer, thorough=by_hand)
+        found = answers_at(self.answers).find({one.id for one in said.values()}, _Answer, thorough=by_hand)
         for place, one in said.items():
             if one.id not in found:
                 raise UnknownName(f"rows[{place}]: {self.answers.stem!r} has no answer with the id {one.id!r}", hint=ONE_OF)
@@ -93,7 +79,7 @@ def feedback_of(answers: Path) -> Path:
 
 def read_feedback(answers: Path) -> Iterator[Labelled]:
     """All that was said of the answers of a log, the oldest first."""
-    return read_lines(feedback_of(answers), Labelled)
+    return Log(feedback_of(answers), answers.parent, FEEDBACK).read(Labelled)
 
 
 def last_feedback(answers: Path) -> dict[str, Labelled]:

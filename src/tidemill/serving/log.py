@@ -7,12 +7,12 @@ that a full disk took in part, nothing stays.
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -20,13 +20,12 @@ from tidemill.core import canonical
 from tidemill.data import Prediction
 from tidemill.serving.answers import Answer
 from tidemill.serving.caller import caller
+from tidemill.serving.dataset import answers_at
 from tidemill.serving.ids import new_ids
 from tidemill.serving.routing import share
 from tidemill.serving.spans import span
 from tidemill.serving.withheld import Withheld
 from tidemill.store import store_error
-
-T = TypeVar("T")
 
 
 class Lines:
@@ -90,6 +89,44 @@ class Lines:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def seal(path: Path, folder: Path, begin: int) -> None:
+    """Move what was written so far to a folder, as `BEGIN-END.jsonl`; who writes goes on in a new file. Raises OSError."""
+    try:
+        file = os.open(path, os.O_RDWR)  # to lock it takes the right to write
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # nobody is in the midst of a line
+        size = os.fstat(file).st_size
+        if size:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / f"{begin:020d}-{begin + size:020d}.jsonl")
+    finally:
+        os.close(file)
+
+
+def rewrite(path: Path, gone: Callable[[bytes], bool]) -> None:
+    """Leave lines out of a file of a log; who writes to it waits, and goes on behind them. Raises StoreError."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with path.open("rb") as lines:
+            if not any(map(gone, lines)):
+                return
+            lines.seek(0)
+            aside = path.with_name(f".{path.name}.part")
+            with aside.open("wb") as kept:
+                kept.writelines(line for line in lines if not gone(line))
+            aside.replace(path)
+    except OSError as error:
+        raise store_error(error, str(path), Lines.what) from error
+    finally:
+        os.close(file)
 
 
 class AnswerLog(Lines):
@@ -163,7 +200,7 @@ def sample_answers(path: Path, branch: str, since: int, until: int, most: int) -
     times tells: the same every time, all alike likely. The constant of the ladder rests on nothing and is not counted."""
     answers = kept = 0
     heap: list[tuple[float, int, Logged]] = []  # those of the least shares, the greatest of them first
-    for one in read_lines(path, Logged):
+    for one in answers_at(path).read(Logged, since=since, until=until, like={"branch": branch}):
         if one.branch == branch and one.version and since <= one.asked < until:
             answers += 1
             if one.versions:
@@ -174,26 +211,13 @@ def sample_answers(path: Path, branch: str, since: int, until: int, most: int) -
     return Sample(since, until, answers, kept, [one for _, _, one in sorted(heap, key=lambda found: -found[1])])
 
 
-def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
-    """The lines that are such a value; one that was cut or damaged is none."""
-    if not path.exists():
-        return
-    decoder = msgspec.json.Decoder(kind)
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    yield decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue
-
-
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """The answers of a log, oldest first; a line that was cut or damaged is left out."""
-    return read_lines(path, dict[str, Any])
+    return answers_at(path).read(dict[str, Any])
 
 
 def find_answers(path: Path, branch: str, key: str = "") -> list[Prediction]:
     """What the versions of a branch answered, to one key or to all, oldest first."""
-    found = (one for one in read_lines(path, _Line) if one.branch == branch and (not key or one.key == key))
+    like = {"branch": branch} | ({"key": key} if key else {})
+    found = (one for one in answers_at(path).read(_Line, like=like) if one.branch == branch and (not key or one.key == key))
     return [Prediction(branch, path.stem, one.key, one.at_us, one.probability, one.version, one.rung) for one in found]

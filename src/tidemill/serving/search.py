@@ -1,17 +1,15 @@
-"""Lines of the log of answers by their ids, or from a time on, without reading the lines before.
+"""Lines of a file of a log by their ids, or from a time on, without reading the lines before.
 
 A line is written when its answer is made: so by when that was, `asked` and `latency_us`, they stand in order, but for those of several
 threads and processes that wrote at once, and for a clock that went back.
 """
 
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from tidemill.core import MINUTE
-from tidemill.serving.ids import asked_of
 
 T = TypeVar("T")
 AROUND = 64 << 10  # bytes, within which the beginning is not looked for more closely
@@ -34,40 +32,31 @@ class _Mark(msgspec.Struct):
 _mark = msgspec.json.Decoder(_Mark).decode
 
 
-def find_lines(path: Path, ids: Collection[str], kind: type[T], *, thorough: bool = False) -> dict[str, T]:
-    """The lines with these ids, as such values, by id; `thorough` reads the whole log for those that stand elsewhere than their time
-    says. Raises DataError for what is no id."""
-    times = {name: asked_of(name) for name in ids}
+def find_lines(file: BinaryIO, times: Mapping[str, int], kind: type[T], *, thorough: bool = False) -> dict[str, T]:
+    """The lines with these ids, asked at these times, as such values, by id; `thorough` reads the whole file for those that stand
+    elsewhere than their time says."""
     found, decode = dict[str, T](), msgspec.json.Decoder(kind).decode
-    if not path.exists():
-        return found
-    with path.open("rb") as file:
-        for group in _together(times):
-            wanted, last = {*group}, times[group[-1]]
-            for line, mark in _from(file, _start(file, times[group[0]] - EARLY)):
-                if mark.id in wanted:
-                    wanted.discard(mark.id)
-                    found[mark.id] = decode(line)
-                if not wanted or mark.written > last + LATE:
-                    break
-        wanted = {*times} - found.keys()
-        for line, mark in _from(file, 0) if thorough and wanted else ():
+    for group in _together(times):
+        wanted, last = {*group}, times[group[-1]]
+        for line, mark in _from(file, _start(file, times[group[0]] - EARLY)):
             if mark.id in wanted:
+                wanted.discard(mark.id)
                 found[mark.id] = decode(line)
+            if not wanted or mark.written > last + LATE:
+                break
+    wanted = {*times} - found.keys()
+    for line, mark in _from(file, 0) if thorough and wanted else ():
+        if mark.id in wanted:
+            found[mark.id] = decode(line)
     return found
 
 
-def lines_since(path: Path, since: int, kind: type[T]) -> Iterator[T]:
-    """The lines that were asked from a time on (microseconds UTC), as such values, in the order of the log."""
-    decode = msgspec.json.Decoder(kind).decode
-    if path.exists():
-        with path.open("rb") as file:
-            for line, mark in _from(file, _start(file, since - EARLY)):
-                if mark.asked >= since:
-                    yield decode(line)
+def lines_since(file: BinaryIO, since: int, begin: int = 0) -> Iterator[bytes]:
+    """The lines from a place on (bytes), in their order; of those that were asked before a time (microseconds UTC) most are left out."""
+    return _lines(file, max(begin, _start(file, since - EARLY) if since else 0))
 
 
-def _together(times: dict[str, int]) -> Iterator[list[str]]:
+def _together(times: Mapping[str, int]) -> Iterator[list[str]]:
     """The ids by their times, those in one list that are read at once."""
     group = list[str]()
     for name in sorted(times):
@@ -98,12 +87,15 @@ def _start(file: BinaryIO, written: int) -> int:
 
 def _from(file: BinaryIO, place: int, *, part: bool = False) -> Iterator[tuple[bytes, _Mark]]:
     """The lines from a place on, which may be in the middle of one; a line that was cut or damaged is none."""
+    for line in _lines(file, place, part=part):
+        try:
+            yield line, _mark(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+
+
+def _lines(file: BinaryIO, place: int, *, part: bool = False) -> Iterator[bytes]:
     file.seek(place)
     if part:
         file.readline()
-    for line in file:
-        if line.endswith(b"\n"):
-            try:
-                yield line, _mark(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
+    return (line for line in file if line.endswith(b"\n"))

@@ -45,12 +45,23 @@ class Withheld:
     def _value(self, name: str, value: Any) -> Any:
         if value is None or name not in self.hash:
             return value
-        text = value.encode() if isinstance(value, str) else canonical(value)
-        return "#" + hashlib.blake2b(text, key=self.key, digest_size=10).hexdigest()
+        return digest_of(value, self.key)
 
     def _said(self, name: str, text: str) -> str:
         """What was not as expected, without the value: `-3, below 0: clipped`."""
         return f"withheld: {text.rpartition(': ')[2]}" if name in self.omit or name in self.hash else text
+
+
+def digest_of(value: Any, key: bytes) -> str:
+    """What a log has in place of a value."""
+    text = value.encode() if isinstance(value, str) else canonical(value)
+    return "#" + hashlib.blake2b(text, key=key, digest_size=10).hexdigest()
+
+
+def secret_of(folder: Path) -> bytes:
+    """The key of digests in the logs of a folder; empty where there is none."""
+    path = folder / "key"
+    return path.read_bytes() if path.exists() else b""
 
 
 def withheld_by(declared: PredictionLog, folder: Path, keys: Collection[str], columns: Collection[str]) -> Withheld | None:

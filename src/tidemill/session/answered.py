@@ -1,5 +1,6 @@
 """What a session tells of the answers that its gateway gave, and what it takes from people about them."""
 
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date, datetime
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict
 
 from tidemill import features, project, serving
-from tidemill.core import instant, show
+from tidemill.core import UnknownName, duration, instant, show
 from tidemill.ledger import Ledger
-from tidemill.serving import Deployment, FeedbackLog
+from tidemill.serving import Deployment, FeedbackLog, PredictionTable
 from tidemill.session.trace import find_line, traced
 
 Time = str | date | datetime
@@ -61,6 +62,29 @@ class Answered:
         wanted = serving.Wanted(unsure, wrong, out_of_range, rung, threshold)
         begin = 0 if since is None else instant(since, self.project.timezone)
         return serving.find_cases(self._answers(deployment), wanted, begin)
+
+    def prediction_table(self, deployment: str, *, since: Time | None = None, until: Time | None = None) -> PredictionTable:
+        """The answers of a deployment that were asked in [since, until), with a column for each feature that was kept, and what people said
+        of each (`label`, `comment`, `labelled_at`): an Arrow stream, for `polars.DataFrame(…)` and all that speaks Arrow. Raises
+        UnknownName and StoreError."""
+        zone, path = self.project.timezone, self._answers(deployment)
+        begin, end = (None if one is None else instant(one, zone) for one in (since, until))
+        return serving.prediction_table(path, *(begin or 0, *([] if end is None else [end])))
+
+    def compact(self, deployment: str = "", *, wait: float = 0.0, listen: Callable[[int], object] = int) -> list[dict[str, Any]]:
+        """Move the logs of answers and of feedback, of one deployment or of all, into their tables (Delta Lake), and delete days that are
+        older than `serve.log_keep`. Servers go on meanwhile; `listen` is told how many lines were moved.
+
+        Returns what was moved, by log. Raises UnknownName, Busy while another process does so (after `wait` seconds), StoreError and
+        Damaged; whatever ends it, no line is lost or twice there."""
+        folder = log_of(self.project, "any").parent
+        known = serving.deployments_in(folder)
+        if deployment and deployment not in known:
+            raise UnknownName(f"there is no log of {deployment!r}", where=str(folder), available=known)
+        keep = str(self.project.settings["serve.log_keep"])
+        since = project.now() - duration(keep) if keep else 0
+        found = serving.compact(folder, [deployment] if deployment else [], keep_since=since, wait=wait, listen=listen)
+        return [one.plain() for one in found]
 
     def trace(self, prediction: str) -> dict[str, Any]:
         """One answer by its id, step by step: request, features and what they were read from, what the model saw, score, rung, feedback.

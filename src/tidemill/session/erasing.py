@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from tidemill import features
+from tidemill import data, features, serving
 from tidemill.core import DataError, UnknownName
 from tidemill.data import Dataset, Key
-from tidemill.features import Entity, Erasure, OnlineStore
-from tidemill.ledger import user
+from tidemill.features import Entity, EraseLines, Erasure, OnlineStore
+from tidemill.ledger import Ledger, user
 from tidemill.project import Project
+from tidemill.serving import Deployment
+from tidemill.session.answered import log_of
 from tidemill.session.scoring import forget_scores
 
 
@@ -31,17 +33,38 @@ def _text(part: object) -> str:
 def erase(declared: Project, entity: str, key: Key, open_store: Callable[[], OnlineStore], *, now: int, why: str, dry_run: bool) -> Erasure:
     """Erase an entity, or only plan it; nobody is waited for then. Raises Busy, StoreError, and MissingFile before anything has run."""
     declared.ledger(read_only=True).records.close()
-    store, datasets = open_store(), declared.all(Dataset)
+    store, datasets, folder = open_store(), declared.all(Dataset), log_of(declared, "any").parent
     try:
         if dry_run:
             ledger = declared.ledger()
             try:
-                return Erasure(entity, key, features.plan_erasure(ledger, key, datasets, store))
+                return Erasure(entity, key, [*features.plan_erasure(ledger, key, datasets, store), *_logged(ledger, declared, key)[0]])
             finally:
                 ledger.records.close()
         with declared.writing("features erase", wait=60) as ledger:
-            actions = features.plan_erasure(ledger, key, datasets, store)
+            logged, told = _logged(ledger, declared, key)
+            actions = [*features.plan_erasure(ledger, key, datasets, store), *logged]
             forget_scores(declared)
+            if logged:  # first: the keys of requests are found by the rows that go next
+                serving.erase_lines(folder, told, wait=60)
             return features.apply_erasure(ledger, entity, key, actions, store, at=now, who=user(), why=why)
     finally:
         store.close()
+
+
+def _logged(ledger: Ledger, declared: Project, key: Key) -> tuple[list[EraseLines], dict[str, serving.Told]]:
+    """What the logs hold of an entity, and how their lines tell of it."""
+    folder = log_of(declared, "any").parent
+    requests = {one.name: one.model.task.request for one in declared.all(Deployment)}
+    versions = [one for one in ledger.artifacts() if one.ref.kind == "dataset" and not one.erased]
+    forms = key.forms([one.meta["types"] for one in versions if "types" in one.meta])
+    told = {}
+    for name in serving.deployments_in(folder):
+        keys = set[str]()
+        if name not in requests or requests[name].keys in key.columns:
+            keys |= {text for parts in forms if (text := features.joined_text(parts))}
+        if name in requests:
+            for one in (one for one in versions if one.ref.name == requests[name].name and key.among(one.meta.get("types", ()))):
+                keys |= data.texts_in(ledger.blobs.path(one.blob("rows")), features.key_sql(requests[name]), key)
+        told[name] = serving.Told(keys, key.columns, forms, serving.secret_of(folder))
+    return [EraseLines(one.deployment, one.what, one.rows) for one in serving.lines_of(folder, told)], told

@@ -18,11 +18,11 @@ KEEP = "features were not kept of this answer: declare tm.PredictionLog(features
 
 def find_line(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
     """The log, of those in a folder, that has an answer, and its line. Raises DataError for what is no id, UnknownName."""
-    logs = sorted(folder.glob("*.jsonl"))
     serving.asked_of(name)
+    logs = [folder / f"{deployment}.jsonl" for deployment in serving.deployments_in(folder)]
     for thorough in (False, True):
         for path in logs:
-            found = serving.find_lines(path, [name], dict[str, Any], thorough=thorough)
+            found = serving.answers_at(path).find([name], dict[str, Any], thorough=thorough)
             if found:
                 return path, found[name]
     hint = "of a request with several rows each has its own: ID.0, ID.1, …" if "." not in name else "`tidemill predictions list NAME`"

@@ -37,6 +37,7 @@ from tidemill.serving import (
 )
 from tidemill.session import Handle, Session, log_of, now, online_store, shadows_of
 from tidemill.web.attended import attended
+from tidemill.web.compacting import compacting
 from tidemill.web.direct import bounded, led
 from tidemill.web.features import Getters
 from tidemill.web.metrics import CONTENT, Calls, Traffic, exposition, measured, of_endpoints, of_models, of_process
@@ -342,6 +343,8 @@ def serve(session: Session, host: str, port: int, grpc_port: int | None = None, 
     most = here.share(settings["serve.most_under_way"])
     most_seconds = duration(settings["serve.deadline"]) / SECOND
     with ExitStack() as last:
+        if not here.number:  # of several processes one is enough
+            last.enter_context(compacting(session.project))
 
         def make(url: str) -> App:
             app = make_app(session, url, traffic=[traffic, calls], place=here)  # first: it says which of its files may not be written
