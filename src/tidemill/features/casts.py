@@ -16,6 +16,7 @@ from tidemill.features.kinds import Kind, Unsure, keeping, kind_of, nearest, sin
 
 Cast = Callable[[Any], Any]
 EPOCH = date(1970, 1, 1).toordinal()
+HUGE = Kind("HUGEINT")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:\d\d)?)?", re.ASCII)
 HELD = {"DATE": "({} - DATE '1970-01-01')::BIGINT", "TIMESTAMP": "epoch_us({})", "TIMESTAMP WITH TIME ZONE": "epoch_us({})"}
 
@@ -174,7 +175,7 @@ def received(text: str) -> Callable[[Any], Any]:
     kind = kind_of(text)
     if not kind.letter:
         return lambda value: None if value is None else _spelt(text, value)
-    sources = {bool: "BOOLEAN", int: "HUGEINT", float: "DOUBLE", str: "VARCHAR", date: "DATE"}
+    sources = {bool: "BOOLEAN", int: HUGE.name, float: "DOUBLE", str: "VARCHAR", date: "DATE"}
     ways = {python: cast(Kind(source), kind) for python, source in sources.items()}
     moments = {aware: cast(Kind(f"TIMESTAMP{' WITH TIME ZONE' * aware}"), kind) for aware in (False, True)}
 
@@ -190,7 +191,7 @@ def received(text: str) -> Callable[[Any], Any]:
             value = value.toordinal() - EPOCH
         if way is None:
             raise DataError(f"{value!r} is no {kind}")
-        return way(within(value, Kind("HUGEINT")) if type(value) is int else value)
+        return way(within(value, HUGE) if type(value) is int else value)
 
     return take
 

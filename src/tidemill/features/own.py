@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.core import Coded, DataError
+from tidemill.core import Array, Coded, DataError
 from tidemill.data import Column, Columns, Dataset, explained, fetch, instant_of, plain_type, quote
 from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
@@ -95,7 +95,12 @@ class OwnColumns:
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""
-        return {name: column_of(self._values(name, value, rows), self.columns[name][1]) for name, value in self.values.items()}
+        return {name: column_of(self._values(name, value, rows), kind) for name, value, kind in self._plan}
+
+    @cached_property
+    def _plan(self) -> list[tuple[str, Value, str]]:
+        """What is computed: by its name, how, and of which kind it is."""
+        return [(name, value, self.columns[name][1]) for name, value in self.values.items()]
 
     def differences(self, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[tuple[str, str, str]]:
         """What is another value for one row than in the columns of all, to the last bit: its name and both values."""
@@ -177,10 +182,16 @@ def column_of(values: list[Any], kind: str) -> Column:
 
 
 def _requests(raw: Mapping[str, Any]) -> Requests:
-    texts = {name[2:]: column for name, column in raw.items() if name.startswith("t:")}
-    names = [name for name in raw if name.startswith("x:")]
-    vocabularies = {name[2:]: raw[name].vocabulary for name in names if isinstance(raw[name], Coded)}
-    numbers = [c.numbers() if isinstance(c, Coded) else c for c in (raw[name] for name in names)]
+    texts, names, vocabularies, numbers = dict[str, Coded](), list[str](), dict[str, tuple[str, ...]](), list[Array]()
+    for full, column in raw.items():
+        kind, name = full[:2], full[2:]
+        if kind == "t:":
+            texts[name] = column
+        elif kind == "x:":
+            names.append(name)
+            if isinstance(column, Coded):
+                vocabularies[name], column = column.vocabulary, column.numbers()
+            numbers.append(column)
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
     keys = [text or "" for text in raw["__key"].texts()]
-    return Requests(keys_of(keys), raw["__at"], raw["__event"], raw["__known"], texts, [name[2:] for name in names], values, vocabularies)
+    return Requests(keys_of(keys), raw["__at"], raw["__event"], raw["__known"], texts, names, values, vocabularies)

@@ -92,31 +92,40 @@ class Reader:
 
     def _few(self, store: OnlineStore, requests: Requests, keys: Keys, at: Instants) -> Matrix | None:
         """The same of a few rows at one time, one by one: arrays cost more than that. None where the store cannot answer all of them."""
-        texts = {columns: one.texts() for columns, one in keys.items()}
-        asked = [(one.space, texts[one.view.entity.keys]) for one in self.looked.values()]
-        time, found, status, words = int(at[0]), dict[str, Sequence[Sequence[Value]]](), list[Sequence[int]](), dict[str, tuple[str, ...]]()
-        for one, (_, own), stored in zip(self.looked.values(), asked, store.read(asked), strict=True):
+        texts, time = {columns: one.texts() for columns, one in keys.items()}, int(at[0])
+        asked = [(space, texts[columns]) for space, columns in self._spaces]
+        found, status, words = dict[str, Sequence[Sequence[Value]]](), list[Sequence[int]](), dict[str, tuple[str, ...]]()
+        for (name, one), (_, own), stored in zip(self.looked.items(), asked, store.read(asked), strict=True):
             few, own_words = one.few(store, stored, own, time)
             if few.why:
                 return None
-            found[one.view.name] = few.values
+            found[name] = few.values
             status.append(few.status)
             words |= own_words
-        for view in self.views:
-            if isinstance(view, RequestView):
-                block = _asked(view, requests)
-                found[view.name] = block.values.tolist()
-                words |= block.vocabularies
-        rows = zip(*(found[view.name] for view in self.views), strict=True)
+        for view in self._own:
+            block = _asked(view, requests)
+            found[view.name] = block.values.tolist()
+            words |= block.vocabularies
+        names, views, order = self._names
+        rows = zip(*(found[name] for name in order), strict=True)
         values = np.array([[*chain.from_iterable(parts)] for parts in rows], dtype=np.float64)
-        names, views = self._names
         of_views = np.array(status, dtype=np.uint8).T if status else np.empty((len(at), 0), np.uint8)
         return Matrix(names, values, words, views, of_views, np.full(len(at), True))
 
     @cached_property
-    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The features of all views in their order, and the views that are looked up, in theirs."""
-        return tuple(name for view in self.views for name in view.names), tuple(self.looked)
+    def _spaces(self) -> Sequence[tuple[str, tuple[str, ...]]]:
+        """Of each view that is looked up its space, and the columns by which it is."""
+        return [(one.space, one.view.entity.keys) for one in self.looked.values()]
+
+    @cached_property
+    def _own(self) -> Sequence[RequestView]:
+        """The views of the requests themselves."""
+        return [view for view in self.views if isinstance(view, RequestView)]
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...], Sequence[str]]:
+        """The features of all views in their order, the views that are looked up, in theirs, and all views."""
+        return tuple(name for view in self.views for name in view.names), tuple(self.looked), [view.name for view in self.views]
 
     def _matrix(self, requests: Requests, looked: Mapping[str, Block], online: Bools) -> Matrix:
         blocks = [looked[view.name] if isinstance(view, FeatureView) else _asked(view, requests) for view in self.views]
