@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from tidemill.serving.offline import Recomputed as Recomputed
     from tidemill.serving.offline import recompute as recompute
     from tidemill.serving.offline import score_again as score_again
+    from tidemill.serving.oip import LARGE as LARGE
     from tidemill.serving.operations import SCHEMAS as SCHEMAS
     from tidemill.serving.operations import Example as Example
     from tidemill.serving.operations import Operation as Operation
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "beside": "threads",
+    "LARGE": "oip",
     "traced": "spans",
     "tracer": "spans",
     "CALLER": "caller",

@@ -46,7 +46,7 @@ class Inference:
 
     def quick(self, method: bytes, path: bytes, size: int) -> Call | None:
         """What answers a body of so many bytes at once, without keeping others waiting."""
-        if method != b"POST" or size > MOST or not path.startswith(MODELS) or not path.endswith(INFER):
+        if method != b"POST" or size > oip.LARGE or not path.startswith(MODELS) or not path.endswith(INFER):
             return None
         one = self._asked(path)
         return partial(_at_once, one) if one and not one.slow(1) else None

@@ -87,6 +87,7 @@ class Found(NamedTuple):
 _decode = msgspec.json.Decoder(_Request).decode
 _encode = msgspec.json.Encoder().encode
 _floats = msgspec.json.Decoder(list[float | None]).decode
+LARGE, MANY = 1 << 20, 10_000  # bytes of a request whose parts are counted, and that others do not wait for; how many it may have
 _FLOATS = {name: kind for name, kind in DATATYPES.items() if name in ("FP32", "FP64")}
 
 
@@ -94,6 +95,8 @@ def read(body: bytes, head: int | None = None) -> Asked:
     """A request; `head` is how many bytes are JSON where raw tensors follow. Raises DataError with the path of the fault."""
     if head is not None and not 0 <= head <= len(body):
         raise DataError(f"the JSON is said to have {head} bytes of {len(body)}", where="Inference-Header-Content-Length")
+    if len(body) > LARGE and (many := body.count(b'"datatype"', 0, head)) > MANY:
+        raise DataError(f"a request of {many} inputs", where="inputs", hint=f"send {MANY} at most")
     try:
         asked = _decode(body if head is None else body[:head])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from tidemill.serving import oip
 from tidemill.serving.caller import heed_parameters
 from tidemill.serving.inference import Inference, check_load, configuration, index, metadata, stats
 from tidemill.serving.messages import MESSAGES
-from tidemill.serving.oip import Asked, Found
+from tidemill.serving.oip import LARGE, MANY, Asked, Found
 from tidemill.serving.repository import Model
 
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
@@ -31,7 +31,6 @@ _RIGHTS = {
 }
 # By path, the right that a method will need when there are users; what does not stand here is not answered.
 REQUIRES = {f"/{service}/{name}": right for service, rights in _RIGHTS.items() for right, names in rights.items() for name in names}
-LARGE, MANY = 1 << 20, 10_000  # bytes of a request whose parts are counted; and how many it may have
 # Of datatypes, in the order of Triton's numbers for them.
 TYPES = ["", "BOOL", *(f"{sign}INT{size}" for sign in ("U", "") for size in (8, 16, 32, 64)), "FP16", "FP32", "FP64", "STRING", "BF16"]
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3

@@ -7,7 +7,7 @@ from typing import Any
 
 from tidemill import __version__
 from tidemill.core import TidemillError
-from tidemill.serving import MOST, Call, Counts, Inference, Reply, Repository, beside, of_protocol, refused
+from tidemill.serving import LARGE, MOST, Call, Counts, Inference, Reply, Repository, beside, of_protocol, refused
 from tidemill.web.attended import attended
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY, bounded, checked, led
 from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_caches, of_models, of_process
@@ -65,7 +65,7 @@ def application(inference: Inference, url: str, metrics: Callable[[], Iterable[F
         except TidemillError as error:
             answer = refused(error)
         else:
-            slow = inference.slow(scope["path"])
+            slow = len(body) > LARGE or inference.slow(scope["path"])
             found = await beside(checked, call, headers, body) if slow else checked(call, headers, body)
             assert found is not None  # nothing of a bare model is put off
             answer = found

@@ -26,6 +26,7 @@ class Beside(NamedTuple):
 
 
 ALONE = Beside("", lambda: None)
+GRACE = 10  # seconds that what is under way has when a server ends
 Ready = Callable[[str, str], None]  # told the address, and that of the server beside
 
 
@@ -104,6 +105,7 @@ def run_server(
             log_config=None,  # its lines are among our own
             log_level="warning",
             access_log=False,
+            timeout_graceful_shutdown=GRACE,
         )
         with beside() as other:
             if here.tells:

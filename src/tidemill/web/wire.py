@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
 BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the head was whole, and whether the client went away
 NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this server reads"
+PATIENCE, SLOWEST = 20.0, 500  # seconds in which a request is to be there, and bytes for which it gets one more
+TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large", b"the address and the headers are too large"
 Call = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
 Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers: by them alone
@@ -74,6 +76,8 @@ class Gathered:
 class Wire(HttpToolsProtocol):
     """One connection. What `quick` finds a call for is answered at once and in its turn, without a task, a scope or a cycle."""
 
+    patience = PATIENCE
+
     def __init__(self, *, quick: Quick | None, heads: Heads, **config: Any) -> None:
         super().__init__(**config)
         self.quick, self.heads, self.parts = quick, heads, list[bytes]()
@@ -82,12 +86,15 @@ class Wire(HttpToolsProtocol):
         self.held, self.lacks = list[bytes](), 0  # a request with a known head of which so many bytes have not come
         self.head = b""  # that of the request which comes in, where it came in one piece and may be kept
         self.plain = 0  # bytes that have come since a request began or a piece of its body came
-        self.asked = 0.0  # when the newest request was answered below the framework
+        self.since, self.came = 0.0, 0  # when a request began to come that is not whole, and its bytes
+        self.asked = 0.0  # when the newest request was answered
         self.idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
         super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
+        self.asked = self.loop.time() + self.patience - self.timeout_keep_alive
+        self.idle = self.loop.call_later(self.patience, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It went."""
@@ -112,6 +119,7 @@ class Wire(HttpToolsProtocol):
         if self.held:
             self.held.append(data)
             self.lacks -= len(data)
+            self.came += len(data)
             if self.lacks > 0:
                 return
             data = b"".join(self.held)
@@ -126,6 +134,7 @@ class Wire(HttpToolsProtocol):
             self.lacks = end + size - len(data)
             if self.lacks > 0:
                 self.held.append(data)
+                self._note_begun(len(data))
                 return
             answer = call(data[end : end + size])
             if answer is None:
@@ -136,6 +145,8 @@ class Wire(HttpToolsProtocol):
             data = data[end + size :]
         self.plain += len(data)
         super().data_received(data)
+        if not self.between:
+            self._note_begun(len(data))
         if self.plain > MOST_HEAD:
             self._refuse(*TOO_LARGE)
 
@@ -149,6 +160,11 @@ class Wire(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(b"%b\r\n%b%b" % (line, head, body))
         self.transport.close()
+
+    def _note_begun(self, size: int) -> None:
+        """So many bytes came of a request that is not whole."""
+        self.since = self.since or self.loop.time()
+        self.came += size
 
     def on_message_begin(self) -> None:
         """A request begins; what the framework wants to know of it is told later."""
@@ -174,6 +190,7 @@ class Wire(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         head, self.head, self.plain, self.between = self.head, b"", 0, self.parser.should_keep_alive()
+        self.since, self.came = 0.0, 0
         if self.call is None:
             super().on_message_complete()
             return
@@ -195,9 +212,12 @@ class Wire(HttpToolsProtocol):
     def _answer(self, answer: bytes) -> None:
         """Send an answer, and note that something was asked."""
         self.transport.now(answer)  # type: ignore[attr-defined]
+        self.asked, self.since, self.came = self.loop.time(), 0.0, 0
+
+    def on_response_complete(self) -> None:
+        """The framework has answered."""
         self.asked = self.loop.time()
-        if self.idle is None:
-            self.idle = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+        super().on_response_complete()
 
     def _may_be_kept(self, head: bytes) -> bool:
         """Whether a head that the parser took is known by its bytes: another parser sees the same end of it, and the connection goes on."""
@@ -218,10 +238,16 @@ class Wire(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first
         return cycle is not None and not cycle.response_complete
 
-    def _end_idle(self) -> None:
-        """Close a connection on which nothing was asked for a while; of one that is asked often, look again then."""
-        rest = self.asked + self.timeout_keep_alive - self.loop.time()
-        if rest > 0 or self.parts or self.held or self._under_way():
-            self.idle = self.loop.call_later(max(rest, 1.0), self._end_idle)
-        elif not self.transport.is_closing():
-            self.transport.close()
+    def _look(self) -> None:
+        """End what comes too slowly (Slowloris), and a connection on which nothing was asked for a while; look again later otherwise."""
+        now, cycle = self.loop.time(), self.cycle
+        waits = self._under_way() and (bool(self.pipeline) or not cycle.more_body or self.flow.read_paused)  # for us
+        until = self.since + self.patience + self.came / SLOWEST if self.since else self.asked + self.timeout_keep_alive
+        if self.transport.is_closing():
+            return
+        if waits or until > now:
+            self.idle = self.loop.call_later(1.0 if waits else max(until - now, 0.01), self._look)
+            return
+        if self.since and not (self._under_way() and cycle.response_started):
+            self.transport.write(TOO_SLOW)
+        self.transport.close()
