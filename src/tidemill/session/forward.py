@@ -39,6 +39,7 @@ class Forward:
         roles = {state.champion.label: f"champion since {show(state.champion.since)}"}
         if state.candidate:
             roles.setdefault(state.candidate.version.label, f"candidate, {state.candidate.phase}")
+        roles |= {one.version.label: f"answers {one.weight:.4g} of its keys" for one in state.weighted}
         past = [f"{ref.name}/{ref.version}" for ref, _, _ in self.ledger.alias_history(branch.id, branch.name, "champion")]
         role = roles.get(label, "champion before" if label in past else "")
         if role:

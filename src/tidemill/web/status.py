@@ -33,15 +33,20 @@ def _verdict(passed: Any) -> tuple[str, str]:
     return ("good", "✓ passed") if passed is True else ("bad", "✗ refused") if passed is False else ("", "no verdict")
 
 
+def _share(part: float) -> str:
+    """A share of the keys, to a tenth of a percent where that tells more."""
+    return percent(part, 0 if abs(part * 100 - round(part * 100)) < 0.05 else 1)
+
+
 def _deployment(one: dict[str, Any]) -> dict[str, Any]:
     """A deployment with the versions that it knows, each with its role and weight, and what was noticed of it."""
     candidate, weighted = one.get("candidate"), one.get("weighted") or []
     weight = number((candidate or {}).get("weight")) or 0.0
     given = {label: number(part) or 0.0 for label, part in (one.get("shares") or {}).items()}
     roles = [
-        ("champion", one.get("champion"), percent(given.get((one.get("champion") or {}).get("label"), 1 - weight))),
-        ("candidate", candidate, percent(weight)),
-        *(("weighted", version, percent(given.get(version.get("label"), 0.0))) for version in weighted),
+        ("champion", one.get("champion"), _share(given.get((one.get("champion") or {}).get("label"), 1 - weight))),
+        ("candidate", candidate, _share(weight)),
+        *(("weighted", version, _share(given.get(version.get("label"), 0.0))) for version in weighted),
         *([("previous", one.get("previous"), "0 %")] if (one.get("previous") or {}).get("label") not in given else []),
     ]
     alerts, retrainings = _newest(one.get("alerts")), _newest(one.get("retrainings"))
