@@ -17,7 +17,7 @@ from disks import small_disk
 from processes import run_python
 from tidemill.core import Busy, StoreError, show
 from tidemill.serving import AnswerLog, FeedbackLog, compact, find_answers, last_feedback, read_feedback, read_log, sample_answers
-from tidemill.serving import log as logs
+from tidemill.serving import appending as logs
 from tidemill.serving.answers import Answer, Basis
 from tidemill.serving.compaction import is_due
 from tidemill.serving.dataset import answers_at
@@ -216,7 +216,7 @@ def test_damaged_lines_are_kept_aside(tmp_path: Path) -> None:
     found = compact(tmp_path)[0]
     assert (found.lines, found.damaged) == (4, 4)
     assert b"".join(one.read_bytes() for one in (tmp_path / "damaged").iterdir()) == (
-        b'{"branch": "live", "key"\n\xff\xfe\n{"branch": "live"}\n{"cut'
+        b'{"branch": "live", "key"\n\xff\xfe\n{"branch": "live"}\n{"cut\n'
     )
     assert keys(path) == [f"key-{number}" for number in range(4)]
 

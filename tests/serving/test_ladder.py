@@ -1,10 +1,12 @@
 """When something fails: the next rung answers and says so, a full disk acknowledges nothing, and golden cases guard a start."""
 
+import fcntl
 import shutil
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from tidemill.ledger import Branch, Ledger
 from tidemill.loop import State
 from tidemill.models import Predictor, load_model
 from tidemill.registry import version, versions
-from tidemill.serving import Answer, AnswerLog, Ladder, find_answers, read_log
+from tidemill.serving import Answer, AnswerLog, Ladder, appending, find_answers, read_log
 from tidemill.serving import open_endpoint as open_serving
+from tidemill.serving.appending import Lines
 from tidemill.serving.ladder import Circuit
 from tidemill.session.session import open_endpoint, standing_of
 from tidemill.store import MemoryBlobs
@@ -337,7 +340,8 @@ def test_a_line_that_was_cut_or_damaged_is_left_out_by_the_reader_and_spoils_no_
 
 
 @pytest.mark.parametrize("away", ["folder deleted", "file deleted", "file moved"])
-def test_a_log_that_was_taken_away_under_the_server_is_made_again(served: Served, away: str) -> None:
+def test_a_log_that_was_taken_away_under_the_server_is_made_again(served: Served, away: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appending, "LOOK_AGAIN", 0.0)
     assert served.ask(**ROW)[0] == 200
     if away == "folder deleted":
         shutil.rmtree(served.log.parent)
@@ -349,24 +353,43 @@ def test_a_log_that_was_taken_away_under_the_server_is_made_again(served: Served
     assert len(served.logged) == 2, "every answer that went out since has its line"
 
 
-class Vanishing(AnswerLog):
-    """A log that is deleted at the very moment that it is written to, once."""
-
-    def _write(self, data: bytes) -> None:
-        if self.path.exists() and not self.path.with_suffix(".gone").exists():
-            self.path.with_suffix(".gone").touch()
-            self.path.unlink()
-        super()._write(data)
-
-
-def test_a_log_that_is_deleted_while_a_line_is_written_has_that_line(tmp_path: Path) -> None:
-    log = Vanishing(tmp_path / "late.jsonl")
-    log.append([Answer("k", 0.5, "trees/1", "champion", 1, "offline", {})], 1, "b")
-    assert [one.key for one in find_answers(log.path, "b")] == ["k"]
+@pytest.mark.parametrize("another", [False, True])
+def test_a_log_that_was_sealed_or_replaced_is_not_written_to(tmp_path: Path, another: bool) -> None:
+    """By another process between two lines that follow each other at once."""
+    log, path = Lines(tmp_path / "late.jsonl"), tmp_path / "late.jsonl"
+    for _ in range(50):
+        log.write([b"1"])
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(b"\n")
+            file.flush()
+            before = path.read_bytes()
+            path.rename(path.with_suffix(".sealed"))
+            if another:
+                path.write_bytes(b"0\n")
+        log.write([b"2", b"3"])
+        assert path.with_suffix(".sealed").read_bytes() == before
+        assert path.read_bytes() == b"0\n" * another + b"2\n3\n"
     log.close()
 
 
-def test_where_the_log_cannot_be_made_again_nothing_is_answered(served: Served) -> None:
+def test_threads_and_processes_write_whole_lines(tmp_path: Path) -> None:
+    logs = [Lines(tmp_path / "late.jsonl") for _ in range(2)]  # as two processes have them
+
+    def write(who: int) -> None:
+        for i in range(200):
+            logs[who % 2].write([b"%d %d a" % (who, i), b"%d %d b" % (who, i)])
+
+    with ThreadPoolExecutor(4) as pool:
+        [*pool.map(write, range(4))]
+    found = (tmp_path / "late.jsonl").read_bytes().splitlines()
+    assert [one[:-1] for one in found[::2]] == [one[:-1] for one in found[1::2]]
+    for who in range(4):
+        assert [one for one in found[::2] if one.startswith(b"%d " % who)] == [b"%d %d a" % (who, i) for i in range(200)]
+
+
+def test_where_the_log_cannot_be_made_again_nothing_is_answered(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appending, "LOOK_AGAIN", 0.0)
     shutil.rmtree(served.log.parent)
     served.log.parent.write_text("a file")
     status, answer = served.ask(**ROW)

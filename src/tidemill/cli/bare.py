@@ -15,7 +15,7 @@ from tidemill import __version__
 from tidemill.cli.console import ending, out, print_json
 from tidemill.core import DataError, DefinitionError, MissingFile, StoreError, size
 from tidemill.models import MatrixModel, OnnxModel
-from tidemill.serving import CachedModel, Repository, Served, Shelf, Tensors, Together, traced
+from tidemill.serving import CachedModel, InferenceLog, Repository, Served, Shelf, Tensors, Together, traced
 from tidemill.web import Place, logged, number_of, supervise
 
 PICKLES = (".joblib", ".pickle", ".pkl")
@@ -32,13 +32,15 @@ def serve_model(
     grpc_port: int | None = None,
     workers: int | str = 1,
     cache: str = "",
+    log: Path | None = None,
     *,
     as_json: bool,
     access: bool = False,
 ) -> None:
     """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given,
-    by so many processes; print the addresses, or an object with them. `cache` is the size of what each keeps of answers; with `access`
-    each request is a line of the server's log. Raises DefinitionError for what is no size."""
+    by so many processes; print the addresses, or an object with them. `cache` is the size of what each keeps of answers; `log` is the
+    folder of what is asked and answered; with `access` each request is a line of the server's own log. Raises DefinitionError for what is
+    no size, StoreError for a folder that cannot be written."""
     most, place, many = size(cache) if cache else 0, Place.taken(), number_of(workers)
     if place.alone and many > 1:
         with logged(as_json=as_json, access=access):
@@ -52,10 +54,12 @@ def serve_model(
         raise DefinitionError(f"no address leads to a model that is called {source.name!r}", hint="give it another name: --name")
     source = _cached(source, most, place) if most else source
     one = _loaded(source) if place.alone else _together(source, Shelf(place.shelf))
+    one.log = InferenceLog(log, one.name) if log else None
 
     def ready(url: str, grpc: str) -> None:
         if as_json:
-            print_json({"url": url, **({"grpc": grpc} if grpc else {}), "models": [one.name], "workers": place.of})
+            more = ({"grpc": grpc} if grpc else {}) | ({"log": str(one.log.path)} if one.log else {})
+            print_json({"url": url, **more, "models": [one.name], "workers": place.of})
             return
         out.print(f"[bold]{escape(one.name)}[/] answers POST {url}/v2/models/{quote(one.name)}/infer")
         if grpc:
@@ -63,6 +67,8 @@ def serve_model(
         for what, specs in zip(("takes", "gives"), one.tensors(), strict=True):
             for spec in specs.values():
                 out.print(f"  {what}  {escape(spec.name)}  {spec.datatype} {escape(str(list(spec.shape)))}")
+        if one.log:
+            out.print(f"  logs to {escape(str(one.log.path))}")
         out.print(ending(place.of))
 
     with logged(as_json=as_json, access=access), traced("", one.name, __version__):

@@ -133,6 +133,9 @@ def score(obj: dict[str, Any], /, deployment: str, as_json: bool, **given: Any) 
 @click.option(
     "--cache", default="", metavar="SIZE", help="Keep so much of answers to say them again to equal tensors: 64MB. Default: none."
 )
+@click.option(
+    "--log", default=None, type=click.Path(path_type=Path), help="Write each request with its answer to NAME.jsonl in this folder."
+)
 @with_workers("1", 1)
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj

@@ -26,6 +26,7 @@ from tidemill.core.errors import (
     TidemillError,
     Unavailable,
     UnknownName,
+    store_error,
 )
 from tidemill.core.event import Event
 from tidemill.core.instants import DAY, HOUR, MINUTE, SECOND, duration, instant, microseconds, midnights, moment, show, show_duration
@@ -188,6 +189,7 @@ __all__ = [
     "size",
     "spend",
     "steps",
+    "store_error",
     "t_cdf",
     "total",
     "unpack",

@@ -107,3 +107,17 @@ class MissingExtra(TidemillError, ImportError):
 
 class NoExactForm(TidemillError, ValueError):
     """A fitted model has no compiled form that gives its answers."""
+
+
+def store_error(error: OSError, where: str, what: str = "") -> StoreError:
+    """What the disk refused, in words that help: where, and `what` was to be written there."""
+    hints = {
+        28: "free some space; nothing acknowledged was lost",
+        30: "the disk is read-only: mount it for writing",
+        13: "give this user the right to write",
+        2: "the folder above it is not there, or cannot be made",
+        17: "something else is in its place: name another folder",
+        20: "a part of the path is a file: name a folder",
+    }
+    refused = f"cannot write{what and f' {what}'}: {error.strerror or error}"
+    return StoreError(refused, where=where, hint=hints.get(error.errno or 0, "look at the disk"))

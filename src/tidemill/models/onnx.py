@@ -62,9 +62,10 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's own kinds are not public
             what = f"the model cannot be loaded: {str(error).splitlines()[0]}"
             raise DataError(what, where=where, hint="export it again, and check it with onnx.checker") from error
-        self._run, self._dicts = session.run, set[str]()
+        self._run, self._dicts = session.run, set[str]()  # the outputs that come as dicts
         self.inputs = {one.name: self._spec(one, where) for one in session.get_inputs()}
         self.outputs = {one.name: self._spec(one, where) for one in session.get_outputs()}
+        self._all = [*self.outputs]
 
     def _spec(self, one: Any, where: str) -> Spec:
         kind = one.type.removeprefix("tensor(").removesuffix(")")
@@ -79,11 +80,13 @@ class OnnxModel:
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs, all or those that are wanted. Raises DataError for tensors that the model cannot take."""
-        names = [*wanted] or [*self.outputs]
+        names = [*wanted] or self._all
         try:
             found = self._run(names, tensors)
         except Exception as error:
             raise DataError(f"the model cannot take these tensors: {str(error).splitlines()[-1]}", where="inputs") from error
+        if not self._dicts:
+            return dict(zip(names, found, strict=True))
         return {name: _matrix(one) if name in self._dicts else np.asarray(one) for name, one in zip(names, found, strict=True)}
 
 

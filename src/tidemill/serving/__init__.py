@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from tidemill.serving.inference import Reply as Reply
     from tidemill.serving.inference import refused as refused
     from tidemill.serving.inference import respond as respond
+    from tidemill.serving.inference_log import InferenceLog as InferenceLog
     from tidemill.serving.kept import keep_until as keep_until
     from tidemill.serving.ladder import Ladder as Ladder
     from tidemill.serving.lines import Labelled as Labelled
@@ -126,6 +127,7 @@ _PLACES = {
     "TIMEOUT": "caller",
     "Caller": "caller",
     "exceeded": "caller",
+    "InferenceLog": "inference_log",
     "Ladder": "ladder",
     "Canary": "declarations",
     "Shadows": "shadow",

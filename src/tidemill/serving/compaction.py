@@ -15,10 +15,10 @@ import msgspec
 
 from tidemill import data
 from tidemill.core import StoreError
+from tidemill.serving.appending import seal
 from tidemill.serving.dataset import Log, Part, answers_at, day_of, deployments_in
 from tidemill.serving.feedback import feedback_of
 from tidemill.serving.lines import FEEDBACK, rows_sql, write_rows
-from tidemill.serving.log import seal
 from tidemill.store import store_error, writer
 
 CHUNK = 64 << 20  # bytes of lines in one commit

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from tidemill.core import TidemillError, canonical
+from tidemill.serving.appending import rewrite
 from tidemill.serving.compaction import COMMAND, compact
 from tidemill.serving.dataset import Log, answers_at, deployments_in
 from tidemill.serving.feedback import feedback_of
 from tidemill.serving.lines import FEEDBACK, Labelled
-from tidemill.serving.log import rewrite
 from tidemill.serving.withheld import digest_of
 from tidemill.store import writer
 

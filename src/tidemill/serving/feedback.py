@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from tidemill.core import DataError, UnknownName, canonical, show
+from tidemill.serving.appending import Lines
 from tidemill.serving.dataset import Log, answers_at
 from tidemill.serving.lines import FEEDBACK, Labelled
-from tidemill.serving.log import Lines
 
 EXAMPLE = 'for example {"id": "…", "label": 1, "comment": "…"}'
 ONE_OF = "send the `id` of an answer, as /predict gives it; of a request with several rows each has its own"

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -58,9 +58,8 @@ class Inference:
 
     def _asked(self, path: bytes) -> Model | None:
         """The model that a path asks for an inference; None where it is another path, or there is none."""
-        name, _, version = path[len(MODELS) : -len(INFER)].decode("latin-1").partition(VERSIONS)
         try:
-            return self.models.find(name, version)
+            return self.models.find(*_named(path))
         except UnknownName:
             return None
 
@@ -115,6 +114,13 @@ class Inference:
             case ["infer"]:
                 return {"POST": partial(_infer, one)}
         return {}
+
+
+@lru_cache(1 << 10)
+def _named(path: bytes) -> tuple[str, str]:
+    """The model and the version that a path names."""
+    name, _, version = path[len(MODELS) : -len(INFER)].decode("latin-1").partition(VERSIONS)
+    return name, version
 
 
 def metadata(one: Model, versions: Sequence[Model]) -> dict[str, Any]:

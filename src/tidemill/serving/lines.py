@@ -180,7 +180,8 @@ def write_rows(form: Form, file: BinaryIO, begin: int, most: int, to: Path) -> t
                 rows.write(msgspec.json.encode(form.row_of(line) | {data.PLACE: place}) + b"\n")
                 lines += 1
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-                odd.append(line)
+                if line != b"\n":  # of who sealed it
+                    odd.append(line)
             place += len(line)
     return place, lines, odd
 

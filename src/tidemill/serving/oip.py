@@ -47,20 +47,20 @@ class _Given(msgspec.Struct, omit_defaults=True):
     datatype: str
     shape: Sequence[int]
     parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
+    data: list[Any] | msgspec.Raw | None = None
 
 
 class _Answer(msgspec.Struct, omit_defaults=True):
     model_name: str
     model_version: str
-    outputs: list[_Given]
+    outputs: msgspec.Raw | list[_Given]
     id: str = ""
     parameters: Mapping[str, str] = {}
 
 
 class Asked(NamedTuple):
     """A request: its tensors by name, the outputs that are wanted and whether as raw bytes; all of them where none are named. `request` is
-    by what its headers name it."""
+    by what its headers name it; `sent` are the data of tensors that came as JSON, as they came."""
 
     tensors: Mapping[str, Array]
     wanted: Mapping[str, bool]
@@ -68,6 +68,7 @@ class Asked(NamedTuple):
     id: str
     parameters: Mapping[str, Any] = {}
     request: str = ""
+    sent: Mapping[str, msgspec.Raw] = {}
 
     @property
     def rows(self) -> int:
@@ -77,11 +78,13 @@ class Asked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a model said: the version that did, its outputs by name, and what else is told."""
+    """What a model said: the version that did, its outputs by name, and what else is told; `shown` are the outputs as JSON, where somebody
+    needed that before."""
 
     version: str
     outputs: Mapping[str, Array]
     parameters: Mapping[str, str] = {}
+    shown: bytes = b""
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -103,22 +106,22 @@ def read(body: bytes, head: int | None = None) -> Asked:
         hint = 'for example {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
         raise DataError(f"the body is no inference request: {error}", hint=hint) from None
     raw = memoryview(body)[len(body) if head is None else head :]
-    tensors = dict[str, Array]()
+    tensors, sent = dict[str, Array](), dict[str, msgspec.Raw]()
     for place, one in enumerate(asked.inputs):
-        where = f"inputs[{place}]"
         if one.name in tensors:
-            raise DataError(f"the input {one.name!r} comes twice", where=where)
+            raise DataError(f"the input {one.name!r} comes twice", where=f"inputs[{place}]")
         size = one.parameters.get("binary_data_size") if one.parameters else None
         if size is None:
-            array = _column(one)
-            tensors[one.name] = _of_json(one, where) if array is None else array
+            array = _of_floats(one)
+            tensors[one.name] = _of_json(one, f"inputs[{place}]") if array is None else array
+            sent[one.name] = one.data
         else:
-            tensors[one.name], raw = _of_bytes(one, raw, size, where), raw[size:]
+            tensors[one.name], raw = _of_bytes(one, raw, size, f"inputs[{place}]"), raw[size:]
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
     wanted = {one.name: is_raw(one.parameters, i) if one.parameters else False for i, one in enumerate(asked.outputs or ())}
     parameters = asked.parameters or {}
-    return Asked(tensors, wanted, _truth(parameters, "binary_data_output", "parameters"), asked.id or "", parameters)
+    return Asked(tensors, wanted, _truth(parameters, "binary_data_output", "parameters"), asked.id or "", parameters, "", sent)
 
 
 def is_raw(parameters: Mapping[str, Any], place: int) -> bool:
@@ -137,16 +140,15 @@ def _truth(parameters: Mapping[str, Any], name: str, where: str) -> bool:
     return bool(value)
 
 
-def _column(one: _Tensor) -> Array | None:
-    """A flat tensor of floats, as there are many in a request that has one for each feature; None for any other, and for a wrong one."""
+def _of_floats(one: _Tensor) -> Array | None:
+    """A tensor of floats whose data are flat, as most are; None for any other, and for a wrong one."""
     kind = _FLOATS.get(one.datatype)
-    if kind is None or len(one.shape) != 1:
+    if kind is None or not 0 < len(one.shape) < 3 or min(one.shape) < 0:
         return None
     try:
-        array = np.array(_floats(one.data), dtype=kind)
-    except ValueError:
+        return np.array(_floats(one.data), dtype=kind).reshape(one.shape)
+    except (ValueError, OverflowError):
         return None
-    return array if array.size == one.shape[0] else None
 
 
 def _of_json(one: _Tensor, where: str) -> Array:
@@ -252,7 +254,8 @@ def _texts(raw: memoryview, many: int, where: str) -> Array:
 def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> dict[str, Array]:
     """The tensors as a model takes them: of its datatypes, where that loses nothing. Raises DataError with what is expected, also for an
     output that it does not have."""
-    check_outputs(asked, outputs)
+    if asked.wanted:
+        check_outputs(asked, outputs)
     given = asked.tensors
     if given.keys() != specs.keys():
         given = named(given, specs)
@@ -261,7 +264,7 @@ def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec])
             raise DataError(f"the input {lacks!r} is missing", where="inputs", available=list(specs))
     found = {name: as_spec(array, specs[name]) for name, array in given.items()}
     for name, array in found.items():
-        if array.dtype.kind == "O" and None in array.ravel().tolist():
+        if array.dtype == object and None in array.ravel().tolist():
             raise DataError(f"the input {name!r} has a null, and the model takes texts", where="inputs")
     return found
 
@@ -303,17 +306,37 @@ def as_spec(array: Array, spec: Spec) -> Array:
 
 def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     """The answer, and how many bytes of it are JSON where raw tensors follow."""
+    if not (any(asked.wanted.values()) if asked.wanted else asked.raw):
+        shown = msgspec.Raw(found.shown or show(asked, found.outputs))
+        return _encode(_Answer(name, found.version, shown, asked.id, found.parameters)), None
     given, parts = list[_Given](), list[bytes]()
     for one in asked.wanted or found.outputs:
         array = found.outputs[one]
-        kind = datatype_of(array)
         if asked.wanted[one] if asked.wanted else asked.raw:
             parts.append(raw_of(array))
-            given.append(_Given(one, kind, array.shape, {"binary_data_size": len(parts[-1])}))
+            given.append(_Given(one, datatype_of(array), array.shape, {"binary_data_size": len(parts[-1])}))
         else:
-            given.append(_Given(one, kind, array.shape, data=array.ravel().tolist()))
+            given.append(_given(one, array))
     head = _encode(_Answer(name, found.version, given, asked.id, found.parameters))
-    return (b"".join((head, *parts)), len(head)) if parts else (head, None)
+    return b"".join((head, *parts)), len(head)
+
+
+def show(asked: Asked, outputs: Mapping[str, Array]) -> bytes:
+    """The outputs that are wanted as JSON."""
+    return _encode([_given(one, outputs[one]) for one in asked.wanted or outputs])
+
+
+def shown(asked: Asked) -> bytes:
+    """The tensors of a request as JSON in one line, as a request may have them; numbers as they came."""
+    each = []
+    for name, array in asked.tensors.items():
+        data = asked.sent.get(name)
+        each.append(_given(name, array) if data is None else _Given(name, datatype_of(array), array.shape, data=data))
+    return _encode(each).replace(b"\n", b" ").replace(b"\r", b" ")  # between values: within a text JSON has none
+
+
+def _given(name: str, array: Array) -> _Given:
+    return _Given(name, datatype_of(array), array.shape, data=array.ravel().tolist())
 
 
 def datatype_of(array: Array) -> str:

@@ -11,7 +11,9 @@ from tidemill.core import Array, TidemillError, UnknownName
 from tidemill.models import Pace, Spec
 from tidemill.serving import oip
 from tidemill.serving.cache import AnswerCache, digest_of, size_of
+from tidemill.serving.caller import caller
 from tidemill.serving.counters import Counters
+from tidemill.serving.inference_log import InferenceLog
 from tidemill.serving.oip import Asked, Found
 
 _COUNTED = ("requests", "failed", "rows", "run", "whole", "last")
@@ -158,7 +160,8 @@ class Models(Protocol):
 
 @dataclass
 class Served:
-    """A bare model; `clock` gives microseconds UTC. `model` is None while it is not loaded."""
+    """A bare model; `clock` gives microseconds UTC. `model` is None while it is not loaded; what is answered goes into its `log`, where it
+    has one."""
 
     name: str
     version: str
@@ -169,6 +172,7 @@ class Served:
     counts: Counts = field(default_factory=Counts)
     pace: Pace = field(default_factory=Pace)
     platform: str = "onnxruntime_onnx"
+    log: InferenceLog | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -196,8 +200,9 @@ class Served:
         return self.pace.usual > SLOW
 
     def infer(self, asked: Asked) -> Found:
-        """Answer a request. Raises DataError for a wrong one, UnknownName for a model that is not loaded."""
-        started, model = time.perf_counter_ns(), self._loaded()
+        """Answer a request, and log it. Raises DataError for a wrong one, UnknownName for a model that is not loaded, StoreError where the
+        log cannot be written."""
+        started, now, model = time.perf_counter_ns(), self.clock(), self._loaded()
         try:
             tensors = oip.fitted(asked, model.inputs, model.outputs)
             begun = time.perf_counter_ns()
@@ -206,14 +211,19 @@ class Served:
                 outputs, cached = model.answer(tensors, wanted)
             else:
                 outputs = model.run(tensors, wanted)
+            ended = time.perf_counter_ns()
+            told, shown = {"cached": "true"} if cached else {}, b""
+            if self.log is not None:
+                caller().check()  # what is in the log was told
+                shown = oip.show(asked, outputs)
+                told["prediction_id"] = self.log.append(self.version, asked, shown, now, started)
         except TidemillError:
             self.counts.fail()
             raise
-        ended = time.perf_counter_ns()
         if not cached:
             self.pace.note(ended - begun)
-        self.counts.note(asked.rows, ended - begun, ended - started, self.clock())
-        return Found(self.version, outputs, {"cached": "true"} if cached else {})
+        self.counts.note(asked.rows, ended - begun, ended - started, now)
+        return Found(self.version, outputs, told, shown)
 
     def tensors(self) -> tuple[Mapping[str, Spec], Mapping[str, Spec]]:
         """What it takes, and what it gives. Raises UnknownName where it is not loaded."""

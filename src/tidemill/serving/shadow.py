@@ -10,8 +10,8 @@ from threading import Lock, Thread
 from typing import Any
 
 from tidemill.core import StoreError, canonical
+from tidemill.serving.appending import Lines
 from tidemill.serving.counters import Counters
-from tidemill.serving.log import Lines
 
 log = logging.getLogger(__name__)
 MOST = 1_000  # requests that wait for the shadow

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from tidemill.core import Damaged, MissingFile, StoreError, digest_bytes
+from tidemill.core import Damaged, MissingFile, StoreError, digest_bytes, store_error
 
 DAMAGED = "restore it from a backup; without one, delete it and run again: what data and code of now give again is made"
 
@@ -85,20 +85,6 @@ def put_file(blobs: Blobs, file: Path) -> str:
 def _missing(digest: str) -> MissingFile:
     hint = "`tidemill run` (or `replay`, where that serves) makes it again if data and code are still those; if not, restore a backup"
     return MissingFile(f"blob {digest[:12]} is not stored", hint=hint)
-
-
-def store_error(error: OSError, where: str, what: str = "") -> StoreError:
-    """What the disk refused, in words that help: where, and `what` was to be written there."""
-    hints = {
-        28: "free some space; nothing acknowledged was lost",
-        30: "the disk is read-only: mount it for writing",
-        13: "give this user the right to write",
-        2: "the folder above it is not there, or cannot be made",
-        17: "something else is in its place: name another folder",
-        20: "a part of the path is a file: name a folder",
-    }
-    refused = f"cannot write{what and f' {what}'}: {error.strerror or error}"
-    return StoreError(refused, where=where, hint=hints.get(error.errno or 0, "look at the disk"))
 
 
 def _part_name() -> str:

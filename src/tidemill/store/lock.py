@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tidemill.core import Busy
-from tidemill.store.blobs import store_error
+from tidemill.core import Busy, store_error
 
 
 def holder(path: Path) -> dict[str, object]:

@@ -14,9 +14,8 @@ from typing import Any, NoReturn, Protocol
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.exc import DBAPIError
 
-from tidemill.core import Damaged, StoreError, TidemillError
+from tidemill.core import Damaged, StoreError, TidemillError, store_error
 from tidemill.store import formats
-from tidemill.store.blobs import store_error
 from tidemill.store.driver import Driver, Occupied, Row
 from tidemill.store.sqlite import Sqlite
 

@@ -1,0 +1,50 @@
+"""The log of bare models: for each request that was answered a line of JSON, appended with a single write before the answer leaves.
+
+A line has the tensors of both in the words of the protocol, so its `inputs` are a request's that may be sent again.
+"""
+
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from tidemill.serving import oip
+from tidemill.serving.appending import Lines
+from tidemill.serving.caller import LONGEST
+from tidemill.serving.ids import new_ids
+from tidemill.serving.oip import Asked
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    id: str
+    asked: int
+    model: str
+    version: str
+    latency_us: int
+    inputs: msgspec.Raw
+    outputs: msgspec.Raw
+    request: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class InferenceLog(Lines):
+    """The requests to one model, with their answers."""
+
+    what = "the log of requests"
+
+    def __init__(self, folder: Path, model: str) -> None:
+        """Raises StoreError for a folder that cannot be written."""
+        super().__init__(folder / f"{quote(model, safe='')}.jsonl")
+        self.model = model
+
+    def append(self, version: str, asked: Asked, shown: bytes, now: int, begun: int) -> str:
+        """Write a request that came at `now` (microseconds UTC), `begun` by `time.perf_counter_ns`, and the outputs as JSON that a version
+        gave it; returns the id of the prediction. Raises StoreError when the disk refuses, and then nothing was acknowledged."""
+        (name,) = new_ids(now, 1)
+        took, inputs = (time.perf_counter_ns() - begun) // 1_000, oip.shown(asked)
+        line = _Line(name, now, self.model, version, took, msgspec.Raw(inputs), msgspec.Raw(shown), (asked.id or asked.request)[:LONGEST])
+        self.write([_encode(line)])
+        return name

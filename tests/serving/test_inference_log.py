@@ -1,0 +1,120 @@
+"""The log of a bare model: what was asked and answered, to be sent again; whole lines, whatever happens to the disk and the process."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from conformance.oip.server import Server
+from disks import small_disk
+from processes import served
+from serving.test_oip import Asked, echo, sums, tensor
+from tidemill.models import OnnxModel
+from tidemill.serving import Inference, InferenceLog, Repository, Served, asked_of
+
+PATH = "/v2/models/sums/infer"
+SENT = [tensor("a", "FP32", [1, 2], [10, 20]), tensor("b", "FP32", [1, 2], [1, 0.1])]
+
+
+class Logged(Asked):
+    """Bare models with a log."""
+
+    def __init__(self, folder: Path, **models: bytes) -> None:
+        self.folder = folder
+        made = [
+            Served(name, "1", lambda data=data: OnnxModel(data), lambda: 7_000, log=InferenceLog(folder, name))
+            for name, data in models.items()
+        ]  # type: ignore[misc]
+        for one in made:
+            one.model = one.load()
+        self.inference = Inference(Repository(made), "")
+
+    def lines(self, name: str = "sums") -> list[Any]:
+        return [json.loads(line) for line in (self.folder / f"{name}.jsonl").read_bytes().splitlines()]
+
+
+def test_a_line_has_what_was_asked_and_what_was_told(tmp_path: Path) -> None:
+    ask, plain = Logged(tmp_path, sums=sums()), Asked(sums=sums())
+    status, told, _ = ask("POST", PATH, {"inputs": SENT, "id": "mine", "outputs": [{"name": "difference"}]})
+    (line,) = ask.lines()
+    assert (status, line["id"], line["asked"], asked_of(line["id"])) == (200, told["parameters"]["prediction_id"], 7_000, 7_000)
+    assert (line["model"], line["version"], line["request"]) == ("sums", "1", "mine")
+    assert line["inputs"] == SENT
+    assert line["outputs"] == told["outputs"] == plain("POST", PATH, {"inputs": SENT, "outputs": [{"name": "difference"}]})[1]["outputs"]
+    assert 0 <= line["latency_us"] < 60_000_000
+    assert ask("POST", PATH, {"inputs": line["inputs"]})[1]["outputs"][1:] == line["outputs"], "it may be sent again"
+    assert ask("POST", PATH, b'{"inputs": []}')[0] == 400
+    assert len(ask.lines()) == 2, "what is refused is not answered"
+    assert "request" not in ask.lines()[1]
+
+
+def test_however_a_request_is_written_it_is_one_line(tmp_path: Path) -> None:
+    ask = Logged(tmp_path, sums=sums(), texts=echo("BYTES", ["n"]))
+    for body in (json.dumps({"inputs": SENT}, indent=1), json.dumps({"inputs": SENT}).replace(",", ",\r"), json.dumps({"inputs": SENT})):
+        assert ask("POST", PATH, body.encode())[0] == 200
+    assert [line["inputs"] for line in ask.lines()] == [SENT] * 3
+    texts = ["a\nb", "\u2028\x85", 'é"\\', ""]
+    assert ask("POST", "/v2/models/texts/infer", {"inputs": [tensor("x", "BYTES", [4], texts)]})[0] == 200
+    (line,) = (tmp_path / "texts.jsonl").read_bytes().split(b"\n")[:-1]
+    assert [json.loads(line)[part][0]["data"] for part in ("inputs", "outputs")] == [texts, texts]
+
+
+def test_raw_tensors_are_logged_as_numbers(tmp_path: Path) -> None:
+    ask = Logged(tmp_path, sums=sums())
+    rows = np.array([[1.5, np.nan], [0.1, -7]], dtype="<f4")
+    given = [{"name": name, "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}} for name in ("a", "b")]
+    head = json.dumps({"inputs": given, "parameters": {"binary_data_output": True}}).encode()
+    status, _, raw = ask("POST", PATH, head + rows.tobytes() * 2, inference_header_content_length=str(len(head)))
+    assert status == 200
+    (line,) = ask.lines()
+    data = [1.5, None, float(np.float32(0.1)), -7.0]
+    assert line["inputs"] == [{"name": name, "datatype": "FP32", "shape": [2, 2], "data": data} for name in ("a", "b")]
+    assert line["outputs"][0]["data"] == [3.0, None, float(np.float32(0.1) * 2), -14.0]
+    assert np.frombuffer(raw[-32:-16], "<f4")[3] == -14
+
+
+def test_a_full_disk_acknowledges_nothing_and_leaves_nothing_of_a_line(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        ask, known = Logged(disk, sums=sums()), 0
+        for _ in range(1_000):
+            status, told, _ = ask("POST", PATH, {"inputs": SENT})
+            if status != 200:
+                break
+            known += 1
+        assert (status, "the log of requests" in told["error"], "free some space" in told["error"]) == (503, True, True)
+        assert len(ask.lines()) == known > 100
+        stats = ask("GET", "/v2/models/sums/stats")[1]["model_stats"][0]["inference_stats"]
+        assert (stats["success"]["count"], stats["fail"]["count"]) == (known, 1)
+
+
+def test_a_name_leads_to_a_file_in_the_folder(tmp_path: Path) -> None:
+    for name in ("../up", "a/b", "..", "é"):
+        assert InferenceLog(tmp_path / "log", name).path.parent == tmp_path / "log"
+        assert InferenceLog(tmp_path / "log", name).path.exists()
+
+
+def test_what_was_answered_survives_a_kill_and_others_read_it(tmp_path: Path) -> None:
+    (tmp_path / "sums.onnx").write_bytes(sums())
+    with served("serve", str(tmp_path / "sums.onnx"), "--port", "0", "--log", str(tmp_path / "log"), "--json") as (process, url):
+        server = Server(url, "sums")
+        told = [server.infer(lambda body: {"inputs": SENT}).json["parameters"]["prediction_id"] for _ in range(20)]
+        process.kill()
+        process.wait()
+    with (tmp_path / "log" / "sums.jsonl").open("ab") as file:
+        file.write(b'{"id":"cut')
+    lines = "read_json(?, format='newline_delimited', ignore_errors=true)"
+    query = f"SELECT id, asked, inputs[1].data, outputs[2].data FROM {lines} WHERE version = '1'"
+    found = duckdb.execute(query, [str(tmp_path / "log" / "*.jsonl")]).fetchall()
+    assert [one[0] for one in found] == told
+    assert all(later[1] >= earlier[1] for earlier, later in pairwise(found))
+    assert found[0][2:] == ([10, 20], [9, pytest.approx(19.9)])
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_served(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write the log of requests"):
+        InferenceLog(tmp_path / "file" / "log", "sums")
