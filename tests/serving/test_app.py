@@ -228,6 +228,21 @@ def test_a_redis_that_is_away_at_the_start_is_found_when_it_is_back(
         assert (last["probability"], last["features_from"]) == (found[0]["probability"], "online")
 
 
+def test_a_redis_that_lost_what_it_held_is_filled_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one without a disk does that is started anew."""
+    monkeypatch.setattr(app, "LOOK_AGAIN", 0.0)
+    newest = {"rows": ROW["rows"]}
+    with new_prefix() as prefix:
+        settings = copied / "tidemill.toml"
+        settings.write_text(f'{settings.read_text()}\n[store]\nonline = "{ADDRESS}?prefix={prefix}"\n')
+        client = client_of(copied)
+        first = client.post("/predict/late", json=newest).json()["predictions"][0]
+        names_of(prefix, delete=True)
+        found = [client.post("/predict/late", json=newest).json()["predictions"][0] for _ in range(3)]
+        assert [one["features_from"] for one in (first, *found)] == ["online", "offline", "online", "online"]
+        assert {one["probability"] for one in found} == {first["probability"]}
+
+
 def test_a_damaged_online_store_is_made_anew_at_the_start_and_answers_go_on_before(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
     newest = {"rows": ROW["rows"]}
     first = client_of(copied).post("/predict/late", json=newest).json()["predictions"][0]

@@ -195,7 +195,7 @@ class Current:
         self.endpoints: dict[str, Endpoint] = {}
         self.logs: dict[str, AnswerLog] = {}
         self._shadows: dict[str, Shadows] = {}
-        self._marks: dict[str, object] = {}
+        self._marks, self._known_until = dict[str, object](), dict[str, int]()
         self._lock, self._looked = Lock(), 0.0
         try:
             self.store = online_store(session.project)
@@ -229,6 +229,8 @@ class Current:
                     self._open(name, handle, starting=starting)
             for name, endpoint in self.endpoints.items():
                 with self._kept(name, starting=False):
+                    if not starting and any(one.made[1] is None for one in endpoint.reader.looked.values()):
+                        self._fill(name, endpoint)  # the store lost what it had, as a Redis does that is started anew
                     endpoint.reader.catch_up()
             if self.place.tells if starting else self._spaces() != before:  # of several that start, others may serve what was before
                 with self._away(starting=starting):
@@ -275,10 +277,14 @@ class Current:
         endpoint.shadows = self._shadows.get(name)
         rehearse(self.session.project.ledger(), endpoint)
         with self._away(starting=starting):
-            endpoint.reader.materialise(max(int(handle.branch.state["now"]), min(now(), endpoint.reader.newest)))
+            self._known_until[name] = int(handle.branch.state["now"])
+            self._fill(name, endpoint)
             self._marks[name] = mark
         self.endpoints[name] = endpoint
         self.getters.forget()
+
+    def _fill(self, name: str, endpoint: Endpoint) -> None:
+        endpoint.reader.materialise(max(self._known_until[name], min(now(), endpoint.reader.newest)))
 
     def _log(self, name: str, endpoint: Endpoint) -> AnswerLog:
         """The log of a deployment, which keeps what is declared. Raises DefinitionError for names that it does not know."""
