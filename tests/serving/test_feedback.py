@@ -10,8 +10,8 @@ import pytest
 from serving.conftest import TODAY, Serve, Served
 from tidemill.core import HOUR, MINUTE, SECOND, canonical, show
 from tidemill.serving import feedback_of, last_feedback, read_feedback
+from tidemill.serving.dataset import answers_at
 from tidemill.serving.ids import new_ids
-from tidemill.serving.search import find_lines, lines_since
 
 ROWS = [{"parcel": f"p100-{place:03}"} for place in range(3)]
 
@@ -103,11 +103,11 @@ def test_any_answer_is_found_among_many_whatever_it_took(tmp_path: Path) -> None
     times = sorted(((one, (place * 37 % 11) ** 8 % (5 * MINUTE)) for place, one in enumerate(asked)), key=sum)
     ids = written(path, times)
     for name in ids[::131]:
-        assert list(find_lines(path, [name], dict)) == [name]
-    assert find_lines(path, ids[::3], dict).keys() == {*ids[::3]}
-    assert find_lines(path, [new_ids(one, 1)[0] for one in (0, TODAY + 1, 1 << 51)], dict) == {}
+        assert list(answers_at(path).find([name], dict)) == [name]
+    assert answers_at(path).find(ids[::3], dict).keys() == {*ids[::3]}
+    assert answers_at(path).find([new_ids(one, 1)[0] for one in (0, TODAY + 1, 1 << 51)], dict) == {}
     for since in (0, times[5][0], times[1_500][0], times[-1][0], 1 << 51):
-        assert [one["id"] for one in lines_since(path, since, dict)] == [
+        assert [one["id"] for one in answers_at(path).read(dict, since=since)] == [
             name for name, (one, _) in zip(ids, times, strict=True) if one >= since
         ]
 
@@ -124,19 +124,19 @@ def test_little_of_a_long_log_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
         return mark(line)
 
     monkeypatch.setattr(search, "_mark", counted)
-    assert find_lines(path, ids[4_000:4_001], dict)
+    assert answers_at(path).find(ids[4_000:4_001], dict)
     assert seen[0] < 400
 
 
 def test_behind_a_clock_that_went_back_the_whole_log_is_read_on_demand(tmp_path: Path) -> None:
     path = tmp_path / "late.jsonl"
     ids = written(path, [(TODAY + HOUR + place * SECOND, 100) for place in range(2_000)] + [(TODAY, 100)])
-    assert find_lines(path, ids[-1:], dict) == {}
-    assert find_lines(path, ids[-1:], dict, thorough=True).keys() == {ids[-1]}
+    assert answers_at(path).find(ids[-1:], dict) == {}
+    assert answers_at(path).find(ids[-1:], dict, thorough=True).keys() == {ids[-1]}
 
 
 def test_a_line_that_was_cut_is_none(tmp_path: Path) -> None:
     path = tmp_path / "late.jsonl"
     ids = written(path, [(TODAY, 1), (TODAY, 1)])
     path.write_bytes(path.read_bytes()[:-3])
-    assert find_lines(path, ids, dict).keys() == {ids[0]}
+    assert answers_at(path).find(ids, dict).keys() == {ids[0]}

@@ -58,12 +58,13 @@ def compact(folder: str, deployment: str, wait: float, *, as_json: bool) -> None
         print_json({"folder": str(state / "delta"), "logs": found})
         return
     for one in found:
-        rows = f"{one['rows']:,} there now, {one['stored'] / 1e6:,.1f} MB" if one["rows"] else "none there"
-        out.print(
-            f"[bold]{escape(one['deployment'])}[/]  {one['what']}: {one['lines']:,} lines moved, {one['bytes'] / 1e6:,.1f} MB; {rows}"
-        )
+        if one["rows"] or one["bytes"]:
+            rows = f"{one['rows']:,} there now, {one['stored'] / 1e6:,.2f} MB" if one["rows"] else "none there"
+            moved = f"{one['what']}: {one['lines']:,} lines moved, {one['bytes'] / 1e6:,.2f} MB; {rows}"
+            out.print(f"[bold]{escape(one['deployment'])}[/]  {moved}")
         if one["damaged"]:
-            out.print(f"  [yellow]{one['damaged']:,} damaged[/], kept in {escape(str(state / '**' / 'damaged'))}")
+            kept = state / "damaged" if one["what"] == "predictions" else state / one["what"] / "damaged"
+            out.print(f"  [yellow]{one['damaged']:,} damaged[/], kept in {escape(str(kept))}")
     for what in ("predictions", "feedback"):
         dropped = max((one["dropped"] for one in found if one["what"] == what), default=0)
         if dropped:
