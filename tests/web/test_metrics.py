@@ -1,5 +1,6 @@
 """What Prometheus may ask, read by its own client's parser."""
 
+import re
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -35,6 +36,20 @@ def read(text: str) -> Read:
             found[one.name, tuple(sorted(one.labels.items()))] = one.value
     assert "unknown" not in kinds.values()
     return found
+
+
+def check_names(text: str) -> None:
+    """The conventions of Prometheus (https://prometheus.io/docs/practices/naming), as `promtool check metrics` asks for them."""
+    for family in text_string_to_metric_families(text):
+        name, kind = family.name, family.type
+        assert family.documentation.endswith("."), name
+        assert re.fullmatch(r"(tidemill|process)_[a-z]+(_[a-z]+)*", name), name
+        assert not re.search(r"_(count|sum|bucket|ms|us|kilobytes|minutes|percent|counter|gauge|histogram)$", name), name
+        samples = {one.name for one in family.samples}
+        assert (samples == {f"{name}_total"}) == (kind == "counter"), name
+        if kind == "histogram":
+            assert name.endswith("_seconds"), name
+            assert samples == {f"{name}_{part}" for part in ("bucket", "sum", "count")}
 
 
 def total(found: Read, name: str, **labels: str) -> float:
@@ -78,10 +93,16 @@ def test_a_server_tells_what_it_answered_and_how(copied: Path) -> None:
     endpoint.ladder.count("champion: too late", 3)
     endpoint.ladder.count("unexpected booking__weight: clip", 2)
     answer = client.get("/metrics")
+    check_names(answer.text)
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     found = read(answer.text)
     assert total(found, "tidemill_answers_total", deployment="late", rung="champion") == 2
     assert total(found, "tidemill_rung_misses_total", deployment="late", rung="champion", why="too late") == 3
+    of = {"deployment": "late", "rung": "champion"}
+    assert total(found, "tidemill_rung_seconds_count", **of) == total(found, "tidemill_rung_seconds_bucket", **of, le="+Inf") == 1, (
+        "two rows in one go"
+    )
+    assert 0 < total(found, "tidemill_rung_seconds_sum", **of) < 60
     assert total(found, "tidemill_unexpected_total", deployment="late", value="booking__weight", otherwise="clip") == 2
     assert total(found, "tidemill_version_info", role="champion", version=endpoint.standing.champion[0]) == 1
     assert total(found, "process_start_time_seconds") > 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tidemill.serving.compaction import Compacted as Compacted
     from tidemill.serving.compaction import compact as compact
     from tidemill.serving.compaction import is_due as is_due
+    from tidemill.serving.counters import BOUNDS as BOUNDS
     from tidemill.serving.counters import SIZE as SIZE
     from tidemill.serving.counters import Counters as Counters
     from tidemill.serving.dataset import answers_at as answers_at
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "beside": "threads",
+    "BOUNDS": "counters",
     "LARGE": "oip",
     "traced": "spans",
     "tracer": "spans",

@@ -17,6 +17,9 @@ Name = tuple[str, ...]
 Row: TypeAlias = "memoryview[float]"
 
 
+BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+
 class Counters:
     """Rows of numbers by name. A row lies in a part as how long its name and it are, the name, and its numbers: doubles throughout, so
     that whole numbers are exact up to 2**53.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
@@ -12,7 +13,7 @@ from typing import NamedTuple, overload
 
 from tidemill.core import SECOND, Floats
 from tidemill.serving.caller import ENDLESS, SHARE, caller
-from tidemill.serving.counters import NOW, Counted, Counters
+from tidemill.serving.counters import BOUNDS, NOW, Counted, Counters, Row
 from tidemill.serving.declarations import Breaker
 from tidemill.serving.spans import span
 
@@ -132,7 +133,7 @@ class Ladder:
 
     def count_in(self, counters: Counters) -> None:
         """Count there from now on."""
-        self.counters, self.counts = counters, counters.of("answers", self.name)
+        self.counters, self.counts, self._times = counters, counters.of("answers", self.name), dict[str, Row]()
         for rung in counters.of(NOW, "left out", self.name):
             self._tell(rung, left_out=False)  # of a ladder before this one
 
@@ -199,6 +200,7 @@ class Ladder:
         seconds = whole = self._seconds(rung)
         if not rung.at_once and caller().until < ENDLESS:
             seconds = min(whole, _rest())
+        begun = time.perf_counter()
         with span("rung", rung=rung.name, rows=rung.rows, version=rung.version) as part:
             try:
                 yield seconds
@@ -217,6 +219,21 @@ class Ladder:
                 self._failed(rung, circuit)
             else:
                 self._succeeded(rung, circuit)
+            finally:
+                self._note_time(rung.name, time.perf_counter() - begun)
+
+    def _note_time(self, rung: str, seconds: float) -> None:
+        row = self._times.get(rung)
+        if row is None:
+            row = self._times[rung] = self.counters.row("took", self.name, rung, width=len(BOUNDS) + 2)
+        with self._lock:
+            row[bisect_left(BOUNDS, seconds)] += 1
+            row[-1] += seconds
+
+    def times(self) -> Iterator[tuple[str, list[float]]]:
+        """How long each rung took, of all processes: how often within each of BOUNDS and above them, and the sum of seconds."""
+        for name in sorted(self.counters.names("took", self.name)):
+            yield name[-1], [*map(sum, zip(*self.counters.rows(*name), strict=True))]
 
     def _succeeded(self, rung: Rung, circuit: Circuit) -> None:
         if circuit.succeeded():

@@ -6,12 +6,13 @@ it started: of all its processes.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from tidemill.serving import BOUNDS
 from tidemill.web.logs import note_access
 
 if TYPE_CHECKING:  # a server of bare models does without them
@@ -19,7 +20,6 @@ if TYPE_CHECKING:  # a server of bare models does without them
 
 ROUTES = {"predict", "features", "v2", "feedback", "metrics", "status.json", "report", "docs", "openapi.json", "api", "ajax-api", ""}
 UNEXPECTED = "unexpected "
-BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 Row: TypeAlias = "memoryview[float]"
 Labels = tuple[tuple[str, str], ...]
@@ -60,6 +60,13 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
+def histogram(of: Labels, counts: Sequence[float], seconds: float) -> list[Sample]:
+    """The samples of one, from how many lay in each of BOUNDS and above them, and their sum."""
+    sums = list(accumulate(counts))
+    buckets: list[Sample] = [("_bucket", (*of, ("le", repr(bound))), n) for bound, n in zip(BOUNDS, sums, strict=False)]
+    return [*buckets, ("_bucket", (*of, ("le", "+Inf")), sums[-1]), ("_sum", of, seconds), ("_count", of, sums[-1])]
+
+
 class Traffic:
     """How many requests came by each route, how they ended and how long they took. On one event loop: nothing else counts."""
 
@@ -92,9 +99,7 @@ class Traffic:
         for (route, *rest), (*counts, seconds) in found.items():
             if rest:
                 continue
-            sums, of = list(accumulate(counts)), (self.label, route)
-            took += [("_bucket", (of, ("le", repr(bound))), n) for bound, n in zip(BOUNDS, sums, strict=False)]
-            took += [("_bucket", (of, ("le", "+Inf")), sums[-1]), ("_sum", (of,), seconds), ("_count", (of,), sums[-1])]
+            took += histogram(((self.label, route),), counts, seconds)
         yield Family(f"{self.name}_seconds", "histogram", "From when a request was whole until its answer was.", took)
 
 
@@ -153,7 +158,12 @@ def of_endpoints(endpoints: Mapping[str, "Endpoint"]) -> Iterator[Family]:
             else:
                 misses.append(("", (of, ("rung", rung), ("why", why)), float(rows)))
     yield Family("tidemill_answers_total", "counter", "Rows that were answered, by the rung that gave the answer.", answers)
-    yield Family("tidemill_rung_misses_total", "counter", "Rows that a rung did not answer: failed, too late, left out.", misses)
+    yield Family("tidemill_rung_misses_total", "counter", "Rows that a rung did not answer: failed, too late, left out, deadline.", misses)
+    times = list[Sample]()
+    for name, one in there:
+        for rung, (*counts, seconds) in one.ladder.times():
+            times += histogram((("deployment", name), ("rung", rung)), counts, seconds)
+    yield Family("tidemill_rung_seconds", "histogram", "From when a rung was asked until it answered, failed or was too late.", times)
     yield Family("tidemill_unexpected_total", "counter", "Values that were not as expected, by what was done.", odd)
     out: list[Sample] = [
         ("", (("deployment", name), ("rung", rung)), float(by)) for name, one in there for rung, by in one.ladder.left_out.items()
