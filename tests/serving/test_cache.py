@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import tidemill as tm
+from cli.conftest import Command
+from cli.conftest import forks as forks
+from cli.conftest import tidemill as tidemill
 from processes import served as started
 from serving.conftest import Serve, Served
 from serving.test_deployed import Ask, Case, matrix
@@ -333,3 +336,12 @@ def test_serve_takes_a_size_and_tells_what_it_saved(tmp_path: Path) -> None:
     assert [b'"cached":"true"' in one for one in said] == [False, True, True]
     assert 'tidemill_cache_hits_total{model="sums"} 2.0' in told
     assert 'tidemill_inference_requests_total{model="sums",version="1"} 3.0' in told
+
+
+@pytest.mark.parametrize("most", ["lots", "0MB"])
+def test_serve_refuses_a_size_that_is_none(tmp_path: Path, tidemill: Command, most: str) -> None:
+    file = tmp_path / "sums.onnx"
+    file.write_bytes(sums())
+    said = tidemill("serve", str(file), "--cache", most)
+    assert said.returncode != 0
+    assert f"--cache: '{most}' is not a size" in said.stderr

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from tidemill import __version__
 from tidemill.cli.console import ending, out, print_json
-from tidemill.core import DataError, DefinitionError, MissingFile, StoreError, size
+from tidemill.core import DataError, DefinitionError, MissingFile, StoreError, odd_size, size
 from tidemill.models import MatrixModel, OnnxModel
 from tidemill.serving import CachedModel, InferenceLog, Repository, Served, Shelf, Tensors, Together, traced
 from tidemill.web import Place, logged, number_of, supervise
@@ -41,6 +41,8 @@ def serve_model(
     by so many processes; print the addresses, or an object with them. `cache` is the size of what each keeps of answers; `log` is the
     folder of what is asked and answered; with `access` each request is a line of the server's own log. Raises DefinitionError for what is
     no size, StoreError for a folder that cannot be written."""
+    for problem in odd_size("--cache", cache, "64MB") if cache else ():
+        raise problem
     most, place, many = size(cache) if cache else 0, Place.taken(), number_of(workers)
     if place.alone and many > 1:
         with logged(as_json=as_json, access=access):
