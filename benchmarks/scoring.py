@@ -5,9 +5,14 @@ Rows ask by the key of a known request, by their own columns, or by their featur
 kept. The bound asks the same ONNX for the probabilities of the same features, ten thousand rows at a time, on as many threads: nothing is
 read, checked or written. Every piece runs in its own process, which tells its CPU seconds without imports and opening.
 
-    .venv/bin/python benchmarks/scoring.py [ROWS]
+Beside it what a user writes by hand for the features: LightGBM's own booster over chunks of a file, read and written with Polars
+(`polars`), and MLflow's `pyfunc` over chunks of a pandas frame, of a matrix in memory into an array (`mlflow`, by the Python of an
+environment that has it). They check nothing, keep nothing and know no times.
+
+    .venv/bin/python benchmarks/scoring.py [ROWS] [--peer .venv-mlflow/bin/python]
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -18,7 +23,12 @@ from pathlib import Path
 import numpy as np
 from measure import BIN, say_where
 
-ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+parser = argparse.ArgumentParser()
+parser.add_argument("rows", nargs="?", type=int, default=1_000_000)
+parser.add_argument("--peer", default="", help="the Python of an environment with mlflow and lightgbm")
+ASKED = parser.parse_args()
+ROWS = ASKED.rows
+NAMES = ("own__size", "own__hour", "profile__d0", "profile__d1", "profile__d2", "recent__n_24h", "recent__sum_24h", "recent__mean_24h")
 DRIVERS, EVENTS, ORDERS, RUNS = 5_000, 50_000, 100_000, 3
 DECLARED = """
 import tidemill as tm
@@ -77,6 +87,56 @@ cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 print(cpu, time.perf_counter() - began, after.ru_maxrss / 1024, len(matrix), 0)
 """
 
+NATIVE = """
+import sys
+from pathlib import Path
+import duckdb, numpy as np
+import tidemill as tm
+session = tm.open(sys.argv[1])
+endpoint = session.deployments["late"].endpoint()
+model = session.ledger.artifact_of("model", endpoint.standing.champion[1])
+Path(sys.argv[2]).write_bytes(session.ledger.blobs.get(model.blob("native")))
+names = endpoint.given.signature.features
+columns = duckdb.sql(f"SELECT * FROM read_parquet('{sys.argv[3]}')").fetchnumpy()
+np.save(sys.argv[4], np.stack([np.ma.filled(np.ma.asarray(columns[name], dtype=float), np.nan) for name in names], axis=1))
+print(0, 0, 0, 0, 0)
+"""
+POLARS = """
+import resource, sys, time
+import lightgbm, polars as pl
+model = lightgbm.Booster(model_file=sys.argv[1])
+names = sys.argv[4].split(",")
+model.predict(pl.scan_parquet(sys.argv[2]).head(10).select(names).collect().to_numpy(), num_threads=1)
+before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+rows, parts = 0, []
+total = pl.scan_parquet(sys.argv[2]).select(pl.len()).collect().item()
+for start in range(0, total, 65_536):
+    frame = pl.scan_parquet(sys.argv[2]).select(["key", *names]).slice(start, 65_536).collect()
+    parts.append(frame.select("key").with_columns(probability=model.predict(frame.select(names).to_numpy(), num_threads=1)))
+    rows += len(frame)
+pl.concat(parts).write_parquet(sys.argv[3])
+after = resource.getrusage(resource.RUSAGE_SELF)
+cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+print(cpu, time.perf_counter() - began, after.ru_maxrss / 1024, rows, 0)
+"""
+MLFLOW = """
+import resource, sys, tempfile, time
+import lightgbm, mlflow, numpy as np, pandas as pd
+folder, matrix = tempfile.mkdtemp() + "/model", np.load(sys.argv[2])
+mlflow.lightgbm.save_model(lightgbm.Booster(model_file=sys.argv[1]), folder)
+model, names = mlflow.pyfunc.load_model(folder), sys.argv[4].split(",")
+model.predict(pd.DataFrame(matrix[:10], columns=names), params={"num_threads": 1})
+before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+parts = []
+for start in range(0, len(matrix), 65_536):
+    frame = pd.DataFrame(matrix[start:start + 65_536], columns=names)
+    parts.append(model.predict(frame))
+np.save(sys.argv[3], np.concatenate(parts))
+after = resource.getrusage(resource.RUSAGE_SELF)
+cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+print(cpu, time.perf_counter() - began, after.ru_maxrss / 1024, len(matrix), 0)
+"""
+
 
 def make_project(folder: Path) -> None:
     """Thirty days of orders, trained and promoted; and the rows that are to be scored."""
@@ -107,10 +167,10 @@ def make_project(folder: Path) -> None:
     subprocess.run([BIN / "tidemill", "-C", folder, "run"], check=True, stdout=subprocess.DEVNULL)
 
 
-def ran(code: str, *arguments: object) -> tuple[float, float, float, int, int]:
+def ran(code: str, *arguments: object, python: str = sys.executable) -> tuple[float, float, float, int, int]:
     """CPU seconds, seconds, MiB, rows, and how many failed."""
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    cpu, wall, memory, rows, failed = done.stdout.split()
+    done = subprocess.run([python, "-c", code, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    cpu, wall, memory, rows, failed = done.stdout.split()[-5:]
     return float(cpu), float(wall), float(memory), int(rows), int(failed)
 
 
@@ -135,6 +195,11 @@ def main() -> None:
             ran(SCORE, folder, asked, given, "explain")
             line("features", rows, ran(SCORE, folder, given, folder / "out.parquet"))
             line("bound", rows, ran(BOUND, folder, given))
+            native, matrix, names = folder / "model.txt", folder / "matrix.npy", ",".join(NAMES)
+            ran(NATIVE, folder, native, given, matrix)
+            line("polars", rows, ran(POLARS, native, given, folder / "peer.parquet", names))
+            if ASKED.peer:
+                line("mlflow", rows, ran(MLFLOW, native, matrix, folder / "peer.npy", names, python=ASKED.peer))
 
 
 if __name__ == "__main__":

@@ -165,10 +165,11 @@ def has_zone(text: str) -> str:
 def fetch(connection: "DuckDBPyConnection", sql: str, kinds: Mapping[str, str]) -> Columns:
     """The rows of a query by column: kind "number" as float64 (null: NaN), "instant" as int64, "text" as Coded."""
     raw = connection.execute(sql).fetchnumpy()
-    return {name: _column(raw[name], kind) for name, kind in kinds.items()}
+    return {name: as_column(raw[name], kind) for name, kind in kinds.items()}
 
 
-def _column(values: Any, kind: str) -> Column:
+def as_column(values: Any, kind: str) -> Column:
+    """A column that the engine gave, as `fetch` gives it."""
     if kind == "text":
         return Coded.of(values.tolist())  # null is None there
     if kind == "instant":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.core import Array, Coded, DataError
-from tidemill.data import Column, Columns, Dataset, explained, fetch, instant_of, plain_type, quote
+from tidemill.data import Column, Columns, Dataset, as_column, explained, instant_of, plain_type, quote
 from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
 from tidemill.features.expressions import Expression, Row, Value, as_the_engine, compiled
@@ -69,7 +69,8 @@ class OwnColumns:
 
     def requests(self, rows: Sequence[Mapping[str, Any]]) -> Requests:
         """The requests that rows ask. Raises DataError for a missing or mistyped column, and for a value that cannot be computed."""
-        return _requests(self.features(rows))
+        found = self.features(rows)
+        return _requests(found, [text or "" for text in found["__key"].texts()])  # type: ignore[union-attr]
 
     def features(self, rows: Sequence[Mapping[str, Any]]) -> Columns:
         """Each column of what rows ask, with the features that functions compute. Raises DataError as `requests` does."""
@@ -85,8 +86,10 @@ class OwnColumns:
         """The requests of many rows: SQL for rows with these columns, each in its type. Raises DataError for what cannot be computed."""
         shown = ", ".join(f"CAST(({sql}\n) AS {TYPES[kind]}) AS {quote(name)}" for name, (sql, kind) in self.columns.items())
         with explained(WRONG):
-            found = fetch(connection, f"SELECT {shown} FROM ({rows})", {name: kind for name, (_, kind) in self.columns.items()})
-        return _requests(with_functions(self.views, found) if self._calls else found)
+            raw = connection.execute(f"SELECT {shown} FROM ({rows})").fetchnumpy()
+        keys = [text or "" for text in raw["__key"].tolist()]  # mostly all are different: they need no vocabulary
+        found = {name: as_column(raw[name], kind) for name, (_, kind) in self.columns.items() if name != "__key"}
+        return _requests(with_functions(self.views, found) if self._calls else found, keys)
 
     @cached_property
     def _calls(self) -> bool:
@@ -181,7 +184,7 @@ def column_of(values: list[Any], kind: str) -> Column:
     return np.array(values, dtype=np.float64)  # null as NaN
 
 
-def _requests(raw: Mapping[str, Any]) -> Requests:
+def _requests(raw: Mapping[str, Any], keys: Sequence[str]) -> Requests:
     texts, names, vocabularies, numbers = dict[str, Coded](), list[str](), dict[str, tuple[str, ...]](), list[Array]()
     for full, column in raw.items():
         kind, name = full[:2], full[2:]
@@ -193,5 +196,4 @@ def _requests(raw: Mapping[str, Any]) -> Requests:
                 vocabularies[name], column = column.vocabulary, column.numbers()
             numbers.append(column)
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
-    keys = [text or "" for text in raw["__key"].texts()]
-    return Requests(keys_of(keys), raw["__at"], raw["__event"], raw["__known"], texts, names, values, vocabularies)
+    return Requests(keys_of(keys), raw["__at"], raw["__event"], raw["__known"], texts, names, values, vocabularies, spelled=keys)

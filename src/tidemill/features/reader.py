@@ -38,8 +38,16 @@ class Matrix:
     damaged: bool = False
 
     def problems(self, row: int) -> dict[str, str]:
-        """Views without a value for a row, and why: null, unknown or expired."""
-        return {view: STATUS[code] for view, code in zip(self.views, self.status[row].tolist(), strict=True) if code != PRESENT}
+        """Views without a value for a row, and why: null, unknown or expired. Rows of which the same is told share it."""
+        return self._problems[row]
+
+    @cached_property
+    def _problems(self) -> list[dict[str, str]]:
+        found = dict[tuple[int, ...], dict[str, str]]()
+        rows = [tuple(row) for row in self.status.tolist()]
+        for row in dict.fromkeys(rows):
+            found[row] = {view: STATUS[code] for view, code in zip(self.views, row, strict=True) if code != PRESENT}
+        return [found[row] for row in rows]
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,17 @@ class Requests:
     values: Floats
     vocabularies: dict[str, tuple[str, ...]]
     order: Array | None = None  # of the keys, for look-up
+    spelled: Sequence[str] = ()  # the keys as texts, where they came so
+
+    @property
+    def key_texts(self) -> Sequence[str]:
+        """The keys."""
+        return self.spelled if len(self.spelled) == len(self.keys) else [key.decode() for key in self.keys.tolist()]
 
     @classmethod
     def bare(cls, keys: Sequence[str], at: Instants) -> "Requests":
         """Requests of which nothing is known but their keys and their times. Raises DataError for a key that is too long."""
-        return cls(keys_of(keys), at, at, at, {}, (), np.empty((len(at), 0)), {})
+        return cls(keys_of(keys), at, at, at, {}, (), np.empty((len(at), 0)), {}, spelled=keys)
 
     def __len__(self) -> int:
         return len(self.at)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import isinf
 from typing import Any
 
@@ -67,11 +67,14 @@ class Answer:
     @cached_property
     def _said(self) -> dict[str, Any]:
         """What is told to whoever asked, and to the log."""
-        found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": show(self.at)}
+        found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": _shown(self.at)}
         found |= {"features_from": self.features, "features_missing": self.problems}
         found |= {} if self.given is None else {"given_at": show(self.given)}
         found |= {"cached": True} if self.cached else {}
         return found | {"unexpected": self.unexpected} if self.unexpected else found
+
+
+_shown = lru_cache(64)(show)  # many rows have one time
 
 
 def is_kept(key: str, at: int, keep: float) -> bool:

@@ -210,7 +210,7 @@ class Batch:
             values = np.array([one.probability for one in scores], dtype=np.float64)
             version, rung = Coded.of(one.version for one in scores), Coded.of(one.rung for one in scores)
         unexpected = Coded.of(_json(told.get(row)) for row in range(len(numbers))) if told else _nothing(len(numbers))
-        keys = np.array([key.decode() for key in part.requests.keys.tolist()], dtype=object)
+        keys = np.array(part.requests.key_texts, dtype=object)
         inputs = _inputs(matrix, self.inputs)
         return Scores(numbers, keys, at, upcoming, values, version, rung, unexpected, _missing(matrix), inputs)
 

@@ -182,12 +182,12 @@ class Endpoint:
         """What rows ask, with their features. Raises DataError for one that is to be rejected."""
         matrix = self._features(part.requests, when) if part.matrix is None else part.matrix
         shown, unexpected = (matrix, []) if self._expectations is None or matrix is None else self._expectations.held(matrix, part.places)
-        return part, _Seen(_keys(part.requests), when.tolist(), matrix, shown, unexpected)
+        return part, _Seen(part.requests.key_texts, when.tolist(), matrix, shown, unexpected)
 
     def _answer(self, part: Part, seen: _Seen, *, explain: bool, keep: float, only: str = "") -> Climb[list[Answer]]:
         keys, times, matrix, shown, _ = seen
         scores, told = yield from self._scored(part, seen, only)
-        answers, versions = [], self.versions if part.matrix is None else {}
+        answers, counts, versions = [], dict[str, int](), self.versions if part.matrix is None else {}
         for i, score in enumerate(scores):
             kept = matrix is not None and is_kept(keys[i], times[i], keep)
             inputs = inputs_of(matrix, i) if matrix is not None and (explain or kept) else None
@@ -196,7 +196,9 @@ class Endpoint:
             problems, damaged = ({}, False) if matrix is None else (matrix.problems(i), matrix.damaged)
             more = (inputs if explain else None, damaged, basis, score.given, told.get(i, NOTHING), score.cached)
             answers.append(Answer(keys[i], score.probability, score.version, score.rung, times[i], path, problems, *more))
-            self.ladder.count(score.rung, 1)
+            counts[score.rung] = counts.get(score.rung, 0) + 1
+        for name, rows in counts.items():
+            self.ladder.count(name, rows)
         if self.shadows is not None and shown is not None:
             self._copy(shown, answers)
         return answers
@@ -365,7 +367,7 @@ class Endpoint:
         standing = self.standing
         if not standing.weighted and (standing.challenger is None or standing.weight <= 0):
             return answers
-        keys, given = _sticky(part, _keys(part.requests), matrix, standing.sticky_by), [*answers]
+        keys, given = _sticky(part, part.requests.key_texts, matrix, standing.sticky_by), [*answers]
         for name, version, rows in self._led(keys):
             others = (yield self._rung(name, version, matrix.values[rows], matrix)) if len(rows) else None
             for row, other in zip(rows.tolist(), others or [], strict=False):
@@ -424,10 +426,6 @@ def _timed(predictor: Predictor, features: Floats) -> Floats:
     if len(features) <= FEW:
         predictor.pace.note(time.perf_counter_ns() - begun)
     return found
-
-
-def _keys(requests: Requests) -> list[str]:
-    return [key.decode() for key in requests.keys.tolist()]
 
 
 def _sticky(part: Part, keys: Sequence[str], matrix: Matrix | None, column: str) -> list[str]:

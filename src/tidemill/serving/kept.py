@@ -15,6 +15,7 @@ import numpy as np
 
 from tidemill.core import Array, Coded, Ints, digest_bytes, digest_value
 from tidemill.data import engine, explained, literal, named, quote
+from tidemill.serving.asked import Asked
 from tidemill.serving.batch import Scores, Unscored
 from tidemill.store import store_error
 
@@ -32,9 +33,9 @@ WORDS = 16  # different texts of a column, up to which they are written down as 
 class Kept:
     """The answers in a folder, with the types of their columns. One of `now`, whose row's own time is still to come, holds for one run."""
 
-    def __init__(self, connection: "DuckDBPyConnection", folder: Path, inputs: Mapping[str, str], now: int) -> None:
+    def __init__(self, asked: Asked, folder: Path, inputs: Mapping[str, str], now: int) -> None:
         """`inputs` are the features that are kept too, by their types."""
-        self._connection, self._folder, self._now, self._inputs = connection, folder, now, inputs
+        self._asked, self._connection, self._folder, self._now, self._inputs = asked, asked.connection, folder, now, inputs
         self._types = {**KEPT, **inputs}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,11 +73,7 @@ class Kept:
 
     def keep(self, scores: Scores) -> None:
         """Write down answers; they survive the end of the process when this returns."""
-        near = f"rowid >= {scores.numbers[0]} AND rowid <= {scores.numbers[-1]}"
-        self._connection.register("numbers", {"r": scores.numbers})
-        digests = self._connection.execute(
-            f"SELECT d1, d2 FROM asked WHERE {near} AND rowid IN (SELECT r FROM numbers) ORDER BY rowid"
-        ).fetchnumpy()
+        digests = self._asked.some(scores.numbers).columns({"d1": "d1", "d2": "d2"})
         columns: dict[str, Array | Coded] = {name: np.asarray(digests[name]) for name in ("d1", "d2")}
         columns |= {name: getattr(scores, name) for name in KEPT if name not in columns} | scores.inputs
         file = self._folder / f"{digest_bytes(b''.join(columns[name].tobytes() for name in ('d1', 'd2')))}.parquet"  # type: ignore[union-attr]
@@ -90,7 +87,7 @@ class Kept:
         """Note rows that cannot be answered, for this run."""
         self._connection.executemany("INSERT INTO failed VALUES (?, ?, ?, ?)", [[*one] for one in wrong])
 
-    def collect(self, rows: int, todo: int, scratch: Path) -> None:
+    def collect(self, rows: int, scratch: Path) -> None:
         """Make the table `told` of the answers to all rows, in their order."""
         if self._count("place") + self._count("failed") < rows:
             self._repeat()

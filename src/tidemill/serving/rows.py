@@ -28,7 +28,7 @@ from tidemill.features import (
     load_requests,
 )
 from tidemill.ledger import Ledger
-from tidemill.serving.given import Given, Row
+from tidemill.serving.given import FEW, Given, Row
 
 
 class Part(NamedTuple):
@@ -54,16 +54,16 @@ class Rows:
 
     def parts(self, rows: Sequence[Row], when: Instants, given: Given) -> list[Part]:
         """The rows by their form. Raises DataError for a wrong one, and UnknownName for a key that nobody knows."""
-        alone, places, own, whole = list[int](), list[int](), list[int](), list[int]()
+        alone, keys, own, whole = list[int](), list[str](), list[int](), list[int]()
         for i, row in enumerate(rows):
             if not given.marks.isdisjoint(row):
                 whole.append(i)
-            elif (place := self._place(i, row)) >= 0:
+            elif (key := self._alone(i, row)) is not None:
                 alone.append(i)
-                places.append(place)
+                keys.append(key)
             else:
                 own.append(i)
-        found = [Part(alone, self.known.take(places))] if alone else []
+        found = [Part(alone, self.known.take(self._places(rows, alone, keys)))] if alone else []
         if own:
             sent = [rows[i] for i in own]
             found.append(Part(own, self.own.requests(sent), sent))
@@ -75,19 +75,22 @@ class Rows:
             found.append(Part(whole, Requests.bare(keys, when[whole]), None, matrix))
         return found
 
-    def _place(self, i: int, row: Row) -> int:
-        """The known request of a row that is its key alone; −1 for a row that brings its own columns."""
+    def _alone(self, i: int, row: Row) -> str | None:
+        """The key of a row that is its key alone; None for a row that brings its own columns."""
         key, alone = self._key(i, row), len(row) == len(self.dataset.keys)
         if not row.keys() <= self.types.keys():
             odd = next(name for name in row if name not in self.types)
             raise DataError(f"rows[{i}] has a field {odd!r} that the request does not know", available=sorted(self.types))
-        if not alone:
-            return -1
-        place = self.known.find(key)
-        if place < 0:
+        return key if alone else None
+
+    def _places(self, rows: Sequence[Row], which: Sequence[int], keys: Sequence[str]) -> Sequence[int] | Ints:
+        """The known requests of rows that are their keys alone. Raises UnknownName."""
+        places = [self.known.find(key) for key in keys] if len(keys) <= FEW else self.known.find_all(keys)
+        if min(places) < 0:
+            row = rows[next(i for i, place in zip(which, places, strict=True) if place < 0)]
             hint = "send the key of a known request, or the request with all its columns"
             raise UnknownName(f"no request has the key {dict(row)}", available=list(self.types), hint=hint)
-        return place
+        return places
 
     def beside(self, i: int, row: Row) -> str:
         """The key that stands beside features; none is none."""

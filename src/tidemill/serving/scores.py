@@ -57,7 +57,7 @@ def write_scores(
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(scratch)}")
         asked, failed = Asked.of(connection, brought, batch.columns, when, given=batch.form == "features"), 0
-        store = Kept(connection, kept, batch.inputs, batch.now)
+        store = Kept(asked, kept, batch.inputs, batch.now)
         rows, todo = store.compare()
         listen(rows - todo, rows)
         size = chunk or max(1, min(CHUNK, CELLS // len(batch.features)))
@@ -75,7 +75,7 @@ def write_scores(
             failed += len(wrong)
             listen(rows - todo + stop, rows)
         brought.check()
-        store.collect(rows, todo, Path(scratch))
+        store.collect(rows, Path(scratch))
         store.settle()
         with explained(f"{to.name} cannot be written", str(to)):
             write_rows(connection, "SELECT * FROM told", to, "zstd")
