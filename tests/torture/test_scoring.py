@@ -46,4 +46,4 @@ def peak(folder: Path, tmp_path: Path, rows: int) -> float:
 def test_a_million_rows_are_scored_in_the_memory_of_a_hundred_thousand(copied: Path, tmp_path: Path) -> None:
     few, many = (peak(copied, tmp_path, rows) for rows in (100_000, 1_000_000))
     print(f"{few:.0f} MiB for 100,000 rows, {many:.0f} MiB for 1,000,000")
-    assert many < few + 80
+    assert many < min(few + 140, 400)  # the engine takes up to 128 MB, and a hundred thousand rows do not fill them
