@@ -24,6 +24,7 @@ from tidemill.serving.search import find_lines, lines_since
 
 T = TypeVar("T")
 AT_ONCE = 5_000  # rows that are held
+SPAN = 128 << 20  # bytes of the log, whose rows are put in order at once
 FOREVER = 253402300799 * 10**6  # microseconds: the last second of the year 9999
 
 
@@ -139,18 +140,18 @@ class Log:
     def _select(self, table: Snapshot, names: Collection[str], since: date, until: date, where: str) -> Iterator[dict[str, Any]]:
         """Rows of days in [since, until] in the order of the log, times as microseconds UTC."""
         decode = msgspec.json.Decoder(dict[str, Any]).decode
-        for paths in _in_order(table, self.deployment, since, until):
+        for paths, first, last in _in_order(table, self.deployment, since, until):
             with data.engine() as connection, data.explained(f"{self.form.what} cannot be read", str(self.table.folder)):
                 rows = f"read_parquet([{', '.join(map(data.named, paths))}], union_by_name = true, hive_partitioning = false)"
                 there = {one[0] for one in connection.execute(f"SELECT * FROM {rows} LIMIT 0").description}
                 told = ", ".join(f"{data.literal(name)}: {self._told(name)}" for name in names if name in there)
-                only = f"WHERE {where}" if where else ""
-                connection.execute(
-                    f"SELECT to_json({{{told}}}) FROM {rows} {only} ORDER BY {data.PLACE}"
-                )  # objects of maps take 20 times as long
-                while some := connection.fetchmany(AT_ONCE):
-                    for (text,) in some:
-                        yield decode(text)
+                also = f"AND {where}" if where else ""
+                for low in range(first, last + 1, SPAN):  # what is put in order lies in memory
+                    only = f"{data.PLACE} BETWEEN {low} AND {low + SPAN - 1} {also}"
+                    connection.execute(f"SELECT to_json({{{told}}}) FROM {rows} WHERE {only} ORDER BY {data.PLACE}")
+                    while some := connection.fetchmany(AT_ONCE):
+                        for (text,) in some:
+                            yield decode(text)
 
     def _told(self, name: str) -> str:
         return f"epoch_us({data.quote(name)})" if self.form.columns[name] == TIME else data.quote(name)
@@ -181,17 +182,18 @@ def day_of(time: int) -> date:
     return datetime.fromtimestamp(min(time, FOREVER) // DAY * 86_400, UTC).date()
 
 
-def _in_order(table: Snapshot, deployment: str, since: date, until: date) -> Iterator[list[Path]]:
-    """Files of a table by the places of their rows; those whose places overlap together."""
-    found, last = list[Path](), -1
+def _in_order(table: Snapshot, deployment: str, since: date, until: date) -> Iterator[tuple[list[Path], int, int]]:
+    """Files of a table by the places of their rows, and the first and the last place; those whose places overlap together."""
+    found, first, last = list[Path](), 0, -1
     for one in sorted(table.of(deployment, since, until), key=lambda one: one.first):
         if found and one.first > last:
-            yield found
+            yield found, first, last
             found = []
+        first = first if found else one.first
         found.append(one.path)
         last = max(last, one.last)
     if found:
-        yield found
+        yield found, first, last
 
 
 def _opened(path: Path, last: ExitStack) -> BinaryIO | None:
