@@ -51,6 +51,7 @@ _PUBLIC = {
     "SimplerModel": "serving",
     "LastAnswer": "serving",
     "Expect": "serving",
+    "Batching": "serving",
     "Breaker": "serving",
     "Cache": "serving",
     "Constant": "serving",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from tidemill.monitoring import Drift as Drift
     from tidemill.monitoring import Monitor as Monitor
     from tidemill.monitoring import Skew as Skew
+    from tidemill.serving import Batching as Batching
     from tidemill.serving import Breaker as Breaker
     from tidemill.serving import Cache as Cache
     from tidemill.serving import Canary as Canary

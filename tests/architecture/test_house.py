@@ -69,6 +69,8 @@ def test_tests_use_the_adapters_that_we_ship() -> None:
         (house.named_rooms, "tidemill/common/__init__.py", ""),
         (house.finished, "tidemill/core/ref.py", "# TODO: later"),
         (house.finished, "tidemill/core/ref.py", "def f():\n    raise NotImplementedError"),
+        (house.no_pickle, "tidemill/models/original.py", "import pickle\npickle.loads(b'')"),
+        (house.no_pickle, "tidemill/serving/gateway.py", "from tidemill.models._apart import main"),
         (house.no_pickle, "tidemill/models/formats.py", "import pickle"),
         (house.no_pickle, "tidemill/models/formats.py", "from joblib import load"),
         (house.no_pickle, "tidemill/models/formats.py", "import numpy as np\nnp.load(path, allow_pickle=True)"),

@@ -141,7 +141,7 @@ def test_a_bare_model_that_takes_longer_is_not_waited_for() -> None:
     let, model = threading.Event(), OnnxModel(sums())
 
     class Sleeper:
-        inputs, outputs = model.inputs, model.outputs
+        inputs, outputs, isolated, platform = model.inputs, model.outputs, False, model.platform
 
         def run(self, tensors: Any, wanted: Any = ()) -> Any:
             let.wait(60)

@@ -13,13 +13,13 @@ from serving.conftest import Served
 from serving.test_gateway import Replayed
 from serving.test_ladder import Slow
 from tidemill.core import Refused
-from tidemill.models import golden_of
+from tidemill.models import Predictor, golden_of
 from tidemill.serving import rehearse
 from tidemill.session import Session
 from tidemill.web.app import make_app
 
 
-class Counting:
+class Counting(Predictor):
     """A model that counts the rows that it is asked about; `by` is added to its answers."""
 
     def __init__(self, whole: Any, by: float = 0.0) -> None:

@@ -18,7 +18,7 @@ from tidemill.models import MatrixModel, OnnxModel
 from tidemill.serving import CachedModel, InferenceLog, Repository, Served, Shelf, Tensors, Together, traced
 from tidemill.web import Place, logged, number_of, supervise
 
-PICKLES = (".joblib", ".pickle", ".pkl")
+PICKLES = (".joblib", ".pickle", ".pkl", ".skops")
 STATISTICS = "stats"  # of all models, by the protocol
 VERSION = re.compile(r"models:/.+|[^/]+@[^/]+|(?!\.{1,2}/)[^/]+/\d+")  # that a file seldom is called
 

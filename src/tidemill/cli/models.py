@@ -86,6 +86,7 @@ def show_model(folder: str, name: str, *, as_json: bool) -> None:
         return
     out.print(f"[bold]{escape(name)}[/]  {escape(model.description or '')}")
     described = any(one.description for one in versions)
+    isolated = {one.version: tag.value for one in versions for tag in one.tags or () if tag.key == "tidemill.isolated"}
     table = _table("version", "aliases", "verdict", "made", "ref", "run", *(["description"] if described else []))
     for one in versions:
         ref = escape(registry.model_ref(ledger, one).replace(", ", "\n"))
@@ -93,6 +94,8 @@ def show_model(folder: str, name: str, *, as_json: bool) -> None:
         more = [escape(one.description or "")] if described else []
         table.add_row(one.version, ", ".join(one.aliases or ()), _verdict(one), made, ref, run, *more)
     (out if out.is_terminal else Terminal(width=1000)).print(table)  # a pipe has no edge
+    for number, reason in isolated.items():
+        out.print(f"{number} answers as its original, in a process of its own: {escape(str(reason))}", style="dim", soft_wrap=True)
 
 
 def _verdict(version: ModelVersion) -> str:

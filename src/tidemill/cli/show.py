@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tidemill import __version__, loop
+from tidemill import __version__, loop, registry
 from tidemill.cli.console import Terminal, lines, out, print_json, tree_text
 from tidemill.cli.plain import plain
 from tidemill.core import Damaged, Event, Refused, StoreError, TidemillError, UnknownName, instant, show
 from tidemill.features import SharedView, is_whole, open_online
 from tidemill.ledger import Branch, Decision
+from tidemill.models import form_of, why_isolated
 from tidemill.session import Session, plain_tree
 from tidemill.store import LOST, held
 from tidemill.training import Model
@@ -54,6 +55,8 @@ def _deployment(one: dict[str, Any], zone: str, *, whole: bool) -> None:
         out.print(f"candidate  {candidate['label']}: {candidate['phase']}, weight {candidate['weight']:.0%}")
     if one["weighted"]:
         out.print(f"shares     {', '.join(f'{label} {part:.4g}' for label, part in one['shares'].items())}")
+    for label, form in one["isolated"].items():
+        out.print(lines(("isolated  ", _said(f"{label}: {form}", whole=whole))))
     if one["held"]:
         out.print(lines(("[yellow]held[/]      ", escape(f"nothing goes live while features are not served as learnt: {one['held']}"))))
     out.print(_versions(one["versions"], zone, whole=whole))
@@ -106,7 +109,7 @@ def why(folder: str, what: str, *, as_json: bool) -> None:
     UnknownName."""
     session = Session(folder)
     found = _decisions(session, what) if what else []
-    found = (found if "/" in what else []) or [one for one in found if one["kind"] == Event.WEIGHTED] + (
+    found = (found + _forms(session, what, found) if "/" in what else []) or [one for one in found if one["kind"] == Event.WEIGHTED] + (
         [] if what else _refused(session)
     ) + _runs(session, what)
     if not found:
@@ -125,6 +128,18 @@ def why(folder: str, what: str, *, as_json: bool) -> None:
 def _decisions(session: Session, label: str) -> list[dict[str, Any]]:
     """The decisions about a version or a deployment, with the kind of its branch: in a replay a label may be another model."""
     return [_told(branch, one) for branch in session.branches for one in session.ledger.decisions(branch.id) if one.subject == label]
+
+
+def _forms(session: Session, label: str, decided: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Why a version of which something was decided has no compiled form."""
+    found = {}
+    for branch in session.branches:
+        for version in registry.versions(session.ledger, branch.id) if decided else ():
+            artifact = session.ledger.artifact_of("model", version.digest)
+            if version.label == label and why_isolated(artifact):
+                told = {"branch": branch.kind, "kind": "isolated", "subject": label, "why": f"it answers as {form_of(artifact)}"}
+                found[version.digest] = {"at": show(version.at), **told}
+    return [*found.values()]
 
 
 def _refused(session: Session) -> list[dict[str, Any]]:

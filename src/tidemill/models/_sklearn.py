@@ -3,15 +3,14 @@
 Written out here since the public converter is single precision, and in several cases silently wrong.
 """
 
-import io
-import json
-import zipfile
 from typing import Any
 
 import numpy as np
 
-from tidemill.core import Floats, MissingExtra
+from tidemill.core import Floats
 from tidemill.models._sklearn_models import answered
+from tidemill.models._skops import dumped
+from tidemill.models.fitted import rounds_of
 from tidemill.models.graph import Answer, Columns, Graph
 
 
@@ -25,42 +24,6 @@ def classes(model: Any) -> tuple[Any, ...]:
     return tuple(getattr(model, "classes_", ()))
 
 
-def native(model: Any) -> bytes:
-    """The skops format: no pickle. Equal models give equal bytes."""
-    try:
-        import skops.io
-    except ImportError as error:
-        raise MissingExtra("skops is not installed", hint="pip install 'tidemill[sklearn]'") from error
-    return _without_addresses(skops.io.dumps(model))
-
-
-def _without_addresses(archive: bytes) -> bytes:
-    """A skops archive with objects numbered in their order (skops writes memory addresses) and files without times."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as before:
-        files = {name: before.read(name) for name in before.namelist()}
-    schema = json.loads(files.pop("schema.json"))
-    names: dict[str, str] = {}
-    _number(schema, {}, names)
-    renamed = {names[name]: data for name, data in files.items()}
-    after = io.BytesIO()
-    with zipfile.ZipFile(after, "w", zipfile.ZIP_DEFLATED) as made:
-        for name in sorted(renamed):
-            made.writestr(zipfile.ZipInfo(name), renamed[name])
-        made.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema, indent=2))
-    return after.getvalue()
-
-
-def _number(node: Any, numbers: dict[int, int], names: dict[str, str]) -> None:
-    if isinstance(node, dict):
-        if "__id__" in node:
-            node["__id__"] = numbers.setdefault(node["__id__"], len(numbers) + 1)
-        if isinstance(node.get("file"), str):
-            suffix = node["file"].rpartition(".")[2]
-            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}.{suffix}")
-    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _number(part, numbers, names)
-
-
 def score(model: Any, features: Any) -> Floats:
     """The library's own scores (n, k): the probability of the second of two classes, or of each of several, or what a classifier without
     probabilities decides by; the prediction of a regression."""
@@ -71,10 +34,4 @@ def score(model: Any, features: Any) -> Floats:
     return found[:, 1:] if found.shape[1] == 2 else found
 
 
-def rounds(model: Any) -> int:
-    """Passes over the data or trees, as the model counts them; 1 of one that does not."""
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    for name in ("n_iter_", "n_estimators_", "n_estimators"):
-        if getattr(last, name, None) is not None:
-            return int(np.max(getattr(last, name)))
-    return 1
+native, rounds = dumped, rounds_of

@@ -1,4 +1,4 @@
-"""A model version as an artifact: ONNX, the library's own safe format, signature, golden cases and the reference profile.
+"""A model version as an artifact: ONNX and the library's own safe format, or the original alone; signature, golden cases, profile.
 
 Its digest covers these contents and nothing else, so the same training gives the same digest anywhere.
 """
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from tidemill.core import Floats, Ref, canonical, digest_value, pack, unpack
+from tidemill.core import Floats, Ref, Refused, canonical, digest_value, pack, unpack
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models.compiled import Compiled, Predictor
+from tidemill.models.isolated import Isolated, Kept, Original
 from tidemill.models.parity import TOLERANCE
 from tidemill.models.signature import Signature
 
@@ -31,21 +33,29 @@ class Golden:
 
 
 def store_model(
-    ledger: Ledger, name: str, compiled: Compiled, signature: Signature, golden: Floats, profile: Mapping[str, Any]
+    ledger: Ledger, name: str, made: Compiled | Kept, signature: Signature, golden: Floats, profile: Mapping[str, Any]
 ) -> Artifact:
-    """The artifact of a compiled model; its blobs are stored, the caller records it as the output of its training run."""
+    """The artifact of a model; its blobs are stored, the caller records it as the output of its training run."""
     rows = np.ascontiguousarray(golden[:GOLDEN])
-    answers = Predictor(compiled.onnx, signature).predict(rows)
-    blobs = {
-        "onnx": ledger.blobs.put(compiled.onnx),
-        "native": ledger.blobs.put(compiled.native),
-        "golden": ledger.blobs.put(pack({"features": rows, "expected": answers})),
-        "profile": ledger.blobs.put(canonical(dict(profile))),
-    }
-    plain = signature.plain()
-    meta = {"blobs": blobs, "signature": plain, "library": compiled.library, "rounds": compiled.rounds, "parity": compiled.parity}
-    digest = digest_value({"onnx": blobs["onnx"], "native": blobs["native"], "signature": plain, "profile": blobs["profile"]})
+    parts, form = _parts(made)
+    blobs = {kind: ledger.blobs.put(data) for kind, data in parts.items()}
+    own, plain = dict(blobs), signature.plain()
+    blobs["golden"] = ledger.blobs.put(pack({"features": rows, "expected": made.predictor.predict(rows)}))
+    blobs["profile"] = ledger.blobs.put(canonical(dict(profile)))
+    meta = {"blobs": blobs, "signature": plain, "library": made.library, "rounds": made.rounds, "parity": made.parity}
+    meta |= {"isolated": {"why": made.why, **form}} if isinstance(made, Kept) else {}
+    digest = digest_value({**own, **form, "signature": plain, "profile": blobs["profile"]})
     return Artifact(Ref.of("model", name, digest), meta)
+
+
+def _parts(made: Compiled | Kept) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The bytes of a model by their kind, and what else decides its answers."""
+    if isinstance(made, Compiled):
+        return {"onnx": made.onnx, "native": made.native}, {}
+    original = made.predictor.original
+    sources = {"sources": canonical(dict(original.sources))} if original.sources else {}
+    form = {"format": original.format, "block": original.block, "libraries": dict(original.libraries)}
+    return {"original": bytes(original.data), **sources}, form
 
 
 def signature_of(artifact: Artifact) -> Signature:
@@ -54,8 +64,32 @@ def signature_of(artifact: Artifact) -> Signature:
 
 
 def load_model(ledger: Ledger, artifact: Artifact) -> Predictor:
-    """A predictor of a stored model. Raises MissingFile or Damaged when its bytes are not what was written."""
-    return Predictor(ledger.blobs.get(artifact.meta["blobs"]["onnx"]), signature_of(artifact))
+    """A predictor of a stored model. Raises MissingFile or Damaged when its bytes are not what was written, Refused for an original that no
+    run of this ledger made."""
+    blobs, kept = artifact.meta["blobs"], why_isolated(artifact)
+    if kept is None:
+        return Predictor(ledger.blobs.get(blobs["onnx"]), signature_of(artifact))
+    if not any(edge.execution for edge in ledger.parents(artifact.ref)):
+        what = f"{artifact.ref} was not trained here, and its original runs code when it is read"
+        raise Refused(what, hint="train it here, or hand in its ONNX form")
+    sources = msgspec.json.decode(ledger.blobs.get(blobs["sources"])) if "sources" in blobs else {}
+    told = (str(artifact.ref), artifact.meta["library"], kept["libraries"], kept["block"])
+    return Isolated(Original(ledger.blobs.get(blobs["original"]), kept["format"], sources, *told), signature_of(artifact))
+
+
+def why_isolated(artifact: Artifact) -> Mapping[str, Any] | None:
+    """Of a model whose original answers, in a process of its own, why (`why`), its `format` and `libraries`; None of a compiled one."""
+    return artifact.meta.get("isolated")
+
+
+def form_of(artifact: Artifact) -> str:
+    """In which form a stored model answers, in words.
+
+    >>> form_of(Artifact(Ref.of("model", "m", "1" * 40), {"isolated": {"format": "skops", "why": "SVC has no exact form here"}}))
+    'the original (skops), in a process of its own: SVC has no exact form here'
+    """
+    kept = why_isolated(artifact)
+    return f"the original ({kept['format']}), in a process of its own: {kept['why']}" if kept else "compiled"
 
 
 def golden_of(ledger: Ledger, artifact: Artifact) -> Golden:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
+from tidemill.models.gathering import Gatherer
 from tidemill.models.graph import Graph
 from tidemill.models.int8 import Int8, judged, quantised
 from tidemill.models.network import Network, is_module
@@ -31,9 +32,16 @@ class Predictor:
     """ONNX bytes, ready to answer. One thread, and whole blocks, so that a row's answer does not depend on its neighbours; `outputs` asks
     those that others made too."""
 
+    isolated = False
+
     def __init__(self, onnx: bytes | memoryview, signature: Signature) -> None:
         self.signature = signature
         self._run: Any = OnnxModel(bytes(onnx)).run if signature.block else opened(bytes(onnx)).run  # a model made here needs no checks
+
+    @property
+    def platform(self) -> str:
+        """As the inference protocol names it."""
+        return "onnx"
 
     @cached_property
     def pace(self) -> Pace:
@@ -45,6 +53,10 @@ class Predictor:
         if self.signature.width > 1:
             raise DataError(f"the model gives {self.signature.width} {self.signature.output} for a row", hint="ask for its outputs")
         return self.outputs(features)[:, 0]
+
+    def predict_within(self, features: Floats, seconds: float) -> Floats:
+        """As `predict`, for who does not wait longer than so many seconds; a session of onnxruntime does not stop before it is done."""
+        return self.predict(features)
 
     def _scores(self, features: Floats) -> Floats:
         rows = len(features)
@@ -74,14 +86,15 @@ class MatrixModel:
 
     def __init__(self, predictor: Predictor) -> None:
         asked = predictor.signature
+        self.isolated, self.platform = predictor.isolated, predictor.platform if predictor.isolated else OnnxModel.platform
+        self._outputs = Gatherer(predictor.outputs).ask if predictor.isolated else predictor.outputs
         self.inputs = {asked.input: Spec(asked.input, "FP64", (-1, len(asked.features)))}
         self.outputs = {asked.output: Spec(asked.output, "FP64", (-1, asked.width))}
-        self._predictor = predictor
+        self._input, self._output = asked.input, asked.output
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """Its output."""
-        asked = self._predictor.signature
-        return {asked.output: self._predictor.outputs(tensors[asked.input])}
+        return {self._output: self._outputs(tensors[self._input])}
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,11 @@ class Compiled:
     rounds: int
     parity: dict[str, Any]
     signature: Signature
+
+    @property
+    def predictor(self) -> Predictor:
+        """What answers."""
+        return Predictor(self.onnx, self.signature)
 
 
 def package_of(model: Any) -> str:

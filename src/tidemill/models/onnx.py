@@ -55,6 +55,8 @@ class OnnxModel:
     """A session of onnxruntime. Where a converter gave the probabilities of classes as a list of dicts, they become a matrix
     with a column for each class, in their order."""
 
+    isolated, platform = False, "onnxruntime_onnx"
+
     def __init__(self, onnx: bytes, where: str = "") -> None:
         """Raises DataError for what is no ONNX file, and for a model that takes something else than tensors."""
         try:

@@ -1,7 +1,8 @@
 """A version of the loop as an MLflow model directory: the compiled ONNX with signature, input example and requirements. No pickle.
 
 MLflow's `onnx` and `python_function` flavors load it. Its columns are the model's features; a category is the code of its word, as
-`metadata.tidemill.categories` in `MLmodel` lists them, and what is missing or unseen is NaN.
+`metadata.tidemill.categories` in `MLmodel` lists them, and what is missing or unseen is NaN. A version that has no compiled form has its
+original, under a flavor that no client of MLflow loads: who does that by hand knows what it is.
 """
 
 import json
@@ -14,7 +15,7 @@ import numpy as np
 
 from tidemill.core import Ref
 from tidemill.ledger import Artifact, Execution, Ledger
-from tidemill.models import golden_of, signature_of
+from tidemill.models import golden_of, signature_of, why_isolated
 
 DATA, EXAMPLE = "model.onnx", "input_example.json"
 NEEDED = ("onnx", "onnxruntime", "numpy")
@@ -25,10 +26,15 @@ def mlflow_model(ledger: Ledger, artifact: Artifact, *, label: str, run_id: str,
     """The files of a version by name, `MLmodel` last. `at` is when it was made (microseconds UTC); `tags` go into its metadata."""
     libraries = _libraries(ledger, made_by(ledger, artifact.ref))
     python = libraries.pop("python", "3.11")
-    requirements = ["mlflow", *(f"{name}=={libraries[name]}" if name in libraries else name for name in NEEDED)]
-    onnx = bytes(ledger.blobs.get(artifact.meta["blobs"]["onnx"]))
+    kept, blobs = why_isolated(artifact), artifact.meta["blobs"]
+    needed = [name for name in kept["libraries"] if name != "python"] if kept else NEEDED
+    requirements = ["mlflow", *(f"{name}=={libraries[name]}" if name in libraries else name for name in needed)]
+    data = f"original.{kept['format']}" if kept else DATA
+    own = bytes(ledger.blobs.get(blobs["original" if kept else "onnx"]))
+    sources = {"sources.json": bytes(ledger.blobs.get(blobs["sources"]))} if "sources" in blobs else {}
     return {
-        DATA: onnx,
+        data: own,
+        **sources,
         EXAMPLE: _json(_example(ledger, artifact)),
         "requirements.txt": "".join(f"{line}\n" for line in requirements).encode(),
         "python_env.yaml": _json({"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}),
@@ -37,10 +43,10 @@ def mlflow_model(ledger: Ledger, artifact: Artifact, *, label: str, run_id: str,
         ),
         "MLmodel": _json(
             {
-                "flavors": _flavors(libraries, python),
+                "flavors": {"tidemill": {"data": data, **kept}} if kept else _flavors(libraries, python),
                 "metadata": {"tidemill": {"version": label, "categories": artifact.meta["signature"]["categories"], **tags}},
                 "mlflow_version": FORMAT,
-                "model_size_bytes": len(onnx),
+                "model_size_bytes": len(own),
                 "model_uuid": artifact.ref.digest[:32],
                 "run_id": run_id,
                 "saved_input_example_info": {"artifact_path": EXAMPLE, "pandas_orient": "split", "type": "dataframe"},

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tidemill.serving.counters import Counters as Counters
     from tidemill.serving.dataset import answers_at as answers_at
     from tidemill.serving.dataset import deployments_in as deployments_in
+    from tidemill.serving.declarations import Batching as Batching
     from tidemill.serving.declarations import Breaker as Breaker
     from tidemill.serving.declarations import Cache as Cache
     from tidemill.serving.declarations import Canary as Canary
@@ -139,6 +140,7 @@ _PLACES = {
     "LastAnswer": "declarations",
     "Expect": "declarations",
     "AnswerCache": "cache",
+    "Batching": "declarations",
     "Breaker": "declarations",
     "Cache": "declarations",
     "CachedModel": "repository",

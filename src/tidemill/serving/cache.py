@@ -91,6 +91,16 @@ class AnswerCache:
             self._asked[0] += len(found)
         return found
 
+    def partly(self, version: str, features: Floats) -> list[float | None]:
+        """What a version said to each of some rows (n, f), None where it is not known; counted."""
+        return [self.find(key) for key in _keys(version, features)]
+
+    def note(self, version: str, features: Floats, scores: Floats) -> None:
+        """Keep what a version says to rows (n, f)."""
+        for key, score in zip(_keys(version, features), scores.tolist(), strict=True):
+            if score == score:  # NaN is no answer
+                self.keep(key, score)
+
     def scores(self, version: str, features: Floats, run: Callable[[Floats], Floats]) -> Scores:
         """What a version says to rows (n, f): `run` is asked about those that are not known, together."""
         keys = _keys(version, features)

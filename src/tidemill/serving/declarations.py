@@ -204,6 +204,30 @@ class Cache(Declaration):
 
 
 @dataclass(frozen=True)
+class Batching(Declaration):
+    """Requests that come at the same time are asked of a model together, where it is slow or isolated: up to `rows` in one call, and none
+    waits longer than `within` for others to come. `rows=1`: each alone."""
+
+    kind: ClassVar[str] = "batching"
+    part: ClassVar[bool] = True
+    within: str = "5ms"
+    rows: int = 64
+
+    def problems(self) -> Problems:
+        yield from odd_duration("within", self.within, 'tm.Batching(within="5ms")', least=0)
+        yield from odd_number("rows", self.rows, "[1, 10000]", "tm.Batching(rows=64)", whole=True)
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows} rows within {self.within}"
+
+    @property
+    def microseconds(self) -> int:
+        """How long a request waits for others."""
+        return duration(self.within)
+
+
+@dataclass(frozen=True)
 class Expect(Declaration):
     """What values of a feature, or the model's "probability", are expected: from `low` to `high`, both included, and not null unless
     `null`. An infinite number lies in no range. `otherwise` says what happens to a row that is different: "count" it only, "clip" its
@@ -305,6 +329,7 @@ class Deployment(Declaration):
     shadow: Shadow | None = None
     log: PredictionLog | None = None
     cache: Cache | None = None
+    batching: Batching = Batching()
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -316,6 +341,10 @@ class Deployment(Declaration):
             yield from odd_type(f"the rollout of deployment {self.name!r}", self.rollout, Canary, "for example rollout=tm.Canary()")
         yield from odd_list("fallback", self.fallback, get_args(Step), "fallback=[tm.PreviousVersion(), tm.Constant(0.22)]")
         yield from odd_type(f"the breaker of deployment {self.name!r}", self.breaker, Breaker, "for example breaker=tm.Breaker(failures=5)")
+        yield from odd_type(f"the batching of deployment {self.name!r}", self.batching, Batching, "batching=tm.Batching(rows=32)")
+        if self.batching.microseconds >= duration(self.timeout):
+            what = f"a request would wait {self.batching.within} for others, and has {self.timeout} in all"
+            yield DefinitionError(what, hint="let `within` be a small part of `timeout`")
         yield from odd_list("expect", self.expect, Expect, 'expect=[tm.Expect("weather__wind", low=0, high=60)]')
         if self.holdout is not None:
             yield from odd_type(f"the hold-out of deployment {self.name!r}", self.holdout, Holdout, "for example tm.Holdout(0.05, 0.22)")
@@ -336,5 +365,6 @@ class Deployment(Declaration):
         """Plain data; the model by name."""
         plain = {name: definition(getattr(self, name)) for name in ("name", "gates", "rollout", "fallback", "timeout")}
         plain |= {"breaker": definition(self.breaker)} if self.breaker != Breaker() else {}
+        plain |= {"batching": definition(self.batching)} if self.batching != Batching() else {}
         plain |= {name: definition(value) for name in ("expect", "holdout", "shadow", "log", "cache") if (value := getattr(self, name))}
         return {"type": "Deployment", "model": self.model.name, **plain}

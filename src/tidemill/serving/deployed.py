@@ -11,9 +11,10 @@ from tidemill.core import DataError, Refused, TidemillError, UnknownName
 from tidemill.features import Requests
 from tidemill.models import Spec
 from tidemill.serving.answers import Answer
+from tidemill.serving.asking import FEW
 from tidemill.serving.caller import LONGEST, caller
 from tidemill.serving.counters import Counters
-from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
+from tidemill.serving.endpoint import MAX_ROWS, Endpoint
 from tidemill.serving.ids import whole_of
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.oip import Asked, Found, check_outputs
@@ -72,7 +73,6 @@ class Deployed:
     models: Deployments
     endpoint: Endpoint
     label: str = ""
-    platform = "onnx"
     why = ""
     is_ready = True
 
@@ -85,6 +85,12 @@ class Deployed:
     def version(self) -> str:
         """Its label; of the whole the champion's."""
         return self.label or self.endpoint.standing.champion[0]
+
+    @property
+    def platform(self) -> str:
+        """What runs the version: "onnx", or the library and the format of an isolated original."""
+        _, digest = self.endpoint.standing.labels[self.version]
+        return self.endpoint.predictors[digest].platform
 
     @property
     def counts(self) -> Counts:

@@ -4,8 +4,8 @@ Built from the ledger alone: neither the user's files nor a training library is 
 """
 
 import logging
-import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
@@ -17,10 +17,12 @@ from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Req
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
 from tidemill.serving.answers import Answer, Basis, inputs_of, is_kept
+from tidemill.serving.asking import FEW, Gatherers, scored, timed
 from tidemill.serving.cache import AnswerCache
 from tidemill.serving.caller import caller, exceeded
 from tidemill.serving.declarations import (
     CHALLENGER,
+    Batching,
     Constant,
     Expect,
     Holdout,
@@ -43,11 +45,11 @@ from tidemill.serving.tensors import Tensors
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 10_000
-FEW = 10  # rows that are answered on an event loop
 PROMPT = 200_000  # nanoseconds of a model's run up to which handing it to another thread takes longer
 WEIGHTED = "weighted"  # the rung of a version that answers the share that people gave it
 Named = tuple[str, str]  # a version by its label and the digest of its model
 NOTHING: Mapping[str, str] = {}
+BATCHING = Batching()
 T = TypeVar("T")
 Climb = Generator[Rung, Scored | None, T]
 
@@ -109,12 +111,14 @@ class Endpoint:
     shadow: Shadow | None = None
     shadows: Shadows | None = None
     cache: AnswerCache | None = None
+    batching: Batching = BATCHING
 
     def __post_init__(self) -> None:
         champion = self.predictors[self.standing.champion[1]].signature
         self._expectations = Expectations(self.expect, champion) if self.expect else None
         keys = max((step.keys for step in self.fallback if isinstance(step, LastAnswer)), default=0)
         self._last = LastAnswers(keys) if keys else None
+        self._gatherers = Gatherers(self.batching, self.ladder.timeout)
 
     def answer(self, rows: Sequence[Mapping[str, Any]], at: Sequence[int], *, explain: bool = False, keep: float = 0.0) -> list[Answer]:
         """Answer requests at their prediction times (microseconds UTC), each by its key or by its own columns. `keep` is the share of
@@ -355,11 +359,20 @@ class Endpoint:
         return [self._last.find(key, time, within) for key, time in zip(keys, at, strict=True)]
 
     def _rung(self, name: str, version: Named, values: Floats, matrix: Matrix) -> Rung:
+        """One model, asked by itself where that is quick or much, else together with other requests; an isolated one always so."""
         own = f"{name} {version[0]}" if name == WEIGHTED else name  # of several, one may fail
         if known := self._known(version, name, values, matrix):
             return Rung(own, len(values), lambda: known, spared=True)
-        at_once = len(values) <= FEW and self.predictors[version[1]].pace.within(PROMPT)
-        return Rung(own, len(values), partial(self._predict, version, name, values, matrix), at_once, version=version[0])
+        predictor, few = self.predictors[version[1]], len(values) <= FEW
+        at_once, asks = few and predictor.pace.within(PROMPT), (version, name, values, matrix)
+        begin = partial(self._begun, *asks) if predictor.isolated or (few and not at_once) else None
+        return Rung(own, len(values), partial(self._predict, *asks), at_once, version=version[0], begin=begin)
+
+    def _begun(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Future[Scored]:
+        """A promise of what `_predict` gives."""
+        predictor = self.predictors[version[1]]
+        asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
+        return self._gatherers.begin(predictor, asked, version, rung, self.cache)
 
     def _with_others(self, answers: Scored, part: Part, matrix: Matrix) -> Climb[Scored]:
         """The champion's answers, with those of the challenger and of weighted versions for their shares; where one cannot, the champion's
@@ -403,29 +416,10 @@ class Endpoint:
         """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
         asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
+        run = partial(timed, predictor, ask=predictor.predict)
         if self.cache is None:
-            found, cached = _timed(predictor, asked), None
-        else:
-            found, cached = self.cache.scores(version[1], asked, partial(_timed, predictor))
-        many = cached is None and len(found) > FEW
-        scores = [] if many else found.tolist()
-        nothing = int(np.isnan(found).sum()) if many else sum(score != score for score in scores)  # NaN is not itself
-        if nothing:
-            raise DataError(f"{version[0]} gives {nothing} rows no probability")
-        if many:
-            return Alike(found, version[0], rung)
-        if cached is None:
-            return [Score(score, version[0], rung) for score in scores]
-        return [Score(score, version[0], rung, cached=was) for score, was in zip(scores, cached, strict=True)]
-
-
-def _timed(predictor: Predictor, features: Floats) -> Floats:
-    """What a model says; of a few rows it is noted how long that took."""
-    begun = time.perf_counter_ns()
-    found = predictor.predict(features)
-    if len(features) <= FEW:
-        predictor.pace.note(time.perf_counter_ns() - begun)
-    return found
+            return scored(version[0], rung, run(asked))
+        return scored(version[0], rung, *self.cache.scores(version[1], asked, run))
 
 
 def _sticky(part: Part, keys: Sequence[str], matrix: Matrix | None, column: str) -> list[str]:
@@ -463,6 +457,7 @@ def open_endpoint(
     holdout: Holdout | None = None,
     shadow: Shadow | None = None,
     cache: AnswerCache | None = None,
+    batching: Batching = BATCHING,
     online: OnlineStore | None = None,
     functions: Sequence[Function] = (),
 ) -> Endpoint:
@@ -479,8 +474,8 @@ def open_endpoint(
     named += [shadow.model] if shadow and shadow.model != CHALLENGER else []
     found = {model: _registered(ledger, name, model, predictors) for model in named}
     others = {model: version for model, version in found.items() if version}
-    ladder = ladder or Ladder(name)
-    return Endpoint(name, standing, rows, predictors, ladder, fallback, expect, others, short, holdout, shadow, cache=cache)
+    more: dict[str, Any] = {"holdout": holdout, "shadow": shadow, "cache": cache, "batching": batching}
+    return Endpoint(name, standing, rows, predictors, ladder or Ladder(name), fallback, expect, others, short, **more)
 
 
 def _registered(ledger: Ledger, name: str, model: str, predictors: dict[str, Predictor]) -> Named | None:
@@ -508,5 +503,5 @@ def _load(ledger: Ledger, label: str, digest: str) -> Predictor:
         hint = "the runtime or the machine differs from the one it was made on: train it again here"
         raise Refused(f"{label} answers {wrong} of its golden cases otherwise than when it was made", where=str(artifact.ref), hint=hint)
     for i in range(min(FEW, len(golden.features))):  # a version that only stands behind the champion may never be asked
-        _timed(predictor, golden.features[i : i + 1])
+        timed(predictor, golden.features[i : i + 1], predictor.predict)
     return predictor

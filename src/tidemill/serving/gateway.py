@@ -21,10 +21,11 @@ from starlette.routing import Route as HttpRoute
 from tidemill.core import DataError, DefinitionError, Refused, TidemillError, UnknownName, show
 from tidemill.features import FeatureView, Getter
 from tidemill.serving.answers import Answer
+from tidemill.serving.asking import FEW
 from tidemill.serving.caller import caller, request_of
 from tidemill.serving.counters import Counters
 from tidemill.serving.deployed import Deployments
-from tidemill.serving.endpoint import FEW, MAX_ROWS, Endpoint
+from tidemill.serving.endpoint import MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.feedback import Feedback, FeedbackLog
 from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply

@@ -60,7 +60,7 @@ Scored = Sequence[Score | None]  # of each row; None where a rung has nothing to
 class Rung(NamedTuple):
     """A step of the ladder: its name, for how many rows, what gives their answers, and whether it is done before somebody else could be
     asked to do it. A `sure` one has nothing that could break; of one that is `spared` it is known what it says, and not how it is doing.
-    `version` is that of its model."""
+    `version` is that of its model; `begin` promises the answers of one that is asked with others."""
 
     name: str
     rows: int
@@ -69,6 +69,7 @@ class Rung(NamedTuple):
     sure: bool = False
     spared: bool = False
     version: str = ""
+    begin: Callable[[], Future[Scored]] | None = None
 
 
 class Circuit:
@@ -178,7 +179,9 @@ class Ladder:
         return found  # noqa: RET504 – None where that failed
 
     def _begun(self, rung: Rung) -> Future[Scored]:
-        """Each rung has threads of its own: one that hangs does not take the next one's."""
+        """Each rung has threads of its own: one that hangs does not take the next one's. Asked with others it needs none."""
+        if rung.begin:
+            return rung.begin()
         pool = self._pools.get(rung.name)
         if pool is None:
             with self._lock:

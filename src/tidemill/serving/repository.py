@@ -21,10 +21,12 @@ SLOW = 1_000_000  # nanoseconds of a run from which on it leaves the event loop
 
 
 class Tensors(Protocol):
-    """What answers tensors with tensors, as an ONNX file does."""
+    """What answers tensors with tensors, as an ONNX file does; `isolated`: from a process of its own."""
 
     inputs: dict[str, Spec]
     outputs: dict[str, Spec]
+    isolated: bool
+    platform: str
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs, all or those that are wanted. Raises DataError for tensors that it cannot take."""
@@ -36,6 +38,7 @@ class CachedModel:
 
     def __init__(self, model: Tensors, most: int) -> None:
         self.inputs, self.outputs, self.cache, self._model = model.inputs, model.outputs, AnswerCache(most), model
+        self.isolated, self.platform = model.isolated, model.platform
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs, all or those that are wanted. Raises DataError for tensors that it cannot take."""
@@ -171,7 +174,6 @@ class Served:
     why: str = ""
     counts: Counts = field(default_factory=Counts)
     pace: Pace = field(default_factory=Pace)
-    platform: str = "onnxruntime_onnx"
     log: InferenceLog | None = None
 
     @property
@@ -196,8 +198,13 @@ class Served:
         self.model, self.why = None, "it was unloaded"
 
     def slow(self, rows: int) -> bool:
-        """Whether a run usually takes long."""
-        return self.pace.usual > SLOW
+        """Whether a run usually takes long, or may."""
+        return self.pace.usual > SLOW or (self.model is not None and self.model.isolated)
+
+    @property
+    def platform(self) -> str:
+        """What runs it, as the inference protocol names it."""
+        return self.model.platform if self.model else "onnxruntime_onnx"
 
     def infer(self, asked: Asked) -> Found:
         """Answer a request, and log it. Raises DataError for a wrong one, UnknownName for a model that is not loaded, StoreError where the

@@ -86,6 +86,8 @@ def _detail(node: Node) -> str:
     meta = node.meta
     shown = [f"digest {node.ref.digest[:12]}"] if node.ref.digest else []
     shown += [f"{meta[name]:,} {name}" for name in ("rows", "positives", "rounds", "bytes") if isinstance(meta.get(name), int)]
+    kept: Any = meta.get("isolated")
+    shown += [f"isolated: {kept['why']}"] if isinstance(kept, dict) else []
     if isinstance(meta.get("until"), int):
         shown.append(f"known until {show(int(str(meta['until'])))}")
     if node.role == "answered by":

@@ -549,7 +549,7 @@ def open_endpoint(ledger: Ledger, declared: project.Project, branch: Branch, onl
     standing = standing_of(deployment, branch)
     ladder = serving.Ladder(branch.name, duration(deployment.timeout), deployment.breaker)
     more: dict[str, Any] = {"fallback": deployment.fallback, "expect": deployment.expect, "ladder": ladder, "online": online}
-    more |= {"holdout": deployment.holdout, "shadow": deployment.shadow}
+    more |= {"holdout": deployment.holdout, "shadow": deployment.shadow, "batching": deployment.batching}
     more |= {"cache": serving.AnswerCache(size(deployment.cache.most))} if deployment.cache else {}
     functions = features.functions_of(declared.declarations)
     return serving.open_endpoint(ledger, branch.name, branch.parts["recipe"], standing, **more, functions=functions)

@@ -5,8 +5,9 @@ from typing import Any
 
 from tidemill import registry
 from tidemill.core import Event, show
-from tidemill.ledger import Decision
+from tidemill.ledger import Decision, Ledger
 from tidemill.loop import Served, State, Waiting, shared_by
+from tidemill.models import form_of, why_isolated
 from tidemill.project import Project
 from tidemill.serving import Deployment
 from tidemill.session.history import History, plain_tree
@@ -58,6 +59,7 @@ def _deployment(declared: Project, history: History) -> dict[str, Any]:
         "weighted": [_served(one.version) for one in state.weighted],
         "shares": shared_by(state),
         "fallback": [step.name for step in deployment.fallback],
+        "isolated": _isolated(ledger, state),
         "versions": [_version(version, state, decisions) for version in reversed(registry.versions(ledger, branch.id))],
         "watched": _newest(decisions, Event.WATCHED),
         "compared": _newest(decisions, Event.FEATURES_COMPARED),
@@ -67,6 +69,13 @@ def _deployment(declared: Project, history: History) -> dict[str, Any]:
         "lineage": plain_tree(history.tree(champion.ref)),
         **{name: branch.result.get(name) for name in ("months", "mean", "gain", "cost")},
     }
+
+
+def _isolated(ledger: Ledger, state: State) -> dict[str, str]:
+    """Of the versions that may be asked and have no compiled form, by label, in which form they answer, and why."""
+    standing = [state.champion, state.previous, state.candidate and state.candidate.version, *(one.version for one in state.weighted)]
+    found = {one.label: ledger.artifact_of("model", one.digest) for one in standing if one}
+    return {label: form_of(artifact) for label, artifact in found.items() if why_isolated(artifact)}
 
 
 def _newest(decisions: Sequence[Decision], kind: Event) -> dict[str, Any] | None:

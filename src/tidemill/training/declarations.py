@@ -116,7 +116,8 @@ class Task(Declaration):
 
 @dataclass(frozen=True)
 class Model(Declaration):
-    """A task, a function that fits, its parameters and its seed; with `quantise` it serves in eight bits. Calling it calls the function."""
+    """A task, a function that fits, its parameters and its seed; with `quantise` it serves in eight bits. Calling it calls the function.
+    `pickle`: what it returns may be kept as a pickle where nothing safer can keep it; only a process of its own reads that."""
 
     kind: ClassVar[str] = "model"
     name: str
@@ -125,6 +126,7 @@ class Model(Declaration):
     seed: int = 0
     params: Params = field(default_factory=dict)
     quantise: Int8 | None = None
+    pickle: bool = False
 
     def problems(self) -> Problems:
         yield from odd_name(self.kind, self.name)
@@ -133,6 +135,7 @@ class Model(Declaration):
         if self.quantise is not None:
             yield from odd_type(f"quantise of model {self.name!r}", self.quantise, Int8, "for example quantise=tm.Int8(most_loss=0.01)")
         example = 'for example params={"num_leaves": 31}'
+        yield from odd_type(f"pickle of model {self.name!r}", self.pickle, bool, "pickle=True")
         yield from odd_type(f"params of model {self.name!r}", self.params, Mapping, example)
         for name in self.params:
             yield from odd_text(f"params of model {self.name!r}: a name", name, example)
@@ -155,15 +158,17 @@ class Model(Declaration):
         """Plain data: the code by its digest."""
         plain = {"name": self.name, "task": self.task.name, "seed": self.seed, "params": definition(self.params)}
         plain |= {"quantise": definition(self.quantise)} if self.quantise else {}
+        plain |= {"pickle": True} if self.pickle else {}
         return {"type": "Model", **plain, "code": self.code.digest, "libraries": self.code.libraries}
 
 
 def model(
-    task: Task, *, seed: int = 0, params: Params | None = None, quantise: Int8 | None = None
+    task: Task, *, seed: int = 0, params: Params | None = None, quantise: Int8 | None = None, pickle: bool = False
 ) -> Callable[[Callable[..., Any]], Model]:
-    """Declare a function `(train: TrainingSet, params: Params) -> fitted model` as a model of a task."""
+    """Declare a function `(train: TrainingSet, params: Params) -> fitted model` as a model of a task. `pickle`: what it returns may be kept
+    as a pickle where it has no exact form and skops cannot keep it; only a process of its own reads that."""
 
     def declare(function: Callable[..., Any]) -> Model:
-        return Model(function.__name__, task, function, seed, params if params is not None else {}, quantise)
+        return Model(function.__name__, task, function, seed, params if params is not None else {}, quantise, pickle)
 
     return declare

@@ -1,13 +1,14 @@
-"""Fitting a declared model: train → compile → parity, as one tracked run that is not run again for equal inputs."""
+"""Fitting a declared model: train → compile, or keep the original → parity, as one tracked run that is not run again for equal inputs."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tidemill.core import DAY, Array, DataError, DefinitionError, Floats, NoExactForm, TidemillError, build_profile, definition, show
 from tidemill.ledger import Artifact, Ledger, Made, own_code
-from tidemill.models import Compiled, compile_model, store_model
+from tidemill.models import Compiled, Kept, compile_model, keep, store_model
 from tidemill.tracking import Run, track
 from tidemill.training.declarations import Model
 from tidemill.training.examples import CODE
@@ -50,7 +51,7 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
         compiled = _compiled(model, fitted, train_set, recorded, train_set.y[spread])
         made = store_model(ledger, model.name, compiled, compiled.signature, recorded, _profile(train_set))
         parity = {key: float(value) for key, value in compiled.parity.items() if key.endswith("difference") or key.startswith("int8_")}
-        params = _params(model, train_set)
+        params = _params(model, train_set) | ({"isolated": compiled.why} if isinstance(compiled, Kept) else {})
         metrics = {"rows": float(len(train_set.y)), "rounds": float(compiled.rounds), **parity}
         run.log_params(params)
         run.log_metrics(metrics)
@@ -62,9 +63,9 @@ def train(ledger: Ledger, model: Model, train_set: TrainingSet, *, branch: str =
     return Trained(Run(ledger, once.execution), once.output, once.cached)
 
 
-def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats, truth: Array) -> Compiled:
+def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats, truth: Array) -> Compiled | Kept:
     try:
-        compiled = compile_model(fitted, train_set.signature, recorded, model.quantise, truth)
+        compiled = _exact_or_kept(model, fitted, train_set, recorded, truth)
     except NoExactForm as error:
         error.where = error.where or str(model.where)
         raise
@@ -84,6 +85,18 @@ def _compiled(model: Model, fitted: Any, train_set: TrainingSet, recorded: Float
         hint = 'return tm.Network(module, gives="logits"), which says what its numbers are' if compiled.library == "torch" else hint
         raise DefinitionError(what or f"model {model.name!r} gives a {gives}, not a probability", where=str(model.where), hint=hint)
     return compiled
+
+
+def _exact_or_kept(model: Model, fitted: Any, train_set: TrainingSet, recorded: Floats, truth: Array) -> Compiled | Kept:
+    """The compiled form, or where there is no exact one the original. Raises NoExactForm where neither can serve."""
+    signature = train_set.signature
+    try:
+        return compile_model(fitted, signature, recorded, model.quantise, truth)
+    except NoExactForm as error:
+        if model.quantise:
+            raise
+        folder = Path(model.where.file).parent
+        return keep(fitted, signature, recorded, error, folder=folder, pickled=model.pickle, label=model.name)
 
 
 def _params(model: Model, train_set: TrainingSet) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _deployment(one: dict[str, Any]) -> dict[str, Any]:
     alerts, retrainings = _newest(one.get("alerts")), _newest(one.get("retrainings"))
     return {
         **one,
-        **{name: one.get(name) or {} for name in ("branch", "lineage", "mean", "gain", "cost", "watched", "compared")},
+        **{name: one.get(name) or {} for name in ("branch", "lineage", "mean", "gain", "cost", "watched", "compared", "isolated")},
         "roles": [{**version, "role": role, "share": share} for role, version, share in roles if version],
         "versions": [{**version, "said": _verdict(version.get("passed"))} for version in _newest(one.get("versions"))],
         "alerts": alerts[:SHOWN],
