@@ -200,7 +200,7 @@ class _Process:
                 return  # another thread was first
             self._ends = 1 if time.monotonic() - child.since > SOUND else self._ends + 1
             pause = _pause(self._ends)
-            log.warning("isolated=%s %s exit=%s started_again_in=%gs", self._original.label, why.replace(" ", "_"), code, pause)
+            log.warning("isolated=%s %s exit=%s started_again_in=%s", self._original.label, why.replace(" ", "_"), code, f"{pause:g}s")
             self._begin(pause)
 
 
