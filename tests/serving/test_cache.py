@@ -1,5 +1,6 @@
 """What models said is said again to equal questions, and to no others; a new version, a failure or a wrong request finds nothing."""
 
+import json
 import sys
 import threading
 import tracemalloc
@@ -330,10 +331,13 @@ def test_serve_takes_a_size_and_tells_what_it_saved(tmp_path: Path) -> None:
     file = tmp_path / "sums.onnx"
     file.write_bytes(sums())
     body = b'{"inputs":[%s]}' % b",".join(b'{"name":"%s","shape":[1,2],"datatype":"FP32","data":[1,2]}' % name for name in (b"a", b"b"))
-    with started("serve", str(file), "--port", "0", "--cache", "1MB", "--json") as (_, url):
+    with started("serve", str(file), "--port", "0", "--cache", "1MB", "--log", str(tmp_path / "log"), "--json") as (_, url):
         said = [urllib.request.urlopen(f"{url}/v2/models/sums/infer", body).read() for _ in range(3)]
         told = urllib.request.urlopen(f"{url}/metrics").read().decode()
     assert [b'"cached":"true"' in one for one in said] == [False, True, True]
+    lines = [json.loads(line) for line in (tmp_path / "log" / "sums.jsonl").read_text().splitlines()]
+    assert [line.get("cached") for line in lines] == [None, True, True]
+    assert len({line["id"] for line in lines}) == 3
     assert 'tidemill_cache_hits_total{model="sums"} 2.0' in told
     assert 'tidemill_inference_requests_total{model="sums",version="1"} 3.0' in told
 

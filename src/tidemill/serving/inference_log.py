@@ -25,6 +25,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     inputs: msgspec.Raw
     outputs: msgspec.Raw
     request: str = ""
+    cached: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -40,11 +41,13 @@ class InferenceLog(Lines):
         super().__init__(folder / f"{quote(model, safe='')}.jsonl")
         self.model = model
 
-    def append(self, version: str, asked: Asked, shown: bytes, now: int, begun: int) -> str:
+    def append(self, version: str, asked: Asked, shown: bytes, now: int, begun: int, *, cached: bool = False) -> str:
         """Write a request that came at `now` (microseconds UTC), `begun` by `time.perf_counter_ns`, and the outputs as JSON that a version
-        gave it; returns the id of the prediction. Raises StoreError when the disk refuses, and then nothing was acknowledged."""
+        gave it, or where that is `cached` gave to equal tensors before; returns the id of the prediction. Raises StoreError when the disk
+        refuses, and then nothing was acknowledged."""
         (name,) = new_ids(now, 1)
         took, inputs = (time.perf_counter_ns() - begun) // 1_000, oip.shown(asked)
-        line = _Line(name, now, self.model, version, took, msgspec.Raw(inputs), msgspec.Raw(shown), (asked.id or asked.request)[:LONGEST])
+        request = (asked.id or asked.request)[:LONGEST]
+        line = _Line(name, now, self.model, version, took, msgspec.Raw(inputs), msgspec.Raw(shown), request, cached)
         self.write([_encode(line)])
         return name

@@ -223,7 +223,7 @@ class Served:
             if self.log is not None:
                 caller().check()  # what is in the log was told
                 shown = oip.show(asked, outputs)
-                told["prediction_id"] = self.log.append(self.version, asked, shown, now, started)
+                told["prediction_id"] = self.log.append(self.version, asked, shown, now, started, cached=cached)
         except TidemillError:
             self.counts.fail()
             raise
