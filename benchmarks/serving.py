@@ -1,17 +1,27 @@
 """Inference requests to a bare model, beside two servers written by hand that do nothing else (`measure/bound.py`), in one run.
 
 The same ONNX files for all three: standard scaling with a logistic regression, a forest of 100 trees, gradient boosting; 30 columns of
-numbers. A closed loop over keep-alive connections asks from this process; CPU is that of the server's process and its children.
+numbers. A closed loop over keep-alive connections asks from this process; CPU is that of the server's process and its children. Ours is
+asked with its log of requests and without; its checks are always on.
 
-    .venv/bin/python benchmarks/serving.py [REQUESTS]
+    .venv/bin/python benchmarks/serving.py [REQUESTS] [--model lr|rf|hgb] [--peer NAME=PYTHON]…
+
+NAME is mlserver, litserve, bentoml or mlflow, PYTHON an interpreter that has it (mlserver-sklearn; litserve or bentoml with onnxruntime;
+mlflow with scikit-learn). A peer gets a twentieth of the requests (`measure/peer.py`).
 """
 
+import argparse
 import asyncio
 import json
+import os
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +31,8 @@ import uvloop
 from measure import BIN, ROOT, compared, heading, say_where
 from measure.server import serving
 
-REQUESTS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 RUNS = 3
+PEER = ROOT / "benchmarks" / "measure" / "peer.py"
 BOUND = ROOT / "benchmarks" / "measure" / "bound.py"
 HEAD = "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:1\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n{more}\r\n"
 
@@ -56,7 +66,7 @@ class Client(asyncio.Protocol):
                 return
             if not self.got.startswith(b"HTTP/1.1 200"):
                 raise SystemExit(self.got.decode("latin-1"))
-            place = self.got.index(b"\r\ncontent-length: ") + 18
+            place = self.got[:head].lower().index(b"\r\ncontent-length: ") + 18
             self.needed = head + 4 + int(self.got[place : self.got.index(b"\r\n", place)])
         if len(self.got) >= self.needed:
             self.load.times.append(time.perf_counter() - self.began)
@@ -102,11 +112,43 @@ def cpu(process: psutil.Process) -> float:
     return sum(one.cpu_times().user + one.cpu_times().system for one in [process, *process.children(recursive=True)])
 
 
-def measured(command: Sequence[str], asks: dict[str, tuple[Sequence[bytes], int, int]]) -> dict[str, dict[str, list[float]]]:
-    """By what is asked: CPU of a request, the 99th percentile, and requests a second; and the start and the memory of the server."""
-    found: dict[str, dict[str, list[float]]] = {name: {"CPU": [], "p99": [], "requests/s": []} for name in asks}
+@contextmanager
+def peer(name: str, python: str, model: str, file: str) -> Iterator[tuple[int, psutil.Process]]:
+    """The port of another server when it answers, and its process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    command, quiet = [python, str(PEER), name, model, file, str(port)], subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while not _answers(port, "/v2/health/ready" if name == "mlserver" else "/"):
+            if process.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"{name} does not start: {' '.join(command)}")
+            time.sleep(0.05)
+        yield port, psutil.Process(process.pid)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        process.wait()
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+            return b" 50" not in connection.recv(100)[:12]
+    except OSError:
+        return False
+
+
+Asks = Mapping[str, tuple[Sequence[bytes], int, int]]
+Figures = dict[str, dict[str, list[float]]]
+
+
+def measured(server: Any, asks: Asks) -> Figures:
+    """By what is asked: CPU of a request, its percentiles, and requests a second; and the start and the memory of the server."""
+    found: Figures = {name: {"CPU": [], "p50": [], "p99": [], "requests/s": []} for name in asks}
     began = time.perf_counter()
-    with serving(command) as (port, process):
+    with server as (port, process):
         start = time.perf_counter() - began
         for requests, _, _ in asks.values():
             uvloop.run(asked(port, requests, 200, 1))
@@ -116,6 +158,7 @@ def measured(command: Sequence[str], asks: dict[str, tuple[Sequence[bytes], int,
                 times = uvloop.run(asked(port, requests, count, connections))
                 for what, value in (
                     ("CPU", (cpu(process) - before) / count),
+                    ("p50", float(np.percentile(times, 50))),
                     ("p99", float(np.percentile(times, 99))),
                     ("requests/s", count / (time.perf_counter() - began)),
                 ):
@@ -154,26 +197,53 @@ def request(name: str, rows: Any, *, raw: bool) -> bytes:
     return HEAD.format(path=path, size=len(head + more), more=length).encode() + head + more
 
 
+def plain(name: str, rows: Any) -> bytes:
+    """A request for labels of rows as a peer has it."""
+    if name == "mlserver":
+        return request("lr", rows, raw=False)
+    body = json.dumps({"inputs" if name == "mlflow" else "x": rows.tolist()}).encode()
+    return HEAD.format(path="/invocations" if name == "mlflow" else "/predict", size=len(body), more="").encode() + body
+
+
+def tell(title: str, name: str, ours: Figures, reference: Figures) -> None:
+    """A table beside a reference."""
+    heading(title)
+    for what, figures in ours.items():
+        for figure, values in figures.items():
+            if what in reference:
+                unit = {"requests/s": "1/s", "memory": "MiB"}.get(figure, "")
+                compared(f"{what or name}, {figure}", values, reference[what][figure], unit)
+
+
 def main() -> None:
-    """Compare with both bounds."""
+    """Compare with both bounds, and with peers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("requests", type=int, nargs="?", default=10_000)
+    parser.add_argument("--model", choices=["lr", "rf", "hgb"], action="append")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
+    given = parser.parse_args()
     say_where("onnxruntime", "uvicorn", "httptools", "msgspec")
     with tempfile.TemporaryDirectory() as scratch:
         rows = models(Path(scratch))
-        for name in ("lr", "rf", "hgb"):
+        for name in given.model or ("lr", "rf", "hgb"):
             file, single = str(Path(scratch) / f"{name}.onnx"), [request(name, rows[i : i + 1], raw=False) for i in range(64)]
-            asks = {f"{name}, one row, {n} at once": (single, REQUESTS, n) for n in (1, 16, 64)}
+            asks = {f"{name}, one row, {n} at once": (single, given.requests, n) for n in (1, 16, 64)}
+            logged = dict(asks)
             for raw in (False, True):
                 hundred = [request(name, rows[i : i + 100], raw=raw) for i in range(0, 400, 100)]
-                asks[f"{name}, 100 rows, {'raw' if raw else 'JSON'}"] = (hundred, REQUESTS // 5, 1)
-            bounds = {kind: measured([sys.executable, str(BOUND), kind, file], asks) for kind in ("raw", "uvicorn")}
-            ours = measured([str(BIN / "tidemill"), "serve", file, "--port", "0", "--json"], asks)
+                asks[f"{name}, 100 rows, {'raw' if raw else 'JSON'}"] = (hundred, given.requests // 5, 1)
+            bounds = {kind: measured(serving([sys.executable, str(BOUND), kind, file]), asks) for kind in ("raw", "uvicorn")}
+            command = [str(BIN / "tidemill"), "serve", file, "--port", "0", "--json"]
+            ours, with_log = measured(serving(command), asks), measured(serving([*command, "--log", f"{scratch}/log"]), logged)
             for kind, bound in bounds.items():
-                heading(f"bound: {kind}")
-                for what, figures in ours.items():
-                    for figure, values in figures.items():
-                        unit = {"requests/s": "1/s", "memory": "MiB"}.get(figure, "")
-                        compared(f"{what or name}, {figure}", values, bound[what][figure], unit)
-    print(f"\n{REQUESTS:,} requests, of 100 rows a fifth; {RUNS} runs: median (lowest–highest); CPU of the server's process")
+                tell(f"bound: {kind}", name, ours, bound)
+                tell(f"bound: {kind}, our log on", name, with_log, bound)
+            tell("ours without the log, beside it on", name, with_log, ours)
+            for one, python in (text.split("=", 1) for text in given.peer):
+                theirs = [plain(one, rows[i : i + 1]).replace(b"/models/lr/", f"/models/{name}/".encode()) for i in range(64)]
+                few: Asks = {what: (theirs, max(given.requests // 20, 50), n) for what, (_, _, n) in logged.items()}
+                tell(f"{one}, our log on", name, with_log, measured(peer(one, python, name, file), few))
+    print(f"\n{given.requests:,} requests, of 100 rows a fifth; {RUNS} runs: median (lowest–highest); CPU of the server's process")
 
 
 if __name__ == "__main__":
