@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import isinf
 from typing import Any
 
-from tidemill.core import show
+from tidemill.core import SECOND, show
 from tidemill.features import Matrix
 from tidemill.serving.routing import share
+
+NOTHING_KNOWN = "every looked-up feature is missing or expired at this time"
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,58 @@ class Answer:
 
     def plain(self, views: int, *, stored: bool = True) -> dict[str, Any]:
         """For JSON, with a note where it rests on nothing that was looked up. `stored`: there is an online store."""
-        found = self._told(views, stored=stored)
-        return found if self.inputs is None else found | {"inputs": self.inputs}
+        return self.told(stored=stored) | self.beside(views)
 
     def line(self) -> dict[str, Any]:
         """For the log."""
-        return {"at_us": self.at, **self._told(0, stored=True), **(self.basis.plain() if self.basis else {})}
+        return self.told() | self.kept()
 
-    def _told(self, views: int, *, stored: bool) -> dict[str, Any]:
-        found = {**self._said}
-        if views and len(self.problems) == views:
-            found["note"] = "every looked-up feature is missing or expired at this time"
+    def told(self, *, stored: bool = True) -> dict[str, Any]:
+        """What whoever asked is told, and the log too."""
+        found = {
+            "key": self.key,
+            "probability": self.probability,
+            "version": self.version,
+            "rung": self.rung,
+            "at": _shown(self.at),
+            "features_from": self.features,
+            "features_missing": self.problems,
+        }
+        if self.given is not None:
+            found["given_at"] = show(self.given)
+        if self.cached:
+            found["cached"] = True
+        if self.unexpected:
+            found["unexpected"] = self.unexpected
         if self.store_damaged:
             found["note_features"] = "the online store cannot be read: answered from the offline path"
         elif self.features == "offline" and stored:
             found["note_features"] = "older than the newest stored value, or newer rows are known: answered from the offline path"
         return found
 
-    @cached_property
-    def _said(self) -> dict[str, Any]:
-        """What is told to whoever asked, and to the log."""
-        found = {"key": self.key, "probability": self.probability, "version": self.version, "rung": self.rung, "at": _shown(self.at)}
-        found |= {"features_from": self.features, "features_missing": self.problems}
-        found |= {} if self.given is None else {"given_at": show(self.given)}
-        found |= {"cached": True} if self.cached else {}
-        return found | {"unexpected": self.unexpected} if self.unexpected else found
+    def beside(self, views: int) -> dict[str, Any]:
+        """What whoever asked is told, and not the log."""
+        found: dict[str, Any] = {"note": NOTHING_KNOWN} if views and len(self.problems) == views else {}
+        return found if self.inputs is None else found | {"inputs": self.inputs}
+
+    def kept(self) -> dict[str, Any]:
+        """What the log keeps, and nobody is told."""
+        return {"at_us": self.at, **self.basis.plain()} if self.basis else {"at_us": self.at}
 
 
-_shown = lru_cache(64)(show)  # many rows have one time
+def _shown(at: int) -> str:
+    """`show`, of which mostly all but the microseconds is known.
+
+    >>> _shown(1_500_000), _shown(1_000_000), _shown(1_000_001)
+    ('1970-01-01T00:00:01.500000Z', '1970-01-01T00:00:01Z', '1970-01-01T00:00:01.000001Z')
+    """
+    second, rest = divmod(at, SECOND)
+    return f"{_shown_second(second)[:-1]}.{rest:06d}Z" if rest else _shown_second(second)
+
+
+@lru_cache(64)
+def _shown_second(second: int) -> str:
+    return show(second * SECOND)
 
 
 def is_kept(key: str, at: int, keep: float) -> bool:

@@ -29,7 +29,7 @@ from tidemill.serving.endpoint import MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.feedback import Feedback, FeedbackLog
 from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply
-from tidemill.serving.log import AnswerLog
+from tidemill.serving.log import AnswerLog, spliced
 from tidemill.serving.operations import PROTOCOL, Example, Operation, of_protocol
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 from tidemill.serving.threads import beside
@@ -40,6 +40,7 @@ EXAMPLE = '{"rows": [{"id": "…"}]}'
 REQUIRES = ("open", "predict", "read")
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
+_encode = msgspec.json.Encoder().encode
 
 
 class Ask(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,17 +144,18 @@ class Gateway:
         begun, now, asked = time.perf_counter_ns(), self.clock(), decoded(body, Ask)
         self._asked(endpoint)
         answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain, keep=self.logs[endpoint.name].keep)
-        return Reply(200, msgspec.json.encode(self._logged(endpoint, answers, now, begun, headers)))
+        return Reply(200, self._logged(endpoint, answers, now, begun, headers))
 
-    def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int, begun: int, headers: Headers) -> dict[str, Any]:
+    def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int, begun: int, headers: Headers) -> bytes:
         """What is told of answers, once they are in the log."""
         name = request_of(headers)
         request = {"request": name} if name else {}
-        ids = self.logs[endpoint.name].append(answers, now, endpoint.standing.branch, begun=begun, route="predict", **request)
+        ids, told = self.logs[endpoint.name].add(answers, now, endpoint.standing.branch, begun=begun, route="predict", **request)
         asked, views = caller(), len(endpoint.reader.logs)
         asked.version, asked.rung, asked.prediction = answers[0].version, answers[0].rung, ids[0]
-        told = [{"id": name, **answer.plain(views)} for name, answer in zip(ids, answers, strict=True)]
-        return {"deployment": endpoint.name, **request, "predictions": told}
+        more = [answer.beside(views) for answer in answers]
+        whole = [spliced(one, _encode(other)) if other else one for one, other in zip(told, more, strict=True)]
+        return spliced(_encode({"deployment": endpoint.name, **request}), b'{"predictions":[%b]}' % b",".join(whole))
 
     def _times(self, asked: Ask, now: int) -> list[int]:
         if asked.at is None:
@@ -169,9 +171,9 @@ class Gateway:
 
 
 def reply(body: Any, status: int = 200) -> Response:
-    """A JSON answer."""
+    """A JSON answer; bytes are that already."""
     headers = {"x-content-type-options": "nosniff"}
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+    return Response(body if isinstance(body, bytes) else _encode(body), status, headers, "application/json")
 
 
 async def decode(request: Request, kind: type[T], example: str = EXAMPLE) -> T:

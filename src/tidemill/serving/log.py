@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from tidemill.core import canonical
 from tidemill.data import Prediction
 from tidemill.serving.answers import Answer
 from tidemill.serving.appending import Lines
@@ -23,6 +22,8 @@ from tidemill.serving.ids import new_ids
 from tidemill.serving.routing import share
 from tidemill.serving.spans import span
 from tidemill.serving.withheld import Withheld
+
+_encode = msgspec.json.Encoder().encode
 
 
 class AnswerLog(Lines):
@@ -35,14 +36,34 @@ class AnswerLog(Lines):
     def append(self, answers: Sequence[Answer], now: int, branch: str, *, begun: int = 0, **how: str) -> list[str]:
         """Write the answers of a branch's versions, and `how` they were asked for; returns the id of each. `begun` is when the request
         came, by `time.perf_counter_ns`. Raises StoreError when the disk refuses, and then nothing was acknowledged."""
+        return self.add(answers, now, branch, begun=begun, **how)[0]
+
+    def add(self, answers: Sequence[Answer], now: int, branch: str, *, begun: int = 0, **how: str) -> tuple[list[str], list[bytes]]:
+        """As `append`; returns beside the ids what is told of each answer, as JSON: a line begins with it."""
         known = {"asked": now, "branch": branch, **how}
-        known |= {"latency_us": (time.perf_counter_ns() - begun) // 1_000} if begun else {}
-        known |= {"trace": trace} if (trace := caller().trace) else {}
+        if begun:
+            known["latency_us"] = (time.perf_counter_ns() - begun) // 1_000
+        if trace := caller().trace:
+            known["trace"] = trace
         ids = new_ids(now, len(answers))
-        lines = [{"id": name, **known, **answer.line()} for name, answer in zip(ids, answers, strict=True)]
+        said = [{"id": name, **answer.told()} for name, answer in zip(ids, answers, strict=True)]
+        told = [*map(_encode, said)]
+        if self._withheld:
+            lines = [_encode(self._withheld.of(one | known | answer.kept())) for one, answer in zip(said, answers, strict=True)]
+        else:
+            lines = [spliced(one, _encode(known | answer.kept())) for one, answer in zip(told, answers, strict=True)]
         with span("log append", rows=len(answers)):
-            self.write([canonical(line) for line in (map(self._withheld.of, lines) if self._withheld else lines)])
-        return ids
+            self.write(lines)
+        return ids, told
+
+
+def spliced(one: bytes, other: bytes) -> bytes:
+    """Two JSON objects as one; neither is empty.
+
+    >>> spliced(b'{"a":1}', b'{"b":2}')
+    b'{"a":1,"b":2}'
+    """
+    return b"%b,%b" % (one[:-1], other[1:])
 
 
 class _Line(msgspec.Struct):
