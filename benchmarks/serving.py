@@ -1,8 +1,8 @@
 """Inference requests to a bare model, beside two servers written by hand that do nothing else (`measure/bound.py`), in one run.
 
 The same ONNX files for all three: standard scaling with a logistic regression, a forest of 100 trees, gradient boosting; 30 columns of
-numbers. A closed loop over keep-alive connections asks from this process; CPU is that of the server's process and its children. Ours is
-asked with its log of requests and without; its checks are always on.
+numbers. A closed loop over keep-alive connections asks from this process; CPU and memory are of its process and its children.
+Ours is asked with its log of requests and without; its checks are always on.
 
     .venv/bin/python benchmarks/serving.py [REQUESTS] [--model lr|rf|hgb] [--peer NAME=PYTHON]…
 
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,26 +144,46 @@ Asks = Mapping[str, tuple[Sequence[bytes], int, int]]
 Figures = dict[str, dict[str, list[float]]]
 
 
-def measured(server: Any, asks: Asks) -> Figures:
-    """By what is asked: CPU of a request, its percentiles, and requests a second; and the start and the memory of the server."""
-    found: Figures = {name: {"CPU": [], "p50": [], "p99": [], "requests/s": []} for name in asks}
-    began = time.perf_counter()
-    with server as (port, process):
-        start = time.perf_counter() - began
-        for requests, _, _ in asks.values():
-            uvloop.run(asked(port, requests, 200, 1))
-        for _ in range(RUNS):
-            for name, (requests, count, connections) in asks.items():
-                before, began = cpu(process), time.perf_counter()
-                times = uvloop.run(asked(port, requests, count, connections))
-                for what, value in (
-                    ("CPU", (cpu(process) - before) / count),
-                    ("p50", float(np.percentile(times, 50))),
-                    ("p99", float(np.percentile(times, 99))),
-                    ("requests/s", count / (time.perf_counter() - began)),
-                ):
-                    found[name][what].append(value)
-        found[""] = {"start": [start], "memory": [process.memory_full_info().pss / 2**20]}
+@contextmanager
+def on_core(place: int) -> Iterator[None]:
+    """Stay on one core, as do processes that are begun meanwhile, where the system can tell them to."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    if cores:
+        os.sched_setaffinity(0, {cores[place % len(cores)]})
+    try:
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+
+def measured(servers: Mapping[str, tuple[Any, Asks]]) -> dict[str, Figures]:
+    """By server and by what it is asked: CPU of a request, its percentiles, and requests a second; and its start and its memory. Servers
+    are asked in turns, since a machine is not always as fast; they are on one core, who asks on another."""
+    found: dict[str, Figures] = {}
+    with ExitStack() as last:
+        open_: dict[str, tuple[int, psutil.Process]] = {}
+        for name, (server, asks) in servers.items():
+            found[name] = {what: {"CPU": [], "p50": [], "p99": [], "requests/s": []} for what in asks}
+            began = time.perf_counter()
+            with on_core(0):
+                open_[name] = last.enter_context(server)
+            found[name][""] = {"start": [time.perf_counter() - began], "memory": []}
+        last.enter_context(on_core(1))
+        for run in range(RUNS + 1):
+            for name, (_, asks) in servers.items():
+                port, process = open_[name]
+                for what, (requests, count, connections) in asks.items():
+                    count = count if run else min(count, 200)
+                    before, began = cpu(process), time.perf_counter()
+                    times = uvloop.run(asked(port, requests, count, connections))
+                    figures = {"CPU": (cpu(process) - before) / count, "requests/s": count / (time.perf_counter() - began)}
+                    figures |= {f"p{q}": float(np.percentile(times, q)) for q in (50, 99)}
+                    for figure, value in figures.items() if run else ():
+                        found[name][what][figure].append(value)
+        for name, (_, process) in open_.items():
+            every = [process, *process.children(recursive=True)]
+            found[name][""]["memory"].append(sum(one.memory_full_info().pss for one in every) / 2**20)
     return found
 
 
@@ -232,17 +252,23 @@ def main() -> None:
             for raw in (False, True):
                 hundred = [request(name, rows[i : i + 100], raw=raw) for i in range(0, 400, 100)]
                 asks[f"{name}, 100 rows, {'raw' if raw else 'JSON'}"] = (hundred, given.requests // 5, 1)
-            bounds = {kind: measured(serving([sys.executable, str(BOUND), kind, file]), asks) for kind in ("raw", "uvicorn")}
             command = [str(BIN / "tidemill"), "serve", file, "--port", "0", "--json"]
-            ours, with_log = measured(serving(command), asks), measured(serving([*command, "--log", f"{scratch}/log"]), logged)
-            for kind, bound in bounds.items():
-                tell(f"bound: {kind}", name, ours, bound)
-                tell(f"bound: {kind}, our log on", name, with_log, bound)
-            tell("ours without the log, beside it on", name, with_log, ours)
+            servers: dict[str, tuple[Any, Asks]] = {
+                "ours": (serving(command), asks),
+                "our log on": (serving([*command, "--log", f"{scratch}/log"]), logged),
+            }
+            servers |= {kind: (serving([sys.executable, str(BOUND), kind, file]), asks) for kind in ("raw", "uvicorn")}
             for one, python in (text.split("=", 1) for text in given.peer):
                 theirs = [plain(one, rows[i : i + 1]).replace(b"/models/lr/", f"/models/{name}/".encode()) for i in range(64)]
                 few: Asks = {what: (theirs, max(given.requests // 20, 50), n) for what, (_, _, n) in logged.items()}
-                tell(f"{one}, our log on", name, with_log, measured(peer(one, python, name, file), few))
+                servers[one] = (peer(one, python, name, file), few)
+            found = measured(servers)
+            for kind in ("raw", "uvicorn"):
+                tell(f"bound: {kind}", name, found["ours"], found[kind])
+                tell(f"bound: {kind}, our log on", name, found["our log on"], found[kind])
+            tell("ours without the log, beside it on", name, found["our log on"], found["ours"])
+            for one in [*servers][4:]:
+                tell(f"{one}, our log on", name, found["our log on"], found[one])
     print(f"\n{given.requests:,} requests, of 100 rows a fifth; {RUNS} runs: median (lowest–highest); CPU of the server's process")
 
 

@@ -2,7 +2,8 @@
 
     PYTHON benchmarks/measure/peer.py mlserver|litserve|bentoml|mlflow lr|rf|hgb MODEL.onnx PORT
 
-LitServe and BentoML run the ONNX file, MLServer (without its pool of workers) and MLflow scikit-learn's own model, trained here.
+LitServe and BentoML run the ONNX file, MLServer (without its pool of workers, requests that come together as one batch) and MLflow
+scikit-learn's own model, trained here.
 """
 
 import json
@@ -101,6 +102,7 @@ def main() -> None:
         settings |= {"grpc_port": int(port) + 1, "metrics_port": int(port) + 2}
         (folder / "settings.json").write_text(json.dumps(settings))
         own = {"name": model, "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": str(folder / "model.joblib")}}
+        own |= {"max_batch_size": 64, "max_batch_time": 0.001}  # seconds
         (folder / "model-settings.json").write_text(json.dumps(own))
         command = ["mlserver", "start", str(folder)]
     else:
