@@ -64,7 +64,8 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's own kinds are not public
             what = f"the model cannot be loaded: {str(error).splitlines()[0]}"
             raise DataError(what, where=where, hint="export it again, and check it with onnx.checker") from error
-        self._run, self._dicts = session.run, set[str]()  # the outputs that come as dicts
+        self._run = getattr(session, "_sess", session).run  # without what onnxruntime checks in Python for devices that are not used
+        self._dicts = set[str]()  # the outputs that come as dicts
         self.inputs = {one.name: self._spec(one, where) for one in session.get_inputs()}
         self.outputs = {one.name: self._spec(one, where) for one in session.get_outputs()}
         self._all = [*self.outputs]
@@ -82,9 +83,9 @@ class OnnxModel:
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs, all or those that are wanted. Raises DataError for tensors that the model cannot take."""
-        names = [*wanted] or self._all
+        names = wanted or self._all
         try:
-            found = self._run(names, tensors)
+            found = self._run(names, tensors, None)
         except Exception as error:
             raise DataError(f"the model cannot take these tensors: {str(error).splitlines()[-1]}", where="inputs") from error
         if not self._dicts:

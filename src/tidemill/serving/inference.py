@@ -9,7 +9,7 @@ import msgspec
 
 from tidemill.core import DataError, TidemillError, UnknownName
 from tidemill.serving import oip
-from tidemill.serving.caller import caller, heed_parameters, request_of
+from tidemill.serving.caller import REQUEST, caller, heed_parameters, request_of
 from tidemill.serving.oip import Asked
 from tidemill.serving.refusals import told
 from tidemill.serving.repository import Model, Models
@@ -179,7 +179,8 @@ def _at_once(one: Model, headers: Headers, body: bytes) -> Reply | None:
     if b"content-encoding" in headers:  # who knows how much it is
         return None
     asked = _read(headers, body)
-    return None if one.slow(asked.rows) else _answered(one, asked)
+    rows = asked.rows
+    return None if rows > 1 and one.slow(rows) else _answered(one, asked)  # of one it is known
 
 
 def _infer(one: Model, headers: Headers, body: bytes) -> Reply:
@@ -199,8 +200,7 @@ def _read(headers: Headers, body: bytes) -> Asked:
     if b"content-encoding" in headers:
         body = unpacked(headers[b"content-encoding"], body)
     asked = oip.read(body, _length(headers[HEAD]) if HEAD in headers else None)
-    name = request_of(headers)
-    return asked._replace(request=name) if name else asked
+    return asked._replace(request=request_of(headers)) if REQUEST in headers else asked
 
 
 def _length(text: bytes) -> int:

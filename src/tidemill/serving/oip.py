@@ -4,7 +4,8 @@ Tensors come as JSON numbers, flat or nested, or as raw bytes behind the JSON (t
 in a tensor of floats, on both ways; an infinite number leaves JSON as null too, and whole in raw bytes.
 """
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -91,6 +92,8 @@ _decode = msgspec.json.Decoder(_Request).decode
 _encode = msgspec.json.Encoder().encode
 _floats = msgspec.json.Decoder(list[float | None]).decode
 LARGE, MANY = 1 << 20, 10_000  # bytes of a request whose parts are counted, and that others do not wait for; how many it may have
+_ALL: Mapping[str, bool] = {}
+_NONE: Mapping[str, Any] = {}
 _FLOATS = {name: kind for name, kind in DATATYPES.items() if name in ("FP32", "FP64")}
 
 
@@ -105,8 +108,9 @@ def read(body: bytes, head: int | None = None) -> Asked:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = 'for example {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
         raise DataError(f"the body is no inference request: {error}", hint=hint) from None
-    raw = memoryview(body)[len(body) if head is None else head :]
-    tensors, sent = dict[str, Array](), dict[str, msgspec.Raw]()
+    raw: Any = b"" if head is None else memoryview(body)[head:]
+    tensors: dict[str, Array] = {}
+    sent: dict[str, msgspec.Raw] = {}
     for place, one in enumerate(asked.inputs):
         if one.name in tensors:
             raise DataError(f"the input {one.name!r} comes twice", where=f"inputs[{place}]")
@@ -119,9 +123,12 @@ def read(body: bytes, head: int | None = None) -> Asked:
             tensors[one.name], raw = _of_bytes(one, raw, size, f"inputs[{place}]"), raw[size:]
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
-    wanted = {one.name: is_raw(one.parameters, i) if one.parameters else False for i, one in enumerate(asked.outputs or ())}
-    parameters = asked.parameters or {}
-    return Asked(tensors, wanted, _truth(parameters, "binary_data_output", "parameters"), asked.id or "", parameters, "", sent)
+    wanted, parameters, are_raw = _ALL, asked.parameters or _NONE, False
+    if asked.outputs:
+        wanted = {one.name: is_raw(one.parameters, i) if one.parameters else False for i, one in enumerate(asked.outputs)}
+    if parameters:
+        are_raw = _truth(parameters, "binary_data_output", "parameters")
+    return Asked(tensors, wanted, are_raw, asked.id or "", parameters, "", sent)
 
 
 def is_raw(parameters: Mapping[str, Any], place: int) -> bool:
@@ -135,7 +142,7 @@ def is_raw(parameters: Mapping[str, Any], place: int) -> bool:
 
 def _truth(parameters: Mapping[str, Any], name: str, where: str) -> bool:
     value = parameters.get(name)
-    if not isinstance(value, bool | None):
+    if not (value is None or isinstance(value, bool)):
         raise DataError(f"{name} is {value!r:.100}", where=where, hint="send true or false")
     return bool(value)
 
@@ -146,9 +153,19 @@ def _of_floats(one: _Tensor) -> Array | None:
     if kind is None or not 0 < len(one.shape) < 3 or min(one.shape) < 0:
         return None
     try:
-        return np.array(_floats(one.data), dtype=kind).reshape(one.shape)
-    except (ValueError, OverflowError):
+        values = _floats(one.data)
+        return np.frombuffer(_packer(len(values), kind.char)(*values), kind).reshape(one.shape)
+    except struct.error:  # a null
+        values = np.array(values, dtype=kind)
+        return values.reshape(one.shape) if values.size == prod(one.shape) else None
+    except ValueError:
         return None
+
+
+@lru_cache(256)
+def _packer(many: int, letter: str) -> Callable[..., bytes]:
+    """What packs numbers, in a third of the time in which numpy takes a list."""
+    return struct.Struct(f"{many}{letter}").pack
 
 
 def _of_json(one: _Tensor, where: str) -> Array:
@@ -264,7 +281,7 @@ def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec])
             raise DataError(f"the input {lacks!r} is missing", where="inputs", available=list(specs))
     found = {name: as_spec(array, specs[name]) for name, array in given.items()}
     for name, array in found.items():
-        if array.dtype == object and None in array.ravel().tolist():
+        if array.dtype.kind == "O" and None in array.ravel().tolist():
             raise DataError(f"the input {name!r} has a null, and the model takes texts", where="inputs")
     return found
 

@@ -213,7 +213,7 @@ class Served:
         try:
             tensors = oip.fitted(asked, model.inputs, model.outputs)
             begun = time.perf_counter_ns()
-            wanted, cached = list(asked.wanted), False
+            wanted, cached = [*asked.wanted], False
             if isinstance(model, CachedModel):
                 outputs, cached = model.answer(tensors, wanted)
             else:
