@@ -1,7 +1,8 @@
 """Any ONNX file, ready to answer: tensors in by name, tensors out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,14 @@ class Spec:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    sized: list[int] = field(init=False, repr=False, compare=False)  # the places of sizes that are fixed
-    sizes: list[int] = field(init=False, repr=False, compare=False)
+    sized: Callable[[Sequence[int]], Any] = field(init=False, repr=False, compare=False)  # of a shape, the sizes that are fixed
+    sizes: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        sized = [place for place, size in enumerate(self.shape) if size >= 0]
+        places = [place for place, size in enumerate(self.shape) if size >= 0]
+        sized = itemgetter(*places) if places else itemgetter(slice(0))
         object.__setattr__(self, "sized", sized)  # they are compared with each request
-        object.__setattr__(self, "sizes", [self.shape[place] for place in sized])
+        object.__setattr__(self, "sizes", sized(self.shape))
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

@@ -34,7 +34,7 @@ class Caller:
     tells whether it went away. `short` is set when a rung got less than its timeout; what the request turned out to ask, and the ids of its
     answers, by who answers it."""
 
-    deployment, version, rung, prediction = "", "", "", ""
+    deployment, version, rung, prediction, short, until = "", "", "", "", False, ENDLESS
     watch: "Watch | None" = None  # the span of the request
 
     def __init__(
@@ -44,8 +44,9 @@ class Caller:
         begun: float = 0.0,
         gone: Callable[[], bool] = _never,
     ) -> None:
-        self.headers, self.begun, self.gone, self.short = headers, begun, gone, False
-        self.until = (begun or time.monotonic()) + most if most < ENDLESS else ENDLESS
+        self.headers, self.begun, self.gone = headers, begun, gone
+        if most < ENDLESS:
+            self.until = (begun or time.monotonic()) + most
 
     def heed(self) -> None:
         """Wait no longer than the headers say. Raises DataError for what is no time."""

@@ -46,9 +46,7 @@ class Inference:
 
     def quick(self, method: bytes, path: bytes, size: int) -> Call | None:
         """What answers a body of so many bytes at once, without keeping others waiting."""
-        if method != b"POST" or size > oip.LARGE or not path.startswith(MODELS) or not path.endswith(INFER):
-            return None
-        one = self._asked(path)
+        one = self._asked(path) if method == b"POST" and size <= oip.LARGE else None
         return partial(_at_once, one) if one and not one.slow(1) else None
 
     def slow(self, path: str) -> bool:
@@ -58,8 +56,9 @@ class Inference:
 
     def _asked(self, path: bytes) -> Model | None:
         """The model that a path asks for an inference; None where it is another path, or there is none."""
+        named = _named(path)
         try:
-            return self.models.find(*_named(path))
+            return self.models.find(*named) if named else None
         except UnknownName:
             return None
 
@@ -117,8 +116,10 @@ class Inference:
 
 
 @lru_cache(1 << 10)
-def _named(path: bytes) -> tuple[str, str]:
-    """The model and the version that a path names."""
+def _named(path: bytes) -> tuple[str, str] | None:
+    """The model and the version that a path asks for an inference; None where it is another path."""
+    if not path.startswith(MODELS) or not path.endswith(INFER):
+        return None
     name, _, version = path[len(MODELS) : -len(INFER)].decode("latin-1").partition(VERSIONS)
     return name, version
 

@@ -156,8 +156,8 @@ def _of_floats(one: _Tensor) -> Array | None:
         values = _floats(one.data)
         return np.frombuffer(_packer(len(values), kind.char)(*values), kind).reshape(one.shape)
     except struct.error:  # a null
-        values = np.array(values, dtype=kind)
-        return values.reshape(one.shape) if values.size == prod(one.shape) else None
+        array: Array = np.array(values, dtype=kind)
+        return array.reshape(one.shape) if array.size == prod(one.shape) else None
     except ValueError:
         return None
 
@@ -279,8 +279,9 @@ def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec])
         lacks = next((name for name in specs if name not in given), None)
         if lacks is not None:
             raise DataError(f"the input {lacks!r} is missing", where="inputs", available=list(specs))
-    found = {name: as_spec(array, specs[name]) for name, array in given.items()}
-    for name, array in found.items():
+    found: dict[str, Array] = {}
+    for name, array in given.items():
+        found[name] = array = as_spec(array, specs[name])
         if array.dtype.kind == "O" and None in array.ravel().tolist():
             raise DataError(f"the input {name!r} has a null, and the model takes texts", where="inputs")
     return found
@@ -310,7 +311,7 @@ def named(given: Mapping[str, Array], specs: Mapping[str, Spec]) -> dict[str, Ar
 def as_spec(array: Array, spec: Spec) -> Array:
     """A tensor of the datatype that a model takes, where that loses nothing. Raises DataError with what is expected."""
     kind = DATATYPES[spec.datatype]
-    if array.ndim != len(spec.shape) or [array.shape[i] for i in spec.sized] != spec.sizes:
+    if array.ndim != len(spec.shape) or spec.sized(array.shape) != spec.sizes:
         what = f"the input {spec.name!r} has the shape {list(array.shape)}"
         raise DataError(what, where="inputs", hint=f"send {list(spec.shape)}, where −1 is any size")
     if array.dtype == kind:
@@ -324,8 +325,8 @@ def as_spec(array: Array, spec: Spec) -> Array:
 def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     """The answer, and how many bytes of it are JSON where raw tensors follow."""
     if not (any(asked.wanted.values()) if asked.wanted else asked.raw):
-        shown = msgspec.Raw(found.shown or show(asked, found.outputs))
-        return _encode(_Answer(name, found.version, shown, asked.id, found.parameters)), None
+        outputs = msgspec.Raw(found.shown) if found.shown else _all_given(asked, found.outputs)
+        return _encode(_Answer(name, found.version, outputs, asked.id, found.parameters)), None
     given, parts = list[_Given](), list[bytes]()
     for one in asked.wanted or found.outputs:
         array = found.outputs[one]
@@ -340,7 +341,11 @@ def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
 
 def show(asked: Asked, outputs: Mapping[str, Array]) -> bytes:
     """The outputs that are wanted as JSON."""
-    return _encode([_given(one, outputs[one]) for one in asked.wanted or outputs])
+    return _encode(_all_given(asked, outputs))
+
+
+def _all_given(asked: Asked, outputs: Mapping[str, Array]) -> list[_Given]:
+    return [_given(one, outputs[one]) for one in asked.wanted or outputs]
 
 
 def shown(asked: Asked) -> bytes:
