@@ -58,8 +58,9 @@ def main(line: int, life: int) -> None:
 
 
 def _end_with(life: int) -> None:
-    """End this process when the other end of a pipe is closed, whatever it is doing: the kernel sends the signal."""
-    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    """End this process when the other end of a pipe is closed, whatever it is doing, and those that its model began: the kernel sends the
+    signal to the group."""
+    fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
     signal.signal(signal.SIGIO, signal.SIG_DFL)  # which ends it
     if select.select([life], [], [], 0)[0]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
-from itertools import pairwise
+from itertools import accumulate, cycle, pairwise, takewhile
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +26,7 @@ from tidemill.models.signature import Signature
 
 ADAPTERS = {name: f"tidemill.models._{name}" for name in ("lightgbm", "sklearn", "torch", "xgboost")}  # by the package of the model
 BLOCK = 8  # rows are padded to whole blocks: vector units round the rows of a cut block otherwise
+PIECES = (*[1] * 64, 2, 3, 5, BLOCK, 17, 33, 64, 256)  # rows that are asked together, to see whether an answer depends on how many
 
 
 class Predictor:
@@ -148,27 +149,31 @@ def compile_model(model: Any, signature: Signature, recorded: Floats, quantise: 
         classes=tuple(getattr(one, "item", lambda one=one: one)() for one in answer.classes) if several else (),
     )
     onnx = graph.finished(answer, signature.width)
-    if isinstance(model, Network):
-        signature = replace(signature, block=_block(onnx, signature, recorded))
     predictor = Predictor(onnx, signature)
+    if block := block_of(lambda rows, size: _in_blocks(predictor, onnx, size).outputs(rows), recorded):
+        predictor = _in_blocks(predictor, onnx, block)
     evidence = _proven(partial(made.score, model), predictor, recorded, graph.beside, answer.within, type(model).__name__)
     if quantise is not None:
         small = quantised(onnx, type(model).__name__)
-        smaller = Predictor(small, replace(signature, block=_block(small, signature, recorded)))
+        smaller = _in_blocks(predictor, small, 1)  # what is multiplied is rounded by the range of all rows that are asked together
         ask, classifies = (predictor.outputs, smaller.outputs), answer.output != "prediction"
         evidence |= judged(quantise, (onnx, small), ask, recorded, truth, classifies=classifies)
-        onnx, signature = small, smaller.signature
-    return Compiled(onnx, made.native(model), package_of(model), made.rounds(model), evidence, signature)
+        onnx, predictor = small, smaller
+    return Compiled(onnx, made.native(model), package_of(model), made.rounds(model), evidence, predictor.signature)
 
 
-def _block(onnx: bytes, signature: Signature, recorded: Floats) -> int:
-    """With how many rows a network is asked each time: any number (0) where a row's answer is the same to the bit among any others."""
-    cuts = sorted({min(cut, len(recorded)) for cut in (*range(65), 71, 512, len(recorded))})
+def _in_blocks(predictor: Predictor, onnx: bytes, block: int) -> Predictor:
+    return Predictor(onnx, replace(predictor.signature, block=block)) if block else predictor
+
+
+def block_of(ask: Callable[[Floats, int], Floats], rows: Floats) -> int:
+    """With how many rows a model is asked each time: any number (0) where each of these is answered to the bit as it is alone, whoever is
+    asked with it; always BLOCK where that holds then; else one. `ask` answers rows, so many at a time."""
+    rows = np.resize(rows, (max(len(rows), 2 * sum(PIECES)), rows.shape[1]))  # a few rows show nothing
+    cuts = [0, *takewhile(lambda cut: cut < len(rows), accumulate(cycle(PIECES))), len(rows)]
     for block in (0, BLOCK):
-        one = Predictor(onnx, replace(signature, block=block))
-        whole = one.outputs(recorded)
-        parts = [one.outputs(recorded[start:end]) for start, end in pairwise(cuts)]
-        if np.array_equal(np.concatenate(parts), whole, equal_nan=True):
+        parts = [ask(rows[start:end], block) for start, end in pairwise(cuts)]
+        if np.array_equal(np.concatenate(parts), ask(rows, block), equal_nan=True):
             return block
     return 1
 
@@ -197,8 +202,6 @@ def _proven(
             raise NoExactForm(what, hint="impute missing values, and ignore unknown categories") from error
         found = compared(name, expected, predictor.outputs(asked), classifies=signature.output != "prediction")
         evidence |= found | {"labels_differ": evidence["labels_differ"] + found["labels_differ"]}
-    one_by_one = np.concatenate([predictor.outputs(recorded[i : i + 1]) for i in range(min(len(recorded), 100))] or [np.empty((0, 1))])
-    evidence["row_by_row_equal"] = bool(np.array_equal(one_by_one, predictor.outputs(recorded)[: len(one_by_one)]))
     if max(evidence.get(f"{name}_difference", 0.0) for name in rows) > tolerance or evidence["labels_differ"]:
         raise NoExactForm(f"the compiled form of {named} gives other answers: {evidence}", hint="report this model's parameters")
     return evidence

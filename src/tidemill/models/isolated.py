@@ -7,6 +7,7 @@ the model, and with this one, however that ends; it is begun anew where it dies,
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, MissingExtra, Unavailable, digest_bytes, digest_value
+from tidemill.core import Damaged, DataError, Floats, MissingExtra, Unavailable, digest_bytes, digest_value
 from tidemill.models._wire import GREETING, QUESTION, REPLY, receive, send
 from tidemill.models.compiled import Predictor
 from tidemill.models.pace import Pace
@@ -37,14 +38,15 @@ SOUND = 30.0  # seconds that a process must have lived for its end to be no habi
 PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds
 HUNDRED = 100
 MOST = 10_000  # rows of one question
-KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 ONE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "LOKY_MAX_CPU_COUNT")
 
 
 @dataclass(frozen=True)
 class Original:
     """What a process of its own loads: bytes in a `format` (skops or pickle), the text of modules of the project, the versions with which
-    it was made, and with how many rows it is asked each time (0: any number). `label` is what it is called."""
+    it was made, and with how many rows it is asked each time (0: any number). `label` is what it is called, `digest` that of the bytes when
+    they were made: no others are loaded."""
 
     data: bytes | memoryview = field(repr=False)
     format: str
@@ -53,11 +55,15 @@ class Original:
     library: str
     libraries: Mapping[str, str] = field(default_factory=dict)
     block: int = 0
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", self.digest or digest_bytes(self.data))
 
     @cached_property
-    def digest(self) -> str:
-        """That of all that is loaded."""
-        return digest_value({"data": digest_bytes(self.data), "sources": dict(self.sources)})
+    def whole(self) -> str:
+        """The digest of all that is loaded."""
+        return digest_value({"data": self.digest, "sources": dict(self.sources)})
 
 
 class Isolated(Predictor):
@@ -67,7 +73,7 @@ class Isolated(Predictor):
 
     def __init__(self, original: Original, signature: Signature) -> None:
         self.signature, self.original = signature, original
-        self._process = _PROCESSES.get(original.digest) or _PROCESSES.setdefault(original.digest, _Process(original))
+        self._process = _PROCESSES.get(original.whole) or _PROCESSES.setdefault(original.whole, _Process(original))
 
     @property
     def platform(self) -> str:
@@ -173,6 +179,8 @@ class _Process:
                 begun = self._begin(0.0)
         if not wait and not begun.done():
             raise Unavailable(f"the process of {self._original.label} is being started")
+        if (error := begun.exception()) is not None:
+            raise error.with_traceback(None)  # it would grow with each who asks
         return begun.result()
 
     def _begin(self, pause: float) -> "Future[_Child]":
@@ -229,7 +237,10 @@ class _Child:
     """A process that runs, with its model loaded; `since` is when, on the monotonic clock."""
 
     def __init__(self, original: Original) -> None:
-        """Raises DataError where the model cannot be loaded, with what is otherwise here than where it was made."""
+        """Raises DataError where the model cannot be loaded, with what is otherwise here than where it was made, and Damaged where its
+        bytes, which may lie in a file, are others by now."""
+        if digest_bytes(original.data) != original.digest:
+            raise Damaged(f"the original of {original.label} is not what was written", hint="restore it from a backup")
         self._line, theirs = socket.socketpair()
         heard, self._life = os.pipe()
         call = [sys.executable, "-P", "-m", "tidemill.models._apart", str(theirs.fileno()), str(heard)]
@@ -278,8 +289,9 @@ class _Child:
             log.warning("isolated=%s made_with=%s here=%s", original.label, _named(original.libraries, other), _named(other, other))
 
     def end(self) -> int:
-        """Kill it; the code that it ended with."""
-        self._process.kill()
+        """Kill it, with the processes that its model began; the code that it ended with."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own
         code = self._process.wait()
         self._line.close()
         if self._life >= 0:

@@ -22,14 +22,11 @@ import numpy as np
 
 from tidemill.core import DataError, Floats, NoExactForm
 from tidemill.models._skops import dumped, known_types, modules_in
-from tidemill.models.compiled import BLOCK
+from tidemill.models.compiled import block_of
 from tidemill.models.fitted import rounds_of, score_of
 from tidemill.models.isolated import Isolated, Kept, Original
 from tidemill.models.parity import TOLERANCE, compared, hostile_rows
 from tidemill.models.signature import Signature
-
-ALONE = 32  # rows that are asked one by one
-SIZES = (2, 3, 5, BLOCK, 17)  # and together
 
 
 def keep(model: Any, signature: Signature, recorded: Floats, reason: NoExactForm, *, folder: Path, pickled: bool, label: str) -> Kept:
@@ -38,7 +35,7 @@ def keep(model: Any, signature: Signature, recorded: Floats, reason: NoExactForm
     otherwise."""
     categories = {i: len(signature.categories[signature.features[i]]) for i in signature.categorical}
     asked = {"recorded": recorded, "hostile": hostile_rows(recorded, categories, {})}
-    expected = {part: _expected(model, rows, reason) for part, rows in asked.items()}
+    expected = {part: _expected(model, part, rows, reason) for part, rows in asked.items()}
     original = _original(model, reason, folder, pickled=pickled, label=label)
     predictor = Isolated(original, signature)
     evidence: dict[str, Any] = {"tolerance": TOLERANCE, "labels_differ": 0}
@@ -48,42 +45,28 @@ def keep(model: Any, signature: Signature, recorded: Floats, reason: NoExactForm
     if max(evidence[f"{part}_difference"] for part in asked) > TOLERANCE or evidence["labels_differ"]:
         what = f"{type(model).__name__} answers otherwise in a process of its own: {evidence}"
         raise NoExactForm(what, hint="let it depend on nothing but its rows: no files, no clock, no chance")
-    original = replace(original, block=_block(predictor, np.concatenate([asked["hostile"][:BLOCK], recorded])))
-    return Kept(Isolated(original, signature), reason.what, rounds_of(model), evidence | {"row_by_row_equal": True})
+    original = replace(original, block=block_of(predictor.ask, np.concatenate([asked["hostile"], recorded])))
+    return Kept(Isolated(original, signature), reason.what, rounds_of(model), evidence)
 
 
-def _expected(model: Any, rows: Floats, reason: NoExactForm) -> Floats:
-    """The model's own probabilities (n, 1). Raises NoExactForm where it has none."""
+def _expected(model: Any, part: str, rows: Floats, reason: NoExactForm) -> Floats:
+    """The model's own probabilities (n, 1). Raises NoExactForm where it has none, and as it is what says that it was not fitted."""
     name = type(model).__name__
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             found = score_of(model, rows)
     except DataError as error:
         raise NoExactForm(f"{reason.what}; {error.what}", available=reason.available, hint=reason.hint or error.hint) from error
-    except (ValueError, TypeError) as error:
-        what = f"{name} fails on rows with missing values or unseen categories: {(str(error).splitlines() or [''])[0]}"
-        raise NoExactForm(what, hint="impute missing values, and ignore unknown categories") from error
+    except Exception as error:  # a model of the project's own raises any
+        if "NotFitted" in type(error).__name__:
+            raise
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        hint = "it is to take missing values and unseen categories: impute the ones, ignore the others"
+        raise NoExactForm(f"{name} fails on {part} rows: {said}", hint=hint) from error
     odd = found[~((found >= 0) & (found <= 1))]
     if len(odd):
         raise NoExactForm(f"{name} gives {odd[0]}, which is no probability", hint="let it give numbers from 0 to 1, for any row")
     return found.reshape(-1, 1)
-
-
-def _block(predictor: Isolated, rows: Floats) -> int:
-    """How many rows it is asked at once: any number, where each is answered as it is alone; else always as many, wherever it stands; else
-    one."""
-    rows = rows[:ALONE]
-
-    def asked(block: int, size: int = 1) -> bytes:
-        return b"".join(predictor.ask(rows[i : i + size], block).tobytes() for i in range(0, len(rows), size))
-
-    alone = asked(0)
-    if asked(0) != alone:
-        raise NoExactForm("the model gives other numbers each time", hint="let it depend on nothing but its rows: no clock, no chance")
-    if all(asked(0, size) == alone for size in (*SIZES, len(rows))):
-        return 0
-    turned = predictor.ask(rows[::-1].copy(), BLOCK)[::-1].tobytes()
-    return BLOCK if asked(BLOCK) == asked(BLOCK, len(rows)) == turned else 1
 
 
 def _original(model: Any, reason: NoExactForm, folder: Path, *, pickled: bool, label: str) -> Original:
@@ -102,7 +85,7 @@ def _original(model: Any, reason: NoExactForm, folder: Path, *, pickled: bool, l
     modules = set[str]()
     try:
         data = _as_pickle(model, modules)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except Exception as error:  # its own methods may raise any
         hint = "write its classes and functions at the top of a file of the project: no lambdas, no functions within functions"
         raise NoExactForm(f"{reason.what}; it cannot be pickled: {error}", hint=hint) from error
     sources = _sources(modules, folder)
