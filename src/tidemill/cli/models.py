@@ -12,7 +12,7 @@ from tidemill import loop, project, registry
 from tidemill.cli.console import Terminal, out, print_json
 from tidemill.core import DataError, DefinitionError, StoreError, UnknownName, show
 from tidemill.ledger import user
-from tidemill.models import signature_of
+from tidemill.models import form_of, signature_of
 from tidemill.registry import ModelVersion, RegisteredModel
 from tidemill.session import Session, now
 
@@ -79,14 +79,15 @@ def show_model(folder: str, name: str, *, as_json: bool) -> None:
     ledger = _session(folder).ledger
     model = registry.get_model(ledger, name)
     versions, _ = registry.search_versions(ledger, f"name = '{name}'", order_by=["version_number DESC"])
+    forms = {one.version: form_of(ledger.artifact_of("model", digest)) for one in versions if (digest := _tag(one, "digest"))}
     if as_json:
-        deployment = next((tag.value or "" for one in versions for tag in one.tags or () if tag.key == "tidemill.deployment"), "")
-        plain = [{**msgspec.to_builtins(one), "ref": registry.model_ref(ledger, one)} for one in versions]
+        deployment = next(filter(None, (_tag(one, "deployment") for one in versions)), "")
+        beside = {one.version: {"ref": registry.model_ref(ledger, one), "form": forms.get(one.version, "")} for one in versions}
+        plain = [{**msgspec.to_builtins(one), **beside[one.version]} for one in versions]
         print_json(_plain_model(model, deployment) | {"versions": plain})
         return
     out.print(f"[bold]{escape(name)}[/]  {escape(model.description or '')}")
     described = any(one.description for one in versions)
-    isolated = {one.version: tag.value for one in versions for tag in one.tags or () if tag.key == "tidemill.isolated"}
     table = _table("version", "aliases", "verdict", "made", "ref", "run", *(["description"] if described else []))
     for one in versions:
         ref = escape(registry.model_ref(ledger, one).replace(", ", "\n"))
@@ -94,13 +95,18 @@ def show_model(folder: str, name: str, *, as_json: bool) -> None:
         more = [escape(one.description or "")] if described else []
         table.add_row(one.version, ", ".join(one.aliases or ()), _verdict(one), made, ref, run, *more)
     (out if out.is_terminal else Terminal(width=1000)).print(table)  # a pipe has no edge
-    for number, reason in isolated.items():
-        out.print(f"{number} answers as its original, in a process of its own: {escape(str(reason))}", style="dim", soft_wrap=True)
+    for number, form in forms.items():
+        if form != "compiled":
+            out.print(f"{number} answers as {escape(form)}", style="dim", soft_wrap=True)
 
 
 def _verdict(version: ModelVersion) -> str:
-    said = next((tag.value for tag in version.tags or () if tag.key == "tidemill.verdict"), "–")
-    return {"passed": "[green]passed[/]", "refused": "[yellow]refused[/]"}.get(str(said), "–")
+    return {"passed": "[green]passed[/]", "refused": "[yellow]refused[/]"}.get(_tag(version, "verdict"), "–")
+
+
+def _tag(version: ModelVersion, name: str) -> str:
+    """What the loop says of a version; empty of one of a client."""
+    return next((str(tag.value) for tag in version.tags or () if tag.key == f"tidemill.{name}"), "")
 
 
 def history(folder: str, name: str, alias: str, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from tidemill.core import Floats, Ref, Refused, canonical, digest_value, pack, unpack
 from tidemill.ledger import Artifact, Ledger
 from tidemill.models.compiled import Compiled, Predictor
+from tidemill.models.int8 import in_words
 from tidemill.models.isolated import Isolated, Kept, Original
 from tidemill.models.parity import TOLERANCE
 from tidemill.models.signature import Signature
@@ -74,7 +75,8 @@ def load_model(ledger: Ledger, artifact: Artifact) -> Predictor:
         raise Refused(what, hint="train it here, or hand in its ONNX form")
     sources = msgspec.json.decode(ledger.blobs.get(blobs["sources"])) if "sources" in blobs else {}
     told = (str(artifact.ref), artifact.meta["library"], kept["libraries"], kept["block"])
-    return Isolated(Original(ledger.blobs.get(blobs["original"]), kept["format"], sources, *told), signature_of(artifact))
+    data = ledger.blobs.get(blobs["original"])
+    return Isolated(Original(data, kept["format"], sources, *told, digest=blobs["original"]), signature_of(artifact))
 
 
 def why_isolated(artifact: Artifact) -> Mapping[str, Any] | None:
@@ -88,8 +90,9 @@ def form_of(artifact: Artifact) -> str:
     >>> form_of(Artifact(Ref.of("model", "m", "1" * 40), {"isolated": {"format": "skops", "why": "SVC has no exact form here"}}))
     'the original (skops), in a process of its own: SVC has no exact form here'
     """
-    kept = why_isolated(artifact)
-    return f"the original ({kept['format']}), in a process of its own: {kept['why']}" if kept else "compiled"
+    if kept := why_isolated(artifact):
+        return f"the original ({kept['format']}), in a process of its own: {kept['why']}"
+    return ", ".join(["compiled", *filter(None, [in_words(artifact.meta.get("parity", {}))])])
 
 
 def golden_of(ledger: Ledger, artifact: Artifact) -> Golden:
