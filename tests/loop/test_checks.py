@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tidemill import training
 from tidemill.core import DefinitionError
 from tidemill.evaluation import gates
 from tidemill.features import parts_of
 from tidemill.loop.replay import check
 from tidemill.loop.world import World
+from tidemill.models import load_model
 from toy import DECLARATIONS, ZONE, Toy, open_toy, with_deployment, write_project
 
 
@@ -22,6 +24,21 @@ def test_a_canary_by_a_part_of_the_key_keeps_that_part_together(tmp_path: Path) 
     world = World(toy.ledger, "x", toy.policy.monitor.deployment, toy.built.examples, ZONE, 0.9)
     keys = toy.built.examples.requests.keys[:9].tolist()
     assert world.sticky("grade", np.arange(9)) == [parts_of(key.decode(), 2)[1] for key in keys]
+
+
+def test_a_replay_of_many_versions_keeps_few_of_them(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = training.training_set(toy.ledger, toy.built.examples, toy.at("2024-02-01"))
+    model = toy.policy.monitor.deployment.model
+    digests = [training.train(toy.ledger, replace(model, seed=seed), chosen).model.ref.digest for seed in range(3)]
+    world = World(toy.ledger, "x", toy.policy.monitor.deployment, toy.built.examples, ZONE, 0.9)
+    rows = np.arange(20)
+    scores = [world.score(digest, rows) for digest in digests]
+    asked: list[str] = []
+    monkeypatch.setattr("tidemill.loop.world.LOADED", 2)
+    monkeypatch.setattr("tidemill.loop.world.load_model", lambda ledger, one: asked.append(one.ref.digest) or load_model(ledger, one))
+    for digest in (1, 2, 1, 2, 0):
+        np.testing.assert_array_equal(world.score(digests[digest], rows), scores[digest])
+    assert asked == [digests[0]], "those that were asked last stay"
 
 
 def test_a_gate_that_cuts_by_a_column_that_requests_lack_is_refused(toy: Toy) -> None:

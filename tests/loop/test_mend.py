@@ -7,13 +7,14 @@ import pytest
 from lightgbm import LGBMClassifier
 
 from tidemill import loop
-from tidemill.core import Damaged
+from tidemill.core import Damaged, definition
 from tidemill.data import broken, logged
 from tidemill.evaluation import gates
 from tidemill.ledger import Branch, Ledger
 from tidemill.loop import Progress, State
+from tidemill.loop.mend import _as_then
 from tidemill.loop.replay import with_model
-from tidemill.models import load_model
+from tidemill.models import Int8, load_model
 from tidemill.store import FolderBlobs
 from tidemill.training import Params, TrainingSet
 from toy import ZONE, Toy, open_toy, parcels_of, with_deployment
@@ -75,6 +76,14 @@ def test_each_version_is_trained_again_as_it_was_defined(toy: Toy) -> None:
         toy.ledger.blobs.delete(blob)
     assert loop.run_once(toy.ledger, toy.built, easy, toy.at("2024-03-27"), ZONE).state.champion == first
     assert all(toy.ledger.blobs.has(blob) for blob in lost)
+
+
+def test_it_is_trained_as_it_was_then_in_its_form_too(toy: Toy) -> None:
+    then = replace(toy.policy.monitor.deployment.model, seed=9, params={"a": 1}, quantise=Int8(0.05), pickle=True)
+    for now in (then, replace(then, seed=1, params={}, quantise=None, pickle=False), replace(then, quantise=Int8(0.01))):
+        assert definition(_as_then(now, definition(then))) == definition(then)
+    plain = replace(then, quantise=None, pickle=False)
+    assert definition(_as_then(then, definition(plain))) == definition(plain)
 
 
 def test_a_replay_that_serves_has_its_champion_again(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tidemill.ledger import Artifact, Ledger
 from tidemill.loop.origin import examples_of, own_definition, training_set_of
 from tidemill.loop.state import Candidate, Served, State
 from tidemill.loop.tick import Loop
+from tidemill.models import Int8
 from tidemill.training import Examples, Model, load_examples
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,10 @@ def mend(ledger: Ledger, branch: str, model: Model, examples: Examples, state: S
 
 
 def _as_then(model: Model, plain: Mapping[str, Any]) -> Model:
-    """A model as it was defined when a version was trained: today's function with the parameters and the seed of then."""
-    return replace(model, name=plain["name"], seed=plain["seed"], params=plain["params"])
+    """A model as it was defined when a version was trained: today's function with all else of then."""
+    quantise = Int8(plain["quantise"]["most_loss"]) if "quantise" in plain else None
+    named = {name: plain[name] for name in ("name", "seed", "params")}
+    return replace(model, **named, quantise=quantise, pickle=plain.get("pickle", False))
 
 
 def _broken(ledger: Ledger, artifact: Artifact) -> list[str]:

@@ -17,6 +17,8 @@ from tidemill.monitoring import Skew, local_days, mature_rows
 from tidemill.serving import Deployment, Route, to_challenger
 from tidemill.training import Examples, load_examples
 
+LOADED = 8  # models that stay: champion, candidate, the frozen one, the champion before, and those of weights
+
 
 @dataclass
 class _By:
@@ -61,8 +63,7 @@ class World:
     frozen: Floats = field(init=False)
     candidate: Floats = field(init=False)
     days: Ints = field(init=False)
-    _predictors: dict[str, Predictor] = field(default_factory=dict)
-    _elsewhere: dict[str, Examples | None] = field(default_factory=dict)
+    _loaded: dict[str, tuple[Predictor, Examples | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows = len(self.examples.at)
@@ -82,15 +83,22 @@ class World:
 
     def score(self, digest: str, rows: Ints) -> Floats:
         """Probabilities of requests (NaN: it never saw them) by a model, over the features as they were defined when it was trained."""
-        if digest not in self._predictors:
-            self._predictors[digest] = load_model(self.ledger, self.model(digest))
-            self._elsewhere[digest] = self._own_examples(digest)
+        (predictor, theirs), matrix = self._asked(digest), self.examples.matrix
         if not len(rows):
             return np.empty(0)
-        predictor, matrix, theirs = self._predictors[digest], self.examples.matrix, self._elsewhere[digest]
         if theirs is None:
             return predictor.predict(predictor.signature.align(matrix.names, matrix.values[rows], matrix.vocabularies))
         return self._score_elsewhere(predictor, theirs, rows)
+
+    def _asked(self, digest: str) -> tuple[Predictor, Examples | None]:
+        """A model and its own examples. Those that were asked last stay: a replay makes many, and each may have a process of its own."""
+        self._loaded[digest] = found = self._loaded.pop(digest, None) or (
+            load_model(self.ledger, self.model(digest)),
+            self._own_examples(digest),
+        )
+        for oldest in list(self._loaded)[:-LOADED]:
+            del self._loaded[oldest]
+        return found
 
     def _own_examples(self, digest: str) -> Examples | None:
         """The examples with the features of a model, where those were defined otherwise than these, down to the queries of their
@@ -240,9 +248,8 @@ class World:
 
     def aligned(self, digest: str, rows: Ints) -> Floats:
         """Feature rows in the order and codes of a model."""
-        self.score(digest, rows[:0])
         matrix = self.examples.matrix
-        return self._predictors[digest].signature.align(matrix.names, matrix.values[rows], matrix.vocabularies)
+        return self._asked(digest)[0].signature.align(matrix.names, matrix.values[rows], matrix.vocabularies)
 
     def days_since(self, start: int, end: int, rows: Ints) -> Ints:
         """Days of rows counted from `start`; the odd hour of a day on which clocks change belongs to the last day before `end`."""
