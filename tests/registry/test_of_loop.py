@@ -54,6 +54,12 @@ def test_versions_of_the_serving_branch_are_seen(ready: Ledger) -> None:
     }
 
 
+def test_a_feature_may_be_named_as_a_mark_of_ours(ready: Ledger) -> None:
+    ready.put_artifact(Artifact(Ref.of("model", "m", "a" * 40), {"signature": {"categories": {"isolated": ["yes", "no"]}}}))
+    made(ready, branch_of(ready, "live", "late"), "late", "a")
+    assert not [pair for pair in get_version(ready, "m", "1").tags or () if pair.key == "tidemill.isolated"]
+
+
 def test_a_replay_under_way_is_not_seen(ready: Ledger) -> None:
     branch = ready.open_branch("replay", "late", {})
     made(ready, branch.id, "late", "a")

@@ -15,9 +15,11 @@ import tidemill as tm
 from serving.conftest import Served
 from serving.test_gateway import Replayed as Whole
 from tidemill.core import DefinitionError, instant
+from tidemill.features import Requests
 from tidemill.registry import versions
 from tidemill.serving import Endpoint, Ladder, Shadows
 from tidemill.serving import open_endpoint as open_serving
+from tidemill.serving.rows import Part
 from tidemill.session import Session
 from tidemill.session.session import open_endpoint
 from tidemill.web.app import make_app
@@ -65,6 +67,22 @@ def test_a_hold_out_may_stick_to_a_column_and_asks_no_model_for_it(served: Serve
     endpoint.ladder.counts.clear()
     endpoint.predictors.clear()
     assert {one.rung for one in endpoint.answer(held, [AT] * len(held))} == {"hold-out"}
+
+
+def test_what_is_missing_is_one_thing_whatever_its_bytes(served: Served) -> None:
+    """A file may hold NaN with a sign, as a division gives it; a request's null has none."""
+    endpoint = changed(served, holdout=tm.Holdout(0.5, 0.22))
+    words, rows = endpoint.given.signature.categories, 100
+    numbers = [name for name in endpoint.given.signature.features if name not in words]
+
+    def rungs(nothing: float) -> list[str]:
+        columns = dict.fromkeys(numbers, np.full(rows, nothing)) | {name: [None] * rows for name in words}
+        matrix = endpoint.given.of_columns(columns | {numbers[0]: np.arange(rows, dtype=np.float64)}, range(rows))
+        part = Part(range(rows), Requests.bare([""] * rows, np.full(rows, AT)), None, matrix)
+        return [one.rung for one in endpoint.answer_part(part)]
+
+    assert {*rungs(np.nan)} == {"champion", "hold-out"}
+    assert rungs(np.nan) == rungs(-np.nan)
 
 
 # ── the shadow ──────────────────────────────────────────────────────────────────────────────────────────────────────

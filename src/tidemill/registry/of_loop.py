@@ -159,5 +159,6 @@ def known_of(sql: Driver, one: Looped, number: int) -> dict[str, str]:
     said = {True: "passed", False: "refused", None: "none"}[passed]
     told = {"deployment": one.deployment, "branch": one.branch, "digest": str(digest), "verdict": said}
     kept = sql.one("SELECT meta FROM artifact WHERE kind = 'model' AND digest = ? AND meta LIKE ?", (digest, '%"isolated":%'))
-    told |= {"isolated": str(msgspec.json.decode(kept[0])["isolated"]["why"])} if kept else {}
+    isolated = msgspec.json.decode(kept[0]).get("isolated") if kept else None  # a feature may have this name
+    told |= {"isolated": str(isolated["why"])} if isolated else {}
     return {f"tidemill.{key}": value for key, value in told.items()}

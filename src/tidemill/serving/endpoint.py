@@ -428,7 +428,8 @@ def _sticky(part: Part, keys: Sequence[str], matrix: Matrix | None, column: str)
     chosen = part.sticky or (texts.texts() if texts is not None else keys)
 
     def otherwise(i: int) -> str:
-        return "" if matrix is None else matrix.values[i].tobytes().hex()
+        row = np.empty(0) if matrix is None else matrix.values[i]
+        return np.where(np.isnan(row), np.nan, row).tobytes().hex()  # a file may hold NaN in other bytes than a request's null becomes
 
     return [text or key or otherwise(i) for i, (text, key) in enumerate(zip(chosen, keys, strict=True))]
 
