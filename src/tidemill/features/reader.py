@@ -38,8 +38,10 @@ class Matrix:
     damaged: bool = False
 
     def problems(self, row: int) -> dict[str, str]:
-        """Views without a value for a row, and why: null, unknown or expired. Rows of which the same is told share it."""
-        return self._problems[row]
+        """Views without a value for a row, and why: null, unknown or expired. Of many rows those share it of which the same is told."""
+        if len(self.values) > FEW:
+            return self._problems[row]
+        return {view: STATUS[code] for view, code in zip(self.views, self.status[row].tolist(), strict=True) if code != PRESENT}
 
     @cached_property
     def _problems(self) -> list[dict[str, str]]:

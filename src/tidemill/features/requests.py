@@ -39,7 +39,7 @@ class Requests:
     @property
     def key_texts(self) -> Sequence[str]:
         """The keys."""
-        return self.spelled if len(self.spelled) == len(self.keys) else [key.decode() for key in self.keys.tolist()]
+        return self.spelled or [key.decode() for key in self.keys.tolist()]
 
     @classmethod
     def bare(cls, keys: Sequence[str], at: Instants) -> "Requests":

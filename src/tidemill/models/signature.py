@@ -51,7 +51,8 @@ class Signature:
 
     def align(self, names: Sequence[str], values: Floats, vocabularies: Mapping[str, Sequence[str]]) -> Floats:
         """A matrix of other columns and codes as this model takes it. Raises DataError for a missing feature."""
-        if tuple(names) == self.features and {n: tuple(words) for n, words in vocabularies.items()} == self.categories:
+        same = vocabularies == self.categories or {name: tuple(words) for name, words in vocabularies.items()} == self.categories
+        if same and tuple(names) == self.features:
             return values
         missing = [name for name in self.features if name not in names]
         if missing:

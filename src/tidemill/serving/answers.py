@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import isinf
+from math import isfinite, isinf
 from typing import Any
 
 from tidemill.core import SECOND, show
@@ -114,8 +114,10 @@ def is_kept(key: str, at: int, keep: float) -> bool:
 
 def inputs_of(matrix: Matrix, row: int) -> dict[str, Any]:
     """The features of one row for people: categories as text, missing as null; an infinite number as text, since JSON has none."""
-    found: dict[str, Any] = {}
-    for name, value in zip(matrix.names, matrix.values[row].tolist(), strict=True):
+    values, found = matrix.values[row].tolist(), dict[str, Any]()
+    if not matrix.vocabularies and isfinite(sum(values)):  # each is a number
+        return dict(zip(matrix.names, values, strict=True))
+    for name, value in zip(matrix.names, values, strict=True):
         words = matrix.vocabularies.get(name)
         if value != value:  # NaN is not itself
             found[name] = None

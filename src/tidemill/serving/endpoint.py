@@ -8,7 +8,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -48,7 +48,7 @@ MAX_ROWS = 10_000
 PROMPT = 200_000  # nanoseconds of a model's run up to which handing it to another thread takes longer
 WEIGHTED = "weighted"  # the rung of a version that answers the share that people gave it
 Named = tuple[str, str]  # a version by its label and the digest of its model
-NOTHING: Mapping[str, str] = {}
+NOTHING: Mapping[Any, Any] = {}
 BATCHING = Batching()
 T = TypeVar("T")
 Climb = Generator[Rung, Scored | None, T]
@@ -72,6 +72,11 @@ class Standing:
         """The share of the keys that each version answers, by its label."""
         weights = {version[0]: weight for version, weight in self.weighted}
         return shares(self.champion[0], self.challenger[0] if self.challenger else "", self.weight, weights)
+
+    @cached_property
+    def shared(self) -> bool:
+        """Whether another version than the champion answers a share."""
+        return bool(self.weighted) or (self.challenger is not None and self.weight > 0)
 
     @cached_property
     def labels(self) -> dict[str, Named]:
@@ -163,7 +168,8 @@ class Endpoint:
     @property
     def brisk(self) -> bool:
         """Whether no model that answers takes long for a few rows: nobody waits for a shadow."""
-        return all(self.predictors[digest].pace.within(PROMPT) for digest in self._answering)
+        slow = [digest for digest in self._answering if not self.predictors[digest].pace.within(PROMPT)]
+        return not slow
 
     @cached_property
     def _answering(self) -> Collection[str]:
@@ -176,7 +182,10 @@ class Endpoint:
             raise DataError(f"{len(rows)} rows were sent; between 1 and {MAX_ROWS} are answered at once")
         when = np.array(at, dtype=np.int64)
         answers: dict[int, Answer] = {}
-        parts = [self._seen(part, when[part.places]) for part in self.rows.parts(rows, when, self.given)]
+        found = self.rows.parts(rows, when, self.given)
+        if len(found) == 1:
+            return (yield from self._answer(*self._seen(found[0], when), explain=explain, keep=keep))
+        parts = [self._seen(part, when[part.places]) for part in found]
         for part, seen in parts:  # when nothing more can be wrong with the request
             each = yield from self._answer(part, seen, explain=explain, keep=keep)
             answers |= zip(part.places, each, strict=True)
@@ -209,9 +218,9 @@ class Endpoint:
 
     def _scored(self, part: Part, seen: _Seen, only: str) -> Climb[tuple[Sequence[Score], Mapping[int, Mapping[str, str]]]]:
         """What the ladder says to each row, and by row what was not as expected; counted."""
-        unfit = {one.row for one in seen.unexpected if one.otherwise == "fall back"}
+        unfit = {one.row for one in seen.unexpected if one.otherwise == "fall back"} if seen.unexpected else ()
         scores, odd = yield from self._score(part, seen.keys, seen.at, seen.shown, unfit, only)
-        return scores, self._told([*seen.unexpected, *odd])
+        return scores, self._told([*seen.unexpected, *odd]) if seen.unexpected or odd else NOTHING
 
     def _copy(self, matrix: Matrix, answers: Sequence[Answer]) -> None:
         """Have the shadow asked about its share of the rows."""
@@ -288,9 +297,9 @@ class Endpoint:
             return [score for score in found if score is not None], told
         for rung in self._rungs(keys, at, matrix, unfit, only):
             given = yield rung
-            if given is not None and matrix is not None and rung.name == "champion" and not only:
+            if given is not None and matrix is not None and rung.name == "champion" and not only and self.standing.shared:
                 given = yield from self._with_others(given, part, matrix)
-            if untouched and isinstance(given, Alike) and (self._expectations is None or self._expectations.expected(given.values)):
+            if untouched and given is not None and self._may_be_told(given):
                 if not only:
                     self._remember(keys, at, given)
                 return given, told
@@ -317,6 +326,12 @@ class Endpoint:
             return [None] * len(keys)
         salt, own = f"{self.name}/hold-out", _sticky(part, keys, matrix, held.sticky_by)
         return [Score(held.value, "", "hold-out") if share(key, salt) < held.share else None for key in own]
+
+    def _may_be_told(self, given: Scored) -> TypeGuard[Sequence[Score]]:
+        """Whether there are scores of all rows, and all are as expected."""
+        if type(given) is Alike:
+            return self._expectations is None or self._expectations.expected(given.values)
+        return self._expectations is None and None not in given
 
     def _judged(self, row: int, score: Score, told: list[Unexpected]) -> Score | None:
         """A model's score as it may be told; None where the next rung is to answer."""
@@ -361,7 +376,7 @@ class Endpoint:
     def _rung(self, name: str, version: Named, values: Floats, matrix: Matrix) -> Rung:
         """One model, asked by itself where that is quick or much, else together with other requests; an isolated one always so."""
         own = f"{name} {version[0]}" if name == WEIGHTED else name  # of several, one may fail
-        if known := self._known(version, name, values, matrix):
+        if self.cache is not None and (known := self._known(self.cache, version, name, values, matrix)):
             return Rung(own, len(values), lambda: known, spared=True)
         predictor, few = self.predictors[version[1]], len(values) <= FEW
         at_once, asks = few and predictor.pace.within(PROMPT), (version, name, values, matrix)
@@ -378,8 +393,6 @@ class Endpoint:
         """The champion's answers, with those of the challenger and of weighted versions for their shares; where one cannot, the champion's
         stay."""
         standing = self.standing
-        if not standing.weighted and (standing.challenger is None or standing.weight <= 0):
-            return answers
         keys, given = _sticky(part, part.requests.key_texts, matrix, standing.sticky_by), [*answers]
         for name, version, rows in self._led(keys):
             others = (yield self._rung(name, version, matrix.values[rows], matrix)) if len(rows) else None
@@ -402,24 +415,21 @@ class Endpoint:
             for version, _ in standing.weighted:
                 yield WEIGHTED, version, np.flatnonzero(left & (found == version[0]))
 
-    def _known(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
+    def _known(self, cache: AnswerCache, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
         """What a version said to such rows before; nothing where it is to be asked about one of them."""
-        if self.cache is None:
-            return []
         try:
             asked = self.predictors[version[1]].signature.align(matrix.names, values, matrix.vocabularies)
         except DataError:  # a fault of the rung, which is counted when it is tried
             return []
-        return [Score(score, version[0], rung, cached=True) for score in self.cache.known(version[1], asked) or ()]
+        return [Score(score, version[0], rung, cached=True) for score in cache.known(version[1], asked) or ()]
 
     def _predict(self, version: Named, rung: str, values: Floats, matrix: Matrix) -> Scored:
         """What a version says to feature rows, whose columns are those of a matrix. Raises DataError where that is no number."""
         predictor = self.predictors[version[1]]
         asked = predictor.signature.align(matrix.names, values, matrix.vocabularies)
-        run = partial(timed, predictor, ask=predictor.predict)
         if self.cache is None:
-            return scored(version[0], rung, run(asked))
-        return scored(version[0], rung, *self.cache.scores(version[1], asked, run))
+            return scored(version[0], rung, timed(predictor, asked, predictor.predict))
+        return scored(version[0], rung, *self.cache.scores(version[1], asked, partial(timed, predictor, ask=predictor.predict)))
 
 
 def _sticky(part: Part, keys: Sequence[str], matrix: Matrix | None, column: str) -> list[str]:

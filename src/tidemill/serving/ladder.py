@@ -7,15 +7,18 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
-from contextlib import contextmanager
 from threading import Lock
-from typing import NamedTuple, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from tidemill.core import SECOND, Floats
 from tidemill.serving.caller import ENDLESS, SHARE, caller
 from tidemill.serving.counters import BOUNDS, NOW, Counted, Counters, Row
 from tidemill.serving.declarations import Breaker
-from tidemill.serving.spans import span
+from tidemill.serving.spans import OFF, Off, span
+
+if TYPE_CHECKING:
+    from tidemill.serving._opentelemetry import Child
 
 log = logging.getLogger(__name__)
 TIMED_ROWS = 100  # a timeout is for this many rows
@@ -128,7 +131,7 @@ class Ladder:
     ) -> None:
         """`ticks` are nanoseconds of a clock that only goes forward."""
         self.name, self.timeout = name, timeout
-        self._breaker, self._ticks = breaker or Breaker(), ticks
+        self._breaker, self.ticks = breaker or Breaker(), ticks
         self._circuits, self._pools, self._lock = dict[str, Circuit](), dict[str, ThreadPoolExecutor](), Lock()
         self.count_in(Counters())
 
@@ -157,7 +160,7 @@ class Ladder:
         if rung.spared:
             return rung.give()
         found = None
-        with self._noted(rung) as seconds:
+        with _Try(self, rung) as seconds:
             if rung.at_once or not seconds:
                 return rung.give() if seconds else None
             future = self._begun(rung)
@@ -172,7 +175,7 @@ class Ladder:
         if rung.spared:
             return rung.give()
         found = None
-        with self._noted(rung) as seconds:
+        with _Try(self, rung) as seconds:
             if rung.at_once or not seconds:
                 return rung.give() if seconds else None
             found = await asyncio.wait_for(asyncio.wrap_future(self._begun(rung)), seconds)
@@ -188,44 +191,12 @@ class Ladder:
                 pool = self._pools.setdefault(rung.name, ThreadPoolExecutor(2))
         return pool.submit(rung.give)
 
-    def _seconds(self, rung: Rung) -> float:
-        return self.timeout / SECOND * -(-rung.rows // TIMED_ROWS)
+    def circuit(self, rung: str) -> Circuit:
+        """The breaker of a rung."""
+        return self._circuits.get(rung) or self._circuits.setdefault(rung, Circuit(self._breaker))
 
-    @contextmanager
-    def _noted(self, rung: Rung) -> Iterator[float]:
-        """For how long a rung may be tried; count it where it is left out (0 seconds), fails or is too late. It is no failure of its own
-        where it got less than its timeout, since whoever asks does not wait so long."""
-        circuit = self._circuits.get(rung.name) or self._circuits.setdefault(rung.name, Circuit(self._breaker))
-        if not rung.sure and not circuit.closed(self._ticks() // 1_000):
-            self.count(f"{rung.name}: left out", rung.rows)
-            yield 0.0
-            return
-        seconds = whole = self._seconds(rung)
-        if not rung.at_once and caller().until < ENDLESS:
-            seconds = min(whole, _rest())
-        begun = time.perf_counter()
-        with span("rung", rung=rung.name, rows=rung.rows, version=rung.version) as part:
-            try:
-                yield seconds
-            except Late:
-                why = "too late" if seconds == whole else "deadline"
-                part.fail(why)
-                self.count(f"{rung.name}: {why}", rung.rows)
-                if seconds == whole:
-                    self._failed(rung, circuit)
-                else:
-                    caller().short = True
-            except Exception as error:  # noqa: BLE001 – whatever a rung does, the next one answers; the count, the log and the rung tell
-                part.fail(error)
-                self.count(f"{rung.name}: failed", rung.rows)
-                log.warning("deployment=%s rung=%s rows=%d error=%r", self.name, rung.name, rung.rows, error)
-                self._failed(rung, circuit)
-            else:
-                self._succeeded(rung, circuit)
-            finally:
-                self._note_time(rung.name, time.perf_counter() - begun)
-
-    def _note_time(self, rung: str, seconds: float) -> None:
+    def note_time(self, rung: str, seconds: float) -> None:
+        """A rung took so long."""
         row = self._times.get(rung)
         if row is None:
             row = self._times[rung] = self.counters.row("took", self.name, rung, width=len(BOUNDS) + 2)
@@ -238,15 +209,65 @@ class Ladder:
         for name in sorted(self.counters.names("took", self.name)):
             yield name[-1], [*map(sum, zip(*self.counters.rows(*name), strict=True))]
 
-    def _succeeded(self, rung: Rung, circuit: Circuit) -> None:
+    def note_success(self, rung: str, circuit: Circuit) -> None:
+        """A rung gave answers."""
         if circuit.succeeded():
-            self._tell(rung.name, left_out=False)
-            log.warning("deployment=%s rung=%s circuit=closed", self.name, rung.name)
+            self._tell(rung, left_out=False)
+            log.warning("deployment=%s rung=%s circuit=closed", self.name, rung)
 
-    def _failed(self, rung: Rung, circuit: Circuit) -> None:
-        if circuit.failed(self._ticks() // 1_000):
-            self._tell(rung.name, left_out=True)
-            log.warning("deployment=%s rung=%s circuit=open tried_again_in=%s", self.name, rung.name, self._breaker.pause)
+    def note_failure(self, rung: str, circuit: Circuit) -> None:
+        """A rung failed, or was too late."""
+        if circuit.failed(self.ticks() // 1_000):
+            self._tell(rung, left_out=True)
+            log.warning("deployment=%s rung=%s circuit=open tried_again_in=%s", self.name, rung, self._breaker.pause)
+
+
+class _Try:
+    """One try of a rung: for how long, and what becomes of it is counted where it is left out (0 seconds), fails or is too late. It is no
+    failure of its own where it got less than its timeout, since whoever asks does not wait so long."""
+
+    __slots__ = ("begun", "circuit", "ladder", "part", "rung", "short")
+
+    def __init__(self, ladder: Ladder, rung: Rung) -> None:
+        self.ladder, self.rung, self.circuit, self.short = ladder, rung, ladder.circuit(rung.name), False
+        self.begun = 0.0
+        self.part: Child | Off = OFF
+
+    def __enter__(self) -> float:
+        ladder, rung = self.ladder, self.rung
+        if not rung.sure and not self.circuit.closed(ladder.ticks() // 1_000):
+            ladder.count(f"{rung.name}: left out", rung.rows)
+            return 0.0
+        seconds = whole = ladder.timeout / SECOND * -(-rung.rows // TIMED_ROWS)
+        if not rung.at_once and caller().until < ENDLESS:
+            seconds = min(whole, _rest())
+            self.short = seconds < whole
+        self.begun, self.part = time.perf_counter(), span("rung", rung=rung.name, rows=rung.rows, version=rung.version)
+        self.part.__enter__()
+        return seconds
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if not self.begun:  # left out
+            return False
+        ladder, name, goes_on = self.ladder, self.rung.name, isinstance(error, Exception)
+        if error is None:
+            ladder.note_success(name, self.circuit)
+        elif isinstance(error, Late):
+            why = "deadline" if self.short else "too late"
+            self.part.fail(why)
+            ladder.count(f"{name}: {why}", self.rung.rows)
+            if self.short:
+                caller().short = True
+            else:
+                ladder.note_failure(name, self.circuit)
+        elif goes_on:  # whatever a rung does, the next one answers; the count, the log and the rung tell
+            self.part.fail(error)
+            ladder.count(f"{name}: failed", self.rung.rows)
+            log.warning("deployment=%s rung=%s rows=%d error=%r", ladder.name, name, self.rung.rows, error)
+            ladder.note_failure(name, self.circuit)
+        self.part.__exit__(*((None, None, None) if goes_on else (kind, error, trace)))
+        ladder.note_time(name, time.perf_counter() - self.begun)
+        return goes_on
 
 
 def _rest() -> float:

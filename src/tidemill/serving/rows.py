@@ -72,12 +72,12 @@ class Rows:
         if whole:
             sent = [rows[i] for i in whole]
             matrix, keys = given.matrix(sent, whole), [self.beside(i, row) for i, row in zip(whole, sent, strict=True)]
-            found.append(Part(whole, Requests.bare(keys, when[whole]), None, matrix))
+            found.append(Part(whole, Requests.bare(keys, when if len(whole) == len(when) else when[whole]), None, matrix))
         return found
 
     def _alone(self, i: int, row: Row) -> str | None:
         """The key of a row that is its key alone; None for a row that brings its own columns."""
-        key, alone = self._key(i, row), len(row) == len(self.dataset.keys)
+        key, alone = self._key(i, row), len(row) == len(self._types)
         if not row.keys() <= self.types.keys():
             odd = next(name for name in row if name not in self.types)
             raise DataError(f"rows[{i}] has a field {odd!r} that the request does not know", available=sorted(self.types))
@@ -94,11 +94,11 @@ class Rows:
 
     def beside(self, i: int, row: Row) -> str:
         """The key that stands beside features; none is none."""
-        return self._key(i, row) if any(part in row for part in self.dataset.keys) else ""
+        return "" if self._types.keys().isdisjoint(row) else self._key(i, row)
 
     def _key(self, i: int, row: Row) -> str:
         """The text of the key of a row. Raises DataError where a part of it is missing, or of another type."""
-        parts = [row.get(part) for part in self.dataset.keys]
+        parts = [row.get(part) for part in self._types]
         if None in parts:
             missing = self.dataset.keys[parts.index(None)]
             what = f"rows[{i}] has a null key {missing!r}" if missing in row else f"rows[{i}] lacks the key {missing!r}"
