@@ -12,7 +12,7 @@ import pytest
 
 import tidemill as tm
 from models.fitted import labels, matrix
-from tidemill.core import DataError, NoExactForm
+from tidemill.core import DataError, MissingFile, NoExactForm
 from tidemill.models import OnnxModel, Rows, prove
 
 RANDOM = np.random.default_rng(0)
@@ -403,3 +403,43 @@ def test_what_the_public_converter_gets_right_is_proven_within_its_bound() -> No
     model = LogisticRegression(max_iter=2000).fit(rows, TWO)
     made = convert_sklearn(model, initial_types=[("features", FloatTensorType([None, 5]))], options={"zipmap": False})
     assert prove(model, Rows.of(rows), made.SerializeToString(), within=1e-4)["labels_differ"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fitted", "rows", "what"),
+    [
+        (True, WITHOUT.drop(columns="delay"), "columns are missing: {'delay'}"),
+        (True, WITHOUT[["delay", "hour"]].to_numpy(dtype=float), "RandomForest|Pipeline"),
+        (False, WITHOUT, "not fitted yet"),
+    ],
+    ids=["a column missing", "a matrix", "not fitted"],
+)
+def test_rows_that_the_model_does_not_take_are_told_in_its_words(*, fitted: bool, rows: Any, what: str) -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    hot = OneHotEncoder(handle_unknown="ignore")
+    model = make_pipeline(make_column_transformer((hot, ["origin"]), ("passthrough", ["delay", "hour"])), RandomForestClassifier(5))
+    with pytest.raises(DataError, match=what) as error:
+        tm.convert(model.fit(WITHOUT, LATE) if fitted else model, rows)
+    assert "itself does not take these rows" in error.value.what
+    assert "columns that it was fitted with" in error.value.hint
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_proof(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile) as error:
+        tm.convert(None, [[1.0]], tmp_path / "away" / "late.onnx")
+    assert error.value.where == str(tmp_path / "away")
+
+
+def test_tensors_that_a_model_refuses_are_told_in_the_error_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    frame = WITHOUT[["delay", "hour"]].astype(float)
+    form = OnnxModel(tm.convert(LogisticRegression(max_iter=500).fit(frame, LATE), frame).onnx)
+    with pytest.raises(DataError, match="different numbers of rows: delay 2, hour 1") as error:
+        form.run({"delay": np.zeros((2, 1)), "hour": np.zeros((1, 1))})
+    assert error.value.where == "inputs"
+    assert capfd.readouterr().err == "", "the runtime would write a line for each: who reads no stderr would stop the server"

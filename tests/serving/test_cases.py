@@ -19,6 +19,14 @@ ANSWERS: list[tuple[float, str, dict[str, str], int | None]] = [
     (0.01, "champion", {}, 0),
 ]
 
+DAMAGED = [
+    b'{"asked":1,"rung":"champion","probability":0.5}',
+    b"{}",
+    b"[1]",
+    b"\0\xff",
+    b'{"asked":1795360277944950,"id":"660def6fffaa8-d28d',
+]
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -34,7 +42,7 @@ def log(tmp_path: Path) -> Path:
             more = {"predicted_at": "", "labelled_at": "", "branch": "b", "comment": ""}
             said += [canonical({**known, **more, "label": one}) for one in (1 - label, label)]
     feedback_of(path).parent.mkdir()
-    path.write_bytes(b"\n".join([*lines, b'{"asked":1,"rung":"champion","probability":0.5}', b""]))
+    path.write_bytes(b"\n".join([*lines, *DAMAGED, b""]))
     feedback_of(path).write_bytes(b"\n".join([*said, b""]))
     return path
 

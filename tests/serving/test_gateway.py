@@ -205,13 +205,23 @@ def test_a_part_that_is_missing_is_named_with_its_reason(replayed: Replayed, ser
 
 # ── what is wrong is said ───────────────────────────────────────────────────────────────────────────────────────────
 
+OWN = {"parcel": "new", "sent": "2024-04-20T01:00:00Z", "booked": "2024-04-19T00:00:00Z"} | {
+    "weight": 2,
+    "depot": "N",
+    "courier": "a",
+    "grade": "x",
+}
 WRONG = [
-    ({"rows": [{"parcel": "nobody"}]}, 404, "no request has the key {'parcel': 'nobody'}"),
+    ({"rows": [{"parcel": "p100-003"}, {"parcel": "nobody"}]}, 404, "rows[1]: no request has the key {'parcel': 'nobody'}"),
     ({"rows": [{"parcl": "p100-003"}]}, 400, "rows[0] lacks the key 'parcel'"),
-    ({"rows": [{"parcel": "new", "weight": 1}]}, 400, "the request lacks"),
+    ({"rows": [{"parcel": "p100-003"}, {"parcel": "new", "weight": 1}]}, 400, "rows[1]: the request lacks"),
+    ({"rows": [OWN, {"parcel": "p100-003"}, OWN | {"sent": "soon"}, OWN | {"weight": "x"}]}, 400, "rows[2]: the request's sent = soon"),
+    ({"rows": [OWN, OWN | {"weight": "x"}]}, 400, "rows[1]: the request cannot be evaluated: the request's weight = 'x'"),
+    ({"rows": [OWN, {"parcel": 1.5}]}, 400, "rows[1]: the request's parcel = 1.5"),
     ({"rows": []}, 400, "0 rows were sent; between 1 and 10000"),
     ({"rows": [{"parcel": "p100-003"}] * 10_001}, 400, "10001 rows were sent"),
     ({"rows": [{"parcel": "p100-003"}], "at": "yesterday"}, 400, "'yesterday' is not a time"),
+    ({"rows": [{"parcel": "p100-003"}] * 2, "at": ["2024-04-01T00:00:00Z", "soon"]}, 400, "at[1] = 'soon' is not a time"),
     ({"rows": [{"parcel": "p100-003"}], "at": ["2024-04-01T00:00:00Z"] * 2}, 400, "`at` has 2 times for 1 rows"),
     ({"rows": [{"parcel": "p100-003"}], "at": 7}, 400, "$.at"),
     ({"rows": "p100-003"}, 400, "$.rows"),

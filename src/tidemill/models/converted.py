@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import Array, DataError, Floats, MissingExtra, NoExactForm
+from tidemill.core import Array, DataError, Floats, MissingExtra, MissingFile, NoExactForm, store_error
 from tidemill.models.compiled import adapter, package_of
 from tidemill.models.graph import Graph
 from tidemill.models.int8 import Int8, judged, quantised
@@ -61,14 +61,18 @@ def convert(
 
     On these rows and on hostile ones the labels must be those of `predict`, and no score may differ by more than `within`, of scores beyond
     ±1 in proportion to them: by default 1e-9; 1e-6 for XGBoost and 1e-5 for networks, which compute in single precision. Raises
-    NoExactForm where they do, and where there is no converter; DataError for rows that are neither.
+    NoExactForm where they do, and where there is no converter; DataError for rows that are neither, or not those of the model; MissingFile
+    and StoreError where the file cannot be written.
 
     With `quantise` the smaller form is written, beside what it changes on these rows; where their `labels` are given, what it costs.
     """
     asked, model = Rows.of(rows), Network(model) if is_module(model) else model
     if not len(asked.values):
         raise DataError("there are no rows on which the conversion could be proven", hint="give some of the rows that it was trained on")
+    if path is not None and not Path(path).parent.is_dir():
+        raise MissingFile("there is no such folder", where=str(Path(path).parent), hint="make it first")
     made, graph = adapter(model), Graph()
+    _check_asked(model, asked)
     try:
         answer = made.build(graph, model, asked.inputs(graph))
     except NoExactForm as error:
@@ -83,8 +87,21 @@ def convert(
     if quantise is not None:
         done = _smaller(model, asked, done, quantise, labels)
     if path is not None:
-        Path(path).write_bytes(done.onnx)
+        try:
+            Path(path).write_bytes(done.onnx)
+        except OSError as error:
+            raise store_error(error, str(path), "the model") from error
     return done
+
+
+def _check_asked(model: Any, rows: Rows) -> None:
+    """Raise DataError where a model itself cannot be asked with such rows: it is not fitted, or was with other columns."""
+    if package_of(model) != "torch":
+        try:
+            _answers(model, rows.given(rows.values[:1]))
+        except REFUSALS as error:
+            what = f"{_name(model)} itself does not take these rows: {' '.join(str(error).split())}"
+            raise DataError(what, hint="give a fitted model, and rows with the columns that it was fitted with") from error
 
 
 def _smaller(model: Any, rows: Rows, done: Converted, wish: Int8, labels: Any) -> Converted:

@@ -48,7 +48,7 @@ def opened(onnx: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised: a line of its own for each would stop a server whose stderr nobody reads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
@@ -89,6 +89,11 @@ class OnnxModel:
         try:
             found = self._run(names, tensors, None)
         except Exception as error:
+            rows = {name: len(tensor) for name, tensor in tensors.items() if tensor.ndim and self.inputs[name].shape[:1] == (-1,)}
+            if len({*rows.values()}) > 1:
+                told = ", ".join(f"{name} {count}" for name, count in rows.items())
+                hint = "send as many in each"
+                raise DataError(f"the inputs have different numbers of rows: {told}", where="inputs", hint=hint) from error
             raise DataError(f"the model cannot take these tensors: {str(error).splitlines()[-1]}", where="inputs") from error
         if not self._dicts:
             return dict(zip(names, found, strict=True))

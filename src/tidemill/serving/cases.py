@@ -5,12 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tidemill.core import show
 from tidemill.serving.dataset import answers_at
 from tidemill.serving.feedback import last_feedback
 from tidemill.serving.lines import Labelled
 
 COLUMNS = ("id", "asked", "key", "predicted_at", "version", "rung", "probability", "why", "label", "comment")
+
+
+class Answered(msgspec.Struct):
+    """What a line of the log must have to be one of them."""
+
+    id: str
+    asked: int
+    at_us: int
+    key: str
+    version: str
+    rung: str
+    probability: float
+    unexpected: dict[str, str] | None = None
+    inputs: dict[str, float | str | None] | None = None
+    sent: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,17 +45,17 @@ class Wanted:
     def everything(self) -> bool:
         return self.unsure is None and not self.wrong and not self.unexpected
 
-    def why(self, line: Mapping[str, Any], label: int | None) -> list[str] | None:
+    def why(self, line: Answered, label: int | None) -> list[str] | None:
         """Why an answer is one of them, in words; None where it is not."""
-        probability, found = float(line["probability"]), list[str]()
-        if self.rung and line["rung"] != self.rung:
+        probability, found = line.probability, list[str]()
+        if self.rung and line.rung != self.rung:
             return None
         if self.unsure is not None and abs(probability - self.threshold) <= self.unsure:
             found.append("unsure")
         if self.wrong and label is not None and (probability >= self.threshold) != bool(label):
             found.append("wrong")
         if self.unexpected:
-            found += [f"{name} {text}" for name, text in line.get("unexpected", {}).items()]
+            found += [f"{name} {text}" for name, text in (line.unexpected or {}).items()]
         return found if found or self.everything else None
 
     def order(self, case: Mapping[str, Any]) -> tuple[float, ...]:
@@ -57,12 +74,12 @@ def find_cases(answers: Path, wanted: Wanted, since: int = 0) -> list[dict[str, 
 
 
 def _cases(answers: Path, wanted: Wanted, since: int, said: Mapping[str, Labelled]) -> Iterator[dict[str, Any]]:
-    for line in answers_at(answers).read(dict[str, Any], since=since):
-        one = said.get(line.get("id", ""))
-        why = wanted.why(line, one.label if one else None) if "id" in line else None
+    for line in answers_at(answers).read(Answered, since=since):
+        one = said.get(line.id)
+        why = wanted.why(line, one.label if one else None)
         if why is not None:
-            told = {name: line[name] for name in ("id", "key", "version", "rung", "probability")}
-            told |= {"asked": show(line["asked"]), "predicted_at": show(line["at_us"]), "why": "; ".join(why)}
+            told: dict[str, Any] = {name: getattr(line, name) for name in ("id", "key", "version", "rung", "probability")}
+            told |= {"asked": show(line.asked), "predicted_at": show(line.at_us), "why": "; ".join(why)}
             told |= {"label": one.label if one else None, "comment": one.comment if one else ""}
-            beside = {f"sent.{name}": value for name, value in (line.get("sent") or {}).items()}
-            yield {name: told[name] for name in COLUMNS} | (line.get("inputs") or {}) | beside
+            beside = {f"sent.{name}": value for name, value in (line.sent or {}).items()}
+            yield {name: told[name] for name in COLUMNS} | (line.inputs or {}) | beside

@@ -164,10 +164,11 @@ class Gateway:
             raise Refused(
                 "a request may not state its own time here", hint="leave out `at`, or set serve.client_time = true in tidemill.toml"
             )
-        times = [asked.at] * len(asked.rows) if isinstance(asked.at, str) else asked.at
-        if len(times) != len(asked.rows):
-            raise DataError(f"`at` has {len(times)} times for {len(asked.rows)} rows", hint="send one time, or one for each row")
-        return [zoned(time) for time in times]
+        if isinstance(asked.at, str):
+            return [zoned(asked.at)] * len(asked.rows)
+        if len(asked.at) != len(asked.rows):
+            raise DataError(f"`at` has {len(asked.at)} times for {len(asked.rows)} rows", hint="send one time, or one for each row")
+        return [zoned(time, f"at[{i}]") for i, time in enumerate(asked.at)]
 
 
 def reply(body: Any, status: int = 200) -> Response:

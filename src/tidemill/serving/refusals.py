@@ -42,12 +42,12 @@ def too_large(most: int = MAX_BODY) -> DataError:
     return DataError(f"the body is larger than {most} bytes", hint="send fewer rows at once")
 
 
-def zoned(text: str) -> int:
-    """An instant with its zone, of years that can be shown again. Raises DataError."""
+def zoned(text: str, name: str = "at") -> int:
+    """An instant with its zone, of years that can be shown again. Raises DataError, which calls it by its name."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or not 1 < moment.year < 9999:
-        raise DataError(f"at = {text!r} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+        raise DataError(f"{name} = {text!r} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
     return instant(moment)

@@ -66,7 +66,7 @@ class Rows:
         found = [Part(alone, self.known.take(self._places(rows, alone, keys)))] if alone else []
         if own:
             sent = [rows[i] for i in own]
-            found.append(Part(own, self.own.requests(sent), sent))
+            found.append(Part(own, self._sent(own, sent), sent))
         for part in found:
             check_known(part, when)
         if whole:
@@ -87,10 +87,22 @@ class Rows:
         """The known requests of rows that are their keys alone. Raises UnknownName."""
         places = [self.known.find(key) for key in keys] if len(keys) <= FEW else self.known.find_all(keys)
         if min(places) < 0:
-            row = rows[next(i for i, place in zip(which, places, strict=True) if place < 0)]
+            i = next(i for i, place in zip(which, places, strict=True) if place < 0)
             hint = "send the key of a known request, or the request with all its columns"
-            raise UnknownName(f"no request has the key {dict(row)}", available=list(self.types), hint=hint)
+            raise UnknownName(f"rows[{i}]: no request has the key {dict(rows[i])}", available=list(self.types), hint=hint)
         return places
+
+    def _sent(self, places: Sequence[int], sent: Sequence[Row]) -> Requests:
+        """What rows with columns of their own ask. Raises DataError with the place of the first that is wrong."""
+        try:
+            return self.own.requests(sent)
+        except DataError:
+            for i, row in zip(places, sent, strict=True):
+                try:
+                    self.own.requests([row])
+                except DataError as error:
+                    raise _placed(i, error) from None
+            raise
 
     def beside(self, i: int, row: Row) -> str:
         """The key that stands beside features; none is none."""
@@ -103,7 +115,10 @@ class Rows:
             missing = self.dataset.keys[parts.index(None)]
             what = f"rows[{i}] has a null key {missing!r}" if missing in row else f"rows[{i}] lacks the key {missing!r}"
             raise DataError(what, available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}, or all features of the model")
-        check_values(self._types, row)
+        try:
+            check_values(self._types, row)
+        except DataError as error:
+            raise _placed(i, error) from None
         key = self._keys.texts([row])[0] or ""
         if "\0" in key and len(row) > len(parts):
             raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
@@ -124,6 +139,11 @@ class Rows:
         views = [view for view in self.reader.views if isinstance(view, RequestView)]
         lookups = [column for view in self.reader.views if isinstance(view, FeatureView) for column in view.entity.keys]
         return OwnColumns.of(self.dataset, self.types, views, self.predict_at, lookups=lookups)
+
+
+def _placed(i: int, error: DataError) -> DataError:
+    """The same error with the place of the row that it is about."""
+    return DataError(f"rows[{i}]: {error.what}", where=error.where, available=error.available, hint=error.hint)
 
 
 def check_known(part: Part, when: Instants | Mapping[int, int]) -> None:
