@@ -1,9 +1,9 @@
 """An append-only file of lines, which several processes may write: all or nothing, never to a file that was deleted or moved away."""
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
+from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 from threading import Lock
 
@@ -41,7 +41,7 @@ class Lines:
 
     def _written(self, data: bytes) -> bool:
         """Write where the file still lies under the log's name; whether it does. A line that nobody can read is no line."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # a second server may write to it: only what is ours is taken back
+        flock(self._file, LOCK_EX)  # a second server may write to it: only what is ours is taken back
         try:
             size, now = os.lseek(self._file, 0, os.SEEK_END), time.monotonic()
             if size != self._end or now >= self._look:
@@ -55,7 +55,7 @@ class Lines:
                 raise OSError(28, "the disk took only a part")
             self._end = size + len(data)
         finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            flock(self._file, LOCK_UN)
         return True
 
     def _is_there(self) -> bool:
@@ -84,7 +84,7 @@ def seal(path: Path, folder: Path, begin: int) -> None:
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)  # nobody is in the midst of a line
+        flock(file, LOCK_EX)  # nobody is in the midst of a line
         if os.lseek(file, 0, os.SEEK_END):
             size = _leave(file)
             folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def rewrite(path: Path, gone: Callable[[bytes], bool]) -> None:
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        flock(file, LOCK_EX)
         with path.open("rb") as lines:
             if not any(map(gone, lines)):
                 return

@@ -64,9 +64,9 @@ class Caller:
 
     def check(self) -> None:
         """Raise DeadlineExceeded where nobody waits any more."""
-        if self.gone():
+        if self.gone is not _never and self.gone():
             raise DeadlineExceeded("the client went away before it was answered")
-        if self.left <= 0:
+        if self.until < ENDLESS and self.left <= 0:
             raise exceeded()
 
     @property

@@ -5,6 +5,7 @@ A line has the tensors of both in the words of the protocol, so its `inputs` are
 
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -22,7 +23,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     model: str
     version: str
     latency_us: int
-    inputs: msgspec.Raw
+    inputs: list[Any]
     outputs: msgspec.Raw
     request: str = ""
     cached: bool = False
@@ -46,8 +47,7 @@ class InferenceLog(Lines):
         gave it, or where that is `cached` gave to equal tensors before; returns the id of the prediction. Raises StoreError when the disk
         refuses, and then nothing was acknowledged."""
         (name,) = new_ids(now, 1)
-        took, inputs = (time.perf_counter_ns() - begun) // 1_000, oip.shown(asked)
-        request = (asked.id or asked.request)[:LONGEST]
-        line = _Line(name, now, self.model, version, took, msgspec.Raw(inputs), msgspec.Raw(shown), request, cached)
-        self.write([_encode(line)])
+        took, request = (time.perf_counter_ns() - begun) // 1_000, (asked.id or asked.request)[:LONGEST]
+        line = _encode(_Line(name, now, self.model, version, took, oip.told(asked), msgspec.Raw(shown), request, cached))
+        self.write([line.replace(b"\n", b" ").replace(b"\r", b" ")])  # between values: within a text JSON has none
         return name

@@ -348,17 +348,14 @@ def _all_given(asked: Asked, outputs: Mapping[str, Array]) -> list[_Given]:
     return [_given(one, outputs[one]) for one in asked.wanted or outputs]
 
 
-def shown(asked: Asked) -> bytes:
-    """The tensors of a request as JSON in one line, as a request may have them; numbers as they came."""
-    each = []
-    for name, array in asked.tensors.items():
-        data = asked.sent.get(name)
-        each.append(_given(name, array) if data is None else _Given(name, datatype_of(array), array.shape, data=data))
-    return _encode(each).replace(b"\n", b" ").replace(b"\r", b" ")  # between values: within a text JSON has none
+def told(asked: Asked) -> list[_Given]:
+    """The tensors of a request, as JSON has them; numbers as they came, over several lines where they did."""
+    sent = asked.sent
+    return [_given(name, array, sent.get(name)) for name, array in asked.tensors.items()]
 
 
-def _given(name: str, array: Array) -> _Given:
-    return _Given(name, datatype_of(array), array.shape, data=array.ravel().tolist())
+def _given(name: str, array: Array, data: msgspec.Raw | None = None) -> _Given:
+    return _Given(name, _NAMES[array.dtype], array.shape, {}, array.ravel().tolist() if data is None else data)
 
 
 def datatype_of(array: Array) -> str:

@@ -272,7 +272,7 @@ class Repository:
 
     def find(self, name: str, version: str = "") -> Served:
         """A version of a model, the last one where none is named. Raises UnknownName."""
-        versions = self._versions(name)
+        versions = self._models.get(name) or self._versions(name)
         if version and version not in versions:
             raise UnknownName(f"the model {name!r} has no version {version!r}", available=[*versions])
         return versions[version or next(reversed(versions))]

@@ -23,7 +23,7 @@ from tidemill.serving import (
     too_large,
     tracer,
 )
-from tidemill.web.logs import note_access
+from tidemill.web.logs import ACCESS, note_access
 from tidemill.web.metrics import Traffic
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
         if not text.isdigit() or b"transfer-encoding" in headers:
             return None
         size, path, waits = int(text), address.decode("latin-1"), TIMEOUT in headers or EXPECTED in headers
-        note, verb = traffic.noted(path), method.decode()
+        note, verb, tells = traffic.noted(path), method.decode(), ACCESS.isEnabledFor(logging.INFO)
         named = b"\r\n%b: %b\r\n" % (REQUEST, headers[REQUEST]) if REQUEST in headers else b""
         if size > MOST or find(method, address, size) is None or not _is_from_here(headers):
             return None
@@ -66,7 +66,9 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
                 call = find(method, address, size)
                 if call is not None and waits:
                     call = partial(_heeding, caller, call)
-                reply = None if call is None else respond(call, headers, body)
+                reply = None if call is None else call(headers, body)
+            except TidemillError as error:
+                reply = refused(error)
             except Exception as error:
                 log.exception("route=%s a request could not be answered", path)
                 if caller.watch:
@@ -81,7 +83,8 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> C
                 answer = answer.replace(b"\r\n", b"\r\ntraceresponse: %b\r\n" % caller.watch.told, 1)
                 caller.watch.end(reply.status, caller.about)
             note(reply.status, seconds := perf_counter() - begun)
-            note_access(verb, path, reply.status, seconds)
+            if tells:
+                note_access(verb, path, reply.status, seconds)
             CALLER.set(NOBODY)  # what the connection says next is of nobody's request
             return answer
 
