@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loop.test_candidates import approve
 from postgres import new_schema
 from tidemill import loop, registry
 from tidemill.core import GateResult, Refused, UnknownName, instant
@@ -137,6 +139,21 @@ def test_what_cannot_serve_is_refused_and_nothing_changes(toy: Toy) -> None:
     with pytest.raises(UnknownName, match="no deployment 'other' serves"):
         loop.roll_back(toy.ledger, "other", who="ann", user="root", why="w", at=toy.at("2024-03-30"))
     assert (state_of(toy, branch), toy.kinds(branch)) == before
+
+
+def test_one_that_never_served_waits_for_its_people(toy: Toy) -> None:
+    branch = after_days(toy, "2024-03-01", "2024-03-05")
+    loop.run_once(toy.ledger, toy.built, replace(easy(toy), approvals=2), toy.at("2024-03-09"), ZONE)
+    before = (state_of(toy, branch), toy.kinds(branch))
+    how: Any = {"needed": lambda: 2, "user": "root", "why": "w", "at": toy.at("2024-03-30")}
+    with pytest.raises(Refused, match="trees/3 has 0 approvals, 2 are needed") as error:
+        loop.roll_back(toy.ledger, "late", to="3", who="ann", **how)
+    assert ("tidemill approve trees/3" in error.value.hint, (state_of(toy, branch), toy.kinds(branch))) == (True, before)
+    for who in ("ann", "bob"):
+        approve(toy, branch.id, "trees/3", who)
+    assert loop.roll_back(toy.ledger, "late", to="3", who="ann", **how).now == "trees/3"
+    how["needed"] = lambda: pytest.fail("one that served needs nobody's word, and no project that can be loaded")
+    assert loop.roll_back(toy.ledger, "late", who="ann", **how).now == "trees/2"
 
 
 def test_a_replay_is_the_past(replayed: tuple[Toy, Branch]) -> None:

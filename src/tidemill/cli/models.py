@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -239,6 +240,11 @@ def _shares(deployment: str, shares: Mapping[str, float]) -> None:
         out.print(f"  {part:7.2%}  {escape(label)}")
 
 
+def _people(folder: str, deployment: str) -> int:
+    """How many people must agree to a version: looked up only where that counts, for a project that cannot be loaded can go back too."""
+    return loop.needed(project.load(folder).all(loop.RetrainPolicy), deployment)
+
+
 def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bool) -> None:
     """Let an earlier version serve again, or point an alias of a client back. Raises DefinitionError without a reason, Refused,
     UnknownName, and Busy with who writes."""
@@ -253,7 +259,8 @@ def rollback(folder: str, what: str, to: str, who: str, why: str, *, as_json: bo
             numbers = registry.restore_alias(ledger, *pair, to=to.removeprefix(f"{name}/"), who=who or me, why=why)
             before, then, dropped = *(f"{name}/{number}" if number else "none" for number in numbers), ""
         else:
-            done = loop.roll_back(ledger, what, to=to, who=who or me, user=me, why=why, at=now())
+            people = partial(_people, folder, what)
+            done = loop.roll_back(ledger, what, to=to, needed=people, who=who or me, user=me, why=why, at=now())
             before, then, dropped = done.before, done.now, done.dropped
     if as_json:
         print_json({"what": what, "before": before, "now": then, "dropped": dropped})

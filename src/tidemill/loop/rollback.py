@@ -1,6 +1,6 @@
 """Back to an earlier version at once: a person's word, for versions that the gates passed before. Nothing is built or trained."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from tidemill import registry
 from tidemill.core import Approval, Event, Refused, UnknownName, show
 from tidemill.ledger import Branch, Decision, Ledger
 from tidemill.loop.origin import examples_of, otherwise, reads, training_set_of
+from tidemill.loop.people import approvals
 from tidemill.loop.state import Served, State
 from tidemill.models import golden_differences, golden_of, load_model
 from tidemill.registry import Version
@@ -28,11 +29,15 @@ class Restored:
     dropped: str
 
 
-def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: str, why: str, at: int) -> Restored:
+def roll_back(
+    ledger: Ledger, deployment: str, *, to: str = "", needed: Callable[[], int] = int, who: str, user: str, why: str, at: int
+) -> Restored:
     """Let an earlier version of a deployment serve again: `to` (`boosted/2`, or its number), or the champion before. A candidate on its
-    way is dropped, and the cooldown of retraining begins again. `at` is now (microseconds UTC), `user` who runs this.
+    way is dropped, and the cooldown of retraining begins again. A version that never served so many people must have approved as `needed`
+    gives. `at` is now (microseconds UTC), `user` who runs this.
 
-    Raises Refused for a version that cannot serve: without a passing verdict, with other features, or of a replay; UnknownName; Busy.
+    Raises Refused for a version that cannot serve: without a passing verdict or those people, with other features, or of a replay;
+    UnknownName; Busy.
     """
     branch = live_of(ledger, deployment)
     state = State.of(branch.state)
@@ -41,8 +46,8 @@ def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: 
     target = _target(ledger, branch, state, to)
     if target.label == state.champion.label:
         raise Refused(f"{target.label} serves already", where=branch.name, hint="name another version with --to")
-    check_servable(ledger, branch, state, target)
     decisions = ledger.decisions(branch.id)
+    check_servable(ledger, branch, state, target, decisions, needed)
     served, reference = as_before(ledger, target, decisions)
     after = replace(
         state,
@@ -54,8 +59,9 @@ def roll_back(ledger: Ledger, deployment: str, *, to: str = "", who: str, user: 
         pending=(),
         last_attempt=at,
     )
+    people = approvals(ledger, branch.id, target.label, target.digest)
     with ledger.records.begin() as connection:
-        _write(ledger, connection, branch, state, target, decisions, {"who": who, "at": at}, why, user, after)
+        _write(ledger, connection, branch, state, target, people, {"who": who, "at": at}, why, user, after)
         ledger.save_branch(connection, branch.id, branch.state, after.plain())
     dropped = state.candidate.version.label if state.candidate else ""
     return Restored(branch.id, state.champion.label, target.label, dropped)
@@ -88,12 +94,18 @@ def _target(ledger: Ledger, branch: Branch, state: State, to: str) -> Version:
     return registry.version(ledger, branch.id, before)
 
 
-def check_servable(ledger: Ledger, branch: Branch, state: State, target: Version) -> None:
-    """Raise Refused where the version cannot serve in place of the champion, or beside it."""
+def check_servable(
+    ledger: Ledger, branch: Branch, state: State, target: Version, decisions: list[Decision], needed: Callable[[], int]
+) -> None:
+    """Raise Refused where the version cannot serve in place of the champion, or beside it: to one that never did, so many people must have
+    agreed as `needed` gives."""
     where = branch.name
     if target.verdict is None or not target.verdict.passed:
         what = f"{target.label} has no passing verdict" + (f": {target.verdict.reason}" if target.verdict else "")
         raise Refused(what, where=where, hint=f"`tidemill models show {target.name}` shows the verdicts")
+    agreed = len(approvals(ledger, branch.id, target.label, target.digest))
+    if not any((one.kind, one.subject) == (Event.PROMOTED, target.label) for one in decisions) and agreed < (people := needed()):
+        raise Refused(f"{target.label} has {agreed} approvals, {people} are needed", where=where, hint=f"`tidemill approve {target.label}`")
     model = ledger.artifact_of("model", target.digest)
     own = registry.facts_of_model(ledger, model, target.label).features
     champion = registry.facts_of_model(ledger, ledger.artifact_of("model", state.champion.digest), state.champion.label).features
@@ -132,7 +144,7 @@ def _write(
     branch: Branch,
     state: State,
     target: Version,
-    decisions: list[Decision],
+    people: Sequence[Approval],
     by: dict[str, Any],
     why: str,
     user: str,
@@ -148,9 +160,6 @@ def _write(
         registry.roll_back(ledger, connection, branch.name, version, target, why=dropped, evidence=told, **by)
     gone: dict[str, Any] = {"kind": Event.ROLLED_BACK, "subject": state.champion.label, "why": why, "evidence": told}
     ledger.decide(connection, branch.id, **by, **gone)
-    people = [
-        Approval(one.subject, one.who, one.at, one.why) for one in decisions if (one.kind, one.subject) == (Event.APPROVED, target.label)
-    ]
     if state.weighted:
         end_weights(ledger, connection, branch.id, branch.name, state, f"{branch.name} goes back to {target.label}", user=user, **by)
     kept = {"served": asdict(after.champion), "reference": after.reference, "user": user}

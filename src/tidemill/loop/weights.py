@@ -7,7 +7,6 @@ from math import fsum, isfinite
 from tidemill import registry
 from tidemill.core import DataError, Event, Refused, show
 from tidemill.ledger import Branch, Ledger
-from tidemill.loop.people import approvals
 from tidemill.loop.rollback import as_before, check_servable, live_of
 from tidemill.loop.state import State, Weighted
 from tidemill.serving import shares
@@ -78,11 +77,6 @@ def _weighted(ledger: Ledger, branch: Branch, state: State, label: str, weight: 
         what = f"{label} is on its way ({state.candidate.phase}): its share is moved by the gates and the rollout"
         raise Refused(what, where=branch.name, hint=f"`tidemill why {label}` says how far it is")
     version = registry.version(ledger, branch.id, label)
-    check_servable(ledger, branch, state, version)
     decisions = ledger.decisions(branch.id)
-    served = any((one.kind, one.subject) == (Event.PROMOTED, label) for one in decisions)
-    agreed = len(approvals(ledger, branch.id, label, version.digest))
-    if not served and agreed < needed:
-        what = f"{label} has {agreed} approvals, {needed} are needed"
-        raise Refused(what, where=branch.name, hint=f"`tidemill approve {label}`")
+    check_servable(ledger, branch, state, version, decisions, lambda: needed)
     return Weighted(as_before(ledger, version, decisions)[0], weight)
