@@ -142,7 +142,7 @@ def test_a_request_below_the_framework(served: Served, collector: Collector) -> 
     with watched(collector):
         whole = led(served.gateway.quick, Traffic(Counters()))(b"POST", b"/predict/late", head)
         assert whole is not None
-        answer = whole(body)
+        answer = whole({}, body)
         assert answer is not None
     root, parts = family(collector.spans)
     assert b"\r\ntraceresponse: 00-%b-" % root.trace_id.hex().encode() in answer

@@ -19,7 +19,7 @@ LATER = b"/later"  # asked for by a path that nothing answers at once: the frame
 class Forgetful(Heads):
     """Every head is parsed."""
 
-    def keep(self, head: bytes, size: int, call: Call) -> None:
+    def keep(self, head: bytes, size: int, call: Call, names: int) -> None:
         """Nothing is kept."""
 
 
@@ -65,11 +65,12 @@ class Site:
         self.ways["parsed"] += 1
         about = b"%b %b %d %b" % (method, address, len(headers), headers.get(b"x-more", b""))
 
-        def call(body: bytes) -> bytes | None:
+        def call(named: Mapping[bytes, bytes], body: bytes) -> bytes | None:
             if address in self.away:
                 return None
             self.ways["at once"] += 1
-            return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b|%b" % (len(about) + 1 + len(body), about, body)
+            told = b"%b %b|%b" % (about, b",".join(b"%b=%b" % one for one in sorted(named.items())), body)
+            return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told)
 
         return call
 
@@ -133,6 +134,16 @@ ODD = [
     post(b"one", more=b"x-more:1\r\nconnection: keep-alive\r\n"),
     post(b"one", more=b"x-more: \xe9\t!\r\n"),
     post(b"one", more=b"x-more: 1\r\nx-more: 2\r\n"),
+    post(b"one", more=b"x-request-id: 1\r\nx-request-id: 2\r\n"),
+    post(b"one", more=b"X-Request-ID:1\r\ntraceparent: 00-1\r\n"),
+    post(b"one", more=b"x-request-id: 1 2\r\n"),
+    post(b"one", more=b"x-request-id: \xe9\r\nx-request-id: 2\r\n"),
+    post(b"one", more=b"x-request-id: 2\r\nx-request-id: \xe9\r\n"),
+    post(b"one", more=b"x-request-id:\r\n"),
+    post(b"one", more=b"x-request-id: 1\r\n host: 2\r\n"),
+    post(b"one", more=b"x-request-id: 1\rhost: 2\r\n"),
+    post(b"one", more=HOST),
+    post(b"one").replace(HOST, b""),
     post(b"one", more=b"a: " + b"h" * LONGEST_KEPT + b"\r\n"),
     post(b"one", more=b"Connection: Close\r\n"),
     post(b"one", version=b"1.0"),
@@ -182,7 +193,11 @@ def steps(chance: random.Random) -> list[bytes | set[bytes] | int]:
     data = b""
     for _ in range(chance.randint(1, 8)):
         plain = chance.random() < 0.75
-        data += post(chance.choice(BODIES), chance.choice([b"/a", b"/a", b"/b", b"/c?d=1", LATER])) if plain else chance.choice(ODD)
+        named = chance.choice(
+            [b"", b"", b"x-request-id: %d\r\n" % chance.randrange(99), b"Traceparent: %d\r\nb3: 1\r\n" % chance.randrange(9)]
+        )
+        path = chance.choice([b"/a", b"/a", b"/b", b"/c?d=1", LATER])
+        data += post(chance.choice(BODIES), path, named) if plain else chance.choice(ODD)
         data += b"<cut>" if chance.random() < 0.6 else b""
     pieces: list[bytes | set[bytes] | int] = [chance.choice([1, 1, 20])]
     for piece in data.split(b"<cut>"):
@@ -232,6 +247,27 @@ def test_a_head_that_was_seen_is_not_parsed_again_on_any_connection() -> None:
     assert ways == {"at once": 10, "parsed": 3}, (
         "the second of the first packet is read before its head is known; another size, another head"
     )
+
+
+def test_what_names_a_request_makes_no_head_another_one() -> None:
+    async def asked() -> tuple[Counter[str], bytes]:
+        site, known, said = Site(), Heads(), b""
+        wire, transport = connected(site, known)
+        for i in range(2 * MOST_KEPT):
+            wire.data_received(post(b"x", more=b"x-request-id: %d\r\nTraceParent: 00-%d\r\n" % (i, i)))
+        said = transport.sent
+        wire.connection_lost(None)
+        return site.ways, said
+
+    ways, said = asyncio.run(asked())
+    assert ways == {"at once": 2 * MOST_KEPT, "parsed": 1}
+    assert said.endswith(b" traceparent=00-2047,x-request-id=2047|x")
+
+
+@pytest.mark.parametrize("sent", [post(b"").replace(HOST, b""), post(b"", more=HOST), post(b"", LATER, more=HOST)])
+def test_a_request_names_its_host_once(sent: bytes) -> None:
+    said, closed = asyncio.run(heard(Site(), Heads(), [sent]))
+    assert (said[:12], b"RFC 9112" in said, closed) == (b"HTTP/1.1 400", True, True)
 
 
 def test_few_heads_are_kept() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tidemill.serving.caller import ENDLESS as ENDLESS
     from tidemill.serving.caller import EXPECTED as EXPECTED
     from tidemill.serving.caller import NOBODY as NOBODY
+    from tidemill.serving.caller import PARENT as PARENT
     from tidemill.serving.caller import REQUEST as REQUEST
     from tidemill.serving.caller import TIMEOUT as TIMEOUT
     from tidemill.serving.caller import Caller as Caller
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tidemill.serving.compaction import compact as compact
     from tidemill.serving.compaction import is_due as is_due
     from tidemill.serving.counters import BOUNDS as BOUNDS
+    from tidemill.serving.counters import NOW as NOW
     from tidemill.serving.counters import SIZE as SIZE
     from tidemill.serving.counters import Counters as Counters
     from tidemill.serving.dataset import answers_at as answers_at
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "beside": "threads",
     "BOUNDS": "counters",
+    "NOW": "counters",
     "LARGE": "oip",
     "traced": "spans",
     "tracer": "spans",
@@ -126,6 +129,7 @@ _PLACES = {
     "ENDLESS": "caller",
     "EXPECTED": "caller",
     "NOBODY": "caller",
+    "PARENT": "caller",
     "REQUEST": "caller",
     "TIMEOUT": "caller",
     "Caller": "caller",

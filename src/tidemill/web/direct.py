@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidemill.core import Busy, Refused, TidemillError
 from tidemill.serving import (
@@ -26,6 +26,10 @@ from tidemill.serving import (
 from tidemill.web.logs import ACCESS, note_access
 from tidemill.web.metrics import Traffic
 
+if TYPE_CHECKING:
+    from tidemill.web.wire import Call as Whole
+    from tidemill.web.wire import Quick
+
 log = logging.getLogger(__name__)
 MOST_UNDER_WAY = 512  # requests
 MOST_SECONDS = 60.0  # that an answer may take
@@ -39,52 +43,49 @@ _LINES = {
 }
 
 
-Whole = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
-
-
-def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> Callable[[bytes, bytes, Headers], Whole | None]:
+def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> "Quick":
     """For a connection: by method, address and headers what answers a body, which `traffic` counts. `find` tells by method, address and the
     size of the body, and is asked anew for each: what serves may have changed."""
 
-    def quick(method: bytes, address: bytes, headers: Headers) -> Whole | None:
+    def quick(method: bytes, address: bytes, headers: Headers) -> "Whole | None":
         text = headers.get(b"content-length", b"0" if method == b"GET" else b"")
         if not text.isdigit() or b"transfer-encoding" in headers:
             return None
         size, path, waits = int(text), address.decode("latin-1"), TIMEOUT in headers or EXPECTED in headers
-        note, verb, tells = traffic.noted(path), method.decode(), ACCESS.isEnabledFor(logging.INFO)
-        named = b"\r\n%b: %b\r\n" % (REQUEST, headers[REQUEST]) if REQUEST in headers else b""
+        note, verb, shown, tells = traffic.noted(path), method.decode(), path.partition("?")[0], ACCESS.isEnabledFor(logging.INFO)
         if size > MOST or find(method, address, size) is None or not _is_from_here(headers):
             return None
 
-        def whole(body: bytes) -> bytes | None:
+        def whole(named: Headers, body: bytes) -> bytes | None:
             """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
             begun = perf_counter()
-            CALLER.set(caller := Caller(headers))
+            CALLER.set(caller := Caller({**headers, **named} if named else headers))
             if (watching := tracer()) is not None:
-                caller.watch = watching.http(verb, path, headers)
+                caller.watch = watching.http(verb, path, caller.headers)
             try:
                 call = find(method, address, size)
                 if call is not None and waits:
                     call = partial(_heeding, caller, call)
-                reply = None if call is None else call(headers, body)
+                reply = None if call is None else call(caller.headers, body)
             except TidemillError as error:
                 reply = refused(error)
             except Exception as error:
-                log.exception("route=%s a request could not be answered", path)
+                log.exception("route=%s a request could not be answered", shown)
                 if caller.watch:
                     caller.watch.fail(error)
                 reply = Reply(500, b'{"error":"the server failed; its log says why"}')
             if reply is None:
+                CALLER.set(NOBODY)
                 return None
             answer = written(reply)
-            if named:
-                answer = answer.replace(b"\r\n", named, 1)
+            if REQUEST in named:
+                answer = answer.replace(b"\r\n", b"\r\n%b: %b\r\n" % (REQUEST, named[REQUEST]), 1)
             if caller.watch:
                 answer = answer.replace(b"\r\n", b"\r\ntraceresponse: %b\r\n" % caller.watch.told, 1)
                 caller.watch.end(reply.status, caller.about)
             note(reply.status, seconds := perf_counter() - begun)
             if tells:
-                note_access(verb, path, reply.status, seconds)
+                note_access(verb, shown, reply.status, seconds)
             CALLER.set(NOBODY)  # what the connection says next is of nobody's request
             return answer
 
@@ -125,7 +126,7 @@ def bounded(app: Any, most: int) -> Any:
     async def gate(scope: Any, receive: Any, send: Any) -> None:
         nonlocal under_way
         if under_way >= most and not scope["path"].startswith(TOLD):
-            error = Busy(f"{most} requests are under way", hint="ask again in a second, or set serve.most_under_way")
+            error = Busy(f"{most} requests are under way", hint="ask again in a second")
             body = refused(error).body
             head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
             await send({"type": "http.response.start", "status": 503, "headers": head})

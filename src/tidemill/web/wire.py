@@ -1,7 +1,8 @@
 """A connection: HTTP/1.1 as uvicorn speaks it, with a way below the framework for what is asked most.
 
-The requests of a client have heads that are equal to the byte, but for those of other sizes. So a head that was parsed is kept with what
-answers it, and is not parsed again: one that is a plain POST and that two parsers read alike, or no other could be led past them.
+The requests of a client have heads that are equal to the byte, but for those of other sizes, and for what names each request or its trace.
+So a head that was parsed is kept, without those names, with what answers it, and is not parsed again: one that is a plain POST and that two
+parsers read alike, or no other could be led past them.
 """
 
 import asyncio
@@ -12,30 +13,60 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tidemill.serving import PARENT, REQUEST
+
 MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
 BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the head was whole, and whether the client went away
 NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this server reads"
 PATIENCE, SLOWEST = 20.0, 500  # seconds in which a request is to be there, and bytes for which it gets one more
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+NO_HOST = NO_HTTP[0], b"a request has one header Host (RFC 9112, 3.2)"
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large", b"the address and the headers are too large"
-Call = Callable[[bytes], bytes | None]  # a body -> the whole answer, or nothing where the framework is to give it
-Quick = Callable[[bytes, bytes, Mapping[bytes, bytes]], Call | None]  # of a method, an address and headers: by them alone
+Headers = Mapping[bytes, bytes]  # names in lower case
+# What names a request, and a body -> the whole answer, or nothing where the framework is to give it.
+Call = Callable[[Headers, bytes], bytes | None]
+Quick = Callable[[bytes, bytes, Headers], Call | None]  # of a method, an address and the other headers: by them alone
+# Headers that name a request or its trace: W3C Trace Context, Zipkin's B3 (Istio), those of Amazon and Google.
+NAMES: tuple[bytes, ...] = (REQUEST, PARENT, b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid")
+NAMES += (b"x-amzn-trace-id", b"x-cloud-trace-context")
+_NAMED = re.compile(rb"\r\n(%b): ?([!-~]+)(?=\r\n)" % b"|".join(map(re.escape, NAMES)), re.IGNORECASE)
 END, LONGEST_KEPT, MOST_KEPT = b"\r\n\r\n", 2 << 10, 1 << 10  # of heads: bytes, and how many
 PLAIN = re.compile(rb"POST [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]?[\t -~\x80-\xff]*\r\n)+\r\n")
 
 
 class Heads:
-    """Heads that were parsed: by their bytes, how long the body is and what answers it."""
+    """Heads that were parsed: by their bytes without what names a request, how long the body is and what answers it."""
 
     def __init__(self) -> None:
-        self._kept = dict[bytes, tuple[int, Call]]()
-        self.find = self._kept.get
+        self._kept = dict[bytes, tuple[int, Call, Headers]]()
 
-    def keep(self, head: bytes, size: int, call: Call) -> None:
-        """Keep one, in the place of the oldest where there is no room."""
+    def find(self, head: bytes) -> tuple[int, Call, Headers] | None:
+        """How long the body is, what answers it, and what names the request."""
+        known = self._kept.get(head)
+        if known is None:
+            rest, named = parted(head)
+            known = self._kept.get(rest) if named else None
+            return None if known is None else (known[0], known[1], named)
+        return known
+
+    def keep(self, head: bytes, size: int, call: Call, names: int) -> None:
+        """Keep one, in the place of the oldest where there is no room; not where the parser found other `names` in it."""
+        rest, named = parted(head)
+        if len(named) != names:
+            return
         if len(self._kept) >= MOST_KEPT:
             del self._kept[next(iter(self._kept))]
-        self._kept[head] = size, call
+        self._kept[rest] = size, call, {}
+
+
+def parted(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """A head without what names the request, and that.
+
+    >>> parted(b"POST / HTTP/1.1\\r\\nhost: a\\r\\nX-Request-Id: 7\\r\\n\\r\\n")
+    (b'POST / HTTP/1.1\\r\\nhost: a\\r\\n\\r\\n', {b'x-request-id': b'7'})
+    """
+    pieces = _NAMED.split(head)
+    return b"".join(pieces[::3]), dict(zip(map(bytes.lower, pieces[1::3]), pieces[2::3], strict=True))
 
 
 class Gathered:
@@ -82,6 +113,8 @@ class Wire(HttpToolsProtocol):
         super().__init__(**config)
         self.quick, self.heads, self.parts = quick, heads, list[bytes]()
         self.call: Call | None = None  # what answers the request that is coming in
+        self.named = dict[bytes, bytes]()  # what names it
+        self.wrong = NO_HTTP  # what is said of a request that cannot be read
         self.between = True  # whether the parser waits for a request, and nothing of it has come
         self.held, self.lacks = list[bytes](), 0  # a request with a known head of which so many bytes have not come
         self.head = b""  # that of the request which comes in, where it came in one piece and may be kept
@@ -130,13 +163,13 @@ class Wire(HttpToolsProtocol):
             if known is None or self._under_way():
                 self.head = data[:end] if len(END) <= end <= LONGEST_KEPT else b""
                 break
-            size, call = known
+            size, call, named = known
             self.lacks = end + size - len(data)
             if self.lacks > 0:
                 self.held.append(data)
                 self._note_begun(len(data))
                 return
-            answer = call(data[end : end + size])
+            answer = call(named, data[end : end + size])
             if answer is None:
                 break
             self._answer(answer)
@@ -152,7 +185,7 @@ class Wire(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be read."""
-        self._refuse(*NO_HTTP)
+        self._refuse(*self.wrong)
 
     def _refuse(self, line: bytes, what: bytes) -> None:
         """Answer in the form of all errors, and close."""
@@ -172,8 +205,13 @@ class Wire(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
-        under_way = self._under_way()
-        self.call = self.quick(self.parser.get_method(), self.url, dict(self.headers)) if self.quick and not under_way else None
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self.wrong = NO_HOST
+            raise ValueError  # the parser stops
+        under_way, headers = self._under_way(), dict(self.headers)
+        self.named = {name: headers.pop(name) for name in NAMES if name in headers}
+        self.call = self.quick(self.parser.get_method(), self.url, headers) if self.quick and not under_way else None
         if self.call is None:
             self._lead_on()
         elif self.expect_100_continue:
@@ -197,8 +235,8 @@ class Wire(HttpToolsProtocol):
         call, body, self.call = self.call, b"".join(self.parts), None
         self.parts.clear()
         if head and self._may_be_kept(head):
-            self.heads.keep(head, len(body), call)
-        answer = call(body)
+            self.heads.keep(head, len(body), call, sum(name in NAMES for name, _ in self.headers))
+        answer = call(self.named, body)
         if answer is None:
             self.expect_100_continue = False  # it was told to go on
             self._lead_on()
