@@ -23,9 +23,10 @@ from serving.conftest import serve as serve
 from serving.conftest import served as answering
 from serving.test_bare import BODY, Line, request
 from serving.test_oip import sums
-from tidemill.serving import CALLER, Caller
+from tidemill.serving import CALLER, Caller, Counters
 from tidemill.web.attended import attended
 from tidemill.web.logs import MOST_A_SECOND, MOST_LINES, Lined, line_of, logged, note_access
+from tidemill.web.metrics import of_process
 from toy import copied as copied
 from toy import kept as kept
 from toy import parcels as parcels
@@ -79,6 +80,21 @@ def test_any_text_can_be_read_back_from_one_line(fields: dict[str, str]) -> None
         assert (json.loads(text) if as_json else parsed(text)) == {
             name: value.encode(errors="backslashreplace").decode() for name, value in fields.items()
         }
+
+
+def test_a_text_of_a_client_begins_no_line_and_tells_a_terminal_nothing(tmp_path: Path) -> None:
+    wrong = "1\x9b2J\x1b[2J\u202e\x7f\x85\nlevel=error forged=yes"
+    for as_json in (False, True):
+        with reading(tmp_path, as_json=as_json) as read:
+            try:
+                raise ValueError(wrong)
+            except ValueError:
+                log.exception("path=%s", wrong)
+        text = "\n".join(read.lines)
+        assert text.replace("\n", "").isprintable()
+        assert not any(line.startswith("level=") for line in read.lines)
+        assert [line[:2] == "  " for line in read.lines] == [False, *[True] * (len(read.lines) - 1)]
+        assert (read.objects[0] if as_json else parsed(read.lines[0]))["path"] == wrong
 
 
 def test_a_line_has_the_fields_of_its_message_and_the_request(tmp_path: Path) -> None:
@@ -142,7 +158,8 @@ def test_what_happens_often_is_told_so_often_and_how_often_it_was_not(tmp_path: 
 
 def test_who_does_not_read_keeps_nobody_waiting_and_learns_how_much_was_left_out() -> None:
     reader, writer = os.pipe()
-    handler = Lined(writer, as_json=True)
+    counters = Counters()
+    handler = Lined(writer, as_json=True, counters=counters)
     record = logging.LogRecord("tidemill.access", logging.INFO, "", 0, "path=%s", ("x" * 5_000,), None)
     for _ in range(MOST_LINES + 500):  # a pipe holds 64 KiB
         handler.emit(record)
@@ -155,6 +172,8 @@ def test_who_does_not_read_keeps_nobody_waiting_and_learns_how_much_was_left_out
     dropped = [one["dropped"] for one in lines if "dropped" in one]
     assert len(lines) - len(dropped) + sum(dropped) == MOST_LINES + 500
     assert sum(dropped) > 400
+    families = {one.name: [*one.samples] for one in of_process("1", counters)}
+    assert families["tidemill_log_lines_dropped_total"] == [("", (), float(sum(dropped)))]
 
 
 def test_an_exception_is_told_with_the_request_and_not_to_the_client(answering: Served, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from tidemill import __version__
 from tidemill.cli.console import ending, out, print_json
-from tidemill.core import DataError, DefinitionError, MissingFile, StoreError, odd_size, size
+from tidemill.core import SECOND, DataError, DefinitionError, MissingFile, StoreError, duration, odd_duration, odd_size, size
 from tidemill.models import MatrixModel, OnnxModel
 from tidemill.serving import CachedModel, InferenceLog, Repository, Served, Shelf, Tensors, Together, traced
 from tidemill.web import Place, logged, number_of, supervise
@@ -33,15 +33,16 @@ def serve_model(
     workers: int | str = 1,
     cache: str = "",
     log: Path | None = None,
+    deadline: str = "60s",
     *,
     as_json: bool,
     access: bool = False,
 ) -> None:
     """Serve an ONNX file, or a registered version of the project in a folder, until Ctrl-C, over gRPC too where a port for it is given,
     by so many processes; print the addresses, or an object with them. `cache` is the size of what each keeps of answers; `log` is the
-    folder of what is asked and answered; with `access` each request is a line of the server's own log. Raises DefinitionError for what is
-    no size, StoreError for a folder that cannot be written."""
-    for problem in odd_size("--cache", cache, "64MB") if cache else ():
+    folder of what is asked and answered; an answer takes at most a `deadline`; with `access` each request is a line of the server's own
+    log. Raises DefinitionError for what is no size and no duration, StoreError for a folder that cannot be written."""
+    for problem in (*(odd_size("--cache", cache, "64MB") if cache else ()), *odd_duration("--deadline", deadline, "30s")):
         raise problem
     most, place, many = size(cache) if cache else 0, Place.taken(), number_of(workers)
     if place.alone and many > 1:
@@ -73,8 +74,8 @@ def serve_model(
             out.print(f"  logs to {escape(str(one.log.path))}")
         out.print(ending(place.of))
 
-    with logged(as_json=as_json, access=access), traced("", one.name, __version__):
-        serve_models(Repository([one]), host, port, ready, grpc_port, place)
+    with logged(as_json=as_json, access=access, counters=place.counters), traced("", one.name, __version__):
+        serve_models(Repository([one]), host, port, ready, grpc_port, place, duration(deadline) / SECOND)
 
 
 def _clock() -> int:

@@ -136,6 +136,7 @@ def score(obj: dict[str, Any], /, deployment: str, as_json: bool, **given: Any) 
 @click.option(
     "--log", default=None, type=click.Path(path_type=Path), help="Write each request with its answer to NAME.jsonl in this folder."
 )
+@click.option("--deadline", default="60s", show_default=True, help="The most that an answer may take; then it is 504.")
 @with_workers("1", 1)
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one object.")
 @click.pass_obj

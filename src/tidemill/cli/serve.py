@@ -57,5 +57,5 @@ def up(
             out.print(f"gRPC         {grpc}")
         out.print(ending(place.of))
 
-    with lines(), traced(settings["serve.traces"], session.project.name, __version__):
+    with lines(counters=place.counters), traced(settings["serve.traces"], session.project.name, __version__):
         serve(session, host, at, None if remote == "" else remote, ready=ready, place=place)

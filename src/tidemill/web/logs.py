@@ -18,10 +18,11 @@ from queue import Full, Queue
 from threading import Lock, Thread
 from typing import Any
 
-from tidemill.serving import CALLER, NOBODY
+from tidemill.serving import CALLER, NOBODY, Counters
 
 ACCESS = logging.getLogger("tidemill.access")
 MOST_LINES, MOST_A_SECOND = 1_000, 20  # lines that wait to be written; lines of one kind
+LOST = "log", "dropped"  # what lines are counted by that nobody read
 LONGEST_WAIT = 1.0  # seconds that the end waits for who reads
 _FIELD = re.compile(r"(?:\b(\w+)=)?(%[-0-9.]*[a-z])")
 _STATIC = re.compile(r"(?<!\S)(\w+)=(\S+)")
@@ -29,9 +30,11 @@ _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 
 
 @contextmanager
-def logged(*, as_json: bool = False, access: bool = False, to: int | None = None) -> Iterator[None]:
-    """Log so while the block runs, warnings and errors, with `access` each request too. `to` is a file descriptor."""
-    handler, root, level = Lined(sys.stderr.fileno() if to is None else to, as_json=as_json), logging.getLogger(), ACCESS.level
+def logged(*, as_json: bool = False, access: bool = False, to: int | None = None, counters: Counters | None = None) -> Iterator[None]:
+    """Log so while the block runs, warnings and errors, with `access` each request too. `to` is a file descriptor; what is dropped is
+    counted in `counters`."""
+    to = sys.stderr.fileno() if to is None else to
+    handler, root, level = Lined(to, as_json=as_json, counters=counters), logging.getLogger(), ACCESS.level
     root.addHandler(handler)
     ACCESS.setLevel(logging.INFO if access else logging.WARNING)
     try:
@@ -51,10 +54,11 @@ def note_access(method: str, path: str, status: int | str, seconds: float) -> No
 class Lined(logging.Handler):
     """Writes lines to a file descriptor, by a thread of its own."""
 
-    def __init__(self, to: int, *, as_json: bool = False, clock: Any = time.time) -> None:
-        """`clock` gives seconds since 1970."""
+    def __init__(self, to: int, *, as_json: bool = False, clock: Any = time.time, counters: Counters | None = None) -> None:
+        """`clock` gives seconds since 1970; what is dropped is counted."""
         super().__init__()
         self._to, self._as_json, self._clock, self._dropped = to, as_json, clock, 0
+        self._lost = (counters or Counters()).row(*LOST)
         self._kinds, self._counting = dict[str, list[int]](), Lock()  # of each kind the second, and how many came in it
         self._waiting: Queue[bytes | None] = Queue(MOST_LINES)
         self._thread = Thread(target=self._write_all, name="log", daemon=True)
@@ -97,6 +101,7 @@ class Lined(logging.Handler):
         except Full:
             with self._counting:
                 self._dropped += 1
+                self._lost[0] += 1
 
     def _told(self, name: str, fields: Mapping[str, Any]) -> bytes:
         return line_of({"time": _time(self._clock()), "level": "warning", "logger": name, **fields}, as_json=self._as_json)
@@ -153,21 +158,32 @@ def _parsed(template: str, args: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def line_of(fields: Mapping[str, Any], *, as_json: bool) -> bytes:
-    """One line; as text, an exception is told below it.
+    """One line; as text, an exception is told below it, indented: what stands at the beginning of a line is ours. A text of a client can
+    tell a terminal nothing.
 
     >>> print(line_of({"level": "warning", "rung": "previous version", "rows": 3}, as_json=False).decode(), end="")
     level=warning rung="previous version" rows=3
     """
     if as_json:
-        return json.dumps(fields, ensure_ascii=False, default=str).encode(errors="backslashreplace") + b"\n"
-    below = fields.get("exception", "")
+        return _json(fields).encode(errors="backslashreplace") + b"\n"
     text = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if name != "exception")
-    return f"{text}\n{below}{chr(10) if below else ''}".encode(errors="backslashreplace")
+    below = "".join(f"  {_shown(line)}\n" for line in str(fields.get("exception", "")).splitlines())
+    return f"{text}\n{below}".encode(errors="backslashreplace")
 
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    return text if _PLAIN.fullmatch(text) and text.isprintable() else _json(text)
+
+
+def _json(value: Any) -> str:
+    """As JSON, readable where each character is one that can be seen."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if text.isprintable() else json.dumps(value, default=str).replace("\x7f", "\\u007f")
+
+
+def _shown(line: str) -> str:
+    return line if line.isprintable() else line.encode("unicode_escape").decode()
 
 
 def _time(seconds: float) -> str:

@@ -12,8 +12,8 @@ from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from tidemill.serving import BOUNDS
-from tidemill.web.logs import note_access
+from tidemill.serving import BOUNDS, NOW
+from tidemill.web.logs import LOST, note_access
 
 if TYPE_CHECKING:  # a server of bare models does without them
     from tidemill.serving import AnswerCache, Counters, Endpoint, Models
@@ -73,8 +73,12 @@ class Traffic:
     name, label, by = "tidemill_request", "route", "the first part of their path"
 
     def __init__(self, counters: "Counters") -> None:
-        self._counters = counters
+        self._counters, self._going = counters, counters.row(NOW, self.name)
         self._ended, self._took = dict[tuple[str, int | str], Row](), dict[str, Row]()  # of this process, to be written to
+
+    def under_way(self, more: int) -> None:
+        """So many more requests are under way, or fewer."""
+        self._going[0] += more
 
     def noted(self, path: str) -> Callable[[int, float], None]:
         """What counts the answers to a path, by status and seconds."""
@@ -101,6 +105,8 @@ class Traffic:
                 continue
             took += histogram(((self.label, route),), counts, seconds)
         yield Family(f"{self.name}_seconds", "histogram", "From when a request was whole until its answer was.", took)
+        going = sum(max(row[0], 0.0) for row in self._counters.rows(NOW, self.name))  # less than none: of a process that ends
+        yield Family(f"{self.name}s_under_way", "gauge", "Requests that are being answered.", [("", (), going)])
 
 
 class Calls(Traffic):
@@ -111,6 +117,11 @@ class Calls(Traffic):
     def __init__(self, counters: "Counters") -> None:
         super().__init__(counters)
         self._lock = Lock()
+
+    def under_way(self, more: int) -> None:
+        """So many more requests are under way, or fewer."""
+        with self._lock:
+            super().under_way(more)
 
     def called(self, method: str, status: str, seconds: float) -> None:
         """A request was answered, or a message of a stream."""
@@ -128,6 +139,7 @@ def measured(app: Any, traffic: Traffic) -> Any:
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         begun, status = time.perf_counter(), 500
+        traffic.under_way(1)
 
         async def told(message: Any) -> None:
             nonlocal status
@@ -137,6 +149,7 @@ def measured(app: Any, traffic: Traffic) -> Any:
         try:
             await app(scope, receive, told)
         finally:
+            traffic.under_way(-1)
             traffic.noted(scope["path"])(status, seconds := time.perf_counter() - begun)
             note_access(scope["method"], scope["path"], status, seconds)
 
@@ -233,6 +246,8 @@ def of_process(version: str, counters: "Counters", server: int | None = None) ->
     started = process.create_time()
     yield Family("tidemill_build_info", "gauge", "The version of Tidemill.", [("", (("version", version),), 1.0)])
     yield Family("tidemill_workers", "gauge", "Processes that answer.", [("", (), float(counters.processes))])
+    lost = sum(row[0] for row in counters.rows(*LOST))
+    yield Family("tidemill_log_lines_dropped_total", "counter", "Lines of the server's log that nobody read fast enough.", [("", (), lost)])
     yield Family("process_cpu_seconds_total", "counter", "Time of the processor, user and system.", [("", (), cpu)])
     yield Family("process_resident_memory_bytes", "gauge", "Resident memory.", [("", (), float(memory))])
     yield Family("process_start_time_seconds", "gauge", "When the process began, since 1970 UTC.", [("", (), started)])
