@@ -118,6 +118,7 @@ def test_requests_of_other_sites_and_of_no_size_are_refused(address: tuple[str, 
     assert line.send(request(host="evil.example")).answer()[0] == 403
     assert line.send(request(origin="http://evil.example")).answer()[0] == 403
     assert line.send(request(host="localhost:9")).answer()[0] == 200
+    assert Line(address).send(request().replace(b"host: 127.0.0.1:1\r\n", b"")).answer()[0] == 400
     assert line.send(request(origin="http://127.0.0.1:1")).answer()[0] == 200
     assert line.send(request(b"", "/v2", "GET", host="evil.example")).answer()[0] == 403
     line = Line(address).send(request(b"", content_length=str(1 << 40)))
@@ -233,5 +234,5 @@ def test_what_escapes_is_told_as_the_servers_fault_and_logged(caplog: pytest.Log
 
     call = led(lambda method, address, size: broken, Traffic(Counters()))(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
     assert call is not None
-    assert call(b"{}").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert call({}, b"{}").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert "ZeroDivisionError: a bug" in caplog.text

@@ -1,5 +1,6 @@
 """What models said is said again to equal questions, and to no others; a new version, a failure or a wrong request finds nothing."""
 
+import asyncio
 import json
 import sys
 import threading
@@ -222,6 +223,17 @@ def test_what_it_says_that_it_holds_is_not_less_than_it_holds() -> None:
     assert cache.bytes > 0.99 * cache.most
     assert cache.known("v", rows[-10:]) is not None  # the newest are there
     assert cache.known("v", rows[:1]) is None
+
+
+def test_an_event_loop_waits_for_nobody_with_an_equal_question() -> None:
+    cache, key = AnswerCache(1 << 20), b"k" * 20
+
+    async def asked() -> str:
+        with cache.turn(key):
+            return "answered"
+
+    with cache.turn(key):
+        assert asyncio.run(asked()) == "answered"
 
 
 def test_equal_questions_at_once_are_one_run() -> None:

@@ -18,12 +18,13 @@ from tidemill.features import Requests
 from tidemill.models import OnnxModel
 from tidemill.serving import CALLER, Caller, Counters, Inference, Repository, beside
 from tidemill.serving import Served as Bare
-from tidemill.serving.caller import stated
+from tidemill.serving.caller import caller, stated
+from tidemill.serving.log import AnswerLog
 from tidemill.serving.threads import THREADS
 from tidemill.web.attended import GONE, attended
 from tidemill.web.bare import application
 from tidemill.web.direct import led
-from tidemill.web.metrics import Traffic
+from tidemill.web.metrics import Traffic, exposition, measured
 
 INFER = "/v2/models/late/infer"
 
@@ -71,10 +72,10 @@ def test_what_is_no_time_is_refused_with_what_is(served: Served, name: str, valu
     client = TestClient(attended(served.client.app, 60))
     answer = client.post("/predict/late", json=ROW, headers={name: value})
     assert (answer.status_code, name in answer.json()["error"], "next:" in answer.json()["error"]) == (400, True, True)
-    head = {b"host": b"127.0.0.1", b"content-length": b"0", b"x-request-id": b"gate-7", name.encode(): value.encode()}
+    head = {b"host": b"127.0.0.1", b"content-length": b"0", name.encode(): value.encode()}
     below = led(lambda method, path, size: lambda headers, body: None, Traffic(Counters()))(b"POST", b"/predict/late", head)
     assert below is not None
-    told = below(b"") or b""
+    told = below({b"x-request-id": b"gate-7"}, b"") or b""
     assert (told[:12], b"\r\nx-request-id: gate-7\r\n" in told) == (b"HTTP/1.1 400", True)
 
 
@@ -109,6 +110,21 @@ def test_without_another_rung_it_is_a_504_and_not_in_the_log(served: Served) -> 
     for one in (answer, many, protocol):
         assert (one.status_code, "not there in time" in one.json()["error"]) == (504, True), one.json()
     assert served.logged == []
+
+
+def test_what_was_logged_in_time_is_told(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that is over between the log and the answer: nobody could tell a line of an answer that was none."""
+    append = AnswerLog.append
+
+    def late(*given: Any, **how: Any) -> list[str]:
+        ids = append(*given, **how)
+        caller().until = 1e-9
+        return ids
+
+    monkeypatch.setattr(AnswerLog, "append", late)
+    client = TestClient(attended(served.client.app, 60))
+    answer = client.post(INFER, json=tensors(served) | {"parameters": {"timeout": 20_000_000}})
+    assert (answer.status_code, len(served.logged)) == (200, 1)
 
 
 def test_the_setting_holds_for_who_says_nothing_and_who_would_wait_longer(served: Served) -> None:
@@ -155,6 +171,61 @@ def test_a_bare_model_that_takes_longer_is_not_waited_for() -> None:
     assert (answer.status_code, "error" in answer.json()) == (504, True)
     let.set()
     assert client.post("/v2/models/sums/infer", json=body).status_code == 200
+
+
+def test_a_model_that_is_loaded_keeps_nobody_waiting() -> None:
+    let, model = threading.Event(), OnnxModel(sums())
+
+    def load() -> OnnxModel:
+        assert let.wait(60)
+        return model
+
+    app = application(Inference(Repository([Bare("sums", "1", load, lambda: 0, model)]), "1"), "http://127.0.0.1")
+
+    async def run() -> list[int]:
+        loading = asyncio.create_task(asked(app, "/v2/repository/models/sums/load"))
+        others = [await asked(app, path, method="GET") for path in ("/v2/health/ready", "/v2/models/sums/ready")]
+        waits = not loading.done()
+        let.set()
+        return [*others, int(waits), await loading]
+
+    assert asyncio.run(run()) == [200, 200, 1, 200]
+
+
+async def asked(app: Any, path: str, method: str = "POST", body: bytes | None = b"") -> int:
+    """The status of an answer; without a body the client goes away before its end."""
+    told = list[Any]()
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"} if body is None else {"type": "http.request", "body": body}
+
+    head = [(b"host", b"127.0.0.1")]
+    await app({"type": "http", "method": method, "path": path, "query_string": b"", "headers": head}, receive, send)
+    return int(told[0]["status"])
+
+
+def test_who_goes_away_in_the_midst_of_a_body_is_no_fault_of_the_server() -> None:
+    model, counters = OnnxModel(sums()), Counters()
+    app = application(Inference(Repository([Bare("sums", "1", lambda: model, lambda: 0, model)]), "1"), "http://127.0.0.1")
+    traffic = Traffic(counters)
+    assert asyncio.run(asked(measured(attended(app, 60), traffic), "/v2/models/sums/infer", body=None)) == 400
+    told = exposition(traffic.families()).decode()
+    assert 'tidemill_requests_total{route="/v2",status="400"} 1.0' in told
+    assert "tidemill_requests_under_way 0.0" in told
+
+
+def test_how_many_are_under_way_is_told() -> None:
+    traffic = Traffic(Counters())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert "tidemill_requests_under_way 1.0" in exposition(traffic.families()).decode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    assert asyncio.run(asked(measured(app, traffic), "/metrics")) == 200
+    assert "tidemill_requests_under_way 0.0" in exposition(traffic.families()).decode()
 
 
 def test_work_that_nobody_waits_for_is_not_begun() -> None:

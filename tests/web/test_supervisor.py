@@ -129,6 +129,15 @@ def test_ctrl_c_once_more_does_not_wait_for_what_hangs() -> None:
     assert signal.getsignal(signal.SIGTERM) is handled
 
 
+def test_what_does_not_come_to_its_end_is_ended(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(workers, "HUNG", 0.01)
+    hangs = "import signal; signal.signal(15, signal.SIG_IGN); " + READY + "[signal.pause() for _ in range(9)]"
+    started = Started(lambda number, time: hangs)
+    run(started, 2, ready(2))
+    assert [one.wait(20) for one in started.processes] == [-signal.SIGKILL] * 2
+    assert "end=killed" in caplog.text
+
+
 def test_cores_are_those_that_a_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(text: str, own: int) -> int:
         monkeypatch.setattr(place.Path, "read_text", lambda path: text)

@@ -4,8 +4,10 @@ The version is part of what is asked, so a promotion leaves nothing to be taken 
 for longest ago is forgotten first.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
 from threading import Lock
 from typing import Any
@@ -78,9 +80,9 @@ class AnswerCache:
                 self.bytes -= self._kept.popitem(last=False)[1][1]
             self._held[0] = self.bytes
 
-    def turn(self, key: bytes) -> Lock:
-        """Who holds it asks alone: those with an equal question wait, and then find the answer."""
-        return self._turns[key[0] % TURNS]
+    def turn(self, key: bytes) -> AbstractContextManager[object]:
+        """Who holds it asks alone: those with an equal question wait, and then find the answer; an event loop does not, or all would."""
+        return self._turns[key[0] % TURNS] if asyncio._get_running_loop() is None else nullcontext()
 
     def known(self, version: str, features: Floats) -> list[float] | None:
         """What a version said to rows (n, f), where all of them are known; then they are counted."""

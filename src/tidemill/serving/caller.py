@@ -93,7 +93,9 @@ caller = CALLER.get
 
 def exceeded() -> DeadlineExceeded:
     """The error of an answer that comes too late."""
-    return DeadlineExceeded("the answer was not there in time", hint="wait longer, send fewer rows at once, or raise serve.deadline")
+    return DeadlineExceeded(
+        "the answer was not there in time", hint="wait longer, send fewer rows at once, or raise the deadline of the server"
+    )
 
 
 def request_of(headers: Mapping[bytes, bytes]) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from tidemill.core import DataError, TidemillError, UnknownName
 from tidemill.serving import oip
-from tidemill.serving.caller import REQUEST, caller, heed_parameters, request_of
+from tidemill.serving.caller import REQUEST, heed_parameters, request_of
 from tidemill.serving.oip import Asked
 from tidemill.serving.refusals import told
 from tidemill.serving.repository import Model, Models
@@ -18,7 +18,7 @@ MOST = 64 << 20  # bytes of a body, unpacked too
 HEAD = b"inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 TRITON = {"BYTES": "STRING"}  # what it calls a datatype where it configures a model
-MODELS, VERSIONS, INFER = b"/v2/models/", "/versions/", b"/infer"
+MODELS, VERSIONS, INFER, LOADS = b"/v2/models/", "/versions/", b"/infer", "/v2/repository/models/"
 VERBS = {"config", "infer", "ready", "stats"}
 Headers = Mapping[bytes, bytes]  # names in lower case
 
@@ -50,8 +50,10 @@ class Inference:
         return partial(_at_once, one) if one and not one.slow(1) else None
 
     def slow(self, path: str) -> bool:
-        """Whether others would wait for what a path asks for."""
-        one = self._asked(path.encode())
+        """Whether others would wait for what a path asks for: an answer that takes long, or a model that is loaded."""
+        if path.startswith(LOADS):
+            return True
+        one = self._asked(path.encode()) if path.endswith("/infer") else None
         return one is not None and one.slow(1)
 
     def _asked(self, path: bytes) -> Model | None:
@@ -189,12 +191,9 @@ def _infer(one: Model, headers: Headers, body: bytes) -> Reply:
 
 
 def _answered(one: Model, asked: Asked) -> Reply:
-    if not asked.parameters:
-        return Reply(200, *oip.write(one.name, asked, one.infer(asked)))
-    heed_parameters(asked.parameters)
-    found = one.infer(asked)
-    caller().check()
-    return Reply(200, *oip.write(one.name, asked, found))
+    if asked.parameters:
+        heed_parameters(asked.parameters)
+    return Reply(200, *oip.write(one.name, asked, one.infer(asked)))
 
 
 def _read(headers: Headers, body: bytes) -> Asked:

@@ -220,8 +220,8 @@ class Served:
                 outputs = model.run(tensors, wanted)
             ended = time.perf_counter_ns()
             told, shown = {"cached": "true"} if cached else {}, b""
+            caller().check()  # what is in the log was told
             if self.log is not None:
-                caller().check()  # what is in the log was told
                 shown = oip.show(asked, outputs)
                 told["prediction_id"] = self.log.append(self.version, asked, shown, now, started, cached=cached)
         except TidemillError:

@@ -65,16 +65,17 @@ class Together(Served):
         """Load or unload what another process did, or what all serve where this one was just started."""
         if self.shelf.changes == self._seen:
             return
-        with self._lock, self.shelf.held():
-            if self.shelf.changes == self._seen:
-                return
-            data, model, why = self.shelf.read(), None, "it was unloaded"
-            if data is not None:
+        with self._lock:
+            with self.shelf.held():
+                if (seen := self.shelf.changes) == self._seen:
+                    return
+                data, model, why = self.shelf.read(), None, "it was unloaded"
+            if data is not None:  # opened while others may do so too
                 try:
                     model, why = self.opened(data), ""
                 except TidemillError as error:  # another process could; this one says why it cannot
                     why = error.what
-            self.model, self.why, self._seen = model, why, self.shelf.changes
+            self.model, self.why, self._seen = model, why, seen
 
     def load_anew(self) -> None:
         """Load it from where it lies, and for the others; raises what that raises, and then the one before stays."""

@@ -18,9 +18,17 @@ from tidemill.web.server import Beside, Ready, run_server
 KINDS = {"/docs": b"text/html; charset=utf-8", "/openapi.json": b"application/json", "/metrics": CONTENT.encode()}
 
 
-def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_port: int | None = None, place: Place | None = None) -> None:
+def serve_models(
+    models: Repository,
+    host: str,
+    port: int,
+    ready: Ready,
+    grpc_port: int | None = None,
+    place: Place | None = None,
+    most_seconds: float = MOST_SECONDS,
+) -> None:
     """Serve bare models until interrupted, over gRPC too where a port for it is given; `ready` is told the addresses, the
-    second empty where there is none. `place` is that of this process where it is one of several."""
+    second empty where there is none. `place` is that of this process where it is one of several; an answer takes `most_seconds`."""
     here = place or Place()
     inference, traffic, calls, most = (
         Inference(models, __version__),
@@ -39,10 +47,10 @@ def serve_models(models: Repository, host: str, port: int, ready: Ready, grpc_po
 
     def make(url: str) -> Any:
         app = application(inference, url, families)
-        return measured(attended(bounded(app, most), MOST_SECONDS), traffic)
+        return measured(attended(bounded(app, most), most_seconds), traffic)
 
     def beside() -> AbstractContextManager[Beside]:
-        return remote(inference, host, grpc_port, calls=calls, most=most, place=here)
+        return remote(inference, host, grpc_port, calls=calls, most=most, seconds=most_seconds, place=here)
 
     run_server(make, host, port, ready, led(inference.quick, traffic), beside, here)
 
@@ -54,7 +62,8 @@ def application(inference: Inference, url: str, metrics: Callable[[], Iterable[F
         headers, parts, size, more = dict(scope["headers"]), list[bytes](), 0, True
         while more and size <= MOST:
             message = await receive()
-            if message["type"] == "http.disconnect":
+            if message["type"] == "http.disconnect":  # in the middle of its body: nobody reads an answer
+                await send({"type": "http.response.start", "status": 400, "headers": []})
                 return
             parts.append(message.get("body", b""))  # to join them each time would copy all that came before
             size, more = size + len(parts[-1]), message.get("more_body", False)

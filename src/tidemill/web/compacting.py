@@ -4,7 +4,6 @@ priority, so that no answer waits for it."""
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,12 +13,11 @@ from tidemill.core import Busy, duration
 from tidemill.project import Project, now
 from tidemill.serving import is_due
 from tidemill.session import log_of
+from tidemill.web.place import command
 
 log = logging.getLogger(__name__)
 LOOKS = 30.0  # seconds between looks
 NICE = 10
-_PACKAGES = str(Path(__file__).parent.parent.parent)
-_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tidemill.cli import main; main()"
 
 
 @contextmanager
@@ -33,8 +31,8 @@ def compacting(declared: Project, *, looks: float = LOOKS) -> Iterator[None]:
             try:
                 if is_due(folder, now(), size=size, age=age):
                     _compact(declared.folder, end)
-            except OSError as error:
-                log.warning("compaction=failed error=%s", error)
+            except Exception as error:  # noqa: BLE001 – whatever is wrong with a log today, tomorrow it is looked at again
+                log.warning("compaction=failed error=%r", error)
 
     if not size:
         yield
@@ -49,12 +47,12 @@ def compacting(declared: Project, *, looks: float = LOOKS) -> Iterator[None]:
 
 
 def _compact(folder: Path, end: Event) -> None:
-    command = [sys.executable, "-P", "-c", _MAIN, _PACKAGES, "-C", str(folder), "predictions", "compact", "--wait", "0", "--json"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    compact = command("-C", str(folder), "predictions", "compact", "--wait", "0", "--json")
+    process = subprocess.Popen(compact, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     with suppress(ProcessLookupError, PermissionError):
         os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-    said = ""
-    while process.poll() is None:
+    said = None
+    while said is None:
         if end.is_set():
             process.terminate()  # at any moment: the next one goes on
         with suppress(subprocess.TimeoutExpired):

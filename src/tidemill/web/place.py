@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from functools import cached_property
@@ -21,7 +22,9 @@ from tidemill.serving import Counters
 
 VARIABLE = "TIDEMILL_PLACE"
 MOST = 256  # processes
-GRACE = 10.0  # seconds that what is under way has when the parent is gone
+GRACE = 10  # seconds that what is under way has when a server ends
+_PACKAGES = str(Path(__file__).parents[2])
+_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tidemill.cli import main; main()"
 
 
 class Place(msgspec.Struct, frozen=True, dict=True):
@@ -83,6 +86,11 @@ class Place(msgspec.Struct, frozen=True, dict=True):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
         os._exit(1)
+
+
+def command(*words: str) -> list[str]:
+    """What runs `tidemill` with these words in a process of its own: this very one, wherever it lies."""
+    return [sys.executable, "-P", "-c", _MAIN, _PACKAGES, *words]
 
 
 def number_of(workers: int | str) -> int:

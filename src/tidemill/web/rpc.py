@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from tidemill.serving import CALLER, MOST, Caller, Inference, status_of, tracer
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY
 from tidemill.web.logs import note_access
 from tidemill.web.metrics import Calls
-from tidemill.web.place import Place
+from tidemill.web.place import GRACE, Place
 from tidemill.web.server import ALONE, Beside, bound
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WORKERS = 32  # requests that are answered at once
 STREAMS = 128  # streams that are open at once, each with a thread of its own
-GRACE = 10.0  # seconds that what is under way has when the server ends
 LOOK_AGAIN = 0.5  # seconds after which who watches health is told of a change
 MOST_TOLD = 1 << 10  # bytes of an error: it leaves in a header
 STREAM, WATCH = "/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch"
@@ -97,7 +95,7 @@ class Remote:
         def answer(body: bytes, context: Any) -> bytes:
             if not context.time_remaining():  # nobody waits for it any more
                 return b""
-            return self._checked(path, partial(_in_time, method), body, context)
+            return self._checked(path, method, body, context)
 
         return answer
 
@@ -108,8 +106,10 @@ class Remote:
         CALLER.set(caller)
         if (watching := tracer()) is not None:
             caller.watch = watching.rpc(path, sent)
+        self._calls.under_way(1)
         try:
             self._look()
+            caller.check()
             answer = method(body)
             self._calls.called(name, "OK", seconds := time.perf_counter() - begun)
             note_access("gRPC", path, "OK", seconds)
@@ -123,6 +123,8 @@ class Remote:
                 caller.watch.fail(error)
             log.exception("route=%s a request could not be answered", path)
             code, said = self._codes.INTERNAL, "the server failed; its log says why"
+        finally:
+            self._calls.under_way(-1)
         self._calls.called(name, code.name, seconds := time.perf_counter() - begun)
         note_access("gRPC", path, code.name, seconds)
         if caller.watch:
@@ -166,14 +168,6 @@ class Remote:
             told = answer
             self._ended.wait(LOOK_AGAIN)
         yield self._procedures.gone
-
-
-def _in_time(method: Callable[[bytes], bytes], body: bytes) -> bytes:
-    """What a method gives to one that waits, before and after. Raises DeadlineExceeded."""
-    CALLER.get().check()
-    answer = method(body)
-    CALLER.get().check()
-    return answer
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidemill.core import Busy, Refused, StoreError
-from tidemill.web.place import Place
+from tidemill.web.place import GRACE, Place
 
 if TYPE_CHECKING:
     from tidemill.web.wire import Quick
@@ -26,7 +26,6 @@ class Beside(NamedTuple):
 
 
 ALONE = Beside("", lambda: None)
-GRACE = 10  # seconds that what is under way has when a server ends
 Ready = Callable[[str, str], None]  # told the address, and that of the server beside
 
 

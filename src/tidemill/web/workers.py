@@ -10,14 +10,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from mmap import mmap
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryFile
 from threading import Thread
@@ -27,15 +25,14 @@ import msgspec
 
 from tidemill.core import Busy, Unavailable
 from tidemill.serving import SIZE, Counters
-from tidemill.web.place import VARIABLE, Place
+from tidemill.web.place import GRACE, VARIABLE, Place, command
 from tidemill.web.server import bound
 
 log = logging.getLogger(__name__)
 AT_ONCE = 1.0  # seconds after it was ready within which the end of a process is one at once
 IN_A_ROW = 6  # ends at once of each process after which the server ends, where none answers
 LONGEST = 10.0  # seconds until a process is started again at the latest
-_PACKAGES = str(Path(__file__).parents[2])
-_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tidemill.cli import main; main()"
+HUNG = 2 * GRACE  # seconds after which a process that was asked to end is ended: something in it does not come to its end
 Start = Callable[[int, bool], tuple["subprocess.Popen[bytes]", socket.socket]]
 Event = tuple[str, int, int]  # what happened, to which process or by which signal, and the exit code
 
@@ -147,8 +144,13 @@ class Supervisor:
         left = {number: worker.process for number, worker in enumerate(self.workers) if worker.process}
         for process in left.values():
             process.terminate()
+        until = time.monotonic() + HUNG
         while left:
-            what, number, _ = self.events.get()
+            try:
+                what, number, _ = self.events.get(timeout=max(until - time.monotonic(), 0) if until else None)
+            except Empty:
+                what, number, until = "asked", signal.SIGINT, 0.0
+                log.warning("workers=%s end=killed they did not end in %gs", ",".join(map(str, left)), HUNG)
             if what == "ended":
                 left.pop(number, None)
             elif what == "asked" and number == signal.SIGINT:  # by somebody who does not want to wait
@@ -160,8 +162,8 @@ def _shown(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"with code {code}"
 
 
-def supervise(many: int, host: str, port: int, grpc_port: int | None, command: Sequence[str]) -> None:
-    """Serve by so many processes, each of which runs `tidemill` with the arguments of `command`. Raises what `bound` does, and what
+def supervise(many: int, host: str, port: int, grpc_port: int | None, words: Sequence[str]) -> None:
+    """Serve by so many processes, each of which runs `tidemill` with these words. Raises what `bound` does, and what
     `Supervisor.run` does."""
     with ExitStack() as stack:
         listener = stack.enter_context(bound(host, port))
@@ -170,15 +172,15 @@ def supervise(many: int, host: str, port: int, grpc_port: int | None, command: S
         memory, shelf = (stack.enter_context(_file(size)) for size in (many * SIZE, SIZE))
         counters = Counters(mmap(memory.fileno(), 0))
         place = Place(0, many, listener.fileno(), -1, memory.fileno(), shelf.fileno(), remote, os.getpid())
-        Supervisor(partial(_started, place, command), many, counters.forget).run()
+        Supervisor(partial(_started, place, words), many, counters.forget).run()
 
 
-def _started(place: Place, command: Sequence[str], number: int, tells: bool) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+def _started(place: Place, words: Sequence[str], number: int, tells: bool) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         place = msgspec.structs.replace(place, number=number, life=theirs.fileno(), tells=tells)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _MAIN, _PACKAGES, *command],
+            command(*words),
             stdin=subprocess.DEVNULL,
             env=os.environ | {VARIABLE: msgspec.json.encode(place).decode()},
             pass_fds=(place.listener, place.life, place.memory, place.shelf),
