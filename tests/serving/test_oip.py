@@ -218,6 +218,18 @@ def test_raw_bytes_that_do_not_fit_are_refused(datatype: str, raw: bytes, size: 
         assert asked("POST", "/v2/models/echo/infer", head.encode(), inference_header_content_length=length)[0] == 400
 
 
+@pytest.mark.parametrize("shape", [[-1, -2], [-2, -1], [2, -1], [1, 3], [1], [2**62, 2**62], [10**30, 1]])
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_floats_of_a_wrong_shape_are_refused(datatype: str, shape: list[int]) -> None:
+    size = 2 * DATATYPES[datatype].itemsize
+    for raw, sent in ((b"\0" * size, tensor("x", datatype, shape, binary_data_size=size)), (b"", tensor("x", datatype, shape, [0, None]))):
+        head = json.dumps({"inputs": [sent]}).encode()
+        status, found, _ = Asked(echo=echo(datatype))(
+            "POST", "/v2/models/echo/infer", head + raw, inference_header_content_length=str(len(head))
+        )
+        assert status == 400, found
+
+
 def test_packed_bodies_are_unpacked_and_bombs_are_not() -> None:
     body = msgspec.json.encode({"inputs": [GOOD]})
     for name, sent in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):

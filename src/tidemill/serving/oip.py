@@ -120,7 +120,8 @@ def read(body: bytes, head: int | None = None) -> Asked:
             tensors[one.name] = _of_json(one, f"inputs[{place}]") if array is None else array
             sent[one.name] = one.data
         else:
-            tensors[one.name], raw = _of_bytes(one, raw, size, f"inputs[{place}]"), raw[size:]
+            array = _of_numbers(one, raw, size)
+            tensors[one.name], raw = _of_bytes(one, raw, size, f"inputs[{place}]") if array is None else array, raw[size:]
     if len(raw):
         raise DataError(f"{len(raw)} bytes follow the last tensor", hint="say the size of each in its parameters: binary_data_size")
     wanted, parameters, are_raw = _ALL, asked.parameters or _NONE, False
@@ -218,6 +219,17 @@ def kind_of(datatype: str, shape: Sequence[int], where: str) -> np.dtype[Any]:
         what = f"{shape}" if len(shape) <= 32 else f"{len(shape)} sizes"
         raise DataError(f"{what} is no shape", where=f"{where}.shape", hint="give sizes from 0 on, 32 at most")
     return kind
+
+
+def _of_numbers(one: _Tensor, raw: memoryview, size: Any) -> Array | None:
+    """A tensor of floats in raw bytes, as most are; None for any other, and for a wrong one."""
+    kind = _FLOATS.get(one.datatype)
+    if kind is None or size.__class__ is not int or not 0 < size <= len(raw) or size % kind.itemsize or len(one.shape) != 2:
+        return None
+    rows, columns = one.shape
+    if rows < 0 or rows * columns * kind.itemsize != size:
+        return None
+    return np.frombuffer(raw, kind, size // kind.itemsize).reshape(rows, columns)
 
 
 def _of_bytes(one: _Tensor, raw: memoryview, size: Any, where: str) -> Array:
@@ -365,7 +377,7 @@ def datatype_of(array: Array) -> str:
 
 def raw_of(array: Array) -> bytes:
     """A tensor as raw bytes."""
-    if array.dtype != object:
+    if array.dtype.kind != "O":
         return array.tobytes()
     texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel().tolist()]
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)

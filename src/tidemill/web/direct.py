@@ -156,5 +156,5 @@ def written(answer: Reply) -> bytes:
     line = _LINES[answer.status]
     if answer.head is None:
         return b"%sjson\r\ncontent-length: %d\r\n\r\n%b" % (line, len(answer.body), answer.body)
-    head = b"%soctet-stream\r\ninference-header-content-length: %d\r\ncontent-length: %d\r\n\r\n"
-    return b"%b%b" % (head % (line, answer.head, len(answer.body)), answer.body)
+    head = b"%boctet-stream\r\ninference-header-content-length: %d\r\ncontent-length: %d\r\n\r\n%b"
+    return head % (line, answer.head, len(answer.body), answer.body)
