@@ -229,7 +229,7 @@ class Picky:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._own = endpoint.predictors[endpoint.standing.champion[1]]
-        self.signature, self.pace = self._own.signature, self._own.pace
+        self.signature, self.pace, self.isolated = self._own.signature, self._own.pace, False
 
     def predict(self, asked: Any) -> Any:
         if (asked[:, self.signature.features.index("booking__weight")] > 2.5).any():

@@ -140,6 +140,13 @@ def test_each_request_is_a_line_where_that_is_asked_for(tmp_path: Path) -> None:
     assert read.objects[0].items() >= {"method": "GET", "path": "/v2", "status": 200, "seconds": 0.5}.items()
 
 
+def test_what_the_end_of_a_server_breaks_off_has_no_traceback(tmp_path: Path) -> None:
+    with reading(tmp_path, as_json=True) as read:
+        for error in (asyncio.CancelledError("timeout graceful shutdown exceeded"), ValueError("broken")):
+            logging.getLogger("uvicorn.error").error("Exception in ASGI application\n", exc_info=error)
+    assert ["broken" in one["exception"] for one in read.objects] == [True]
+
+
 def test_what_happens_often_is_told_so_often_and_how_often_it_was_not(tmp_path: Path) -> None:
     now, file = [100.0], tmp_path / "log"
     with file.open("wb") as to:

@@ -41,7 +41,9 @@ def _table(cases: list[dict[str, Any]], left_out: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     names = [name for name in ("id", "key", "version", "rung", "probability", "label", "why", "comment") if name not in LEFT_OUT[:left_out]]
     for name in names:
-        table.add_column(name, justify="right" if name == "probability" else "left", no_wrap=name == "id", overflow="fold")
+        folds = name in ("key", "why", "comment")
+        right: Any = "right" if name == "probability" else "left"
+        table.add_column(name, justify=right, no_wrap=not folds, overflow="fold" if folds else "ellipsis", min_width=len(name))
     for case in cases:
         table.add_row(*(escape(_text(case[name])) for name in names))
     return table

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from asyncio import CancelledError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,7 +66,9 @@ class Lined(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have a line written, later."""
+        """Have a line written, later; none for what the end of the server broke off, which it tells itself."""
+        if record.exc_info and isinstance(record.exc_info[1], CancelledError):
+            return
         more = self._suppressed(record)
         if more is not None:
             self._put(line_of({**fields_of(record), **({"suppressed": more} if more else {})}, as_json=self._as_json))
