@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tidemill
 from processes import served
 from serving.conftest import Served
 from serving.conftest import serve as serve
@@ -138,6 +140,15 @@ def test_each_request_is_a_line_where_that_is_asked_for(tmp_path: Path) -> None:
             note_access("GET", "/v2", 200, 0.5)
     assert (none.lines, len(read.lines)) == ([], MOST_A_SECOND + 5)
     assert read.objects[0].items() >= {"method": "GET", "path": "/v2", "status": 200, "seconds": 0.5}.items()
+
+
+def test_a_value_of_a_line_is_whole() -> None:
+    cut = [
+        f"{path.name}: {found[0]}"
+        for path in Path(tidemill.__file__).parent.rglob("*.py")
+        for found in re.finditer(r"log\.\w+\(\s*\".*\b\w+=%[-0-9.]*[a-z]\w+", path.read_text())
+    ]
+    assert cut == [], "what follows a directive would be a message of its own: its unit belongs to the value"
 
 
 def test_what_the_end_of_a_server_breaks_off_has_no_traceback(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Taker:
         except (BlockingIOError, ConnectionAbortedError):  # another process was faster, or the client left
             return
         except OSError as error:
-            log.warning("connections=refused error=%s tried_again_in=%gs", error, FULL)
+            log.warning("connections=refused error=%s tried_again_in=%s", error, f"{FULL:g}s")
             self._step_back(FULL)
             return
         taken.setblocking(False)

@@ -137,7 +137,7 @@ class Supervisor:
         if not any(one.ready for one in self.workers) and all(one.row >= IN_A_ROW for one in self.workers):
             what = f"each of the {self.many} processes ended at once {IN_A_ROW} times in a row"
             raise Unavailable(what, hint="what they said above tells why; `--workers 1` serves in this process alone")
-        log.warning("worker=%d ended=%s started_again_in=%gs", number, _shown(code), pause)
+        log.warning("worker=%d ended=%s started_again_in=%s", number, _shown(code), f"{pause:g}s")
         self.due[number] = time.monotonic() + pause
 
     def _drain(self) -> None:
