@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
+_FIRST: Codes = np.zeros(1, dtype=np.int32)
+_FIRST.flags.writeable = False
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Coded:
         """Code texts against their own sorted vocabulary."""
         values = list(values)
         if len(values) == 1 and values[0] is not None:  # a request
-            return cls(np.zeros(1, dtype=np.int32), (values[0],))
+            return cls(_FIRST, (values[0],))
         vocabulary = tuple(sorted(value for value in set(values) if value is not None))
         codes: dict[str | None, int] = {value: code for code, value in enumerate(vocabulary)}
         codes[None] = -1

@@ -98,7 +98,14 @@ class OwnColumns:
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""
-        return {name: column_of(self._values(name, value, rows), kind) for name, value, kind in self._plan}
+        values, name = list[list[Any]](), ""
+        try:
+            for name, value, _ in self._plan:  # noqa: B007 – the last tells where it failed
+                values.append([value(row) for row in rows])
+        except DataError as error:
+            what = f"{WRONG}: {name.partition(':')[2] or name.strip('_')}: {error.what}"
+            raise DataError(what, hint=error.hint or "send other values, or have the expression take them") from None
+        return {name: column_of(own, kind) for (name, _, kind), own in zip(self._plan, values, strict=True)}
 
     @cached_property
     def _plan(self) -> list[tuple[str, Value, str]]:
@@ -116,13 +123,6 @@ class OwnColumns:
                 one, among = _shown(column, 0), _shown(columns[name], place)
                 if one != among:
                     yield name, one, among
-
-    def _values(self, name: str, value: Value, rows: Sequence[Row]) -> list[Any]:
-        try:
-            return [value(row) for row in rows]
-        except DataError as error:
-            what = f"{WRONG}: {name.partition(':')[2] or name.strip('_')}: {error.what}"
-            raise DataError(what, hint=error.hint or "send other values, or have the expression take them") from None
 
     def taken_row(self, row: Mapping[str, Any]) -> Row:
         """The values of a row that was sent, in the order of the columns. Raises DataError for one that lacks or does not fit."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tidemill.core import Bools, Coded, DefinitionError, Floats, Instants, StoreError
 from tidemill.features.declarations import FeatureView, RequestView
-from tidemill.features.keys import joined
+from tidemill.features.keys import joined, joined_text
 from tidemill.features.looked import Looked, entities_of
 from tidemill.features.materialising import Told, materialise, quiet
 from tidemill.features.online import OnlineStore
@@ -24,10 +24,11 @@ FEW = 20  # rows
 Keys = Mapping[tuple[str, ...], Coded]  # of requests, by their columns
 
 
-@dataclass(frozen=True)
+@dataclass
 class Matrix:
     """Values (n, features); categories as codes of `vocabularies`; `status` (n, views) for the looked-up `views`;
-    `online` (n,) tells which rows the online store answered; `damaged` that it could not, for it cannot be read."""
+    `online` (n,) tells which rows the online store answered; `damaged` that it could not, for it cannot be read. Not frozen, as what is
+    made for each request is made in half the time."""
 
     names: tuple[str, ...]
     values: Floats
@@ -66,18 +67,18 @@ class Reader:
     def read(self, requests: Requests, at: Instants) -> Matrix:
         """Features of each request as known at `at` (n,). Rows at or after the watermark come from the online store, if there is one,
         unless more is known by then than is stored, or it cannot be read: both paths give the same."""
-        keys = self._keys(requests)
+        self._check_columns(requests)
         if self.online is None:
-            return self._offline(requests, keys, at)
+            return self._offline(requests, self._keys(requests), at)
         try:
             few = len(at) == 1 or (0 < len(at) <= FEW and bool((at == at[0]).all()))
-            matrix = self._few(self.online, requests, keys, at) if few else None
-            matrix = matrix or self._matrix(requests, *self._stored(self.online, keys, at))
+            matrix = self._few(self.online, requests, at) if few else None
+            matrix = matrix or self._matrix(requests, *self._stored(self.online, self._keys(requests), at))
             self._outage.end()
             return matrix
         except StoreError as error:
             self._outage.begin(error, [one.made for one in self.looked.values()])
-            return replace(self._offline(requests, keys, at), damaged=True)
+            return replace(self._offline(requests, self._keys(requests), at), damaged=True)
 
     @cached_property
     def looked(self) -> dict[str, Looked]:
@@ -100,9 +101,9 @@ class Reader:
         found = {one.view.name: one.block(seen, states, which, keys[one.view.entity.keys], at, fresh) for one, seen, states, which in told}
         return found, fresh
 
-    def _few(self, store: OnlineStore, requests: Requests, keys: Keys, at: Instants) -> Matrix | None:
+    def _few(self, store: OnlineStore, requests: Requests, at: Instants) -> Matrix | None:
         """The same of a few rows at one time, one by one: arrays cost more than that. None where the store cannot answer all of them."""
-        texts, time = {columns: one.texts() for columns, one in keys.items()}, int(at[0])
+        texts, time = self._texts(requests), int(at[0])
         asked = [(space, texts[columns]) for space, columns in self._spaces]
         found, status, words = dict[str, Sequence[Sequence[Value]]](), list[Sequence[int]](), dict[str, tuple[str, ...]]()
         for (name, one), (_, own), stored in zip(self.looked.items(), asked, store.read(asked), strict=True):
@@ -120,7 +121,7 @@ class Reader:
         rows = zip(*(found[name] for name in order), strict=True)
         values = np.array([[*chain.from_iterable(parts)] for parts in rows], dtype=np.float64)
         of_views = np.array(status, dtype=np.uint8).T if status else np.empty((len(at), 0), np.uint8)
-        return Matrix(names, values, words, views, of_views, np.full(len(at), True))
+        return Matrix(names, values, words, views, of_views, np.array([True] * len(at)))
 
     @cached_property
     def _spaces(self) -> Sequence[tuple[str, tuple[str, ...]]]:
@@ -147,15 +148,31 @@ class Reader:
         return Matrix(names, values, vocabularies, tuple(order), status, online)
 
     def _keys(self, requests: Requests) -> Keys:
-        """The keys of the requests, by their columns. Raises DefinitionError for a column that they lack."""
-        found = dict[tuple[str, ...], Coded]()
+        """The keys of the requests, by their columns."""
+        return {columns: joined([requests.texts[column] for column in columns]) for columns in self._columns}
+
+    def _texts(self, requests: Requests) -> dict[tuple[str, ...], list[str | None]]:
+        """The same as texts."""
+        found = dict[tuple[str, ...], list[str | None]]()
+        for columns in self._columns:
+            parts = [requests.texts[column].texts() for column in columns]
+            found[columns] = parts[0] if len(parts) == 1 else [joined_text(row) for row in zip(*parts, strict=True)]
+        return found
+
+    def _check_columns(self, requests: Requests) -> None:
+        """Raise DefinitionError for a column that they lack, by which a view is looked up."""
+        if requests.texts.keys() >= self._needed:
+            return
         for columns, view in self._columns.items():
             missing = [column for column in columns if column not in requests.texts]
             if missing:
                 what = f"view {view.name!r} is looked up by {missing[0]!r}, which the request dataset lacks"
                 raise DefinitionError(what, where=str(view.where), available=sorted(requests.texts))
-            found[columns] = joined([requests.texts[column] for column in columns])
-        return found
+
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        """The columns of requests by which views are looked up."""
+        return frozenset(chain.from_iterable(self._columns))
 
     @cached_property
     def _columns(self) -> Mapping[tuple[str, ...], FeatureView]:

@@ -21,7 +21,7 @@ LONGEST = 1_000  # bytes of a key that is asked for
 Kinds = Mapping[str, tuple[str, str]]  # SQL and kind (number, instant or text) of what is computed, by name
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: made for each request, as a `Matrix` is
 class Requests:
     """Columns of n requests, sorted by (prediction time, key). `at` is the prediction time, `event` the request's own."""
 

@@ -13,15 +13,15 @@ from typing import Any
 from tidemill.core import DataError
 from tidemill.features.kinds import LIMITS
 
-Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what to send instead
+Rule = tuple[Callable[[Any], bool], str, frozenset[type]]  # whether a value fits, what to send instead, and of which types each does
 
 
 def check_values(types: Mapping[str, str], row: Mapping[str, Any]) -> None:
     """Raise DataError, with the column and the value, for the first of these columns whose value in a request cannot be meant."""
     for name, kind in types.items():
-        fits, instead = rule_of(kind)
+        fits, instead, sure = rule_of(kind)
         value = row[name]
-        if value is not None and not fits(value):
+        if value is not None and type(value) not in sure and not fits(value):
             raise DataError(f"the request's {name} = {value!r} is not {kind}", hint=f"send {instead}")
 
 
@@ -30,16 +30,16 @@ def rule_of(kind: str) -> Rule:
     """What fits a column of a type. What the engine judges does too: a text that is no number, a time of another form."""
     family = kind.partition("(")[0]
     if family in LIMITS:
-        return partial(_is_number, whole=True), "a whole number"
+        return partial(_is_number, whole=True), "a whole number", frozenset({int})
     if family in ("DOUBLE", "FLOAT", "DECIMAL"):
-        return partial(_is_number, whole=False), "a finite number, or null where there is none"
+        return partial(_is_number, whole=False), "a finite number, or null where there is none", frozenset({int})
     if family == "VARCHAR":
-        return lambda value: not isinstance(value, bool) and isinstance(value, (str, Integral)), "a text"
+        return lambda value: not isinstance(value, bool) and isinstance(value, (str, Integral)), "a text", frozenset({str})
     if family == "BOOLEAN":
-        return lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"), "true or false"
+        return lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"), "true or false", frozenset({bool})
     if family.startswith(("DATE", "TIME")):
-        return lambda value: isinstance(value, (str, date, time)), "a text that spells a time"
-    return lambda value: True, ""
+        return lambda value: isinstance(value, (str, date, time)), "a text that spells a time", frozenset({str})
+    return lambda value: True, "", frozenset()
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:

@@ -13,7 +13,7 @@ from tidemill.serving.routing import share
 NOTHING_KNOWN = "every looked-up feature is missing or expired at this time"
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: made for each answer, as a `Matrix` is
 class Basis:
     """What an answer rests on: `inputs`, the value of each feature; `versions`, the digest's start of each view and of the requests that it
     was read from; and for a request that brought its own columns, `sent`, those."""
@@ -22,12 +22,8 @@ class Basis:
     versions: Mapping[str, str]
     sent: Mapping[str, Any] | None = None
 
-    def plain(self) -> dict[str, Any]:
-        found = {"inputs": self.inputs, "versions": self.versions}
-        return found if self.sent is None else found | {"sent": self.sent}
 
-
-@dataclass(frozen=True)
+@dataclass  # nor is this
 class Answer:
     """One prediction. `rung` is what gave it; `features` is the path they came by ("request": it brought them); `problems` are views
     without a value, and why; `basis` is there where it is kept; `given` is when it was first given, if it is given again; `unexpected`
@@ -85,7 +81,12 @@ class Answer:
 
     def kept(self) -> dict[str, Any]:
         """What the log keeps, and nobody is told."""
-        return {"at_us": self.at, **self.basis.plain()} if self.basis else {"at_us": self.at}
+        if self.basis is None:
+            return {"at_us": self.at}
+        found = {"at_us": self.at, "inputs": self.basis.inputs, "versions": self.basis.versions}
+        if self.basis.sent is not None:
+            found["sent"] = self.basis.sent
+        return found
 
 
 def _shown(at: int) -> str:

@@ -168,8 +168,7 @@ class Endpoint:
     @property
     def brisk(self) -> bool:
         """Whether no model that answers takes long for a few rows: nobody waits for a shadow."""
-        slow = [digest for digest in self._answering if not self.predictors[digest].pace.within(PROMPT)]
-        return not slow
+        return not [digest for digest in self._answering if not self.predictors[digest].pace.within(PROMPT)]
 
     @cached_property
     def _answering(self) -> Collection[str]:
@@ -296,7 +295,7 @@ class Endpoint:
         if None not in found:
             return [score for score in found if score is not None], told
         for rung in self._rungs(keys, at, matrix, unfit, only):
-            given = yield rung
+            given = self.ladder.tried(rung) if rung.at_once else (yield rung)  # others are not kept waiting either way
             if given is not None and matrix is not None and rung.name == "champion" and not only and self.standing.shared:
                 given = yield from self._with_others(given, part, matrix)
             if untouched and given is not None and self._may_be_told(given):
@@ -329,9 +328,10 @@ class Endpoint:
 
     def _may_be_told(self, given: Scored) -> TypeGuard[Sequence[Score]]:
         """Whether there are scores of all rows, and all are as expected."""
-        if type(given) is Alike:
-            return self._expectations is None or self._expectations.expected(given.values)
-        return self._expectations is None and None not in given
+        if type(given) is not Alike and None in given:
+            return False
+        values = given.values if isinstance(given, Alike) else [score.probability for score in given if score]
+        return self._expectations is None or self._expectations.expected(values)
 
     def _judged(self, row: int, score: Score, told: list[Unexpected]) -> Score | None:
         """A model's score as it may be told; None where the next rung is to answer."""
@@ -392,8 +392,7 @@ class Endpoint:
     def _with_others(self, answers: Scored, part: Part, matrix: Matrix) -> Climb[Scored]:
         """The champion's answers, with those of the challenger and of weighted versions for their shares; where one cannot, the champion's
         stay."""
-        standing = self.standing
-        keys, given = _sticky(part, part.requests.key_texts, matrix, standing.sticky_by), [*answers]
+        keys, given = _sticky(part, part.requests.key_texts, matrix, self.standing.sticky_by), [*answers]
         for name, version, rows in self._led(keys):
             others = (yield self._rung(name, version, matrix.values[rows], matrix)) if len(rows) else None
             for row, other in zip(rows.tolist(), others or [], strict=False):

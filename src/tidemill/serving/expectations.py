@@ -10,6 +10,7 @@ import numpy as np
 from tidemill.core import DataError, DefinitionError, Floats, Ints
 from tidemill.features import Matrix
 from tidemill.models import Signature
+from tidemill.serving.asking import FEW
 from tidemill.serving.declarations import PROBABILITY, Expect
 
 SAID = {"count": "counted", "clip": "clipped", "fall back": "fell back"}
@@ -55,6 +56,8 @@ class Expectations:
         the place of the row in the request."""
         if matrix.names != self._names:  # another model's: the ladder says so
             return matrix, []
+        if len(matrix.values) <= FEW and self._all_held(matrix.values):
+            return matrix, []
         low, high, there = self._bounds
         values = matrix.values
         odd = (values < low) | (values > high) | (np.isnan(values) & (there > 0))
@@ -72,11 +75,26 @@ class Expectations:
             found.append(Unexpected(row, one.of, f"{what}: {SAID[one.otherwise]}", one.otherwise))
         return replace(matrix, values=clipped), found
 
-    def expected(self, probabilities: Floats) -> bool:
+    def _all_held(self, values: Floats) -> bool:
+        """The same of a few rows, one by one: arrays cost more than that."""
+        for row in values.tolist():
+            for value, (low, high, there) in zip(row, self._each, strict=True):
+                if not low <= value <= high and (there or value == value):  # NaN is not itself
+                    return False
+        return True
+
+    @cached_property
+    def _each(self) -> list[tuple[float, float, float]]:
+        """The bounds of each feature."""
+        return [*zip(*(bounds.tolist() for bounds in self._bounds), strict=True)]
+
+    def expected(self, probabilities: Floats | list[float]) -> bool:
         """Whether all of them may be told as they are."""
         if PROBABILITY not in self._of:
             return True
         low, high = self._range
+        if isinstance(probabilities, list):
+            return low <= min(probabilities) and max(probabilities) <= high
         return bool(((probabilities >= low) & (probabilities <= high)).all())
 
     @cached_property

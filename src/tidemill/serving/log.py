@@ -45,13 +45,12 @@ class AnswerLog(Lines):
             known["latency_us"] = (time.perf_counter_ns() - begun) // 1_000
         if trace := caller().trace:
             known["trace"] = trace
-        ids = new_ids(now, len(answers))
-        said = [{"id": name, **answer.told()} for name, answer in zip(ids, answers, strict=True)]
-        told = [*map(_encode, said)]
-        if self._withheld:
-            lines = [_encode(self._withheld.of(one | known | answer.kept())) for one, answer in zip(said, answers, strict=True)]
-        else:
-            lines = [spliced(one, _encode(known | answer.kept())) for one, answer in zip(told, answers, strict=True)]
+        ids, told, lines, withheld = new_ids(now, len(answers)), list[bytes](), list[bytes](), self._withheld
+        for name, answer in zip(ids, answers, strict=True):
+            said = {"id": name, **answer.told()}
+            told.append(one := _encode(said))
+            more = {**known, **answer.kept()}
+            lines.append(_encode(withheld.of(said | more)) if withheld else spliced(one, _encode(more)))
         with span("log append", rows=len(answers)):
             self.write(lines)
         return ids, told
