@@ -255,6 +255,7 @@ def test_what_names_a_request_makes_no_head_another_one() -> None:
         wire, transport = connected(site, known)
         for i in range(2 * MOST_KEPT):
             wire.data_received(post(b"x", more=b"x-request-id: %d\r\nTraceParent: 00-%d\r\n" % (i, i)))
+        await turns(1)
         said = transport.sent
         wire.connection_lost(None)
         return site.ways, said

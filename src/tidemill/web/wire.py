@@ -70,8 +70,9 @@ def parted(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 class Gathered:
-    """A transport that sends what is written in one turn of the loop at once: an answer's head and body leave in one packet, and who
-    waits for them wakes up once."""
+    """A transport that sends what is written in one turn of the loop at once, at its end: an answer's head and body leave in one packet,
+    and answers to several connections leave together. A client that sleeps between two of them is woken for each, which costs the
+    server as much as an answer."""
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop, self._pieces = transport, loop, list[bytes]()
@@ -82,13 +83,6 @@ class Gathered:
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
-
-    def now(self, data: bytes) -> None:
-        """Send what is whole in itself."""
-        if self._pieces:
-            self.write(data)
-        else:
-            self._transport.write(data)
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
@@ -249,7 +243,7 @@ class Wire(HttpToolsProtocol):
 
     def _answer(self, answer: bytes) -> None:
         """Send an answer, and note that something was asked."""
-        self.transport.now(answer)  # type: ignore[attr-defined]
+        self.transport.write(answer)
         self.asked, self.since, self.came = self.loop.time(), 0.0, 0
 
     def on_response_complete(self) -> None:
