@@ -165,7 +165,7 @@ def test_a_broken_zip_says_so(here: Folder, data: bytes) -> None:
 def test_an_unknown_format_is_refused_when_declared() -> None:
     with pytest.raises(DefinitionError, match="format 'xls' is not known") as error:
         Source("x.xls", format="xls")
-    assert error.value.available == ["csv", "parquet", "json"]
+    assert error.value.available == ["csv", "parquet", "json", "delta"]
 
 
 def test_parquet_and_json_are_read_too(here: Folder) -> None:

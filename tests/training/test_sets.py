@@ -176,7 +176,7 @@ def no_nulls(train: TrainingSet, params: Params) -> LogisticRegression:
 
 
 def test_a_model_that_cannot_serve_is_refused_where_it_is_declared(toy: Toy) -> None:
-    with pytest.raises(NoExactForm, match="LogisticRegression fails on rows with missing values") as error:
+    with pytest.raises(NoExactForm, match="LogisticRegression fails on recorded rows: ValueError: Input X contains NaN") as error:
         training.train(toy.ledger, model(toy.built.task)(no_nulls), chosen(toy))
     assert "test_sets.py" in error.value.where
 

@@ -49,7 +49,8 @@ def weighed(weights: Mapping[str, float], salt: str, keys: Sequence[str]) -> lis
     names = [name for name, weight in weights.items() if weight > 0]
 
     def found(key: str) -> str:
-        return max(names, key=lambda name: -weights[name] / log((share(key, f"{salt}/{name}") * 16**13 + 0.5) / 16**13))
+        own = {name: -weights[name] / log((share(key, f"{salt}/{name}") * 16**13 + 0.5) / 16**13) for name in names}
+        return max(names, key=lambda name: (own[name], name))  # weights next to nothing are all alike: their order must not tell
 
     chosen = {key: found(key) for key in set(keys)}
     return [chosen[key] for key in keys]
