@@ -9,7 +9,7 @@ from fractions import Fraction
 from tidemill.core import DAY, HOUR, MINUTE
 
 Value = float | None
-EXAMPLES = int(os.environ.get("TIDEMILL_EXAMPLES", "5"))  # a measure of how many are tried; `make torture` tries more
+EXAMPLES = int(os.environ.get("TIDEMILL_EXAMPLES", "4"))  # a measure of how many are tried; `make torture` tries more
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +38,26 @@ def engine(file: str = ":memory:") -> Iterator["DuckDBPyConnection"]:
         connection.close()
 
 
-_asked: ContextVar["DuckDBPyConnection | None"] = ContextVar("engine that is asked", default=None)
+class _Asked(ExitStack):
+    """What answers questions: an engine that the first of them opens."""
+
+    @cached_property
+    def connection(self) -> "DuckDBPyConnection":
+        return self.enter_context(engine())
+
+
+_asked: ContextVar[_Asked | None] = ContextVar("engine that is asked", default=None)
 
 
 @contextmanager
 def kept_open() -> Iterator[None]:
-    """Within it one engine answers all that is asked; not for longer, since one that is open at a fork hangs the child at its end."""
-    with engine() as connection:
-        before = _asked.set(connection)
+    """Within it one engine, opened by the first question, answers all that is asked; not for longer, since one that is open at a fork hangs
+    the child at its end."""
+    if _asked.get():
+        yield
+        return
+    with _Asked() as asked:
+        before = _asked.set(asked)
         try:
             yield
         finally:
@@ -53,11 +66,11 @@ def kept_open() -> Iterator[None]:
 
 def ask(sql: str, value: object) -> Any:
     """The value of a question about one value (`?`): milliseconds, of which within `kept_open` only the first takes more than one."""
-    connection = _asked.get()
-    if connection is None:
+    asked = _asked.get()
+    if asked is None:
         with kept_open():
             return ask(sql, value)
-    row = connection.execute(sql, [value]).fetchone()
+    row = asked.connection.execute(sql, [value]).fetchone()
     return row[0] if row else None
 
 

@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table, Text, select, update
 
 from tidemill.core import digest_bytes
-from tidemill.data.engine import ask, confine, engine, literal, quote, table
+from tidemill.data.engine import ask, confine, engine, kept_open, literal, quote, table
 from tidemill.data.pushes import AT_ONCE, ERASED, chained, push_tables
 from tidemill.ledger import Ledger
 from tidemill.store import upsert
@@ -68,6 +68,7 @@ class Key:
             rows.append(" AND ".join(f"CAST({quote(name)} AS VARCHAR) = {literal(text)}" for name, text in same) or "FALSE")
         return " OR ".join(f"({row})" for row in rows) or "FALSE"
 
+    @kept_open()
     def spelled(self, kinds: Sequence[str]) -> Columns | None:
         """The parts as the engine spells them in columns of these types; None where one cannot be there."""
         texts = tuple(map(_spelled, self.parts, kinds))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core import DAY, DataError, instant
-from tidemill.data import ask, explained
+from tidemill.data import ask, explained, kept_open
 from tidemill.features.calendar import civil
 from tidemill.features.kinds import Kind, Unsure, keeping, kind_of, nearest, single, within
 
@@ -22,6 +22,7 @@ HELD = {"DATE": "({} - DATE '1970-01-01')::BIGINT", "TIMESTAMP": "epoch_us({})",
 
 
 @keeping(10_000)
+@kept_open()
 def by_engine(value: str, source: str, target: Kind) -> Any:
     """What the engine makes of a text of a type, where that is too seldom or too odd to do here: milliseconds. Raises DataError."""
     cast = f"CAST(CAST(? AS {source}) AS {target})"

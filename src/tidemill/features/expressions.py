@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core import DataError, DefinitionError
@@ -46,8 +47,15 @@ class Expression:
 
 def compiled(types: Mapping[str, str], expressions: Mapping[str, Expression]) -> dict[str, Value]:
     """Expressions by name, as functions of a row that holds the columns in their order. Raises DefinitionError for what cannot be."""
-    with _over(types) as connection:
-        return {name: _compiled(connection, list(types), expression) for name, expression in expressions.items()}
+    return dict(zip(expressions, _values(tuple(types.items()), tuple(expressions.values())), strict=True))
+
+
+@lru_cache(1_000)
+def _values(types: tuple[tuple[str, str], ...], expressions: tuple[Expression, ...]) -> list[Value]:
+    """The functions hold nothing of their rows: who asks for the same again, as each read and push does, needs no engine."""
+    columns = dict(types)
+    with _over(columns) as connection:
+        return [_compiled(connection, list(columns), expression) for expression in expressions]
 
 
 def columns_read(types: Mapping[str, str], expressions: Sequence[str]) -> list[str]:

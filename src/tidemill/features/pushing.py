@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tidemill.core import Damaged, DataError, DefinitionError, MissingFile, Ref, StoreError
-from tidemill.data import Dataset, Push, append_push, check_pushable, instant_of, pushed, pushed_by, pushes, quote, wrong_alone
+from tidemill.data import Dataset, Push, append_push, check_pushable, instant_of, kept_open, pushed, pushed_by, pushes, quote, wrong_alone
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.folds import number_of
 from tidemill.features.forms import Windowed, form_of
@@ -217,6 +217,7 @@ class Pusher:
         """The columns of a row."""
         return list(self._own.types)
 
+    @kept_open()
     def push(self, rows: Sequence[Mapping[str, Any]], now: int, *, source: str = "", offsets: Sequence[int] = ()) -> Push | None:
         """Write rows, known since `now` (microseconds UTC); None where the source gave all of them before. Raises DataError for a row that
         does not fit, and then nothing is written, and StoreError. Where only the online store fails, they are written, and it gets them
