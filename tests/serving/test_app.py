@@ -95,7 +95,7 @@ def test_the_line_to_copy_asks_at_a_time_that_features_are_known_at(copied: Path
 def test_another_host_name_is_refused(copied: Path) -> None:
     """A page elsewhere that makes a browser ask this server by another name gets nothing."""
     client = client_of(copied)
-    assert client.post("/predict/late", json=ROW, headers={"host": "evil.example"}).status_code == 400
+    assert client.post("/predict/late", json=ROW, headers={"host": "evil.example"}).status_code == 403
     for name in ("127.0.0.1:8642", "localhost", "[::1]:8642"):
         assert client.get("/v2/health/live", headers={"host": name}).status_code == 200, name
 

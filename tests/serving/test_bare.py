@@ -24,6 +24,7 @@ from tidemill.serving import Counters, Headers, Reply
 from tidemill.session import Session
 from tidemill.web.direct import led
 from tidemill.web.metrics import Traffic
+from tidemill.web.turn import Turn
 
 BODY = json.dumps({"inputs": [tensor("a", "FP32", [1, 2], [10, 20]), tensor("b", "FP32", [1, 2], [1, 2])]}).encode()
 PATH = "/v2/models/sums/infer"
@@ -229,10 +230,15 @@ def test_a_version_that_there_is_not_is_told_with_what_there_is(tidemill: Comman
 
 
 def test_what_escapes_is_told_as_the_servers_fault_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(headers: Headers, body: bytes) -> Reply:
+    def broken(headers: Headers, body: bytes, alone: bool) -> Reply:
         raise ZeroDivisionError("a bug")
 
-    call = led(lambda method, address, size: broken, Traffic(Counters()))(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
+    turn, answers = Turn(lambda end: None), list[bytes]()
+    quick = led(lambda method, address, size: broken, Traffic(Counters()), turn)
+    call = quick(b"POST", b"/x", {b"content-length": b"2", b"host": b"localhost"})
     assert call is not None
-    assert call({}, b"{}").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert call({}, b"{}", answers.append)
+    turn.settle()
+    (answer,) = answers
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert "ZeroDivisionError: a bug" in caplog.text

@@ -35,7 +35,13 @@ def log(tmp_path: Path) -> Path:
     for place, (probability, rung, odd, label) in enumerate(ANSWERS):
         asked = TODAY + place * HOUR
         (name,) = new_ids(asked, 1)
-        known = {"id": name, "key": f"k{place}", "version": "trees/1", "rung": rung, "probability": probability}
+        known = {
+            "id": name,
+            "key": f"k{place}",
+            "version": "" if rung == "constant" else "trees/1",
+            "rung": rung,
+            "probability": probability,
+        }
         kept: dict[str, Any] = {"inputs": {"booking__weight": 1.0}, "sent": {"depot": "N"}} if place == 3 else {}
         lines.append(canonical({**known, **kept, "asked": asked, "at_us": asked} | ({"unexpected": odd} if odd else {})))
         if label is not None:
@@ -55,7 +61,7 @@ CASES: list[tuple[Wanted, list[tuple[str, str]]]] = [
     (Wanted(unexpected=True), [("k3", "booking__weight -3, below 0: clipped")]),
     (Wanted(unsure=0.0, wrong=True), [("k1", "wrong"), ("k2", "wrong"), ("k0", "unsure")]),
     (Wanted(rung="constant"), [("k2", "")]),
-    (Wanted(unsure=0.1, rung="constant"), []),
+    (Wanted(unsure=1.0, rung="constant"), []),
 ]
 
 

@@ -25,6 +25,7 @@ from tidemill.web.attended import GONE, attended
 from tidemill.web.bare import application
 from tidemill.web.direct import led
 from tidemill.web.metrics import Traffic, exposition, measured
+from tidemill.web.turn import Turn
 
 INFER = "/v2/models/late/infer"
 
@@ -73,9 +74,12 @@ def test_what_is_no_time_is_refused_with_what_is(served: Served, name: str, valu
     answer = client.post("/predict/late", json=ROW, headers={name: value})
     assert (answer.status_code, name in answer.json()["error"], "next:" in answer.json()["error"]) == (400, True, True)
     head = {b"host": b"127.0.0.1", b"content-length": b"0", name.encode(): value.encode()}
-    below = led(lambda method, path, size: lambda headers, body: None, Traffic(Counters()))(b"POST", b"/predict/late", head)
+    turn, answers = Turn(lambda end: None), list[bytes]()
+    below = led(lambda method, path, size: lambda headers, body, alone: None, Traffic(Counters()), turn)(b"POST", b"/predict/late", head)
     assert below is not None
-    told = below({b"x-request-id": b"gate-7"}, b"") or b""
+    assert below({b"x-request-id": b"gate-7"}, b"", answers.append)
+    turn.settle()
+    (told,) = answers
     assert (told[:12], b"\r\nx-request-id: gate-7\r\n" in told) == (b"HTTP/1.1 400", True)
 
 

@@ -215,14 +215,16 @@ def test_a_few_rows_are_answered_at_once_and_many_are_not(served: Served, ask: A
     expected = ask(columns(served, [cases[0][1]]))[1]
     call = found.quick(b"POST", path, 100)
     assert call is not None
-    reply = call({}, json.dumps({"inputs": columns(served, [cases[0][1]])}).encode())
+    reply = call({}, json.dumps({"inputs": columns(served, [cases[0][1]])}).encode(), True)
     assert isinstance(reply, Reply)
     assert json.loads(reply.body)["outputs"] == expected["outputs"]
-    assert call({}, json.dumps({"inputs": sent}).encode()) is None
+    assert call({}, json.dumps({"inputs": sent}).encode(), True) is None
     assert len(served.logged) == 2
     assert found.quick(b"POST", path, 1 << 20) is None
     assert found.quick(b"GET", path, 0) is None
-    assert found.quick(b"POST", b"/v2/models/other/infer", 0) is None
+    other = found.quick(b"POST", b"/v2/models/other/infer", 0)
+    assert other is not None
+    assert other({}, b"{}", True) is None
 
 
 @pytest.mark.parametrize(("otherwise", "status", "rung"), [("reject", 400, ""), ("fall back", 200, "constant"), ("count", 200, "champion")])

@@ -19,6 +19,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import tidemill as tm
+from cli.conftest import Command
+from cli.conftest import forks as forks
+from cli.conftest import tidemill as tidemill
 from tidemill import loop, registry
 from tidemill.core import DataError, DefinitionError, NoExactForm, Refused
 from tidemill.models import Isolated, OnnxModel
@@ -66,7 +69,8 @@ def declared(**changes: str) -> str:
     text = text.replace("import tidemill as tm\n", "import tidemill as tm\nfrom weighed import Weighed\n").replace(
         "gates=gates", "gates=[tm.gates.calibration(max_ece=1.0)]"
     )
-    text = text.replace('fallback=[tm.PreviousVersion(), tm.Constant(0.3)], timeout="2s"', 'fallback=[tm.Constant(0.3)], timeout="900ms"')
+    ladder = 'fallback=[tm.Constant(0.3)], timeout="900ms", breaker=tm.Breaker(pause="200ms")'
+    text = text.replace('fallback=[tm.PreviousVersion(), tm.Constant(0.3)], timeout="2s"', ladder)
     for before, after in changes.items():
         text = text.replace(before, after)
     return text
@@ -194,10 +198,10 @@ def test_scores_of_many_rows_are_those_of_requests(session: Session, tmp_path: P
     assert found["rung"].to_list() == ["champion", "champion", "constant", "champion"]
 
 
-def test_why_it_has_no_compiled_form_is_told_everywhere(folder: Path, session: Session) -> None:
+def test_why_it_has_no_compiled_form_is_told_everywhere(folder: Path, session: Session, tidemill: Command) -> None:
     def said(*arguments: str) -> str:
-        call = [TIDEMILL, "-C", str(folder), *arguments]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "COLUMNS": "300"})
+        done = tidemill(*arguments, folder=folder, COLUMNS="300")
+        assert done.returncode == 0, done.stderr
         return " ".join(done.stdout.split())
 
     why = "weighed.Weighed has no safe format here"

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,14 +24,17 @@ from tidemill.serving import Inference, Repository, Served, respond
 ONNX = {"BOOL": "BOOL", "BYTES": "STRING", "FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"}
 
 
-def onnx_of(nodes: list[Any], inputs: dict[str, tuple[str, list[Any]]], outputs: dict[str, tuple[str, list[Any]]]) -> bytes:
+Tensors = dict[str, tuple[str, list[Any]]]
+
+
+def onnx_of(nodes: list[Any], inputs: Tensors, outputs: Tensors, constants: Sequence[Any] = ()) -> bytes:
     """A model of nodes; tensors by name, datatype and shape."""
     values = [
         [helper.make_tensor_value_info(name, getattr(TensorProto, ONNX.get(kind, kind)), shape) for name, (kind, shape) in some.items()]
         for some in (inputs, outputs)
     ]
-    graph = helper.make_graph(nodes, "g", *values)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    graph = helper.make_graph(nodes, "g", *values, initializer=constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=8)
     onnx.checker.check_model(made)
     return made.SerializeToString()  # type: ignore[no-any-return]
 

@@ -1,6 +1,7 @@
 """The inference protocol over gRPC, asked by plain grpcio: every datatype both ways, what is refused and with which status, streams,
 deadlines, and the end of the server."""
 
+import json
 import signal
 import sys
 import urllib.request
@@ -26,7 +27,7 @@ from serving.test_oip import SOME, echo, packed, sums
 from tidemill import __version__
 from tidemill.core import Array, Busy, DataError, MissingExtra, Refused, TidemillError
 from tidemill.models import DATATYPES, OnnxModel
-from tidemill.serving import Counters, Inference, Procedures, Repository, Served
+from tidemill.serving import Counters, Inference, InferenceLog, Procedures, Repository, Served
 from tidemill.serving.messages import MESSAGES
 from tidemill.web import rpc
 from tidemill.web.metrics import Calls
@@ -308,6 +309,15 @@ def test_counts_are_those_of_http() -> None:
         reply = http.call("GET", "/v2/models/one/stats")({}, b"")
         assert reply is not None
         assert b'"inference_count":6,"execution_count":3' in reply.body
+
+
+def test_the_log_names_a_request_as_its_message_or_its_metadata_does(tmp_path: Path) -> None:
+    models = loaded(one=echo("FP64"))
+    models.find("one").log = InferenceLog(tmp_path, "one")
+    with serving(models) as client:
+        for more in ({}, {"id": "mine"}):
+            client.call("ModelInfer", asks("one", tensor("x", "FP64", [1, 1], "fp64", [1]), **more), metadata=[("x-request-id", "gate-7")])
+    assert [json.loads(line)["request"] for line in (tmp_path / "one.jsonl").open()] == ["gate-7", "mine"]
 
 
 def test_a_stream_answers_each_message_and_goes_on_after_a_wrong_one(client: Client) -> None:

@@ -49,7 +49,7 @@ def test_weights_change_on_a_running_server_and_no_request_is_dropped(live: Path
                 assert not failed
             return found
 
-        threads = [threading.Thread(target=ask) for _ in range(4)]
+        threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
         try:

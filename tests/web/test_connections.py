@@ -44,7 +44,7 @@ def spoken(act: Callable[[int], Any]) -> Any:
 
     async def run() -> Any:
         site, loop = Site(), asyncio.get_running_loop()
-        made = partial(Hasty, quick=site.quick, heads=Heads(), config=site.config, server_state=ServerState(), app_state={})
+        made = partial(Hasty, quick=site.quick, heads=Heads(), turn=site.turn, config=site.config, server_state=ServerState(), app_state={})
         server = await loop.create_server(made, "127.0.0.1", 0)
         try:
             return await asyncio.to_thread(act, server.sockets[0].getsockname()[1])

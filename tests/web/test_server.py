@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tidemill.web.wire import Gathered
+from tidemill.web.turn import Gathered, Turn
 
 
 class Recorded:
@@ -26,7 +26,7 @@ class Recorded:
 def test_head_and_body_of_an_answer_leave_together_and_before_the_end() -> None:
     async def answer() -> list[Any]:
         transport = Recorded()
-        gathered = Gathered(transport, asyncio.get_running_loop())
+        gathered = Gathered(transport, Turn())
         for _ in range(2):
             gathered.write(b"head ")
             gathered.write(b"body")

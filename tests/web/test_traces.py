@@ -29,6 +29,7 @@ from tidemill.web.attended import attended
 from tidemill.web.direct import led
 from tidemill.web.metrics import Calls, Traffic
 from tidemill.web.rpc import Remote
+from tidemill.web.turn import Turn
 from toy import copied as copied
 from toy import kept as kept
 from toy import parcels as parcels
@@ -140,10 +141,12 @@ def test_a_request_below_the_framework(served: Served, collector: Collector) -> 
     body = json.dumps(ROW).encode()
     head = {b"host": b"127.0.0.1:8642", b"content-length": b"%d" % len(body)}
     with watched(collector):
-        whole = led(served.gateway.quick, Traffic(Counters()))(b"POST", b"/predict/late", head)
+        turn, answers = Turn(lambda end: None), list[bytes]()
+        whole = led(served.gateway.quick, Traffic(Counters()), turn)(b"POST", b"/predict/late", head)
         assert whole is not None
-        answer = whole({}, body)
-        assert answer is not None
+        assert whole({}, body, answers.append)
+        turn.settle()
+        (answer,) = answers
     root, parts = family(collector.spans)
     assert b"\r\ntraceresponse: 00-%b-" % root.trace_id.hex().encode() in answer
     found = attributes(root)
@@ -254,6 +257,7 @@ def test_a_server_sends_what_waits_at_its_end(tmp_path: Path, collector: Collect
 def test_a_collector_that_is_away_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sums.onnx").write_bytes(sums())
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds that it tries to send what waits at the end
     with started("serve", str(tmp_path / "sums.onnx"), "--port", "0", "--json") as (process, said):
         host, _, port = said["url"].removeprefix("http://").partition(":")
         assert Line((host, int(port))).send(request()).answer()[0] == 200

@@ -2,14 +2,17 @@
 
 import asyncio
 import random
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from tidemill.serving import Reply
+from tidemill.web.turn import Turn
 from tidemill.web.wire import LONGEST_KEPT, MOST_KEPT, Call, Heads, Wire
 
 HOST = b"host: 127.0.0.1\r\n"
@@ -52,8 +55,9 @@ class Memory(asyncio.Transport):
 class Site:
     """What is behind a connection: paths that are answered at once, those of them that are not for now, and how often each way was gone."""
 
-    def __init__(self) -> None:
-        self.away, self.slow, self.ways = set[bytes](), 1, Counter[str]()
+    def __init__(self, *, alone: bool = False) -> None:
+        self.away, self.slow, self.ways, self.turn = set[bytes](), 1, Counter[str](), Turn()
+        self.turn.alone = alone
         how: Any = {"ws": "none", "interface": "asgi3", "lifespan": "off", "log_config": None, "access_log": False}
         self.config = uvicorn.Config(self.app, server_header=False, date_header=False, **how)
         self.config.load()
@@ -65,12 +69,17 @@ class Site:
         self.ways["parsed"] += 1
         about = b"%b %b %d %b" % (method, address, len(headers), headers.get(b"x-more", b""))
 
-        def call(named: Mapping[bytes, bytes], body: bytes) -> bytes | None:
+        def call(named: Mapping[bytes, bytes], body: bytes, tell: Callable[[bytes], None]) -> bool:
             if address in self.away:
-                return None
+                return False
             self.ways["at once"] += 1
             told = b"%b %b|%b" % (about, b",".join(b"%b=%b" % one for one in sorted(named.items())), body)
-            return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told)
+            answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b"
+            if self.turn.alone:
+                tell(answer % (len(told), told))
+            else:
+                self.turn.answer(Reply(200, told), lambda reply: tell(answer % (len(reply.body), reply.body)))
+            return True
 
         return call
 
@@ -90,7 +99,7 @@ class Site:
 
 def connected(site: Site, heads: Heads) -> tuple[Wire, Memory]:
     loop, transport = asyncio.get_running_loop(), Memory()
-    wire = Wire(quick=site.quick, heads=heads, config=site.config, server_state=ServerState(), app_state={}, _loop=loop)
+    wire = Wire(quick=site.quick, heads=heads, turn=site.turn, config=site.config, server_state=ServerState(), app_state={}, _loop=loop)
     wire.connection_made(transport)
     return wire, transport
 
@@ -211,8 +220,8 @@ def steps(chance: random.Random) -> list[bytes | set[bytes] | int]:
 def test_whatever_comes_is_answered_as_if_each_head_were_parsed() -> None:
     async def compared() -> Counter[str]:
         chance, went = random.Random(7), Counter[str]()
-        for _ in range(10):
-            site, known = Site(), Heads()  # what was learned from one connection holds for the others
+        for i in range(10):
+            site, known = Site(alone=i % 2 == 1), Heads()  # what was learned from one connection holds for the others
             for _ in range(200):
                 pieces = steps(chance)
                 assert await heard(site, known, pieces) == await heard(Site(), Forgetful(), pieces), pieces
@@ -224,10 +233,11 @@ def test_whatever_comes_is_answered_as_if_each_head_were_parsed() -> None:
     assert went["at once"] - went["parsed"] > 1_000, "answers without a parser"
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("odd", ODD)
-def test_an_odd_request_leaves_nothing_behind_that_others_are_led_by(odd: bytes) -> None:
+def test_an_odd_request_leaves_nothing_behind_that_others_are_led_by(odd: bytes, alone: bool) -> None:
     async def compared() -> None:
-        site, known = Site(), Heads()
+        site, known = Site(alone=alone), Heads()
         await heard(site, known, [odd])
         for pieces in ([odd, post(b"two")], [odd + post(b"two")], [post(b"one"), odd, post(b"two")]):
             assert await heard(site, known, pieces) == await heard(Site(), Forgetful(), pieces), pieces
@@ -283,6 +293,34 @@ def test_few_heads_are_kept() -> None:
         return site.ways, kept
 
     assert asyncio.run(asked()) == ({"at once": 2 * MOST_KEPT, "parsed": 2 * MOST_KEPT}, 1)
+
+
+WISHES = [
+    b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n",
+    b"connection: upgrade\r\nupgrade: websocket\r\n",
+]
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_wish_for_another_protocol_is_passed_over_and_no_body_is_taken_for_a_request(wish: bytes) -> None:
+    """However it is cut: what curl --http2 sends, and what would be smuggled."""
+    inner = post(b"inner", b"/smuggled")
+    sent = post(inner, more=wish) + post(b"two", b"/b") + post(inner, LATER, wish) + post(b"three", b"/c", wish + b"connection: close\r\n")
+
+    async def answered() -> None:
+        for cuts in ([], range(1, len(sent)), *([at] for at in range(1, len(sent)))):
+            said, closed = await heard(
+                Site(), Heads(), [sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
+            )
+            found = re.findall(rb"HTTP/1.1 20.*?\r\n\r\nPOST (/\w+)[^|]*\|(POST /smuggled|two|three)", said, re.DOTALL)
+            assert (found, closed) == ([(b"/a", inner[:14]), (b"/b", b"two"), (LATER, inner[:14]), (b"/c", b"three")], True), cuts
+
+    asyncio.run(answered())
+
+
+def test_there_is_no_tunnel() -> None:
+    said, closed = asyncio.run(heard(Site(), Heads(), [b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n"]))
+    assert (said[:12], b"no proxy" in said, closed) == (b"HTTP/1.1 400", True, True)
 
 
 def test_who_asks_and_does_not_read_is_kept_waiting() -> None:

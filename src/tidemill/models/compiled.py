@@ -19,7 +19,7 @@ from tidemill.models.gathering import Gatherer
 from tidemill.models.graph import Graph
 from tidemill.models.int8 import Int8, judged, quantised
 from tidemill.models.network import Network, is_module
-from tidemill.models.onnx import OnnxModel, Spec, opened
+from tidemill.models.onnx import OnnxModel, Spec, opened, runner
 from tidemill.models.pace import Pace
 from tidemill.models.parity import compared, extreme_rows, hostile_rows
 from tidemill.models.signature import Signature
@@ -37,7 +37,7 @@ class Predictor:
 
     def __init__(self, onnx: bytes | memoryview, signature: Signature) -> None:
         self.signature = signature
-        self._run: Any = OnnxModel(bytes(onnx)).run if signature.block else opened(bytes(onnx)).run  # a model made here needs no checks
+        self._run: Any = OnnxModel(bytes(onnx)).run if signature.block else runner(opened(bytes(onnx)))  # a model made here needs no checks
 
     @property
     def platform(self) -> str:
@@ -84,6 +84,8 @@ class Predictor:
 
 class MatrixModel:
     """A predictor that is asked by tensors, as any ONNX file is: the matrix of its features in, all that it gives out."""
+
+    rowwise = True
 
     def __init__(self, predictor: Predictor) -> None:
         asked = predictor.signature

@@ -1,6 +1,6 @@
 """Any ONNX file, ready to answer: tensors in by name, tensors out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from tidemill.core import Array, DataError
 
+ML = "ai.onnx.ml."
 DATATYPES: dict[str, np.dtype[Any]] = {  # as the Open Inference Protocol names them
     "BOOL": np.dtype("?"),
     **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
@@ -18,6 +19,11 @@ DATATYPES: dict[str, np.dtype[Any]] = {  # as the Open Inference Protocol names 
 }
 _ONNX = {"bool": "BOOL", "float16": "FP16", "float": "FP32", "double": "FP64", "string": "BYTES"}
 _ONNX |= {name.lower(): name for name in DATATYPES if "INT" in name}
+# Operators that answer each row by itself and round in one way wherever it stands. Not so: what sums over blocks of rows (products of
+# matrices), and what has other code for the last numbers of a tensor than for those before them (Cast to UINT32, Sigmoid of doubles).
+ROWWISE = {f"{ML}TreeEnsemble{kind}" for kind in ("", "Classifier", "Regressor")} | {f"{ML}Scaler", f"{ML}Imputer", "Identity"}
+QUIET = 4  # onnxruntime's level of what it prints: fatal
+GRAPH, NODE, KIND, DOMAIN = 7, 1, 4, 7  # numbers of fields in onnx.proto3
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,18 @@ def opened(onnx: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised: a line of its own for each would stop a server whose stderr nobody reads
+    options.log_severity_level = QUIET  # what fails is raised: a line of its own for each would stop a server whose stderr nobody reads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+def runner(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], list[Any]]:
+    """How a session gives outputs: without what onnxruntime checks in Python for devices that are not used, and makes for each run anew."""
+    from onnxruntime import RunOptions
+
+    run, options = getattr(session, "_sess", session).run, RunOptions()
+    options.log_severity_level = QUIET
+    return lambda names, tensors: run(names, tensors, options)
 
 
 class OnnxModel:
@@ -66,11 +81,12 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's own kinds are not public
             what = f"the model cannot be loaded: {str(error).splitlines()[0]}"
             raise DataError(what, where=where, hint="export it again, and check it with onnx.checker") from error
-        self._run = getattr(session, "_sess", session).run  # without what onnxruntime checks in Python for devices that are not used
+        self._run = runner(session)
         self._dicts = set[str]()  # the outputs that come as dicts
         self.inputs = {one.name: self._spec(one, where) for one in session.get_inputs()}
         self.outputs = {one.name: self._spec(one, where) for one in session.get_outputs()}
         self._all = [*self.outputs]
+        self.rowwise = _is_of_rows(self.inputs.values()) and set() < operators(onnx) <= ROWWISE and self._answers_rows()
 
     def _spec(self, one: Any, where: str) -> Spec:
         kind = one.type.removeprefix("tensor(").removesuffix(")")
@@ -83,11 +99,19 @@ class OnnxModel:
             f"{one.name!r} of the model is {one.type}, and not a tensor", where=where, hint="export the model with tensors only"
         )
 
+    def _answers_rows(self) -> bool:
+        """Whether each output has a row for each row of the inputs."""
+        one, three = (
+            self.run({name: np.ones((rows, *spec.shape[1:]), DATATYPES[spec.datatype]) for name, spec in self.inputs.items()})
+            for rows in (1, 3)
+        )
+        return all(one[name].shape[:1] == (1,) and three[name].shape == (3, *one[name].shape[1:]) for name in self.outputs)
+
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs, all or those that are wanted. Raises DataError for tensors that the model cannot take."""
         names = wanted or self._all
         try:
-            found = self._run(names, tensors, None)
+            found = self._run(names, tensors)
         except Exception as error:
             rows = {name: len(tensor) for name, tensor in tensors.items() if tensor.ndim and self.inputs[name].shape[:1] == (-1,)}
             if len({*rows.values()}) > 1:
@@ -98,6 +122,56 @@ class OnnxModel:
         if not self._dicts:
             return dict(zip(names, found, strict=True))
         return {name: _matrix(one) if name in self._dicts else np.asarray(one) for name, one in zip(names, found, strict=True)}
+
+
+def _is_of_rows(inputs: Iterable[Spec]) -> bool:
+    """Whether inputs take any number of rows of numbers, of one width."""
+    return all(spec.shape[:1] == (-1,) and len(spec.shape) > 1 and min(spec.shape[1:]) >= 0 and spec.datatype != "BYTES" for spec in inputs)
+
+
+def operators(onnx: bytes) -> set[str]:
+    """The operators of an ONNX file, each behind its domain where that is not ONNX's own; those within a function or a branch are not told,
+    but what calls them is. None of what is in another form, which onnxruntime reads too."""
+    found = set[str]()
+    try:
+        for graph in (part for number, part in _fields(memoryview(onnx)) if number == GRAPH):
+            for node in (part for number, part in _fields(graph) if number == NODE):
+                texts = {number: str(part, "utf-8") for number, part in _fields(node) if number in (KIND, DOMAIN)}
+                domain = texts.get(DOMAIN, "").removeprefix("ai.onnx") and f"{texts[DOMAIN]}."
+                found.add(domain + texts.get(KIND, ""))
+    except (IndexError, ValueError):
+        return set()
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and bytes of each field of a message of protobuf that has a length; others are passed over. Raises IndexError and ValueError
+    for what is none."""
+    place, size = 0, len(message)
+    while place < size:
+        key, place = _varint(message, place)
+        match key & 7:
+            case 0:  # a number
+                _, place = _varint(message, place)
+            case 2:  # bytes behind their length
+                length, place = _varint(message, place)
+                yield key >> 3, message[place : place + length]
+                place += length
+            case 1 | 5:  # eight bytes, or four
+                place += 8 if key & 7 == 1 else 4
+            case other:
+                raise ValueError(f"a field of the kind {other}")
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """The number that begins there, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte, place = message[place], place + 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place
+    raise ValueError("a number of more than ten bytes")
 
 
 def _matrix(rows: Sequence[Mapping[Any, float]]) -> Array:

@@ -65,11 +65,14 @@ if TYPE_CHECKING:
     from tidemill.serving.gateway import unrouted as unrouted
     from tidemill.serving.ids import asked_of as asked_of
     from tidemill.serving.ids import whole_of as whole_of
+    from tidemill.serving.inference import FAILED as FAILED
     from tidemill.serving.inference import MOST as MOST
     from tidemill.serving.inference import Call as Call
     from tidemill.serving.inference import Headers as Headers
     from tidemill.serving.inference import Inference as Inference
+    from tidemill.serving.inference import QuickCall as QuickCall
     from tidemill.serving.inference import Reply as Reply
+    from tidemill.serving.inference import finished as finished
     from tidemill.serving.inference import refused as refused
     from tidemill.serving.inference import respond as respond
     from tidemill.serving.inference_log import InferenceLog as InferenceLog
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
     from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
     from tidemill.serving.rehearsal import rehearse as rehearse
+    from tidemill.serving.repository import Begun as Begun
     from tidemill.serving.repository import CachedModel as CachedModel
     from tidemill.serving.repository import Counts as Counts
     from tidemill.serving.repository import Models as Models
@@ -195,6 +199,10 @@ _PLACES = {
     "Reply": "inference",
     "refused": "inference",
     "respond": "inference",
+    "Begun": "repository",
+    "QuickCall": "inference",
+    "FAILED": "inference",
+    "finished": "inference",
     "AnswerLog": "log",
     "Logged": "log",
     "Sample": "log",

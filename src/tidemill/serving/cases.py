@@ -50,7 +50,7 @@ class Wanted:
         probability, found = line.probability, list[str]()
         if self.rung and line.rung != self.rung:
             return None
-        if self.unsure is not None and abs(probability - self.threshold) <= self.unsure:
+        if self.unsure is not None and line.version and abs(probability - self.threshold) <= self.unsure:  # no model is sure of a constant
             found.append("unsure")
         if self.wrong and label is not None and (probability >= self.threshold) != bool(label):
             found.append("wrong")

@@ -13,7 +13,7 @@ import msgspec
 
 from tidemill.core import DataError, Refused, TidemillError
 from tidemill.features import Getter
-from tidemill.serving.inference import Call, Headers, Reply
+from tidemill.serving.inference import Headers, QuickCall, Reply
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
 from tidemill.serving.spans import span
 from tidemill.serving.threads import beside
@@ -74,14 +74,14 @@ class Features:
     due: Callable[[], bool] = lambda: False
     refresh: Callable[[], None] = lambda: None
 
-    def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
-        """What answers a request with a body of so many bytes before others could be kept waiting; None for any other."""
+    def quick(self, method: bytes, address: bytes, size: int) -> QuickCall | None:
+        """What answers requests with bodies of so many bytes before others could be kept waiting; None for any other."""
         path, _, query = address.partition(b"?")
-        if path != PATH or method not in METHODS or size > SHORT or self.waits or self.due():
+        if path != PATH or method not in METHODS or size > SHORT or self.waits:
             return None
         return partial(self._at_once, method == b"POST", query.decode("latin-1"))
 
-    def _at_once(self, posted: bool, query: str, headers: Headers, body: bytes) -> Reply | None:
+    def _at_once(self, posted: bool, query: str, headers: Headers, body: bytes, now: bool) -> Reply | None:
         asked = _of_body(body) if posted else _of_query(query)
         when, getter = self._time(asked.at), self.prepared(_checked(asked.views))
         if getter is None:

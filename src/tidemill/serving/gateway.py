@@ -28,10 +28,11 @@ from tidemill.serving.deployed import Deployments
 from tidemill.serving.endpoint import MAX_ROWS, Endpoint
 from tidemill.serving.features import FEATURES_PATH, Features
 from tidemill.serving.feedback import Feedback, FeedbackLog
-from tidemill.serving.inference import HEAD, MODELS, MOST, Call, Headers, Inference, Reply
+from tidemill.serving.inference import HEAD, MODELS, MOST, Headers, Inference, QuickCall, Reply
 from tidemill.serving.log import AnswerLog, spliced
 from tidemill.serving.operations import PROTOCOL, Example, Operation, of_protocol
 from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
+from tidemill.serving.repository import Begun
 from tidemill.serving.threads import beside
 
 PREDICT, FEATURES = b"/predict/", FEATURES_PATH.encode()
@@ -128,23 +129,30 @@ class Gateway:
             added = await beside(log.add, asked.rows, now)
         return reply({"deployment": endpoint.name, "added": added, "labelled_at": show(now)})
 
-    def quick(self, method: bytes, address: bytes, size: int) -> Call | None:
-        """What answers a request with a body of so many bytes before others could be kept waiting; None for any other. Where a call turns
-        out to take longer, it gives None."""
+    def quick(self, method: bytes, address: bytes, size: int) -> QuickCall | None:
+        """What answers requests with bodies of so many bytes before others could be kept waiting; None for any other. Where a call turns
+        out to take longer, or it is to be looked whether other versions serve, it gives None."""
         if self.features and address.startswith(FEATURES):
-            return self.features.quick(method, address, size)
-        if address.startswith(MODELS):
-            return self.inference.quick(method, address, size) if size <= MEDIUM and not self.due() else None
-        if method != b"POST" or not address.startswith(PREDICT) or size > SHORT or self.waits or self.due():
-            return None
-        endpoint = self.endpoints.get(address[len(PREDICT) :].decode("ascii", "replace"))
-        return partial(self._at_once, endpoint) if endpoint and endpoint.prompt else None
+            call = self.features.quick(method, address, size)
+        elif address.startswith(MODELS.encode()):
+            call = self.inference.quick(method, address, size) if size <= MEDIUM else None
+        elif method == b"POST" and address.startswith(PREDICT) and size <= SHORT and not self.waits:
+            call = partial(self._at_once, address[len(PREDICT) :].decode("ascii", "replace"))
+        else:
+            call = None
+        return partial(self._unless_due, call) if call else None
 
-    def _at_once(self, endpoint: Endpoint, headers: Headers, body: bytes) -> Reply:
-        begun, now, asked = time.perf_counter_ns(), self.clock(), decoded(body, Ask)
+    def _unless_due(self, call: QuickCall, headers: Headers, body: bytes, now: bool) -> Reply | Begun | None:
+        return None if self.due() else call(headers, body, now)
+
+    def _at_once(self, name: str, headers: Headers, body: bytes, now: bool) -> Reply | None:
+        endpoint = self.endpoints.get(name)
+        if endpoint is None or not endpoint.prompt:
+            return None
+        begun, came, asked = time.perf_counter_ns(), self.clock(), decoded(body, Ask)
         self._asked(endpoint)
-        answers = endpoint.answer(asked.rows, self._times(asked, now), explain=asked.explain, keep=self.logs[endpoint.name].keep)
-        return Reply(200, self._logged(endpoint, answers, now, begun, headers))
+        answers = endpoint.answer(asked.rows, self._times(asked, came), explain=asked.explain, keep=self.logs[endpoint.name].keep)
+        return Reply(200, self._logged(endpoint, answers, came, begun, headers))
 
     def _logged(self, endpoint: Endpoint, answers: Sequence[Answer], now: int, begun: int, headers: Headers) -> bytes:
         """What is told of answers, once they are in the log."""

@@ -1,8 +1,9 @@
 """The routes of the Open Inference Protocol v2 over models: method, path, headers and body in, a reply out. Nothing of sockets."""
 
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,15 +11,16 @@ import msgspec
 from tidemill.core import DataError, TidemillError, UnknownName
 from tidemill.serving import oip
 from tidemill.serving.caller import REQUEST, heed_parameters, request_of
-from tidemill.serving.oip import Asked
+from tidemill.serving.oip import Asked, Found
 from tidemill.serving.refusals import told
-from tidemill.serving.repository import Model, Models
+from tidemill.serving.repository import Begun, Model, Models, Served
 
 MOST = 64 << 20  # bytes of a body, unpacked too
 HEAD = b"inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 TRITON = {"BYTES": "STRING"}  # what it calls a datatype where it configures a model
-MODELS, VERSIONS, INFER, LOADS = b"/v2/models/", "/versions/", b"/infer", "/v2/repository/models/"
+MODELS, VERSIONS, INFER, LOADS = "/v2/models/", "/versions/", "/infer", "/v2/repository/models/"
+log = logging.getLogger(__name__)
 VERBS = {"config", "infer", "ready", "stats"}
 Headers = Mapping[bytes, bytes]  # names in lower case
 
@@ -33,7 +35,10 @@ class Reply(NamedTuple):
     allow: str = ""
 
 
+FAILED = Reply(500, b'{"error":"the server failed; its log says why"}')
 Call = Callable[[Headers, bytes], Reply | None]  # raises what is wrong; None: it takes longer than others should wait
+# The same, and whether it is to be answered now; else it may be begun, and answered by `finished`.
+QuickCall = Callable[[Headers, bytes, bool], Reply | Begun | None]
 _encode = msgspec.json.encode
 
 
@@ -44,19 +49,33 @@ class Inference:
         """`version` is that of the server."""
         self.models, self.version = models, version
 
-    def quick(self, method: bytes, path: bytes, size: int) -> Call | None:
-        """What answers a body of so many bytes at once, without keeping others waiting."""
-        one = self._asked(path) if method == b"POST" and size <= oip.LARGE else None
-        return partial(_at_once, one) if one and not one.slow(1) else None
+    def quick(self, method: bytes, path: bytes, size: int) -> QuickCall | None:
+        """What answers bodies of so many bytes at once, as long as that does not keep others waiting."""
+        named = _named(path.decode("latin-1")) if method == b"POST" and size <= oip.LARGE else None
+        return partial(self._at_once, *named) if named else None
+
+    def _at_once(self, name: str, version: str, headers: Headers, body: bytes, now: bool) -> Reply | Begun | None:
+        try:
+            one = self.models.find(name, version)
+        except UnknownName:
+            return None
+        if one.slow(1) or b"content-encoding" in headers:  # who knows how much it is
+            return None
+        asked = _read(headers, body)
+        if isinstance(one, Served):
+            begun = None if now or asked.parameters else one.begin(asked)
+            return begun or _answered(one, asked)
+        rows = asked.rows
+        return None if rows > 1 and one.slow(rows) else _answered(one, asked)  # of one it is known
 
     def slow(self, path: str) -> bool:
         """Whether others would wait for what a path asks for: an answer that takes long, or a model that is loaded."""
         if path.startswith(LOADS):
             return True
-        one = self._asked(path.encode()) if path.endswith("/infer") else None
+        one = self._asked(path) if path.endswith("/infer") else None
         return one is not None and one.slow(1)
 
-    def _asked(self, path: bytes) -> Model | None:
+    def _asked(self, path: str) -> Model | None:
         """The model that a path asks for an inference; None where it is another path, or there is none."""
         named = _named(path)
         try:
@@ -117,12 +136,11 @@ class Inference:
         return {}
 
 
-@lru_cache(1 << 10)
-def _named(path: bytes) -> tuple[str, str] | None:
+def _named(path: str) -> tuple[str, str] | None:
     """The model and the version that a path asks for an inference; None where it is another path."""
     if not path.startswith(MODELS) or not path.endswith(INFER):
         return None
-    name, _, version = path[len(MODELS) : -len(INFER)].decode("latin-1").partition(VERSIONS)
+    name, _, version = path[len(MODELS) : -len(INFER)].partition(VERSIONS)
     return name, version
 
 
@@ -178,12 +196,30 @@ def refused(error: TidemillError) -> Reply:
     return Reply(status, _encode(plain))
 
 
-def _at_once(one: Model, headers: Headers, body: bytes) -> Reply | None:
-    if b"content-encoding" in headers:  # who knows how much it is
-        return None
-    asked = _read(headers, body)
-    rows = asked.rows
-    return None if rows > 1 and one.slow(rows) else _answered(one, asked)  # of one it is known
+def finished(begun: Sequence[Begun]) -> list[Reply]:
+    """The replies to requests that were begun; those to one model are answered together."""
+    alike, replies = dict[Any, list[Begun]](), dict[int, Reply]()
+    for one in begun:
+        alike.setdefault((id(one.by), id(one.model), *one.asked.wanted), []).append(one)
+    for some in alike.values():
+        replies.update(zip(map(id, some), _finished(some), strict=True))
+    return [replies[id(one)] for one in begun]
+
+
+def _finished(some: Sequence[Begun]) -> list[Reply]:
+    """Whatever happens: what escapes is a bug of the server, and others are not to hear of it."""
+    model = some[0].by
+    try:
+        found = zip(some, model.finish(some), strict=True)
+        return [refused(answer) if isinstance(answer, TidemillError) else _told(model, one.asked, answer) for one, answer in found]
+    except Exception:
+        log.exception("model=%s %d requests could not be answered", model.name, len(some))
+        model.counts.fail(len(some))
+        return [FAILED] * len(some)
+
+
+def _told(one: Model, asked: Asked, found: Found) -> Reply:
+    return Reply(200, *oip.write(one.name, asked, found))
 
 
 def _infer(one: Model, headers: Headers, body: bytes) -> Reply:
@@ -193,7 +229,7 @@ def _infer(one: Model, headers: Headers, body: bytes) -> Reply:
 def _answered(one: Model, asked: Asked) -> Reply:
     if asked.parameters:
         heed_parameters(asked.parameters)
-    return Reply(200, *oip.write(one.name, asked, one.infer(asked)))
+    return _told(one, asked, one.infer(asked))
 
 
 def _read(headers: Headers, body: bytes) -> Asked:

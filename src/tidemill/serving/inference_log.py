@@ -1,4 +1,5 @@
-"""The log of bare models: for each request that was answered a line of JSON, appended with a single write before the answer leaves.
+"""The log of bare models: for each request that was answered a line of JSON, appended before the answer leaves; those of a moment with a
+single write.
 
 A line has the tensors of both in the words of the protocol, so its `inputs` are a request's that may be sent again.
 """
@@ -42,12 +43,10 @@ class InferenceLog(Lines):
         super().__init__(folder / f"{quote(model, safe='')}.jsonl")
         self.model = model
 
-    def append(self, version: str, asked: Asked, shown: bytes, now: int, begun: int, *, cached: bool = False) -> str:
-        """Write a request that came at `now` (microseconds UTC), `begun` by `time.perf_counter_ns`, and the outputs as JSON that a version
-        gave it, or where that is `cached` gave to equal tensors before; returns the id of the prediction. Raises StoreError when the disk
-        refuses, and then nothing was acknowledged."""
+    def line(self, version: str, asked: Asked, shown: bytes, now: int, begun: int, *, cached: bool = False) -> tuple[str, bytes]:
+        """The id of a prediction, and its line: of a request that is answered at `now` (microseconds UTC) and `begun` by
+        `time.perf_counter_ns`, and of the outputs as JSON that a version gave it; `cached` where it gave them to equal tensors before."""
         (name,) = new_ids(now, 1)
         took, request = (time.perf_counter_ns() - begun) // 1_000, (asked.id or asked.request)[:LONGEST]
         line = _encode(_Line(name, now, self.model, version, took, oip.told(asked), msgspec.Raw(shown), request, cached))
-        self.write([line.replace(b"\n", b" ").replace(b"\r", b" ")])  # between values: within a text JSON has none
-        return name
+        return name, line.replace(b"\n", b" ").replace(b"\r", b" ")  # between values: within a text JSON has none

@@ -3,9 +3,12 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import prod
 from threading import Lock
 from typing import Any, Protocol
+
+import numpy as np
 
 from tidemill.core import Array, TidemillError, UnknownName
 from tidemill.models import Pace, Spec
@@ -16,16 +19,18 @@ from tidemill.serving.counters import Counters
 from tidemill.serving.inference_log import InferenceLog
 from tidemill.serving.oip import Asked, Found
 
-_COUNTED = ("requests", "failed", "rows", "run", "whole", "last")
+_COUNTED = ("requests", "failed", "rows", "run", "whole", "last", "runs")
 SLOW = 1_000_000  # nanoseconds of a run from which on it leaves the event loop
 
 
 class Tensors(Protocol):
-    """What answers tensors with tensors, as an ONNX file does; `isolated`: from a process of its own."""
+    """What answers tensors with tensors, as an ONNX file does; `isolated`: from a process of its own; `rowwise`: the answer to a row is
+    the same to the bit whichever rows are asked with it."""
 
     inputs: dict[str, Spec]
     outputs: dict[str, Spec]
     isolated: bool
+    rowwise: bool
     platform: str
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
@@ -38,7 +43,7 @@ class CachedModel:
 
     def __init__(self, model: Tensors, most: int) -> None:
         self.inputs, self.outputs, self.cache, self._model = model.inputs, model.outputs, AnswerCache(most), model
-        self.isolated, self.platform = model.isolated, model.platform
+        self.isolated, self.rowwise, self.platform = model.isolated, model.rowwise, model.platform
 
     def run(self, tensors: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs, all or those that are wanted. Raises DataError for tensors that it cannot take."""
@@ -60,28 +65,29 @@ Load = Callable[[], Tensors]
 
 
 class Counts:
-    """What a version answered: requests, rows, and nanoseconds; `last`, in microseconds UTC, when the newest was; many threads count, and
-    what is read is of all processes."""
+    """What a version answered: requests, rows, runs of the model, and nanoseconds; `last`, in microseconds UTC, when the newest was. Many
+    threads count, and what is read is of all processes."""
 
     def __init__(self, counters: Counters | None = None, *name: str) -> None:
         """Under a name, in the counters of a server, or alone."""
         self._counters, self._name, self._lock = counters or Counters(), ("models", *name), Lock()
         self._own = self._counters.row(*self._name, width=len(_COUNTED))
 
-    def note(self, rows: int, run: int, whole: int, at: int) -> None:
-        """A request was answered."""
+    def note(self, rows: int, run: int, whole: int, at: int, requests: int = 1, runs: int = 1) -> None:
+        """Requests were answered."""
         own = self._own
         with self._lock:
-            own[0] += 1
+            own[0] += requests
             own[2] += rows
             own[3] += run
             own[4] += whole
             own[5] = at
+            own[6] += runs
 
-    def fail(self) -> None:
-        """A request was wrong, or the model failed."""
+    def fail(self, requests: int = 1) -> None:
+        """Requests were wrong, or the model failed."""
         with self._lock:
-            self._own[1] += 1
+            self._own[1] += requests
 
     def read(self) -> dict[str, int]:
         """All of them at one moment."""
@@ -95,7 +101,7 @@ class Counts:
         parts = {"success": (done, found["whole"]), "fail": (found["failed"], 0), "compute_infer": (done, found["run"])}
         parts |= dict.fromkeys(("queue", "compute_input", "compute_output"), (0, 0))
         told = {name: {"count": count, "ns": ns} for name, (count, ns) in parts.items()}
-        counts = {"inference_count": found["rows"], "execution_count": done}
+        counts = {"inference_count": found["rows"], "execution_count": found["runs"]}
         return {"last_inference": found["last"] // 1_000, **counts, "inference_stats": told}
 
 
@@ -211,26 +217,66 @@ class Served:
         log cannot be written."""
         started, now, model = time.perf_counter_ns(), self.clock(), self._loaded()
         try:
-            tensors = oip.fitted(asked, model.inputs, model.outputs)
+            tensors, wanted, cached = oip.fitted(asked, model.inputs, model.outputs), [*asked.wanted], False
             begun = time.perf_counter_ns()
-            wanted, cached = [*asked.wanted], False
             if isinstance(model, CachedModel):
                 outputs, cached = model.answer(tensors, wanted)
             else:
                 outputs = model.run(tensors, wanted)
             ended = time.perf_counter_ns()
-            told, shown = {"cached": "true"} if cached else {}, b""
             caller().check()  # what is in the log was told
+            found, line = self._found(asked, outputs, now, started, cached=cached)
             if self.log is not None:
-                shown = oip.show(asked, outputs)
-                told["prediction_id"] = self.log.append(self.version, asked, shown, now, started, cached=cached)
+                self.log.write([line])
         except TidemillError:
             self.counts.fail()
             raise
         if not cached:
             self.pace.note(ended - begun)
-        self.counts.note(asked.rows, ended - begun, ended - started, now)
-        return Found(self.version, outputs, told, shown)
+        self.counts.note(asked.rows, ended - begun, ended - started, now, runs=not cached)
+        return found
+
+    def begin(self, asked: Asked) -> "Begun | None":
+        """A request that is finished together with others, None where nothing is gained by that; raises as `infer`."""
+        started, model = time.perf_counter_ns(), self._loaded()
+        if isinstance(model, CachedModel):
+            return None
+        if self.log is None and not model.rowwise:
+            return None
+        try:
+            return Begun(self, model, asked, oip.fitted(asked, model.inputs, model.outputs), started)
+        except TidemillError:
+            self.counts.fail()
+            raise
+
+    def finish(self, some: "Sequence[Begun]") -> "list[Found | TidemillError]":
+        """Answer requests for the same outputs of the same model, and log them with one write."""
+        begun, now, found, lines = time.perf_counter_ns(), self.clock(), list[Found | TidemillError](), list[bytes]()
+        answers, runs = _run(some)
+        ended = time.perf_counter_ns()
+        for one, outputs in zip(some, answers, strict=True):
+            told, line = (outputs, b"") if isinstance(outputs, TidemillError) else self._found(one.asked, outputs, now, one.started)
+            found.append(told)
+            lines.append(line)
+        try:
+            if self.log is not None:
+                self.log.write([line for line in lines if line])
+        except TidemillError as error:
+            found = [one if isinstance(one, TidemillError) else error for one in found]
+        right = [one for one, told in zip(some, found, strict=True) if isinstance(told, Found)]
+        self.counts.fail(len(some) - len(right))
+        self.pace.note((ended - begun) // len(some))
+        rows, whole = sum(one.asked.rows for one in right), sum(ended - one.started for one in right)
+        self.counts.note(rows, ended - begun, whole, now, len(right), runs)
+        return found
+
+    def _found(self, asked: Asked, outputs: Mapping[str, Array], now: int, started: int, *, cached: bool = False) -> tuple[Found, bytes]:
+        """What a model said, and the line of the log that says so, where there is one."""
+        told, shown, line = {"cached": "true"} if cached else {}, b"", b""
+        if self.log is not None:
+            shown = oip.show(asked, outputs)
+            told["prediction_id"], line = self.log.line(self.version, asked, shown, now, started, cached=cached)
+        return Found(self.version, outputs, told, shown), line
 
     def tensors(self) -> tuple[Mapping[str, Spec], Mapping[str, Spec]]:
         """What it takes, and what it gives. Raises UnknownName where it is not loaded."""
@@ -247,6 +293,44 @@ class Served:
         if model is None:
             raise UnknownName(f"the model {self.name!r} is not loaded: {self.why}", hint=f"POST /v2/repository/models/{self.name}/load")
         return model
+
+
+@dataclass(eq=False, slots=True)
+class Begun:
+    """A request to a bare model that was found right: its tensors as the model takes them, and when it came, by `time.perf_counter_ns`."""
+
+    by: Served
+    model: Tensors
+    asked: Asked
+    tensors: Mapping[str, Array]
+    started: int
+
+
+def _run(some: Sequence[Begun]) -> tuple[Sequence[Mapping[str, Array] | TidemillError], int]:
+    """What a model gives to each, in one run where a row's answer does not depend on the others; how many runs that were."""
+    model, wanted = some[0].model, [*some[0].asked.wanted]
+    if model.rowwise and len(some) > 1 and all(rows := [_rows(one.tensors.values()) for one in some]):
+        try:
+            outputs = model.run({name: np.concatenate([one.tensors[name] for one in some]) for name in model.inputs}, wanted)
+        except TidemillError:
+            pass  # each by itself says which one is wrong
+        else:
+            places = zip(accumulate(rows), rows, strict=True)
+            return [{name: one[end - many : end] for name, one in outputs.items()} for end, many in places], 1
+    return [_run_alone(model, one.tensors, wanted) for one in some], len(some)
+
+
+def _run_alone(model: Tensors, tensors: Mapping[str, Array], wanted: Sequence[str]) -> Mapping[str, Array] | TidemillError:
+    try:
+        return model.run(tensors, wanted)
+    except TidemillError as error:
+        return error
+
+
+def _rows(tensors: Iterable[Array]) -> int:
+    """How many rows each of some tensors has; 0 where they have not as many."""
+    sizes = {len(one) for one in tensors}
+    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def made_up(specs: Iterable[Spec]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from tidemill.core import Array, DataError, StoreError, TidemillError, UnknownName
 from tidemill.serving import oip
-from tidemill.serving.caller import heed_parameters
+from tidemill.serving.caller import caller, heed_parameters, request_of
 from tidemill.serving.inference import Inference, check_load, configuration, index, metadata, stats
 from tidemill.serving.messages import MESSAGES
 from tidemill.serving.oip import LARGE, MANY, Asked, Found
@@ -181,7 +181,7 @@ def read(request: Any) -> Asked:
         oip.is_raw(_parameters(wants.parameters), place)
     wanted = {one.name: is_raw for one in request.outputs}
     parameters = _parameters(request.parameters)
-    return Asked(tensors, wanted, is_raw, request.id, parameters)
+    return Asked(tensors, wanted, is_raw, request.id, parameters, request_of(caller().headers))
 
 
 def _parameters(given: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -363,4 +364,4 @@ def serve(session: Session, host: str, port: int, grpc_port: int | None = None, 
         def beside() -> AbstractContextManager[Beside]:
             return remote(gateways[0].inference, host, grpc_port, gateways[0].refresh, calls, most, most_seconds, here)
 
-        run_server(make, host, port, ready, led(lambda *asked: gateways[0].quick(*asked), traffic), beside, here)
+        run_server(make, host, port, ready, partial(led, lambda *asked: gateways[0].quick(*asked), traffic), beside, here)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from tidemill import __version__
@@ -52,7 +53,7 @@ def serve_models(
     def beside() -> AbstractContextManager[Beside]:
         return remote(inference, host, grpc_port, calls=calls, most=most, seconds=most_seconds, place=here)
 
-    run_server(make, host, port, ready, led(inference.quick, traffic), beside, here)
+    run_server(make, host, port, ready, partial(led, inference.quick, traffic), beside, here)
 
 
 def application(inference: Inference, url: str, metrics: Callable[[], Iterable[Family]] = tuple) -> Any:

@@ -10,6 +10,7 @@ from tidemill.core import Busy, Refused, TidemillError
 from tidemill.serving import (
     CALLER,
     EXPECTED,
+    FAILED,
     MOST,
     NOBODY,
     REQUEST,
@@ -17,6 +18,7 @@ from tidemill.serving import (
     Call,
     Caller,
     Headers,
+    QuickCall,
     Reply,
     refused,
     respond,
@@ -25,6 +27,7 @@ from tidemill.serving import (
 )
 from tidemill.web.logs import ACCESS, note_access
 from tidemill.web.metrics import Traffic
+from tidemill.web.turn import Turn, tell
 
 if TYPE_CHECKING:
     from tidemill.web.wire import Call as Whole
@@ -43,40 +46,21 @@ _LINES = {
 }
 
 
-def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> "Quick":
-    """For a connection: by method, address and headers what answers a body, which `traffic` counts. `find` tells by method, address and the
-    size of the body, and is asked anew for each: what serves may have changed."""
+def led(find: Callable[[bytes, bytes, int], QuickCall | None], traffic: Traffic, turn: Turn) -> "Quick":
+    """For a connection: by method, address and headers what answers bodies at the end of the `turn`, which `traffic` counts. `find` tells
+    by method, address and the size of a body."""
 
     def quick(method: bytes, address: bytes, headers: Headers) -> "Whole | None":
         text = headers.get(b"content-length", b"0" if method == b"GET" else b"")
         if not text.isdigit() or b"transfer-encoding" in headers:
             return None
         size, path, waits = int(text), address.decode("latin-1"), TIMEOUT in headers or EXPECTED in headers
-        note, verb, shown, tells = traffic.noted(path), method.decode(), path.partition("?")[0], ACCESS.isEnabledFor(logging.INFO)
-        if size > MOST or find(method, address, size) is None or not _is_from_here(headers):
+        call = find(method, address, size) if size <= MOST else None
+        if call is None or not _is_from_here(headers):
             return None
+        note, verb, shown, tells = traffic.noted(path), method.decode(), path.partition("?")[0], ACCESS.isEnabledFor(logging.INFO)
 
-        def whole(named: Headers, body: bytes) -> bytes | None:
-            """The answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
-            begun = perf_counter()
-            CALLER.set(caller := Caller({**headers, **named} if named else headers))
-            if (watching := tracer()) is not None:
-                caller.watch = watching.http(verb, path, caller.headers)
-            try:
-                call = find(method, address, size)
-                if call is not None and waits:
-                    call = partial(_heeding, caller, call)
-                reply = None if call is None else call(caller.headers, body)
-            except TidemillError as error:
-                reply = refused(error)
-            except Exception as error:
-                log.exception("route=%s a request could not be answered", shown)
-                if caller.watch:
-                    caller.watch.fail(error)
-                reply = Reply(500, b'{"error":"the server failed; its log says why"}')
-            if reply is None:
-                CALLER.set(NOBODY)
-                return None
+        def told(begun: float, caller: Caller, named: Headers, send: Callable[[bytes], None], reply: Reply) -> None:
             answer = written(reply)
             if REQUEST in named:
                 answer = answer.replace(b"\r\n", b"\r\n%b: %b\r\n" % (REQUEST, named[REQUEST]), 1)
@@ -85,9 +69,37 @@ def led(find: Callable[[bytes, bytes, int], Call | None], traffic: Traffic) -> "
                 caller.watch.end(reply.status, caller.about)
             note(reply.status, seconds := perf_counter() - begun)
             if tells:
+                CALLER.set(caller)
                 note_access(verb, shown, reply.status, seconds)
+                CALLER.set(NOBODY)
+            send(answer)
+
+        def whole(named: Headers, body: bytes, send: Callable[[bytes], None]) -> bool:
+            """Answer, whatever happens: what escapes is a bug of the server, and the connection would call it the client's."""
+            begun = perf_counter()
+            CALLER.set(caller := Caller({**headers, **named} if named else headers))
+            if (watching := tracer()) is not None:
+                caller.watch = watching.http(verb, path, caller.headers)
+            try:
+                if waits:
+                    caller.heed()
+                reply = call(caller.headers, body, turn.alone or waits or watching is not None)  # who waits only so long asks now
+            except TidemillError as error:
+                reply = refused(error)
+            except Exception as error:
+                log.exception("route=%s a request could not be answered", shown)
+                if caller.watch:
+                    caller.watch.fail(error)
+                reply = FAILED
             CALLER.set(NOBODY)  # what the connection says next is of nobody's request
-            return answer
+
+            if reply is None:
+                return False
+            if turn.alone and isinstance(reply, Reply):
+                tell(partial(told, begun, caller, named, send), reply)
+            else:
+                turn.answer(reply, partial(told, begun, caller, named, send))
+            return True
 
         return whole
 
@@ -100,11 +112,6 @@ def _is_from_here(headers: Headers) -> bool:
     except Refused:
         return False
     return True
-
-
-def _heeding(caller: Caller, call: Call, headers: Headers, body: bytes) -> Reply | None:
-    caller.heed()
-    return call(headers, body)
 
 
 def checked(call: Call, headers: Headers, body: bytes) -> Reply | None:

@@ -1,6 +1,7 @@
 """A socket of this machine, and an application behind it."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from tidemill.core import Busy, Refused, StoreError
 from tidemill.web.place import GRACE, Place
 
 if TYPE_CHECKING:
+    from tidemill.web.turn import Turn
     from tidemill.web.wire import Quick
 
 
@@ -56,7 +58,7 @@ def run_server(
     host: str,
     port: int,
     ready: Ready,
-    quick: "Quick | None" = None,
+    quick: "Callable[[Turn], Quick] | None" = None,
     beside: Callable[[], AbstractContextManager[Beside]] = lambda: nullcontext(ALONE),
     place: Place | None = None,
 ) -> None:
@@ -66,6 +68,7 @@ def run_server(
     import uvloop
 
     from tidemill.web.sharing import Counted, Taker
+    from tidemill.web.turn import Turn
     from tidemill.web.wire import Heads, Wire
 
     here = place or Place()
@@ -92,7 +95,8 @@ def run_server(
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is open is closed: otherwise the process would end where it stands
     with bound(host, port) if here.alone else here.given() as listener:
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        speaks: Any = {"quick": quick, "heads": Heads()}
+        turn = Turn()
+        speaks: Any = {"quick": quick(turn) if quick else None, "heads": Heads(), "turn": turn}
         config = uvicorn.Config(
             make(url),
             http=partial(Wire, **speaks) if here.alone else partial(Counted, counters=here.counters, **speaks),  # type: ignore[arg-type]
@@ -107,6 +111,7 @@ def run_server(
             timeout_graceful_shutdown=GRACE,
         )
         with beside() as other:
+            gc.freeze()  # what is there stays: to look through it again and again for garbage would hold answers up
             if here.tells:
                 ready(url, other.address)
             here.ready()

@@ -71,7 +71,7 @@ def only_local(app: App) -> App:
             given = headers_of(scope)
             host, origin = given.get(b"host", b""), given.get(b"origin", b"")
             if not _LOCAL.fullmatch(host):
-                return await respond(send, 400, b'{"error_code":"BAD_REQUEST","message":"this server answers to this machine only"}')
+                return await respond(send, 403, b'{"error_code":"PERMISSION_DENIED","message":"this server answers to this machine only"}')
             strange = (origin and origin.partition(b"://")[2] != host) or given.get(b"sec-fetch-site") == b"cross-site"
             if strange and scope["method"] not in ("GET", "HEAD"):
                 return await respond(

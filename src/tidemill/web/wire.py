@@ -7,13 +7,16 @@ parsers read alike, or no other could be led past them.
 
 import asyncio
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tidemill.serving import PARENT, REQUEST
+from tidemill.web.turn import Gathered, Turn
 
 MOST_HEAD = 128 << 10  # bytes of a request's address and headers, beside those that come with its first ones
 BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the head was whole, and whether the client went away
@@ -21,10 +24,11 @@ NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this se
 PATIENCE, SLOWEST = 20.0, 500  # seconds in which a request is to be there, and bytes for which it gets one more
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 NO_HOST = NO_HTTP[0], b"a request has one header Host (RFC 9112, 3.2)"
+NO_TUNNEL = NO_HTTP[0], b"this server is no proxy"
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large", b"the address and the headers are too large"
 Headers = Mapping[bytes, bytes]  # names in lower case
-# What names a request, and a body -> the whole answer, or nothing where the framework is to give it.
-Call = Callable[[Headers, bytes], bytes | None]
+# What names a request, its body and who is told the whole answer -> whether there will be one; else the framework is to give it.
+Call = Callable[[Headers, bytes, Callable[[bytes], None]], bool]
 Quick = Callable[[bytes, bytes, Headers], Call | None]  # of a method, an address and the other headers: by them alone
 # Headers that name a request or its trace: W3C Trace Context, Zipkin's B3 (Istio), those of Amazon and Google.
 NAMES: tuple[bytes, ...] = (REQUEST, PARENT, b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid")
@@ -69,46 +73,35 @@ def parted(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     return b"".join(pieces[::3]), dict(zip(map(bytes.lower, pieces[1::3]), pieces[2::3], strict=True))
 
 
-class Gathered:
-    """A transport that sends what is written in one turn of the loop at once, at its end: an answer's head and body leave in one packet,
-    and answers to several connections leave together. A client that sleeps between two of them is woken for each, which costs the
-    server as much as an answer."""
+def _without_upgrade(wire: "Wire") -> bytes:
+    """The head that a parser took, without the wish for another protocol."""
+    lines = [b"%b %b HTTP/%b" % (wire.parser.get_method(), wire.url, wire.parser.get_http_version().encode())]
+    for name, value in wire.headers:
+        if name == b"connection":
+            value = b", ".join(word for word in map(bytes.strip, value.split(b",")) if word.lower() not in (b"upgrade", b"http2-settings"))
+        if name not in (b"upgrade", b"http2-settings") and (value or name != b"connection"):
+            lines.append(b"%b: %b" % (name, value))
+    return b"\r\n".join([*lines, b"", b""])
 
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop, self._pieces = transport, loop, list[bytes]()
-        self.is_closing = transport.is_closing  # asked for each answer
 
-    def write(self, data: bytes) -> None:
-        """Send, with what else this turn of the loop has to say."""
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        if pieces and not self._transport.is_closing():  # the client may have gone away in this very turn
-            self._transport.writelines(pieces)
-
-    def close(self) -> None:
-        """Close, after what was written."""
-        self._flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+def _unheard(named: Headers, body: bytes, tell: Callable[[bytes], None]) -> bool:
+    """Answer nothing."""
+    return True
 
 
 class Wire(HttpToolsProtocol):
-    """One connection. What `quick` finds a call for is answered at once and in its turn, without a task, a scope or a cycle."""
+    """One connection. What `quick` finds a call for is answered in this turn of the loop, without a task, a scope or a cycle."""
 
     patience = PATIENCE
 
-    def __init__(self, *, quick: Quick | None, heads: Heads, **config: Any) -> None:
+    def __init__(self, *, quick: Quick | None, heads: Heads, turn: Turn, **config: Any) -> None:
         super().__init__(**config)
-        self.quick, self.heads, self.parts = quick, heads, list[bytes]()
+        self.quick, self.heads, self.turn, self.parts = quick, heads, turn, list[bytes]()
         self.call: Call | None = None  # what answers the request that is coming in
         self.named = dict[bytes, bytes]()  # what names it
         self.wrong = NO_HTTP  # what is said of a request that cannot be read
+        self.led_on = False  # whether the request that is parsed next is known to be one for the framework
+        self.wishes, self.end_of_wish = False, 0  # whether a request wishes another protocol, and bytes until the end of its head
         self.between = True  # whether the parser waits for a request, and nothing of it has come
         self.held, self.lacks = list[bytes](), 0  # a request with a known head of which so many bytes have not come
         self.head = b""  # that of the request which comes in, where it came in one piece and may be kept
@@ -119,7 +112,7 @@ class Wire(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
-        super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(Gathered(transport, self.turn))  # type: ignore[arg-type]
         self.asked = self.loop.time() + self.patience - self.timeout_keep_alive
         self.idle = self.loop.call_later(self.patience, self._look)
 
@@ -141,6 +134,13 @@ class Wire(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some of a request came."""
+        self.turn.begin_to_read()
+        try:
+            self._read(data)
+        finally:
+            self.turn.end_to_read()
+
+    def _read(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         if self.held:
@@ -163,19 +163,39 @@ class Wire(HttpToolsProtocol):
                 self.held.append(data)
                 self._note_begun(len(data))
                 return
-            answer = call(named, data[end : end + size])
-            if answer is None:
+            self.since, self.came = 0.0, 0
+            if not call(named, data[end : end + size], self._answer):
+                self.led_on = True
                 break
-            self._answer(answer)
             if not self.lacks:
                 return
             data = data[end + size :]
         self.plain += len(data)
-        super().data_received(data)
+        self._parse(data)
         if not self.between:
             self._note_begun(len(data))
         if self.plain > MOST_HEAD:
             self._refuse(*TOO_LARGE)
+
+    def _parse(self, data: bytes) -> None:
+        """Some of a request that is not known by its head. Behind one that asks for another protocol the parser reads nothing, not even its
+        body; nobody is bound to change it (RFC 9110, 7.8), so it is parsed once more without its wish."""
+        super().data_received(data)
+        while self.wishes and not self.transport.is_closing():
+            data = _without_upgrade(self) + data[self.end_of_wish :]
+            self.wishes, self.head, self.parser = False, b"", HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            super().data_received(data)
+
+    def _should_upgrade(self) -> bool:
+        """Asked where the parser stops behind a head, which it says with how many bytes it read."""
+        error = sys.exc_info()[1]
+        if isinstance(error, HttpParserUpgrade):
+            self.end_of_wish = error.args[0]
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """It is not worth a line."""
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be read."""
@@ -183,6 +203,7 @@ class Wire(HttpToolsProtocol):
 
     def _refuse(self, line: bytes, what: bytes) -> None:
         """Answer in the form of all errors, and close."""
+        self.turn.settle()
         body = b'{"error":"%b"}' % what
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(b"%b\r\n%b%b" % (line, head, body))
@@ -199,16 +220,29 @@ class Wire(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self.wrong = NO_TUNNEL
+                raise ValueError  # the parser stops
+            self.wishes = True
+            return
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             self.wrong = NO_HOST
             raise ValueError  # the parser stops
         under_way, headers = self._under_way(), dict(self.headers)
         self.named = {name: headers.pop(name) for name in NAMES if name in headers}
-        self.call = self.quick(self.parser.get_method(), self.url, headers) if self.quick and not under_way else None
+        if self.transport.is_closing():  # behind the last one that is answered
+            self.call = _unheard
+        elif self.quick is None or under_way or self.led_on:
+            self.call = None
+        else:
+            self.call = self.quick(self.parser.get_method(), self.url, headers)
+        self.led_on = False
         if self.call is None:
             self._lead_on()
         elif self.expect_100_continue:
+            self.turn.settle()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -221,6 +255,8 @@ class Wire(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self.wishes:
+            return
         head, self.head, self.plain, self.between = self.head, b"", 0, self.parser.should_keep_alive()
         self.since, self.came = 0.0, 0
         if self.call is None:
@@ -228,23 +264,20 @@ class Wire(HttpToolsProtocol):
             return
         call, body, self.call = self.call, b"".join(self.parts), None
         self.parts.clear()
-        if head and self._may_be_kept(head):
-            self.heads.keep(head, len(body), call, sum(name in NAMES for name, _ in self.headers))
-        answer = call(self.named, body)
-        if answer is None:
+        if not call(self.named, body, self._answer):
             self.expect_100_continue = False  # it was told to go on
             self._lead_on()
             super().on_body(body)
             super().on_message_complete()
-            return
-        self._answer(answer)
-        if not self.between:
+        elif not self.between:
             self.transport.close()
+        elif head and self._may_be_kept(head):
+            self.heads.keep(head, len(body), call, sum(name in NAMES for name, _ in self.headers))
 
     def _answer(self, answer: bytes) -> None:
         """Send an answer, and note that something was asked."""
         self.transport.write(answer)
-        self.asked, self.since, self.came = self.loop.time(), 0.0, 0
+        self.asked = self.loop.time()
 
     def on_response_complete(self) -> None:
         """The framework has answered."""
@@ -257,6 +290,7 @@ class Wire(HttpToolsProtocol):
 
     def _lead_on(self) -> None:
         """Tell the framework of a request."""
+        self.turn.settle()
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -281,5 +315,6 @@ class Wire(HttpToolsProtocol):
             self.idle = self.loop.call_later(1.0 if waits else max(until - now, 0.01), self._look)
             return
         if self.since and not (self._under_way() and cycle.response_started):
+            self.turn.settle()
             self.transport.write(TOO_SLOW)
         self.transport.close()
