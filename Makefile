@@ -25,11 +25,11 @@ demo: setup  ## replay a year of flights: a model kept in the loop against the s
 	@scripts/apt-packages libgomp1
 	@cd examples/flights && ../../$(BIN)/tidemill replay
 
-test: setup  ## all tests but torture (under 10 minutes)
+test: setup  ## all tests but torture and those of `make check` (under 10 minutes)
 	@scripts/apt-packages libgomp1 chromium
 	@scripts/mlflow-client
 	@scripts/protocol-clients
-	@$(BIN)/python -m pytest -q -n 2
+	@$(BIN)/python -m pytest -q -n 2 --ignore tests/architecture
 
 check: setup  ## format, lint, types, import contracts, budgets
 	@$(BIN)/ruff format --check --output-format concise . || { echo 'mend with: make format'; exit 1; }
@@ -39,8 +39,9 @@ check: setup  ## format, lint, types, import contracts, budgets
 
 torture: setup  ## kills, soaks and long simulations
 	@scripts/apt-packages libgomp1
+	@scripts/protocol-clients
 	@scripts/mlflow-torch
-	@$(BIN)/python -m pytest -q -m torture
+	@$(BIN)/python -m pytest -q -n 2 -m torture
 	@scripts/with-torch -m pytest -q -m torture tests/models/test_torch.py
 	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q $(RANDOM:%=tests/%.py)
 

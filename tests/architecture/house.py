@@ -11,7 +11,7 @@ import statistics
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,19 +44,21 @@ class Module:
         """`registry` for `tidemill.registry.versions`; empty for `tidemill` itself."""
         return [*self.name.split("."), ""][1]
 
-    @property
-    def imports(self) -> Iterator[tuple[int, str, str]]:
+    @cached_property
+    def imports(self) -> list[tuple[int, str, str]]:
         """Line, module, name: `from a.b import c` is (line, "a.b", "c"); `import a.b` is (line, "a.b", ""). Relative ones made absolute."""
+        found = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
-                yield from ((node.lineno, alias.name, "") for alias in node.names)
+                found += [(node.lineno, alias.name, "") for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 source = node.module or ""
                 if node.level:
                     parts = self.name.split(".")
                     here = parts[: len(parts) - node.level + self.is_package]
                     source = ".".join([*here, source]) if source else ".".join(here)
-                yield from ((node.lineno, source, alias.name) for alias in node.names)
+                found += [(node.lineno, source, alias.name) for alias in node.names]
+        return found
 
     @cached_property
     def code_lines(self) -> frozenset[int]:
@@ -78,6 +80,7 @@ class Module:
                 yield node.name, node.lineno, len(self.code_lines.intersection(range(node.lineno, (node.end_lineno or 0) + 1)))
 
 
+@cache
 def modules_under(folder: Path) -> list[Module]:
     """The modules of a tree of sources, named from `folder` down."""
     found = []

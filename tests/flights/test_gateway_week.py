@@ -1,4 +1,4 @@
-"""One week of flights, row by row through HTTP: the same features and answers as the batch path, bit by bit, offline and online."""
+"""A day of flights, in torture a week, row by row through HTTP: what the batch path gives, bit by bit, offline and online."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tidemill.monitoring import Skew
 from tidemill.serving import AnswerLog, Endpoint, Gateway, gateway_routes, read_log, sample_answers
 from tidemill.session.session import open_endpoint
 
-MONDAY, WEEK = instant("2013-04-08", ZONE), 7 * 86_400_000_000
+MONDAY, DAY = instant("2013-04-08", ZONE), 86_400_000_000
 Asked = list[tuple[int, dict[str, Any]]]
 
 
@@ -55,17 +55,18 @@ async def ask_one_by_one(app: Starlette, bodies: Asked, before: Callable[[int], 
     return found
 
 
+@pytest.mark.parametrize("days", [1, pytest.param(7, marks=pytest.mark.torture)])
 @pytest.mark.parametrize("kind", ["offline", "online"])
-def test_a_week_row_by_row(year: Flights, spring: Branch, tmp_path: Path, kind: str) -> None:
-    """Every request of the week, asked at its own time. The online store is brought up to that time first, as a live one is."""
+def test_row_by_row(year: Flights, spring: Branch, tmp_path: Path, kind: str, days: int) -> None:
+    """Every request of those days, asked at its own time. The online store is brought up to that time first, as a live one is."""
     store = MemoryOnline()
     endpoint = open_endpoint(year.ledger, year.declared, spring, store if kind == "online" else None)
     first = endpoint.standing.previous or endpoint.standing.champion
     assert first[0] == "boosted/1", "the champion of that week"
     endpoint.standing, endpoint.timeout = replace(endpoint.standing, champion=first, previous=None), 10_000_000
     examples = year.built.examples
-    rows = np.flatnonzero((examples.at >= MONDAY) & (examples.at < MONDAY + WEEK)).tolist()
-    assert len(rows) > 6_000
+    rows = np.flatnonzero((examples.at >= MONDAY) & (examples.at < MONDAY + days * DAY)).tolist()
+    assert len(rows) > 850 * days
     keys, times = examples.requests.keys, examples.at.tolist()
     bodies = [(times[row], {"rows": [{"flight_id": keys[row].decode()}], "at": show(times[row]), "explain": True}) for row in rows]
     before = endpoint.reader.materialise if kind == "online" else lambda at: None

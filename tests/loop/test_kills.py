@@ -62,10 +62,11 @@ def same(toy: Toy, branch: Branch, whole: Toy, expected: Branch) -> None:
     assert told[0] == told[1], "no decision is lost, and none is written twice"
 
 
-def test_a_killed_replay_ends_as_one_that_was_not(tmp_path: Path, replayed: Replayed) -> None:
-    """Killed before its first tick, in the alarm, and thrice in a rollout."""
+@pytest.mark.parametrize("lines", [("37", "41"), pytest.param(("built", "37", "38", "41", "44"), marks=pytest.mark.torture)], ids=len)
+def test_a_killed_replay_ends_as_one_that_was_not(tmp_path: Path, replayed: Replayed, lines: tuple[str, ...]) -> None:
+    """Killed in the alarm and in a rollout; in torture before its first tick too, and thrice in the rollout."""
     folder = write_project(tmp_path / "p")
-    for line in ("built", "37", "38", "41", "44"):
+    for line in lines:
         assert killed_at(folder, line)
     finish(folder, replayed)
 

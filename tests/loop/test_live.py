@@ -150,12 +150,12 @@ def upto(folder: Path, toy: Toy, day: str) -> None:
 
 
 def test_while_an_edit_stands_refused_the_loop_goes_on_and_tries_again_when_a_policy_would(toy: Toy, tmp_path: Path) -> None:
-    """New data come each day; the champion's features are built over them too."""
+    """New data come with each pass; the champion's features are built over them too."""
     live_pass(toy, "2024-03-01", **MARCH)
     folder = tmp_path / "edited"
     other = edited(tmp_path, toy.ledger, *WORSE)
     judged, watched = [], []
-    days = [f"2024-03-{day:02}" for day in range(2, 11)]
+    days = [f"2024-03-{day:02}" for day in (2, 3, 5, 6, 7, 9, 10)]
     for day in days:
         upto(folder, toy, day)
         passed = live_pass(open_toy(folder, other.ledger), day, **MARCH)
