@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ import uvloop
 from measure import BIN, ROOT, compared, heading, say_where
 from measure.server import serving
 
-RUNS = 3
+RUNS = 5
 PEER = ROOT / "benchmarks" / "measure" / "peer.py"
 BOUND = ROOT / "benchmarks" / "measure" / "bound.py"
 HEAD = "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:1\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n{more}\r\n"
@@ -108,8 +109,13 @@ async def asked(port: int, requests: Sequence[bytes], count: int, connections: i
 
 
 def cpu(process: psutil.Process) -> float:
-    """CPU seconds of a process and its children so far."""
-    return sum(one.cpu_times().user + one.cpu_times().system for one in [process, *process.children(recursive=True)])
+    """CPU seconds of a process and its children so far; where the system tells them, in nanoseconds and not in ticks."""
+    return sum(_of_threads(one) or sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
+
+
+def _of_threads(process: psutil.Process) -> float:
+    """What Linux says of the threads of a process that live."""
+    return sum(int(one.read_text().split()[0]) for one in Path(f"/proc/{process.pid}/task").glob("*/schedstat")) / 1e9
 
 
 @contextmanager
@@ -157,33 +163,36 @@ def on_core(place: int) -> Iterator[None]:
             os.sched_setaffinity(0, cores)
 
 
-def measured(servers: Mapping[str, tuple[Any, Asks]]) -> dict[str, Figures]:
-    """By server and by what it is asked: CPU of a request, its percentiles, and requests a second; and its start and its memory. Servers
-    are asked in turns, since a machine is not always as fast; they are on one core, who asks on another."""
+def measured(servers: Mapping[str, tuple[Callable[[], Any], Asks]]) -> dict[str, Figures]:
+    """By server and by what it is asked: CPU of a request, its percentiles, and requests a second; and its start and its memory. Each run
+    starts all servers anew, since one process is quicker than the next of the same program (where its memory lies), and asks them in turns,
+    since a machine is not always as fast; they are on one core, who asks on another."""
     found: dict[str, Figures] = {}
-    with ExitStack() as last:
-        open_: dict[str, tuple[int, psutil.Process]] = {}
-        for name, (server, asks) in servers.items():
-            found[name] = {what: {"CPU": [], "p50": [], "p99": [], "requests/s": []} for what in asks}
-            began = time.perf_counter()
-            with on_core(0):
-                open_[name] = last.enter_context(server)
-            found[name][""] = {"start": [time.perf_counter() - began], "memory": []}
-        last.enter_context(on_core(1))
-        for run in range(RUNS + 1):
-            for name, (_, asks) in servers.items():
-                port, process = open_[name]
-                for what, (requests, count, connections) in asks.items():
-                    count = count if run else min(count, 200)
-                    before, began = cpu(process), time.perf_counter()
-                    times = uvloop.run(asked(port, requests, count, connections))
-                    figures = {"CPU": (cpu(process) - before) / count, "requests/s": count / (time.perf_counter() - began)}
-                    figures |= {f"p{q}": float(np.percentile(times, q)) for q in (50, 99)}
-                    for figure, value in figures.items() if run else ():
-                        found[name][what][figure].append(value)
-        for name, (_, process) in open_.items():
-            every = [process, *process.children(recursive=True)]
-            found[name][""]["memory"].append(sum(one.memory_full_info().pss for one in every) / 2**20)
+    for name, (_, asks) in servers.items():
+        found[name] = {what: {"CPU": [], "p50": [], "p99": [], "requests/s": []} for what in asks} | {"": {"start": [], "memory": []}}
+    for _ in range(RUNS):
+        with ExitStack() as last:
+            open_: dict[str, tuple[int, psutil.Process]] = {}
+            for name, (server, _) in servers.items():
+                began = time.perf_counter()
+                with on_core(0):
+                    open_[name] = last.enter_context(server())
+                found[name][""]["start"].append(time.perf_counter() - began)
+            last.enter_context(on_core(1))
+            for warm in (True, False):
+                for name, (_, asks) in servers.items():
+                    port, process = open_[name]
+                    for what, (requests, count, connections) in asks.items():
+                        count = min(count, 200) if warm else count
+                        before, began = cpu(process), time.perf_counter()
+                        times = uvloop.run(asked(port, requests, count, connections))
+                        figures = {"CPU": (cpu(process) - before) / count, "requests/s": count / (time.perf_counter() - began)}
+                        figures |= {f"p{q}": float(np.percentile(times, q)) for q in (50, 99)}
+                        for figure, value in () if warm else figures.items():
+                            found[name][what][figure].append(value)
+            for name, (_, process) in open_.items():
+                every = [process, *process.children(recursive=True)]
+                found[name][""]["memory"].append(sum(one.memory_full_info().pss for one in every) / 2**20)
     return found
 
 
@@ -253,15 +262,15 @@ def main() -> None:
                 hundred = [request(name, rows[i : i + 100], raw=raw) for i in range(0, 400, 100)]
                 asks[f"{name}, 100 rows, {'raw' if raw else 'JSON'}"] = (hundred, given.requests // 5, 1)
             command = [str(BIN / "tidemill"), "serve", file, "--port", "0", "--json"]
-            servers: dict[str, tuple[Any, Asks]] = {
-                "ours": (serving(command), asks),
-                "our log on": (serving([*command, "--log", f"{scratch}/log"]), logged),
+            servers: dict[str, tuple[Callable[[], Any], Asks]] = {
+                "ours": (partial(serving, command), asks),
+                "our log on": (partial(serving, [*command, "--log", f"{scratch}/log"]), logged),
             }
-            servers |= {kind: (serving([sys.executable, str(BOUND), kind, file]), asks) for kind in ("raw", "uvicorn")}
+            servers |= {kind: (partial(serving, [sys.executable, str(BOUND), kind, file]), asks) for kind in ("raw", "uvicorn")}
             for one, python in (text.split("=", 1) for text in given.peer):
                 theirs = [plain(one, rows[i : i + 1]).replace(b"/models/lr/", f"/models/{name}/".encode()) for i in range(64)]
                 few: Asks = {what: (theirs, max(given.requests // 20, 50), n) for what, (_, _, n) in logged.items()}
-                servers[one] = (peer(one, python, name, file), few)
+                servers[one] = (partial(peer, one, python, name, file), few)
             found = measured(servers)
             for kind in ("raw", "uvicorn"):
                 tell(f"bound: {kind}", name, found["ours"], found[kind])
