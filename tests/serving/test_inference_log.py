@@ -1,6 +1,8 @@
 """The log of a bare model: what was asked and answered, to be sent again; whole lines, whatever happens to the disk and the process."""
 
 import json
+import urllib.error
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from conformance.oip.server import Server
 from disks import small_disk
 from processes import served
 from serving.test_oip import Asked, echo, sums, tensor
+from tidemill.core import StoreError
 from tidemill.models import OnnxModel
 from tidemill.serving import Inference, InferenceLog, Repository, Served, asked_of
 
@@ -89,6 +92,58 @@ def test_a_full_disk_acknowledges_nothing_and_leaves_nothing_of_a_line(tmp_path:
         assert len(ask.lines()) == known > 100
         stats = ask("GET", "/v2/models/sums/stats")[1]["model_stats"][0]["inference_stats"]
         assert (stats["success"]["count"], stats["fail"]["count"]) == (known, 1)
+
+
+def test_a_server_whose_disk_is_full_says_so_and_is_not_ready_until_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "sums.onnx").write_bytes(sums())
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        arguments = ("serve", str(tmp_path / "sums.onnx"), "--port", "0", "--log", str(disk), "--json")
+        with served(*arguments) as (process, url):
+
+            def ask(path: str, body: bytes | None = None) -> tuple[int, str | None, str]:
+                try:
+                    with urllib.request.urlopen(url + path, body, timeout=20) as answer:
+                        return answer.status, answer.headers["retry-after"], answer.read().decode()
+                except urllib.error.HTTPError as error:
+                    return error.code, error.headers["retry-after"], error.read().decode()
+
+            body, paths = json.dumps({"inputs": SENT}).encode(), ("/v2/health/ready", "/v2/models/sums/ready")
+            assert [ask(PATH, body)[0], *(ask(path)[0] for path in paths)] == [200] * 3
+            for _ in range(2):
+                with pytest.raises(OSError), (disk / "filler").open("wb", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * 4096)
+                while (refused := ask(PATH, body))[0] == 200:
+                    pass
+                assert refused[:2] == (503, "1")
+                assert ask(PATH, body)[0] == 503
+                for path in paths:
+                    status, later, told = ask(path)
+                    assert (status, later, "log cannot be written" in told) == (503, "1", True)
+                (disk / "filler").unlink()
+                size = (disk / "sums.jsonl").stat().st_size
+                assert [ask(path)[0] for path in paths] == [200] * 2, "though nobody asks the model"
+                assert (disk / "sums.jsonl").stat().st_size == size
+                assert ask(PATH, body)[0] == 200
+            process.terminate()
+            _, said = process.communicate(timeout=30)
+        told = [json.loads(line) for line in said.splitlines()]
+        assert [(line["level"], line["log"]) for line in told] == [(level, str(disk / "sums.jsonl")) for level in ("error", "warning")] * 2
+        assert told[0]["message"] == "cannot be written: nothing is answered that is to be in it"
+        assert told[0]["error"] in ("No space left on device", "the disk took only a part")
+        assert told[1]["message"] == "is written again"
+
+
+def test_a_log_that_is_closed_takes_nothing_and_touches_nothing_of_others(tmp_path: Path) -> None:
+    log = InferenceLog(tmp_path, "sums")
+    log.close()
+    with (tmp_path / "other").open("wb") as other:  # by the number that the log had
+        log.close()
+        with pytest.raises(StoreError, match="is closed"):
+            log.write([b"{}"])
+        other.write(b"still open")
+    assert (tmp_path / "other").read_bytes() == b"still open"
+    assert (tmp_path / "sums.jsonl").read_bytes() == b""
 
 
 def test_a_name_leads_to_a_file_in_the_folder(tmp_path: Path) -> None:

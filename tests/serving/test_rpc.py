@@ -2,6 +2,7 @@
 deadlines, and the end of the server."""
 
 import json
+import shutil
 import signal
 import sys
 import urllib.request
@@ -27,7 +28,7 @@ from serving.test_oip import SOME, echo, packed, sums
 from tidemill import __version__
 from tidemill.core import Array, Busy, DataError, MissingExtra, Refused, TidemillError
 from tidemill.models import DATATYPES, OnnxModel
-from tidemill.serving import Counters, Inference, InferenceLog, Procedures, Repository, Served
+from tidemill.serving import Counters, Inference, InferenceLog, Procedures, Repository, Served, appending
 from tidemill.serving.messages import MESSAGES
 from tidemill.web import rpc
 from tidemill.web.metrics import Calls
@@ -318,6 +319,31 @@ def test_the_log_names_a_request_as_its_message_or_its_metadata_does(tmp_path: P
         for more in ({}, {"id": "mine"}):
             client.call("ModelInfer", asks("one", tensor("x", "FP64", [1, 1], "fp64", [1]), **more), metadata=[("x-request-id", "gate-7")])
     assert [json.loads(line)["request"] for line in (tmp_path / "one.jsonl").open()] == ["gate-7", "mine"]
+
+
+def test_who_cannot_write_its_log_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appending, "LOOK_AGAIN", 0.0)
+    models, folder = loaded(one=echo("FP64")), tmp_path / "log"
+    models.find("one").log = InferenceLog(folder, "one")
+
+    def ready() -> list[Any]:
+        named = MESSAGES["ModelReadyRequest"](name="one")
+        return [client.call("ServerReady").ready, client.call("ModelReady", named).ready, client.call("/grpc.health.v1.Health/Check").status]
+
+    with serving(models) as client:
+        assert ready() == [True, True, 1]
+        shutil.rmtree(folder)
+        folder.write_text("a file")
+        for _ in range(2):
+            code, words = client.refused("ModelInfer", asks("one", TYPED))
+            assert (code, "cannot write the log of requests" in words) == ("UNAVAILABLE", True)
+            assert ready() == [False, False, 2]
+        (state,) = client.call("RepositoryIndex").models
+        assert (state.state, state.reason) == ("UNAVAILABLE", "its log cannot be written")
+        assert client.call("ModelMetadata", MESSAGES["ModelMetadataRequest"](name="one")).name == "one"
+        folder.unlink()
+        assert ready() == [True, True, 1]
+        assert (folder / "one.jsonl").read_bytes() == b""
 
 
 def test_a_stream_answers_each_message_and_goes_on_after_a_wrong_one(client: Client) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+from tidemill.web.attended import attended
 from tidemill.web.direct import bounded
 
 
@@ -12,7 +13,7 @@ class Client:
 
     def __init__(self, app: Any, path: str = "/predict/late") -> None:
         self.told: list[Any] = []
-        self.task = asyncio.ensure_future(app({"type": "http", "path": path}, self.receive, self.send))
+        self.task = asyncio.ensure_future(app({"type": "http", "method": "POST", "path": path, "headers": []}, self.receive, self.send))
 
     async def receive(self) -> Any:
         return {"type": "http.request", "body": b""}
@@ -35,7 +36,7 @@ def test_what_comes_beyond_is_turned_away_at_once_and_room_comes_back() -> None:
                 raise RuntimeError
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        app = bounded(slow, 2)
+        app = attended(bounded(slow, 2), 60.0)
         first, broken = Client(app), Client(app, "/broken")
         await asyncio.sleep(0)
         third = Client(app)

@@ -1,15 +1,19 @@
 """An append-only file of lines, which several processes may write: all or nothing, never to a file that was deleted or moved away."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 from threading import Lock
 
-from tidemill.core import store_error
+from tidemill.core import StoreError, store_error
 
+log = logging.getLogger(__name__)
 LOOK_AGAIN = 0.005  # seconds; to look with each line costs as much as to write it
+TRIED = b"\n" * (64 << 10)  # a disk that takes no more than this is full
 
 
 class Lines:
@@ -22,24 +26,43 @@ class Lines:
         self.path = path
         self._end, self._look = -1, 0.0  # where what was written last ends, if that is known
         self._one = Lock()  # threads share the lock of the file
+        self._refused = False  # what was to be written last
         try:
             self._open()
         except OSError as error:
             raise store_error(error, str(path), self.what) from error
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        """Write lines, all or none; raises StoreError when the disk refuses, and then nothing was acknowledged."""
+    def write(self, lines: Sequence[bytes], *, stay: bool = True) -> None:
+        """Write lines, all or none; they `stay`, or are taken back. Raises StoreError when the disk refuses, and then nothing was
+        acknowledged, or when the log is closed."""
         data = b"\n".join([*lines, b""])
-        try:
-            with self._one:
-                while not self._written(data):
+        with self._one:
+            if self._file < 0:
+                raise StoreError(f"{self.what} is closed", where=str(self.path), hint="ask before the server ends")
+            try:
+                while not self._written(data, stay=stay):
                     old = self._file
                     self._open()
                     os.close(old)
-        except OSError as error:
-            raise store_error(error, str(self.path), self.what) from error
+            except OSError as error:
+                if not self._refused:
+                    self._refused = True
+                    why = error.strerror or error
+                    log.error("log=%s error=%s cannot be written: nothing is answered that is to be in it", self.path, why)
+                raise store_error(error, str(self.path), self.what) from error
+            if self._refused:
+                self._refused = False
+                log.warning("log=%s is written again", self.path)
 
-    def _written(self, data: bytes) -> bool:
+    @property
+    def is_writable(self) -> bool:
+        """Whether it takes lines. While the disk refuses, it is tried: who is not ready is asked nothing that would find out."""
+        if self._refused:
+            with suppress(StoreError):
+                self.write([TRIED], stay=False)
+        return not self._refused
+
+    def _written(self, data: bytes, *, stay: bool) -> bool:
         """Write where the file still lies under the log's name; whether it does. A line that nobody can read is no line."""
         flock(self._file, LOCK_EX)  # a second server may write to it: only what is ours is taken back
         try:
@@ -53,7 +76,9 @@ class Lines:
             if os.write(self._file, data) != len(data):
                 os.ftruncate(self._file, size)
                 raise OSError(28, "the disk took only a part")
-            self._end = size + len(data)
+            if not stay:
+                os.ftruncate(self._file, size)
+            self._end = size + len(data) if stay else size
         finally:
             flock(self._file, LOCK_UN)
         return True
@@ -73,8 +98,11 @@ class Lines:
         self._end = -1
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; again changes nothing."""
+        with self._one:
+            file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 def seal(path: Path, folder: Path, begin: int) -> None:

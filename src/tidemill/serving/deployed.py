@@ -62,8 +62,8 @@ class Deployments:
 
     @property
     def ready(self) -> bool:
-        """Whether there is one."""
-        return bool(self.endpoints)
+        """Whether there is one, and the logs take lines."""
+        return bool(self.endpoints) and all(log.is_writable for log in [*self.logs.values()])
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,12 @@ class Deployed:
     endpoint: Endpoint
     label: str = ""
     why = ""
-    is_ready = True
+    is_loaded = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its log takes lines."""
+        return self.models.logs[self.name].is_writable
 
     @property
     def name(self) -> str:

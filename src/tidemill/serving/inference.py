@@ -21,6 +21,7 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "
 TRITON = {"BYTES": "STRING"}  # what it calls a datatype where it configures a model
 MODELS, VERSIONS, INFER, LOADS = "/v2/models/", "/versions/", "/infer", "/v2/repository/models/"
 log = logging.getLogger(__name__)
+UNWRITTEN = "its log cannot be written"
 VERBS = {"config", "infer", "ready", "stats"}
 Headers = Mapping[bytes, bytes]  # names in lower case
 
@@ -92,7 +93,7 @@ class Inference:
             case ["v2", "health", "live"]:
                 known["GET"] = _given({"live": True})
             case ["v2", "health", "ready"]:
-                known["GET"] = _given(*_readiness({}, models.ready, "not every model is loaded"))
+                known["GET"] = _given(*_readiness({}, models.ready, "a model is not loaded, or a log cannot be written"))
             case ["v2", "models", "stats"]:
                 known["GET"] = _given({"model_stats": stats([*models])})
             case ["v2", "repository", "index"]:
@@ -126,7 +127,7 @@ class Inference:
             case []:
                 return {"GET": lambda headers, body: Reply(200, _encode(metadata(one, self.models.versions(one.name))))}
             case ["ready"]:
-                return {"GET": _given(*_readiness({"name": one.name}, one.is_ready, one.why))}
+                return {"GET": _given(*_readiness({"name": one.name}, one.is_ready, UNWRITTEN if one.is_loaded else one.why))}
             case ["config"]:
                 return {"GET": lambda headers, body: Reply(200, _encode(configuration(one)))}
             case ["stats"]:
@@ -170,8 +171,12 @@ def stats(versions: Sequence[Model]) -> list[dict[str, Any]]:
 
 def index(models: Models, *, only_ready: bool = False) -> list[dict[str, str]]:
     """All versions of all models, with their state."""
-    rows = [(one, "READY" if one.is_ready else "UNAVAILABLE") for one in models if one.is_ready or not only_ready]
-    return [{"name": one.name, "version": one.version, "state": state, "reason": one.why} for one, state in rows]
+    rows = [(one, ("READY", one.why) if one.is_ready else ("UNAVAILABLE", UNWRITTEN if one.is_loaded else one.why)) for one in models]
+    return [
+        {"name": one.name, "version": one.version, "state": state, "reason": why}
+        for one, (state, why) in rows
+        if state == "READY" or not only_ready
+    ]
 
 
 def _readiness(plain: dict[str, Any], is_ready: bool, why: str) -> tuple[dict[str, Any], int]:

@@ -106,7 +106,8 @@ class Counts:
 
 
 class Model(Protocol):
-    """One version of a model, or a deployment as a whole. `why` says why it is not ready."""
+    """One version of a model, or a deployment as a whole. `why` says why it is not loaded; one that is ready is loaded, and what it
+    answers can be logged."""
 
     @property
     def name(self) -> str: ...
@@ -118,6 +119,8 @@ class Model(Protocol):
     def counts(self) -> Counts: ...
     @property
     def why(self) -> str: ...
+    @property
+    def is_loaded(self) -> bool: ...
     @property
     def is_ready(self) -> bool: ...
 
@@ -183,10 +186,15 @@ class Served:
     log: InferenceLog | None = None
 
     @property
-    def is_ready(self) -> bool:
-        """Whether it is loaded."""
+    def is_loaded(self) -> bool:
+        """Whether it is there to be asked."""
         self.catch_up()
         return self.model is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is loaded, and its log takes lines."""
+        return self.is_loaded and (self.log is None or self.log.is_writable)
 
     def catch_up(self) -> None:
         """Find what was done to it elsewhere."""
@@ -285,7 +293,7 @@ class Served:
 
     def examples(self) -> Mapping[str, list[dict[str, Any]]]:
         """Two rows of ones; nothing while it is not loaded."""
-        return {"two rows of ones": made_up(self.model.inputs.values())} if self.is_ready and self.model else {}
+        return {"two rows of ones": made_up(self.model.inputs.values())} if self.is_loaded and self.model else {}
 
     def _loaded(self) -> Tensors:
         self.catch_up()
@@ -382,5 +390,5 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model is loaded that was not unloaded by somebody."""
+        """Whether every model is loaded, and the logs take lines."""
         return all(one.is_ready for one in self)

@@ -101,7 +101,7 @@ class Procedures:
 
     def _ready(self, name: str, version: str) -> Model:
         one = self._models.find(name, version)
-        if not one.is_ready:
+        if not one.is_loaded:
             raise StoreError(f"the model {name!r} is not ready: {one.why}", hint="RepositoryModelLoad loads it")
         return one
 

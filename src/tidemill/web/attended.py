@@ -7,6 +7,7 @@ from typing import Any
 
 from tidemill.core import TidemillError
 from tidemill.serving import CALLER, ENDLESS, REQUEST, Caller, Reply, exceeded, refused, tracer
+from tidemill.web.direct import RETRY
 from tidemill.web.wire import BEGUN, GONE
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def attended(app: Any, most: float) -> Any:
             if not status and not limit.expired():
                 limit.reschedule(None)  # half an answer would be none
             status = message.get("status", status)
-            await send({**message, "headers": [*message["headers"], *more]} if more and "headers" in message else message)
+            told = [*more, RETRY] if message.get("status") == 503 else more
+            await send({**message, "headers": [*message["headers"], *told]} if told and "headers" in message else message)
 
         async def answered() -> Reply | None:
             """What is to be told in place of the application's own answer."""
@@ -56,6 +58,7 @@ def attended(app: Any, most: float) -> Any:
         if answer is not None and not status:  # otherwise the connection is cut
             status = answer.status
             head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body)), *more]
+            head += [RETRY] if status == 503 else []
             await send({"type": "http.response.start", "status": status, "headers": head})
             await send({"type": "http.response.body", "body": answer.body})
         if caller.watch:

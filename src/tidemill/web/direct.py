@@ -38,12 +38,14 @@ MOST_UNDER_WAY = 512  # requests
 MOST_SECONDS = 60.0  # that an answer may take
 TOLD = ("/v2/health", "/metrics", "/status.json")
 LOCAL = (b"127.0.0.1", b"localhost", b"[::1]")
+RETRY = b"retry-after", b"1"  # second; of each answer with 503
 _STATUS = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 500: b"Internal Server Error"}
 _STATUS |= {503: b"Service Unavailable", 504: b"Gateway Timeout"}
 _LINES = {
     status: b"HTTP/1.1 %d %s\r\nx-content-type-options: nosniff\r\ncontent-type: application/" % (status, words)
     for status, words in _STATUS.items()
 }
+_LINES[503] = _LINES[503].replace(b"\r\n", b"\r\n%b: %b\r\n" % RETRY, 1)
 
 
 def led(find: Callable[[bytes, bytes, int], QuickCall | None], traffic: Traffic, turn: Turn) -> "Quick":
@@ -126,8 +128,8 @@ def checked(call: Call, headers: Headers, body: bytes) -> Reply | None:
 
 
 def bounded(app: Any, most: int) -> Any:
-    """An application that turns away (503, with `Retry-After`) what comes while so many requests are under way: who is kept waiting asks
-    once more, and the wait would grow without end. How it is doing a server always tells."""
+    """An application that turns away (503) what comes while so many requests are under way: who is kept waiting asks once more, and the
+    wait would grow without end. How it is doing a server always tells."""
     under_way = 0
 
     async def gate(scope: Any, receive: Any, send: Any) -> None:
@@ -135,7 +137,7 @@ def bounded(app: Any, most: int) -> Any:
         if under_way >= most and not scope["path"].startswith(TOLD):
             error = Busy(f"{most} requests are under way", hint="ask again in a second")
             body = refused(error).body
-            head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
+            head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": 503, "headers": head})
             await send({"type": "http.response.body", "body": body})
             return
