@@ -16,8 +16,10 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False)
     if made.returncode:
         pytest.skip("no right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def unpacked(archive: Path, folder: Path) -> None:

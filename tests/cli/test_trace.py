@@ -87,6 +87,10 @@ def test_an_unknown_id_is_said(tidemill: Command, copied: Path, ids: dict[str, s
 def test_hard_cases_are_exported_labelled_and_given_back(tidemill: Command, copied: Path, ids: dict[str, str], tmp_path: Path) -> None:
     listed = tidemill("predictions", "list", "late", "--out-of-range", folder=copied)
     assert (ids["own"] in listed.stdout, ids["key"] in listed.stdout) == (True, False)
+    for columns in (60, 80, 120):
+        narrow = tidemill("predictions", "list", "late", folder=copied, COLUMNS=str(columns)).stdout
+        assert "…" not in narrow
+        assert all(name in narrow for name in ids.values())
     plain = json.loads(tidemill("predictions", "list", "late", "--json", folder=copied).stdout)
     assert (plain["found"], {one["id"] for one in plain["predictions"]}) == (4, {*ids.values()})
     file = tmp_path / "cases.csv"

@@ -66,7 +66,7 @@ def test_a_rollback_ends_them(toy: Toy) -> None:
         ({"trees/2": -0.1}, DataError, "the weight of trees/2 is -0.1"),
         ({"trees/2": float("nan")}, DataError, "is nan"),
         ({"trees/2": 0.6, "trees/1": 0.6}, DataError, "make 1.2 together"),
-        ({"champion": 0.5, "trees/1": 0.2}, DataError, "make 0.7 together"),
+        ({"champion": 0.5, "trees/1": 0.2}, DataError, "is the champion, which answers all that the others leave: 0.8, and not 0.5"),
         ({"trees/2": 0.2, "2": 0.2}, DataError, "trees/2 is named twice"),
         ({"trees/9": 0.2}, UnknownName, "no version is named 'trees/9'"),
         ({"trees/4": 0.2}, Refused, "trees/4 has no passing verdict"),

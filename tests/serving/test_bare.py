@@ -116,7 +116,8 @@ def test_a_connection_ends_when_the_client_wants_it_to(address: tuple[str, int])
 
 def test_requests_of_other_sites_and_of_no_size_are_refused(address: tuple[str, int]) -> None:
     line = Line(address)
-    assert line.send(request(host="evil.example")).answer()[0] == 403
+    status, _, told = line.send(request(host="evil.example")).answer()
+    assert (status, "not as 'evil.example' (the header Host)" in told["error"], "proxy_set_header" in told["error"]) == (403, True, True)
     assert line.send(request(origin="http://evil.example")).answer()[0] == 403
     assert line.send(request(host="localhost:9")).answer()[0] == 200
     assert Line(address).send(request().replace(b"host: 127.0.0.1:1\r\n", b"")).answer()[0] == 400

@@ -394,7 +394,10 @@ def test_where_the_log_cannot_be_made_again_nothing_is_answered(served: Served, 
     served.log.parent.write_text("a file")
     status, answer = served.ask(**ROW)
     assert (status, "predictions" in answer) == (503, False)
+    paths = ("/v2/health/ready", "/v2/models/late/ready")
+    assert [served.client.get(path).status_code for path in paths] == [503, 503]
     served.log.parent.unlink()
+    assert [served.client.get(path).status_code for path in paths] == [200, 200]
     assert served.ask(**ROW)[0] == 200
     assert len(served.logged) == 1
 

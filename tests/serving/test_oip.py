@@ -129,13 +129,26 @@ def test_any_numbers_keep_their_bits(data: Array) -> None:
     )
     status, _, more = ECHO("POST", "/v2/models/echo/infer", head.encode() + data.tobytes(), inference_header_content_length=str(len(head)))
     assert (status, more) == (200, data.tobytes())
-    finite = np.where(np.isfinite(data), data, np.nan)
-    plain = [None if value != value else value for value in finite.ravel().tolist()]
+    plain = [None if value != value else str(value) if np.isinf(value) else value for value in data.ravel().tolist()]
     status, found, _ = ECHO("POST", "/v2/models/echo/infer", {"inputs": [tensor("x", "FP64", list(data.shape), plain)]})
     assert (status, found["outputs"][0]["data"]) == (200, plain)
 
 
 ECHO = Asked(echo=echo("FP64"))
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("wanted", [None, [{"name": "y"}], [{"name": "y", "parameters": {"binary_data": True}}]])
+def test_infinite_numbers_are_texts_in_json(datatype: str, wanted: Any) -> None:
+    asked, data = Asked(echo=echo(datatype)), ["inf", None, "-inf", 1.5]
+    for sent in (data, [data[:2], data[2:]]):
+        body = {"inputs": [tensor("x", datatype, [2, 2], sent)], **({"outputs": wanted} if wanted else {})}
+        status, found, raw = asked("POST", "/v2/models/echo/infer", body)
+        assert status == 200, found
+        if raw:
+            assert np.array_equal(np.frombuffer(raw, DATATYPES[datatype]), [np.inf, np.nan, -np.inf, 1.5], equal_nan=True)
+        else:
+            assert found["outputs"][0]["data"] == data
 
 
 def test_brain_floats_come_raw() -> None:
@@ -183,7 +196,16 @@ GOOD = tensor("x", "FP64", [1, 2], [1, 2])
         ([tensor("x", "BYTES", [2**50], binary_data_size=0)], "are more than its 0 bytes"),
         ([{**GOOD, "datatype": "FP65"}], "the datatype 'FP65' is not known"),
         ([{**GOOD, "datatype": "BYTES", "data": ["a", "b"]}], "the input 'x' is BYTES"),
-        ([{**GOOD, "datatype": "UINT8", "data": [1, 300]}], "are not UINT8"),
+        (
+            [{**GOOD, "datatype": "UINT8", "data": [1, 300]}],
+            "300 is no UINT8\n  where: inputs[0].data[1]\n  next: send whole numbers from 0 to 255",
+        ),
+        ([{**GOOD, "datatype": "INT64", "data": [[1, 2**70]]}], f"{2**70} is no INT64\n  where: inputs[0].data[0][1]"),
+        ([{**GOOD, "datatype": "UINT64", "data": [-1, 2]}], "-1 is no UINT64\n  where: inputs[0].data[0]"),
+        ([{**GOOD, "data": 1.5}], 'send a list, also of one value: {"name"'),
+        ([{**GOOD, "shape": [], "data": [1]}], "where −1 is any size: for example [1, 1]"),
+        ([{**GOOD, "data": [1, "infinity"]}], "data[1]"),
+        ([{**GOOD, "datatype": "INT64", "data": [1, "inf"]}], "data[1]"),
         ([{**GOOD, "datatype": "INT64", "data": [1, 1.5]}], "data[1]"),
         ([{"name": "x", "datatype": "FP64", "shape": [1, 2]}], "it has no data"),
         ([tensor("x", "FP64", [1, 2], binary_data_size=16)], "binary_data_size is 16, and 0 bytes are there"),
@@ -201,6 +223,7 @@ def test_a_wrong_request_is_told_what_is_wrong(inputs: Any, what: str) -> None:
 def test_what_is_no_request_is_refused(body: bytes) -> None:
     status, found, _ = ECHO("POST", "/v2/models/echo/infer", body)
     assert (status, "error" in found) == (400, True)
+    assert ("it is empty" in found["error"]) == (body == b"")
 
 
 @pytest.mark.parametrize(

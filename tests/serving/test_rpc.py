@@ -328,7 +328,11 @@ def test_who_cannot_write_its_log_is_not_ready(tmp_path: Path, monkeypatch: pyte
 
     def ready() -> list[Any]:
         named = MESSAGES["ModelReadyRequest"](name="one")
-        return [client.call("ServerReady").ready, client.call("ModelReady", named).ready, client.call("/grpc.health.v1.Health/Check").status]
+        return [
+            client.call("ServerReady").ready,
+            client.call("ModelReady", named).ready,
+            client.call("/grpc.health.v1.Health/Check").status,
+        ]
 
     with serving(models) as client:
         assert ready() == [True, True, 1]

@@ -34,16 +34,18 @@ def list_predictions(folder: str, deployment: str, limit: int | None, export: Pa
         out.print("no prediction is one of these")
 
 
-LEFT_OUT = ("comment", "rung", "version", "why")  # where it is narrow
+LEFT_OUT = ("comment", "rung", "version", "why", "label")  # where it is narrow: ids and keys are there to be copied
 
 
 def _table(cases: list[dict[str, Any]], left_out: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     names = [name for name in ("id", "key", "version", "rung", "probability", "label", "why", "comment") if name not in LEFT_OUT[:left_out]]
     for name in names:
-        folds = name in ("key", "why", "comment")
+        words = [word for case in cases for word in str(case[name]).split()] if name in ("why", "comment") else []
+        folds = bool(words) or (name == "key" and left_out == len(LEFT_OUT))
         right: Any = "right" if name == "probability" else "left"
-        table.add_column(name, justify=right, no_wrap=not folds, overflow="fold" if folds else "ellipsis", min_width=len(name))
+        width = max(len(name), *map(len, words), 0)
+        table.add_column(name, justify=right, no_wrap=not folds, overflow="fold" if folds else "ellipsis", min_width=width)
     for case in cases:
         table.add_row(*(escape(_text(case[name])) for name in names))
     return table
@@ -71,7 +73,10 @@ def compact(folder: str, deployment: str, wait: float, *, as_json: bool) -> None
         dropped = max((one["dropped"] for one in found if one["what"] == what), default=0)
         if dropped:
             out.print(f"{what}: {dropped:,} rows older than {session.project.settings['serve.log_keep']} deleted")
-    out.print(f"[dim]{escape(str(state / 'delta'))}[/]" if found else "there is no log of answers yet")
+    if not found:
+        out.print("there is no log of answers yet")
+        return
+    out.print(f"[dim]the tables are in {escape(str(state / 'delta'))}[/]", soft_wrap=True)
 
 
 def trace(folder: str, prediction: str, *, as_json: bool) -> None:

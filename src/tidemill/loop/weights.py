@@ -65,9 +65,14 @@ def _wanted(state: State, weights: Mapping[str, float]) -> dict[str, float]:
             raise DataError(f"{label} is named twice", hint="name each version once")
         found[label] = weight
     total = fsum(found.values())
-    if total > 1 + 1e-9 or (own.label in found and total < 1 - 1e-9):
-        hint = f"they make 1 together; what is left without naming {own.label} is the champion's"
-        raise DataError(f"the weights make {total:g} together", hint=hint)
+    if total > 1 + 1e-9:
+        raise DataError(
+            f"the weights make {total:g} together", hint=f"together they are 1 at most; what is left is the champion's, {own.label}"
+        )
+    if own.label in found and total < 1 - 1e-9:
+        left = 1 - total + found[own.label]
+        what = f"{own.label} is the champion, which answers all that the others leave: {left:g}, and not {found[own.label]:g}"
+        raise DataError(what, hint=f"leave {own.label} out, or let all weights make 1 together")
     return {label: weight for label, weight in found.items() if weight > 0 and label != own.label}
 
 

@@ -206,7 +206,8 @@ def decoded(body: bytes, kind: type[T], example: str = EXAMPLE) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"the body is not what is expected: {error}", hint=f"for example {example}") from error
+        what = error if body.strip() else "it is empty"
+        raise DataError(f"the body is not what is expected: {what}", hint=f"for example {example}") from error
 
 
 def guarded(handler: Handler) -> Handler:

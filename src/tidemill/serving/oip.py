@@ -1,14 +1,14 @@
 """The Open Inference Protocol v2 as bytes and arrays: requests are read and checked, answers are written. Nothing of HTTP or of models.
 
 Tensors come as JSON numbers, flat or nested, or as raw bytes behind the JSON (the binary tensor extension). JSON has no NaN: null is NaN
-in a tensor of floats, on both ways; an infinite number leaves JSON as null too, and whole in raw bytes.
+in a tensor of floats, on both ways, and an infinite number is the text "inf" or "-inf".
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from math import prod
-from typing import Any, NamedTuple
+from math import isfinite, isinf, prod
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,7 +20,8 @@ DATA = "send `data`, or raw bytes with their size in parameters.binary_data_size
 BRAIN = "BF16"  # the upper half of a float32; raw only
 _KINDS = DATATYPES | {BRAIN: np.dtype("<u2")}
 _NAMES = {kind: name for name, kind in DATATYPES.items()}
-_PYTHON = {"b": bool, "u": int, "i": int, "f": float | None, "O": str | None}
+_PYTHON = {"b": bool, "u": int, "i": int, "f": float | None, "O": str | None, "inf": float | Literal["inf", "-inf"] | None}
+_LIST = 'send a list, also of one value: {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.5]}'
 
 
 class _Tensor(msgspec.Struct):
@@ -107,7 +108,8 @@ def read(body: bytes, head: int | None = None) -> Asked:
         asked = _decode(body if head is None else body[:head])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = 'for example {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
-        raise DataError(f"the body is no inference request: {error}", hint=hint) from None
+        what = error if body[:head].strip() else "it is empty"
+        raise DataError(f"the body is no inference request: {what}", hint=hint) from None
     raw: Any = b"" if head is None else memoryview(body)[head:]
     tensors: dict[str, Array] = {}
     sent: dict[str, msgspec.Raw] = {}
@@ -178,8 +180,11 @@ def _of_json(one: _Tensor, where: str) -> Array:
     try:
         values = _values(one.data, kind.kind, len(one.shape))
         array = np.array(values, dtype=kind)
-    except (ValueError, OverflowError, TypeError) as error:
-        raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data") from None
+    except OverflowError:
+        raise _beyond(values, one.datatype, f"{where}.data") from None
+    except (ValueError, TypeError) as error:
+        hint = _LIST if "Expected `array`" in str(error) else ""
+        raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data", hint=hint) from None
     if array.size != prod(one.shape) or (array.ndim > 1 and array.shape != tuple(one.shape)):
         raise DataError(f"the data have the shape {list(array.shape)} and not {one.shape}", where=f"{where}.data")
     return shaped(array, one.shape, where)
@@ -187,6 +192,8 @@ def _of_json(one: _Tensor, where: str) -> Array:
 
 def _values(data: msgspec.Raw, letter: str, depth: int) -> list[Any]:
     """What JSON holds, flat or as deep as the shape. Raises ValueError."""
+    if letter == "f" and b'inf"' in bytes(data):
+        letter = "inf"
     try:
         return _decoder(letter, 1).decode(data)
     except msgspec.DecodeError as error:
@@ -196,6 +203,20 @@ def _values(data: msgspec.Raw, letter: str, depth: int) -> list[Any]:
         return _decoder(letter, depth).decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(_said(error)) from None
+
+
+def _beyond(values: list[Any], datatype: str, where: str) -> DataError:
+    """The error for whole numbers of which one is out of the range of its datatype, with its place."""
+    most = np.iinfo(DATATYPES[datatype])
+    place, one = next(found for found in _numbers(values, where) if not most.min <= found[1] <= most.max)
+    return DataError(f"{one} is no {datatype}", where=place, hint=f"send whole numbers from {most.min} to {most.max}")
+
+
+def _numbers(values: list[Any], where: str) -> Iterator[tuple[str, int]]:
+    """Nested numbers with their places."""
+    for place, one in enumerate(values):
+        here = f"{where}[{place}]"
+        yield from _numbers(one, here) if isinstance(one, list) else [(here, one)]
 
 
 def _said(error: Exception) -> str:
@@ -325,7 +346,8 @@ def as_spec(array: Array, spec: Spec) -> Array:
     kind = DATATYPES[spec.datatype]
     if array.ndim != len(spec.shape) or spec.sized(array.shape) != spec.sizes:
         what = f"the input {spec.name!r} has the shape {list(array.shape)}"
-        raise DataError(what, where="inputs", hint=f"send {list(spec.shape)}, where −1 is any size")
+        one = [max(size, 1) for size in spec.shape]
+        raise DataError(what, where="inputs", hint=f"send {list(spec.shape)}, where −1 is any size: for example {one}")
     if array.dtype == kind:
         return array
     numbers = array.dtype.kind in "iuf" and kind.kind == "f"  # of a model of floats: rounded as the model would
@@ -367,7 +389,10 @@ def told(asked: Asked) -> list[_Given]:
 
 
 def _given(name: str, array: Array, data: msgspec.Raw | None = None) -> _Given:
-    return _Given(name, _NAMES[array.dtype], array.shape, {}, array.ravel().tolist() if data is None else data)
+    plain: Any = array.ravel().tolist() if data is None else data
+    if data is None and array.dtype.kind == "f" and not isfinite(sum(plain)):
+        plain = [str(value) if isinf(value) else value for value in plain]
+    return _Given(name, _NAMES[array.dtype], array.shape, {}, plain)
 
 
 def datatype_of(array: Array) -> str:

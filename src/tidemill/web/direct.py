@@ -27,6 +27,7 @@ from tidemill.serving import (
 )
 from tidemill.web.logs import ACCESS, note_access
 from tidemill.web.metrics import Traffic
+from tidemill.web.server import not_from_here
 from tidemill.web.turn import Turn, tell
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def check_from_here(headers: Headers) -> None:
     """Raise Refused for a request that another site's name led here, or that a page of another site sends: there are no users yet."""
     host = headers.get(b"host", b"")
     if host.rpartition(b":")[0] not in LOCAL and host not in LOCAL:
-        raise Refused("this server answers to this machine only", hint="ask it as 127.0.0.1")
+        raise not_from_here(host)
     origin = headers.get(b"origin")
     if origin is not None and origin.partition(b"://")[2] != host:
         raise Refused("a page of another site may not ask this server", hint="ask from a program, not from a page")

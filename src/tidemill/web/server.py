@@ -53,6 +53,12 @@ def bound(host: str, port: int, option: str = "--port") -> Iterator[socket.socke
         yield listener
 
 
+def not_from_here(host: bytes) -> Refused:
+    """The error for a request that another name than this machine's led here."""
+    what = f"this server answers to this machine only, not as {host.decode('latin-1')[:100]!r} (the header Host)"
+    return Refused(what, hint="ask it as 127.0.0.1; let a proxy send that name too (nginx: proxy_set_header Host 127.0.0.1)")
+
+
 def run_server(
     make: Callable[[str], Any],
     host: str,

@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable
 
 from tidemill import registry, tracking
+from tidemill.core import Refused
 from tidemill.ledger import Ledger
 from tidemill.registry import web as registry_web
 from tidemill.tracking import web as tracking_web
 from tidemill.web.files import Files
-from tidemill.web.protocol import App, Protocol, Receive, Scope, Send, headers_of, respond
+from tidemill.web.protocol import App, Protocol, Receive, Scope, Send, error_of, headers_of, respond
 from tidemill.web.segments import Segments
-from tidemill.web.server import run_server
+from tidemill.web.server import not_from_here, run_server
 
 MLFLOW = "3.3.2"  # what /version tells: from 3.4 on, clients would send spans by OTLP, which is not served
 _LOCAL = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?")
@@ -71,7 +72,7 @@ def only_local(app: App) -> App:
             given = headers_of(scope)
             host, origin = given.get(b"host", b""), given.get(b"origin", b"")
             if not _LOCAL.fullmatch(host):
-                return await respond(send, 403, b'{"error_code":"PERMISSION_DENIED","message":"this server answers to this machine only"}')
+                return await respond(send, *error_of(Refused(str(not_from_here(host)))))
             strange = (origin and origin.partition(b"://")[2] != host) or given.get(b"sec-fetch-site") == b"cross-site"
             if strange and scope["method"] not in ("GET", "HEAD"):
                 return await respond(
