@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from starlette.testclient import TestClient
 from serving.conftest import Serve, Served
 from serving.test_ladder import ROW, Slow
 from serving.test_oip import sums, tensor
-from tidemill.core import DataError, DeadlineExceeded
+from tidemill.core import ClientGone, DataError, DeadlineExceeded
 from tidemill.features import Requests
 from tidemill.models import OnnxModel
 from tidemill.serving import CALLER, Caller, Counters, Inference, Repository, beside
 from tidemill.serving import Served as Bare
 from tidemill.serving.caller import caller, stated
+from tidemill.serving.declarations import Breaker
+from tidemill.serving.ladder import Ladder, Rung, Score
 from tidemill.serving.log import AnswerLog
 from tidemill.serving.threads import THREADS
 from tidemill.web.attended import GONE, attended
@@ -215,9 +218,9 @@ def test_who_goes_away_in_the_midst_of_a_body_is_no_fault_of_the_server() -> Non
     model, counters = OnnxModel(sums()), Counters()
     app = application(Inference(Repository([Bare("sums", "1", lambda: model, lambda: 0, model)]), "1"), "http://127.0.0.1")
     traffic = Traffic(counters)
-    assert asyncio.run(asked(measured(attended(app, 60), traffic), "/v2/models/sums/infer", body=None)) == 400
+    assert asyncio.run(asked(measured(attended(app, 60), traffic), "/v2/models/sums/infer", body=None)) == 499
     told = exposition(traffic.families()).decode()
-    assert 'tidemill_requests_total{route="/v2",status="400"} 1.0' in told
+    assert 'tidemill_requests_total{route="/v2",status="499"} 1.0' in told
     assert "tidemill_requests_under_way 0.0" in told
 
 
@@ -289,8 +292,80 @@ def test_who_went_away_is_asked_no_model_for(served: Served) -> None:
         await attended(served.client.app, 60)(scope | {GONE: lambda: True}, receive, send)
         return told
 
-    assert asyncio.run(run())[0]["status"] == 504
+    assert asyncio.run(run())[0]["status"] == 499
     assert (served.logged, served.endpoint.ladder.counts) == ([], {})
+
+
+async def left(app: Any, path: str, body: Any, begun: threading.Event, let: threading.Event) -> int:
+    """The status of a request whose client goes away while a model that has begun answers; then that is let."""
+    gone, told = threading.Event(), list[Any]()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": json.dumps(body).encode()}
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    head = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": head}
+    asking = asyncio.create_task(app(scope | {GONE: gone.is_set}, receive, send))
+    await asyncio.to_thread(begun.wait, 60)
+    gone.set()
+    let.set()
+    await asking
+    return int(told[0]["status"])
+
+
+def test_who_goes_away_while_a_bare_model_runs_is_no_failure_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    begun, let, model, traffic = threading.Event(), threading.Event(), OnnxModel(sums()), Traffic(Counters())
+
+    class Sleeper:
+        inputs, outputs, isolated, platform = model.inputs, model.outputs, False, model.platform
+
+        def run(self, tensors: Any, wanted: Any = ()) -> Any:
+            begun.set()
+            let.wait(60)
+            return model.run(tensors, wanted)
+
+    bare = Bare("sums", "1", lambda: model, lambda: 0, Sleeper())
+    bare.pace.note(10**9)
+    app = measured(attended(application(Inference(Repository([bare]), "1"), "http://127.0.0.1"), 60), traffic)
+    body = {"inputs": [tensor(name, "FP32", [1, 2], [1, 2]) for name in "ab"]}
+    with caplog.at_level(logging.INFO, "tidemill.access"):
+        assert asyncio.run(left(app, "/v2/models/sums/infer", body, begun, let)) == 499
+    assert 'tidemill_requests_total{route="/v2",status="499"} 1.0' in exposition(traffic.families()).decode()
+    assert "status=499" in caplog.text
+    assert (bare.counts.read()["requests"], bare.counts.read()["failed"]) == (0, 0)
+
+
+@pytest.mark.parametrize("path", ["/predict/late", INFER])
+def test_who_goes_away_while_a_rung_answers_is_no_strike_and_no_answer(served: Served, path: str) -> None:
+    begun, body = threading.Event(), ROW if path != INFER else tensors(served)
+    with stuck(served, "champion") as (model,):
+        let, ask = model.let, model.predict
+        model.predict = lambda features: begun.set() or ask(features)  # type: ignore[method-assign,func-returns-value]
+        assert asyncio.run(left(attended(served.client.app, 60), path, body, begun, let)) == 499
+    assert served.logged == []
+    assert not [what for what in served.endpoint.ladder.counts if what.startswith("champion: ")]
+    assert [one.counts.read()["failed"] for one in served.gateway.inference.models] == [0] * 2
+
+
+def test_who_went_away_does_not_take_the_one_try_of_an_open_circuit() -> None:
+    now, works = [0], [False]
+
+    def give() -> list[Score]:
+        if not works[0]:
+            raise OSError
+        return [Score(0.5, "1", "champion")]
+
+    ladder, rung = Ladder("late", breaker=Breaker(failures=1, pause="1s"), ticks=lambda: now[0]), Rung("champion", 1, give)
+    assert [ladder.tried(rung), [*ladder.left_out]] == [None, ["champion"]]
+    now[0], works[0] = 2_000_000_000, True
+    token = CALLER.set(Caller({}, 60.0, gone=lambda: True))
+    with pytest.raises(ClientGone):
+        ladder.tried(rung)
+    CALLER.reset(token)
+    assert ladder.tried(rung) == give()
 
 
 def test_the_clients_id_is_told_with_every_answer_of_the_framework(serve: Serve) -> None:

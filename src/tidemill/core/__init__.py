@@ -12,6 +12,7 @@ from tidemill.core.declaration import Declaration, Where, caller, definition, ve
 from tidemill.core.digests import canonical, differences, digest_bytes, digest_value
 from tidemill.core.errors import (
     Busy,
+    ClientGone,
     Damaged,
     DataError,
     DeadlineExceeded,
@@ -117,6 +118,7 @@ __all__ = [
     "Bools",
     "Busy",
     "Call",
+    "ClientGone",
     "Coded",
     "Damaged",
     "DataError",

@@ -99,6 +99,10 @@ class DeadlineExceeded(TidemillError, TimeoutError):
     code = 5
 
 
+class ClientGone(DeadlineExceeded):
+    """Who asked went away before the answer was there: nobody's fault here."""
+
+
 class MissingExtra(TidemillError, ImportError):
     """An optional library is not installed; the hint names the extra."""
 

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from tidemill.serving.operations import Example as Example
     from tidemill.serving.operations import Operation as Operation
     from tidemill.serving.operations import of_protocol as of_protocol
+    from tidemill.serving.refusals import CLIENT_GONE as CLIENT_GONE
     from tidemill.serving.refusals import status_of as status_of
     from tidemill.serving.refusals import too_large as too_large
     from tidemill.serving.rehearsal import rehearse as rehearse
@@ -215,6 +216,7 @@ _PLACES = {
     "COLUMNS": "cases",
     "Wanted": "cases",
     "find_cases": "cases",
+    "CLIENT_GONE": "refusals",
     "status_of": "refusals",
     "SCHEMAS": "operations",
     "Example": "operations",

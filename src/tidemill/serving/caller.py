@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tidemill.core import DataError, DeadlineExceeded
+from tidemill.core import ClientGone, DataError, DeadlineExceeded
 
 if TYPE_CHECKING:
     from tidemill.serving._opentelemetry import Watch
@@ -63,9 +63,9 @@ class Caller:
         return self.until - time.monotonic() if self.until < ENDLESS else ENDLESS
 
     def check(self) -> None:
-        """Raise DeadlineExceeded where nobody waits any more."""
+        """Raise DeadlineExceeded where nobody waits any more: ClientGone where the client went away."""
         if self.gone is not _never and self.gone():
-            raise DeadlineExceeded("the client went away before it was answered")
+            raise ClientGone("the client went away before it was answered")
         if self.until < ENDLESS and self.left <= 0:
             raise exceeded()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tidemill.core import DataError, Refused, TidemillError, UnknownName
+from tidemill.core import ClientGone, DataError, Refused, TidemillError, UnknownName
 from tidemill.features import Requests
 from tidemill.models import Spec
 from tidemill.serving.answers import Answer
@@ -136,8 +136,8 @@ class Deployed:
             ended = time.perf_counter_ns()
             who.check()  # what is in the log was told
             ids = log.append(answers, now, self.endpoint.standing.branch, begun=started, **self._route(asked))
-        except TidemillError:
-            self.counts.fail()
+        except TidemillError as error:
+            self.counts.fail(not isinstance(error, ClientGone))
             raise
         who.version, who.rung, who.prediction = answers[0].version, answers[0].rung, ids[0]
         found = _found(answers, whole_of(ids[0]))

@@ -14,7 +14,7 @@ import msgspec
 from tidemill.core import DataError, Refused, TidemillError
 from tidemill.features import Getter
 from tidemill.serving.inference import Headers, QuickCall, Reply
-from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
+from tidemill.serving.refusals import CLIENT_GONE, MAX_BODY, check_origin, told, too_large, zoned
 from tidemill.serving.spans import span
 from tidemill.serving.threads import beside
 
@@ -94,7 +94,7 @@ class Features:
         try:
             status, body = 200, await self._answer(scope, receive)
         except Gone:
-            status, body = 400, b""  # nobody reads it
+            status, body = CLIENT_GONE, b""
         except TidemillError as error:
             status, plain = told(error)
             body = _encode(plain)

@@ -31,7 +31,7 @@ from tidemill.serving.feedback import Feedback, FeedbackLog
 from tidemill.serving.inference import HEAD, MODELS, MOST, Headers, Inference, QuickCall, Reply
 from tidemill.serving.log import AnswerLog, spliced
 from tidemill.serving.operations import PROTOCOL, Example, Operation, of_protocol
-from tidemill.serving.refusals import MAX_BODY, check_origin, told, too_large, zoned
+from tidemill.serving.refusals import CLIENT_GONE, MAX_BODY, check_origin, told, too_large, zoned
 from tidemill.serving.repository import Begun
 from tidemill.serving.threads import beside
 
@@ -117,6 +117,7 @@ class Gateway:
             answers = await endpoint.answered(asked.rows, times, explain=asked.explain, keep=keep)
         else:  # others are not kept waiting
             answers = await beside(partial(endpoint.answer, asked.rows, times, explain=asked.explain, keep=keep))
+        caller().check()  # what is in the log was told
         return reply(self._logged(endpoint, answers, now, begun, dict(request.scope["headers"])))
 
     async def feedback(self, request: Request) -> Response:
@@ -217,8 +218,8 @@ def guarded(handler: Handler) -> Handler:
         try:
             check_origin(request.headers.get("origin"), request.headers.get("host"), request.url.path)
             return await handler(request)
-        except ClientDisconnect:  # in the middle of its body: nobody reads an answer
-            return Response(status_code=400)
+        except ClientDisconnect:  # in the middle of its body
+            return Response(status_code=CLIENT_GONE)
         except TidemillError as error:
             status, body = told(error)
             return reply(body, status)

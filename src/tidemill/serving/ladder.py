@@ -235,13 +235,13 @@ class _Try:
 
     def __enter__(self) -> float:
         ladder, rung = self.ladder, self.rung
+        seconds = whole = ladder.timeout / SECOND * -(-rung.rows // TIMED_ROWS)
+        if not rung.at_once and caller().until < ENDLESS:  # before a circuit lets it try: who does not wait would try nothing
+            seconds = min(whole, _rest())
+            self.short = seconds < whole
         if not rung.sure and not self.circuit.closed(ladder.ticks() // 1_000):
             ladder.count(f"{rung.name}: left out", rung.rows)
             return 0.0
-        seconds = whole = ladder.timeout / SECOND * -(-rung.rows // TIMED_ROWS)
-        if not rung.at_once and caller().until < ENDLESS:
-            seconds = min(whole, _rest())
-            self.short = seconds < whole
         self.begun, self.part = time.perf_counter(), span("rung", rung=rung.name, rows=rung.rows, version=rung.version)
         self.part.__enter__()
         return seconds

@@ -4,14 +4,16 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from tidemill.core import DataError, DeadlineExceeded, DefinitionError, Refused, TidemillError, UnknownName, instant
+from tidemill.core import ClientGone, DataError, DeadlineExceeded, DefinitionError, Refused, TidemillError, UnknownName, instant
 
 MAX_BODY = 4 * 2**20
+CLIENT_GONE = 499  # the status of a request whose client went away, as nginx has it: nobody is told
 _CODES = (  # of HTTP, and gRPC's names
     (UnknownName, 404, "NOT_FOUND"),
     (Refused, 403, "PERMISSION_DENIED"),
     (DefinitionError, 400, "INVALID_ARGUMENT"),
     (DataError, 400, "INVALID_ARGUMENT"),
+    (ClientGone, CLIENT_GONE, "CANCELLED"),
     (DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
 )
 _ELSE = (TidemillError, 503, "UNAVAILABLE")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tidemill.core import Array, TidemillError, UnknownName
+from tidemill.core import Array, ClientGone, TidemillError, UnknownName
 from tidemill.models import Pace, Spec
 from tidemill.serving import oip
 from tidemill.serving.cache import AnswerCache, digest_of, size_of
@@ -236,8 +236,8 @@ class Served:
             found, line = self._found(asked, outputs, now, started, cached=cached)
             if self.log is not None:
                 self.log.write([line])
-        except TidemillError:
-            self.counts.fail()
+        except TidemillError as error:
+            self.counts.fail(not isinstance(error, ClientGone))
             raise
         if not cached:
             self.pace.note(ended - begun)

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tidemill.core import TidemillError
-from tidemill.serving import CALLER, ENDLESS, REQUEST, Caller, Reply, exceeded, refused, tracer
+from tidemill.serving import CALLER, CLIENT_GONE, ENDLESS, REQUEST, Caller, Reply, exceeded, refused, tracer
 from tidemill.web.direct import RETRY
 from tidemill.web.wire import BEGUN, GONE
 
@@ -30,7 +30,9 @@ def attended(app: Any, most: float) -> Any:
             nonlocal status
             if not status and not limit.expired():
                 limit.reschedule(None)  # half an answer would be none
-            status = message.get("status", status)
+            if "status" in message:
+                status = _status(caller, message["status"])
+                message = {**message, "status": status}
             told = [*more, RETRY] if message.get("status") == 503 else more
             await send({**message, "headers": [*message["headers"], *told]} if told and "headers" in message else message)
 
@@ -56,7 +58,7 @@ def attended(app: Any, most: float) -> Any:
 
         answer = await answered()
         if answer is not None and not status:  # otherwise the connection is cut
-            status = answer.status
+            status = _status(caller, answer.status)
             head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body)), *more]
             head += [RETRY] if status == 503 else []
             await send({"type": "http.response.start", "status": status, "headers": head})
@@ -65,6 +67,11 @@ def attended(app: Any, most: float) -> Any:
             caller.watch.end(status, caller.about)
 
     return attend
+
+
+def _status(caller: Caller, status: int) -> int:
+    """What is counted and logged: nobody hears of an answer whose client went away. A bug stays one."""
+    return CLIENT_GONE if status != 500 and caller.gone() else status
 
 
 def _here() -> bool:

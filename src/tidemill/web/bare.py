@@ -8,7 +8,7 @@ from typing import Any
 
 from tidemill import __version__
 from tidemill.core import TidemillError
-from tidemill.serving import LARGE, MOST, Call, Counts, Inference, Reply, Repository, beside, of_protocol, refused
+from tidemill.serving import CLIENT_GONE, LARGE, MOST, Call, Counts, Inference, Reply, Repository, beside, of_protocol, refused
 from tidemill.web.attended import attended
 from tidemill.web.direct import MOST_SECONDS, MOST_UNDER_WAY, bounded, checked, led
 from tidemill.web.metrics import CONTENT, Calls, Family, Traffic, exposition, measured, of_caches, of_models, of_process
@@ -63,8 +63,8 @@ def application(inference: Inference, url: str, metrics: Callable[[], Iterable[F
         headers, parts, size, more = dict(scope["headers"]), list[bytes](), 0, True
         while more and size <= MOST:
             message = await receive()
-            if message["type"] == "http.disconnect":  # in the middle of its body: nobody reads an answer
-                await send({"type": "http.response.start", "status": 400, "headers": []})
+            if message["type"] == "http.disconnect":  # in the middle of its body
+                await send({"type": "http.response.start", "status": CLIENT_GONE, "headers": []})
                 return
             parts.append(message.get("body", b""))  # to join them each time would copy all that came before
             size, more = size + len(parts[-1]), message.get("more_body", False)
