@@ -6,7 +6,9 @@ import json
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -196,4 +198,58 @@ def test_at_its_end_a_server_answers_what_is_under_way_and_takes_nothing_more(tm
             Line((host, int(port)))
         assert difference(busy.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)).answer()) == [9.0, 18.0]
         assert busy.closed
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "two processes"])
+def test_who_keeps_asking_while_a_server_ends_sees_no_reset(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Below the framework and in it, one at a time and several in one piece: what was sent is answered, and the last answer says so."""
+    file = tmp_path / "sums.onnx"
+    file.write_bytes(sums())
+    chunked = request(b"", length=False, transfer_encoding="chunked") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    with served("serve", str(file), "--port", "0", "--json", *workers) as (process, url):
+        host, _, port = url.removeprefix("http://").partition(":")
+        asking = threading.Barrier(13)
+
+        def ask(sent: list[bytes]) -> bool:
+            """Whether the server said at last that the connection ends, and did so."""
+            line, said, times = Line((host, int(port))), False, 0
+            while not said:
+                line.send(b"".join(sent))
+                for _ in sent:
+                    assert not said, "behind the last answer there is none"
+                    status, headers, _ = line.answer()
+                    assert status == 200
+                    said = headers.get("connection") == "close"
+                times += 1
+                if times == 5:
+                    asking.wait(60)
+            return line.closed
+
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(ask, sent) for sent in 3 * ([request()], [chunked], [request()] * 3, [chunked] * 3)]
+            asking.wait(60)
+            process.send_signal(signal.SIGTERM)
+            assert [one.result(60) for one in asked] == [True] * 12
+        assert process.wait(30) == 0
+
+
+def test_a_request_that_is_coming_in_when_a_server_ends_is_answered(tmp_path: Path) -> None:
+    file = tmp_path / "sums.onnx"
+    file.write_bytes(sums())
+    with served("serve", str(file), "--port", "0", "--json") as (process, url):
+        host, _, port = url.removeprefix("http://").partition(":")
+        lines = [Line((host, int(port))) for _ in range(4)]
+        for line in lines[:2]:  # one whose head is known by then
+            assert difference(line.send(request()).answer()) == [9.0, 18.0]
+        cuts = [-10, 60, -10, 60]
+        for line, cut in zip(lines, cuts, strict=True):
+            line.send(request()[:cut])
+        idle = Line((host, int(port)))
+        assert idle.send(request()).answer()[0] == 200  # what was sent before has come
+        process.send_signal(signal.SIGTERM)
+        assert idle.closed
+        for line, cut in zip(lines, cuts, strict=True):
+            answer = line.send(request()[cut:]).answer()
+            assert (difference(answer), answer[1]["connection"], line.closed) == ([9.0, 18.0], "close", True)
         assert process.wait(30) == 0

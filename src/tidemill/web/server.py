@@ -95,6 +95,9 @@ def run_server(
             if not here.alone:
                 here.counters.begin()  # no more: who ends is not waited for by those that step back
                 await self.taker.end()
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(0)  # until what was taken has somebody who speaks to it
             await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(other.end))
 
     if threading.current_thread() is threading.main_thread():

@@ -23,6 +23,10 @@ BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the 
 NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this server reads"
 PATIENCE, SLOWEST = 20.0, 500  # seconds in which a request is to be there, and bytes for which it gets one more
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+STAY, LEAVE = (
+    0.2,
+    0.5,
+)  # seconds at the end of a server: for who keeps asking to hear so, and for clients to close what they are told is over
 NO_HOST = NO_HTTP[0], b"a request has one header Host (RFC 9112, 3.2)"
 NO_TUNNEL = NO_HTTP[0], b"this server is no proxy"
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large", b"the address and the headers are too large"
@@ -89,6 +93,14 @@ def _unheard(named: Headers, body: bytes, tell: Callable[[bytes], None]) -> bool
     return True
 
 
+class Left(asyncio.Protocol):
+    """A connection that is answered no more, until the client closes it too; what it sends until then nobody hears. A reset, which a system
+    sends for what is not read, would take the last answer away from it."""
+
+    def __init__(self, lost: Callable[[Exception | None], None]) -> None:
+        self.connection_lost = lost  # type: ignore[assignment]  # it is told as before
+
+
 class Wire(HttpToolsProtocol):
     """One connection. What `quick` finds a call for is answered in this turn of the loop, without a task, a scope or a cycle."""
 
@@ -109,6 +121,8 @@ class Wire(HttpToolsProtocol):
         self.since, self.came = 0.0, 0  # when a request began to come that is not whole, and its bytes
         self.asked = 0.0  # when the newest request was answered
         self.idle: asyncio.TimerHandle | None = None
+        self.ends = False  # whether the server does: each answer may be the last
+        self.last: Any = None  # the cycle that was to go on, and says that it is the last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
@@ -121,6 +135,39 @@ class Wire(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.idle:
             self.idle.cancel()
+
+    def shutdown(self) -> None:
+        """The server ends: what has come is answered, and with the last answer the connection ends. Who asks nothing is left after a
+        moment: of who keeps asking, nearly all are told by an answer, and none sends to a connection that is closed."""
+        if self.transport.is_closing():
+            return
+        self.turn.settle()
+        self.ends, self.quick, self.heads = True, None, Heads()  # the framework says with an answer that it is the last
+        self.transport.leave = self._leave  # type: ignore[attr-defined]  # it is a `Gathered`
+        if self.call is not None:  # its body is coming in
+            self._lead_on_with(b"".join(self.parts))
+        elif self._under_way():
+            self._make_last()
+        else:
+            self.loop.call_later(STAY, self._leave_idle)
+
+    def _make_last(self) -> None:
+        """Let the newest request be the last that is answered."""
+        if self.last is not None and not self.last.response_started:
+            self.last.keep_alive = True
+        self.last = self.cycle if self.cycle.keep_alive else None
+        self.cycle.keep_alive = False
+
+    def _leave_idle(self) -> None:
+        if not (self.transport.is_closing() or self._under_way() or self.since):
+            self.transport.close()
+
+    def _leave(self) -> None:
+        """Say that this was all, and give the client time to say so too."""
+        self.flow.resume_reading()
+        self.transport.set_protocol(Left(self.connection_lost))
+        self.transport.write_eof()
+        self.loop.call_later(LEAVE, self.transport.close)
 
     def pause_writing(self) -> None:
         """The client does not read what it asked for: take nothing more from it until it does."""
@@ -265,9 +312,7 @@ class Wire(HttpToolsProtocol):
         call, body, self.call = self.call, b"".join(self.parts), None
         self.parts.clear()
         if not call(self.named, body, self._answer):
-            self.expect_100_continue = False  # it was told to go on
-            self._lead_on()
-            super().on_body(body)
+            self._lead_on_with(body)
             super().on_message_complete()
         elif not self.between:
             self.transport.close()
@@ -288,6 +333,13 @@ class Wire(HttpToolsProtocol):
         """Whether a head that the parser took is known by its bytes: another parser sees the same end of it, and the connection goes on."""
         return self.between and not self.expect_100_continue and not self.parser.should_upgrade() and PLAIN.fullmatch(head) is not None
 
+    def _lead_on_with(self, body: bytes) -> None:
+        """Tell the framework of a request that was meant to be answered below it, and of what came of its body."""
+        self.call, self.expect_100_continue = None, False  # it was told to go on
+        self.parts.clear()
+        self._lead_on()
+        super().on_body(body)
+
     def _lead_on(self) -> None:
         """Tell the framework of a request."""
         self.turn.settle()
@@ -298,6 +350,8 @@ class Wire(HttpToolsProtocol):
         scope[BEGUN], scope[GONE] = time.monotonic(), self.transport.is_closing
         self.headers += headers
         super().on_headers_complete()
+        if self.ends:
+            self._make_last()
 
     def _under_way(self) -> bool:
         """Whether the framework has an answer to give."""
