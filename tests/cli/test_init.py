@@ -57,6 +57,7 @@ def test_a_file_becomes_a_project_that_answers(tmp_path: Path) -> None:
     assert told["champion"] == "boosted/1"
     assert told["answers"] == {"label": "y", "time": "at", "label_known": "2d", "key": ["id"]}
     assert any("no zone and are taken as UTC" in note for note in told["notes"])
+    assert any("requests may state their own time (serve.client_time = true" in note for note in told["notes"])
     session = Session(tmp_path / "project")
     answer = session.deployments["y"].predict({"id": "899"}, at="2024-04-22T09:00Z")
     assert answer["rung"] == "champion"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import TensorProto, helper
 
 import tidemill as tm
 from cli.conftest import Command
@@ -361,3 +361,26 @@ def test_serve_refuses_a_size_that_is_none(tmp_path: Path, tidemill: Command, mo
     said = tidemill("serve", str(file), "--cache", most)
     assert said.returncode != 0
     assert f"--cache: '{most}' is not a size" in said.stderr
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_serve_refuses_to_keep_what_a_model_draws(tmp_path: Path, tidemill: Command, within: bool) -> None:
+    """Also where a branch of it does."""
+    draw = helper.make_node("RandomUniformLike", ["x"], ["y"])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    yes = helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("t", TensorProto.BOOL, [], [True]))
+    branch = helper.make_graph([draw], "branch", [], [output])
+    nodes = [yes, helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)] if within else [draw]
+    tensors = {"x": ("FP32", ["n", 1])}, {"y": ("FP32", ["n", 1])}
+    file = tmp_path / "dice.onnx"
+    file.write_bytes(onnx_of(nodes, *tensors))
+    said = tidemill("serve", str(file), "--cache", "1MB")
+    assert (said.returncode, "'dice' draws random numbers (RandomUniformLike)" in said.stderr, "leave out --cache" in said.stderr) == (
+        2,
+        True,
+        True,
+    )
+    assert (
+        OnnxModel(onnx_of([helper.make_node("Identity", ["x"], ["RandomUniform"])], tensors[0], {"RandomUniform": tensors[1]["y"]})).draws
+        == ""
+    )

@@ -56,7 +56,7 @@ WRONG: list[tuple[Wrong, int, str]] = [
     (lambda name: {"id": name}, 400, "rows[1] has neither a label nor a comment"),
     (lambda name: {"id": name, "lable": 1}, 400, "lable"),
     (lambda name: {"label": 1}, 400, "id"),
-    (lambda name: {"id": "seven", "label": 1}, 400, "'seven' is no id of a prediction"),
+    (lambda name: {"id": "seven", "label": 1}, 400, "rows[1].id: 'seven' is no id of a prediction"),
     (lambda name: {"id": f"{name}.0", "label": 1}, 404, "rows[1]: 'late' has no answer with the id"),
     (lambda name: {"id": new_ids(TODAY + HOUR, 1)[0], "label": 1}, 404, "rows[1]: 'late' has no answer"),
 ]

@@ -93,7 +93,11 @@ class Source(NamedTuple):
 
 def _cached(source: Source, most: int, place: Place) -> Source:
     def opened(data: bytes) -> CachedModel:
-        found = CachedModel(source.opened(data), most)
+        model = source.opened(data)
+        if isinstance(model, OnnxModel) and model.draws:
+            what = f"{source.name!r} draws random numbers ({model.draws}), and would say the same again and again"
+            raise DefinitionError(what, hint="leave out --cache")
+        found = CachedModel(model, most)
         found.cache.count_in(place.counters, "model", source.name)
         return found
 

@@ -72,7 +72,11 @@ def plan(table: Table, answers: Answers, folder: Path, now: int) -> Plan:
         replay=dates,
         no_replay=why,
     )
-    return Plan(scaffold, facts.notes + _notes(table, answers, facts.every, chosen.left_out), int(facts.rows.asked.max()))
+    newest, notes = int(facts.rows.asked.max()), facts.notes + _notes(table, answers, facts.every, chosen.left_out)
+    if scaffold.client_time:
+        told = "requests may state their own time (serve.client_time = true in tidemill.toml; take it out where clients are not to)"
+        notes.append(f"the newest row is of {show(newest)[:10]}: {told}")
+    return Plan(scaffold, notes, newest)
 
 
 @dataclass(frozen=True)

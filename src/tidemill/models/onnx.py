@@ -23,6 +23,7 @@ _ONNX |= {name.lower(): name for name in DATATYPES if "INT" in name}
 # matrices), and what has other code for the last numbers of a tensor than for those before them (Cast to UINT32, Sigmoid of doubles).
 ROWWISE = {f"{ML}TreeEnsemble{kind}" for kind in ("", "Classifier", "Regressor")} | {f"{ML}Scaler", f"{ML}Imputer", "Identity"}
 QUIET = 4  # onnxruntime's level of what it prints: fatal
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 GRAPH, NODE, KIND, DOMAIN = 7, 1, 4, 7  # numbers of fields in onnx.proto3
 
 
@@ -85,7 +86,7 @@ class OnnxModel:
         self._dicts = set[str]()  # the outputs that come as dicts
         self.inputs = {one.name: self._spec(one, where) for one in session.get_inputs()}
         self.outputs = {one.name: self._spec(one, where) for one in session.get_outputs()}
-        self._all = [*self.outputs]
+        self._all, self.draws = [*self.outputs], draws(onnx)
         self.rowwise = _is_of_rows(self.inputs.values()) and set() < operators(onnx) <= ROWWISE and self._answers_rows()
 
     def _spec(self, one: Any, where: str) -> Spec:
@@ -127,6 +128,11 @@ class OnnxModel:
 def _is_of_rows(inputs: Iterable[Spec]) -> bool:
     """Whether inputs take any number of rows of numbers, of one width."""
     return all(spec.shape[:1] == (-1,) and len(spec.shape) > 1 and min(spec.shape[1:]) >= 0 and spec.datatype != "BYTES" for spec in inputs)
+
+
+def draws(onnx: bytes) -> str:
+    """The operator by which an ONNX file draws random numbers, also within a function or a branch; empty where none does."""
+    return next((kind for kind in RANDOM if bytes((KIND << 3 | 2, len(kind))) + kind.encode() in onnx), "")
 
 
 def operators(onnx: bytes) -> set[str]:

@@ -12,6 +12,7 @@ import msgspec
 from tidemill.core import DataError, UnknownName, canonical, show
 from tidemill.serving.appending import Lines
 from tidemill.serving.dataset import Log, answers_at
+from tidemill.serving.ids import asked_of
 from tidemill.serving.lines import FEEDBACK, Labelled
 
 EXAMPLE = 'for example {"id": "…", "label": 1, "comment": "…"}'
@@ -111,6 +112,10 @@ def said_of(rows: Sequence[Any]) -> list[Feedback]:
 
 
 def _check(place: int, said: Feedback) -> None:
+    try:
+        asked_of(said.id)
+    except DataError as error:
+        raise DataError(f"rows[{place}].id: {error.what}", hint=error.hint) from None
     if said.says_nothing:
         raise DataError(f"rows[{place}] has neither a label nor a comment", hint=EXAMPLE)
     if said.label not in (0, 1, None):
