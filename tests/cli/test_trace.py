@@ -104,5 +104,7 @@ def test_hard_cases_are_exported_labelled_and_given_back(tidemill: Command, copi
         writer.writeheader()
         writer.writerows(rows)
     assert tidemill("feedback", "add", "late", str(file), folder=copied).stdout.startswith("4 rows of feedback")
-    shutil.rmtree(copied / ".tidemill" / "log" / "feedback")
+    moved = tidemill("predictions", "compact", folder=copied).stdout
+    assert f"the tables are in {copied / '.tidemill' / 'log' / 'delta'}\n" in moved
+    shutil.rmtree(copied / ".tidemill" / "log" / "delta" / "feedback")
     assert "no prediction is one" in tidemill("predictions", "list", "late", "--wrong", folder=copied).stdout

@@ -32,7 +32,7 @@ def attended(app: Any, most: float) -> Any:
                 limit.reschedule(None)  # half an answer would be none
             if "status" in message:
                 status = _status(caller, message["status"])
-                message = {**message, "status": status}
+                message = message if status == message["status"] else {**message, "status": status}
             told = [*more, RETRY] if message.get("status") == 503 else more
             await send({**message, "headers": [*message["headers"], *told]} if told and "headers" in message else message)
 
