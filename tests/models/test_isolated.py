@@ -383,6 +383,15 @@ def test_one_that_cannot_be_loaded_says_what_it_was_made_with(source: str, kind:
     assert "made with python 3.11.7, scikit-learn 1.2.3" in str(error.value)
 
 
+def test_one_whose_process_ends_while_it_is_loaded_is_begun_once_more_for_who_waits(tmp_path: Path) -> None:
+    here = f"import os\nfound = os.path.exists({str(tmp_path / 'mark')!r})\nopen({str(tmp_path / 'mark')!r}, 'w').close()\n"
+    ends = "if {}: os._exit(3)\nclass Busy:\n    def predict(self, X): return X[:, 1] * 0"
+    once, always = (Original(BUSY, "pickle", {"busy": here + ends.format(when)}, "mine", "python") for when in ("not found", "True"))
+    assert not Isolated(once, SIGNATURE).predict(row(1)).any()
+    with pytest.raises(Unavailable, match="the process of mine does not start: it ended with code 3"):
+        Isolated(always, SIGNATURE).predict(row(1))
+
+
 def test_bytes_that_somebody_has_replaced_are_not_loaded(own: Kept) -> None:
     """A blob of the ledger lies in a file, which is read again when the process is begun anew."""
     original = own.predictor.original
