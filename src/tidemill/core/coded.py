@@ -46,6 +46,8 @@ class Coded:
 
     def texts(self) -> list[str | None]:
         """The column as text."""
+        if self.codes is _FIRST:
+            return [self.vocabulary[0]]
         return [self.vocabulary[code] if code >= 0 else None for code in self.codes.tolist()]
 
     def numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -96,6 +96,9 @@ class Latest:
 
     def each(self, states: Sequence[bytes | None], at: int) -> tuple[list[Sequence[Value]], list[int]]:
         """The same of a few states at one time, None for nothing: as a request reads them."""
+        if len(states) == 1:
+            row, found = self._alone(states[0], at)
+            return [row], [found]
         heads, columns, size, nothing, chosen = self._one
         alone = [data if data is None or len(data) == size else self._several(data, at) for data in states]
         some = [data for data in alone if data is not None] if None in alone else alone
@@ -116,6 +119,31 @@ class Latest:
         each = iter(zip(rows, status, strict=True))
         whole = [(nothing, UNKNOWN) if data is None else next(each) for data in alone]
         return [row for row, _ in whole], [one for _, one in whole]
+
+    def _alone(self, data: bytes | None, at: int) -> tuple[Sequence[Value], int]:
+        """The values and the status of one state."""
+        _, _, size, nothing, chosen = self._one
+        if data is not None and len(data) != size:
+            data = self._several(data, at)
+        if data is None:
+            return nothing, UNKNOWN
+        until, _, event, known, *row = self._words.unpack(data)
+        if until > at:
+            raise LookupError
+        if event > at or known > at:
+            return nothing, UNKNOWN
+        if self.ttl is not None and event < at - self.ttl:
+            return nothing, EXPIRED
+        values: Sequence[Value] = row if chosen is None else chosen(row)
+        if (total := sum(row)) != total:  # NaN is not itself
+            values = tuple(None if value != value else value for value in values)
+            return values, NULL if values == nothing else PRESENT
+        return values, PRESENT
+
+    @cached_property
+    def _words(self) -> Struct:
+        """A state with one row."""
+        return Struct(f"<{1 + FIRST}q{len(self.layout.columns)}d")
 
     @cached_property
     def _one(self) -> tuple[Callable[..., Any], Callable[..., Any], int, tuple[None, ...], Callable[[Any], Any] | None]:

@@ -16,7 +16,7 @@ from tidemill.data import Column, Columns, Dataset, as_column, explained, instan
 from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
 from tidemill.features.expressions import Expression, Row, Value, as_the_engine, compiled
-from tidemill.features.requests import Kinds, Requests, keys_of, named_functions, places_of, request_columns, with_functions
+from tidemill.features.requests import Kinds, Requests, check_keys, named_functions, places_of, request_columns, with_functions
 from tidemill.features.values import check_values
 
 if TYPE_CHECKING:
@@ -105,12 +105,20 @@ class OwnColumns:
         except DataError as error:
             what = f"{WRONG}: {name.partition(':')[2] or name.strip('_')}: {error.what}"
             raise DataError(what, hint=error.hint or "send other values, or have the expression take them") from None
-        return {name: column_of(own, kind) for (name, _, kind), own in zip(self._plan, values, strict=True)}
+        found = [column_of(own, kind) for (_, _, kind), own in zip(self._plan, values, strict=True)]
+        return {name: found[place] for name, place in self._places}
 
     @cached_property
     def _plan(self) -> list[tuple[str, Value, str]]:
-        """What is computed: by its name, how, and of which kind it is."""
-        return [(name, value, self.columns[name][1]) for name, value in self.values.items()]
+        """What is computed: by its first name, how, and of which kind it is. What has several names is computed once."""
+        first = {self.columns[name]: name for name in reversed([*self.values])}
+        return [(name, value, self.columns[name][1]) for name, value in self.values.items() if first[self.columns[name]] == name]
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int]]:
+        """All names, and which of what is computed each is."""
+        computed = [self.columns[name] for name, _, _ in self._plan]
+        return [(name, computed.index(self.columns[name])) for name in self.values]
 
     def differences(self, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[tuple[str, str, str]]:
         """What is another value for one row than in the columns of all, to the last bit: its name and both values."""
@@ -196,4 +204,5 @@ def _requests(raw: Mapping[str, Any], keys: Sequence[str]) -> Requests:
                 vocabularies[name], column = column.vocabulary, column.numbers()
             numbers.append(column)
     values = np.stack(numbers, axis=1) if numbers else np.empty((len(raw["__at"]), 0))
-    return Requests(keys_of(keys), raw["__at"], raw["__event"], raw["__known"], texts, names, values, vocabularies, spelled=keys)
+    check_keys(keys)
+    return Requests(None, raw["__at"], raw["__event"], raw["__known"], texts, names, values, vocabularies, spelled=keys)

@@ -105,38 +105,41 @@ class Reader:
         """The same of a few rows at one time, one by one: arrays cost more than that. None where the store cannot answer all of them."""
         texts, time = self._texts(requests), int(at[0])
         asked = [(space, texts[columns]) for space, columns in self._spaces]
-        found, status, words = dict[str, Sequence[Sequence[Value]]](), list[Sequence[int]](), dict[str, tuple[str, ...]]()
-        for (name, one), (_, own), stored in zip(self.looked.items(), asked, store.read(asked), strict=True):
-            few, own_words = one.few(store, stored, own, time)
-            if few.why:
-                return None
-            found[name] = few.values
-            status.append(few.status)
-            words |= own_words
-        for view in self._own:
-            block = _asked(view, requests)
-            found[view.name] = block.values.tolist()
-            words |= block.vocabularies
-        names, views, order = self._names
-        rows = zip(*(found[name] for name in order), strict=True)
-        values = np.array([[*chain.from_iterable(parts)] for parts in rows], dtype=np.float64)
-        of_views = np.array(status, dtype=np.uint8).T if status else np.empty((len(at), 0), np.uint8)
-        return Matrix(names, values, words, views, of_views, np.array([True] * len(at)))
+        stored, place, words = store.read(asked), 0, dict[str, tuple[str, ...]]()
+        values, status = [list[Value]() for _ in at], [list[int]() for _ in at]
+        for view, one in self._each:
+            if one is None:
+                block = _asked(view, requests)  # type: ignore[arg-type]  # it is no other
+                more, own_words = block.values.tolist(), block.vocabularies
+            else:
+                found, own_words = one.few(store, stored[place], asked[place][1], time)
+                if found.why:
+                    return None
+                more, place = found.values, place + 1
+                for codes, code in zip(status, found.status, strict=True):
+                    codes.append(code)
+            for row, part in zip(values, more, strict=True):
+                row += part
+            if own_words:
+                words.update(own_words)
+        names, views = self._names
+        online = np.array([True] * len(at))
+        return Matrix(names, np.array(values, dtype=np.float64), words, views, np.array(status, dtype=np.uint8), online)
+
+    @cached_property
+    def _each(self) -> Sequence[tuple[FeatureView | RequestView, Looked | None]]:
+        """All views, with what looks them up."""
+        return [(view, self.looked.get(view.name)) for view in self.views]
 
     @cached_property
     def _spaces(self) -> Sequence[tuple[str, tuple[str, ...]]]:
         """Of each view that is looked up its space, and the columns by which it is."""
-        return [(one.space, one.view.entity.keys) for one in self.looked.values()]
+        return [(one.space, one.view.entity.keys) for _, one in self._each if one]
 
     @cached_property
-    def _own(self) -> Sequence[RequestView]:
-        """The views of the requests themselves."""
-        return [view for view in self.views if isinstance(view, RequestView)]
-
-    @cached_property
-    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...], Sequence[str]]:
-        """The features of all views in their order, the views that are looked up, in theirs, and all views."""
-        return tuple(name for view in self.views for name in view.names), tuple(self.looked), [view.name for view in self.views]
+    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The features of all views, and the views that are looked up."""
+        return tuple(name for view in self.views for name in view.names), tuple(view.name for view, one in self._each if one)
 
     def _matrix(self, requests: Requests, looked: Mapping[str, Block], online: Bools) -> Matrix:
         blocks = [looked[view.name] if isinstance(view, FeatureView) else _asked(view, requests) for view in self.views]

@@ -25,7 +25,7 @@ Kinds = Mapping[str, tuple[str, str]]  # SQL and kind (number, instant or text) 
 class Requests:
     """Columns of n requests, sorted by (prediction time, key). `at` is the prediction time, `event` the request's own."""
 
-    keys: "Array"  # (n,) bytes
+    coded: "Array | None"  # (n,) bytes, the keys; where they are `spelled` they are made when they are first needed
     at: Instants
     event: Instants
     known: Instants
@@ -37,6 +37,13 @@ class Requests:
     spelled: Sequence[str] = ()  # the keys as texts, where they came so
 
     @property
+    def keys(self) -> "Array":
+        """The keys (n,) as bytes."""
+        if self.coded is None:
+            self.coded = np.array([key.encode() for key in self.spelled], dtype=bytes)
+        return self.coded
+
+    @property
     def key_texts(self) -> Sequence[str]:
         """The keys."""
         return self.spelled or [key.decode() for key in self.keys.tolist()]
@@ -44,7 +51,8 @@ class Requests:
     @classmethod
     def bare(cls, keys: Sequence[str], at: Instants) -> "Requests":
         """Requests of which nothing is known but their keys and their times. Raises DataError for a key that is too long."""
-        return cls(keys_of(keys), at, at, at, {}, (), np.empty((len(at), 0)), {}, spelled=keys)
+        check_keys(keys)
+        return cls(None, at, at, at, {}, (), np.empty((len(at), 0)), {}, spelled=keys)
 
     def __len__(self) -> int:
         return len(self.at)
@@ -86,20 +94,21 @@ class Requests:
         return Requests(*parts, texts, self.names, self.values[rows], self.vocabularies)
 
 
-def keys_of(keys: Sequence[str]) -> Array:
-    """Keys as bytes. Raises DataError for one that is too long."""
-    texts = [key.encode() for key in keys]
-    longest = max(map(len, texts), default=0)
-    if longest > LONGEST:  # an array of keys has the width of the longest
+def check_keys(keys: Sequence[str]) -> None:
+    """Raise DataError for a key that is too long: an array of keys has the width of the longest."""
+    if max(map(len, keys), default=0) * 4 <= LONGEST:  # a character has at most four bytes
+        return
+    longest = max(len(key.encode()) for key in keys)
+    if longest > LONGEST:
         raise DataError(f"a key of the request has {longest:,} bytes", hint=f"a key has at most {LONGEST:,}")
-    return np.array(texts, dtype=bytes)
 
 
 def request_columns(
     dataset: Dataset, types: Mapping[str, str], views: Sequence[RequestView], predict_at: str, lookups: Sequence[str] = ()
 ) -> dict[str, tuple[str, str]]:
     """What is computed of each row of a request dataset: SQL and kind by name."""
-    columns = {"__key": (key_sql(dataset), "text"), "__at": (instant_of(predict_at, dataset.timezone), "instant")}
+    at = quote(predict_at) if predict_at in types else predict_at
+    columns = {"__key": (key_sql(dataset), "text"), "__at": (instant_of(at, dataset.timezone), "instant")}
     columns |= {"__event": ("__event", "instant"), "__known": ("__known", "instant")}
     alone = dataset.keys if len(dataset.keys) == 1 else ()  # it is kept as the key; parts of a composite one are columns like others
     texts = [name for name, kind in types.items() if name in lookups or (kind == "VARCHAR" and name not in alone)]

@@ -58,9 +58,9 @@ class Rows:
         for i, row in enumerate(rows):
             if not given.marks.isdisjoint(row):
                 whole.append(i)
-            elif (key := self._alone(i, row)) is not None:
+            elif self._alone(i, row):
                 alone.append(i)
-                keys.append(key)
+                keys.append(self._key(i, row))
             else:
                 own.append(i)
         found = [Part(alone, self.known.take(self._places(rows, alone, keys)))] if alone else []
@@ -75,13 +75,13 @@ class Rows:
             found.append(Part(whole, Requests.bare(keys, when if len(whole) == len(when) else when[whole]), None, matrix))
         return found
 
-    def _alone(self, i: int, row: Row) -> str | None:
-        """The key of a row that is its key alone; None for a row that brings its own columns."""
-        key, alone = self._key(i, row), len(row) == len(self._types)
+    def _alone(self, i: int, row: Row) -> bool:
+        """Whether a row is its key alone, and not one that brings its own columns. Raises DataError where it is neither."""
+        self._check_key(i, row)
         if not row.keys() <= self.types.keys():
             odd = next(name for name in row if name not in self.types)
             raise DataError(f"rows[{i}] has a field {odd!r} that the request does not know", available=sorted(self.types))
-        return key if alone else None
+        return len(row) == len(self._types)
 
     def _places(self, rows: Sequence[Row], which: Sequence[int], keys: Sequence[str]) -> Sequence[int] | Ints:
         """The known requests of rows that are their keys alone. Raises UnknownName."""
@@ -95,7 +95,7 @@ class Rows:
     def _sent(self, places: Sequence[int], sent: Sequence[Row]) -> Requests:
         """What rows with columns of their own ask. Raises DataError with the place of the first that is wrong."""
         try:
-            return self.own.requests(sent)
+            found = self.own.requests(sent)
         except DataError:
             for i, row in zip(places, sent, strict=True):
                 try:
@@ -103,26 +103,33 @@ class Rows:
                 except DataError as error:
                     raise _placed(i, error) from None
             raise
+        for i, key in zip(places, found.key_texts, strict=True):
+            _check_zero(i, key)
+        return found
 
     def beside(self, i: int, row: Row) -> str:
         """The key that stands beside features; none is none."""
-        return "" if self._types.keys().isdisjoint(row) else self._key(i, row)
+        if self._types.keys().isdisjoint(row):
+            return ""
+        self._check_key(i, row)
+        key = self._key(i, row)
+        _check_zero(i, key)
+        return key
 
     def _key(self, i: int, row: Row) -> str:
-        """The text of the key of a row. Raises DataError where a part of it is missing, or of another type."""
+        """The text of the key of a row, which is there. Raises DataError where a part of it is of another type."""
+        try:
+            check_values(self._types, row)
+        except DataError as error:
+            raise _placed(i, error) from None
+        return self._keys.texts([row])[0] or ""
+
+    def _check_key(self, i: int, row: Row) -> None:
         parts = [row.get(part) for part in self._types]
         if None in parts:
             missing = self.dataset.keys[parts.index(None)]
             what = f"rows[{i}] has a null key {missing!r}" if missing in row else f"rows[{i}] lacks the key {missing!r}"
             raise DataError(what, available=sorted(map(str, row)), hint=f"send {list(self.dataset.keys)}, or all features of the model")
-        try:
-            check_values(self._types, row)
-        except DataError as error:
-            raise _placed(i, error) from None
-        key = self._keys.texts([row])[0] or ""
-        if "\0" in key and len(row) > len(parts):
-            raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
-        return key
 
     @cached_property
     def _keys(self) -> Keys:
@@ -144,6 +151,11 @@ class Rows:
 def _placed(i: int, error: DataError) -> DataError:
     """The same error with the place of the row that it is about."""
     return DataError(f"rows[{i}]: {error.what}", where=error.where, available=error.available, hint=error.hint)
+
+
+def _check_zero(i: int, key: str) -> None:
+    if "\0" in key:
+        raise DataError(f"rows[{i}] has a zero character in its key {key!r}", hint="a key is a text without one")
 
 
 def check_known(part: Part, when: Instants | Mapping[int, int]) -> None:
