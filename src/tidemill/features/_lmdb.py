@@ -30,7 +30,9 @@ class LmdbOnline:
         return space[:16].encode() + b"/" + named(entity)
 
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
-        found, before, names = list[Stored](), None, list[bytes]()
+        before: Sequence[Name | None] | None = None
+        found: list[Stored] = []
+        names: list[bytes] = []
         try:
             with self._folder.db.begin() as transaction:
                 get, whole, sum_ = transaction.get, WHOLE, crc32

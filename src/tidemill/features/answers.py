@@ -44,7 +44,8 @@ def answered(tiles: Tiles, data: bytes, at: int) -> tuple[list[float], int]:
     rows = _later(tiles, q, d, at) if q[LATER] else []
     if not rows and not q[FOLDED]:
         return nothing(tiles)
-    values, filled = list[float](), False
+    values: list[float] = []
+    filled = False
     entry = 1 + sum(sizes)
     for hop, number, length in tiles.windows:
         begin = NEVER if length is None else (at - length) // hop.step * hop.step

@@ -98,7 +98,8 @@ class OwnColumns:
 
     def computed(self, rows: Sequence[Row]) -> Columns:
         """Each column of the requests, as the engine would give it for all rows."""
-        values, name = list[list[Any]](), ""
+        values: list[list[Any]] = []
+        name = ""
         try:
             for name, value, _ in self._plan:  # noqa: B007 – the last tells where it failed
                 values.append([value(row) for row in rows])
@@ -193,7 +194,10 @@ def column_of(values: list[Any], kind: str) -> Column:
 
 
 def _requests(raw: Mapping[str, Any], keys: Sequence[str]) -> Requests:
-    texts, names, vocabularies, numbers = dict[str, Coded](), list[str](), dict[str, tuple[str, ...]](), list[Array]()
+    texts: dict[str, Coded] = {}
+    vocabularies: dict[str, tuple[str, ...]] = {}
+    names: list[str] = []
+    numbers: list[Array] = []
     for full, column in raw.items():
         kind, name = full[:2], full[2:]
         if kind == "t:":

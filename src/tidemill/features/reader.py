@@ -21,6 +21,8 @@ from tidemill.features.views import Block, ViewLog
 from tidemill.features.windows import PRESENT, STATUS, Status
 
 FEW = 20  # rows
+ONLINE = np.ones(FEW, dtype=bool)  # of which rows the store answered
+ONLINE.flags.writeable = False
 Keys = Mapping[tuple[str, ...], Coded]  # of requests, by their columns
 
 
@@ -105,8 +107,10 @@ class Reader:
         """The same of a few rows at one time, one by one: arrays cost more than that. None where the store cannot answer all of them."""
         texts, time = self._texts(requests), int(at[0])
         asked = [(space, texts[columns]) for space, columns in self._spaces]
-        stored, place, words = store.read(asked), 0, dict[str, tuple[str, ...]]()
-        values, status = [list[Value]() for _ in at], [list[int]() for _ in at]
+        stored, place = store.read(asked), 0
+        words: dict[str, tuple[str, ...]] = {}  # not `dict[…]()`, which takes a microsecond
+        values: list[list[Value]] = [[] for _ in range(len(at))]
+        status: list[list[int]] = [[] for _ in values]
         for view, one in self._each:
             if one is None:
                 block = _asked(view, requests)  # type: ignore[arg-type]  # it is no other
@@ -123,8 +127,7 @@ class Reader:
             if own_words:
                 words.update(own_words)
         names, views = self._names
-        online = np.array([True] * len(at))
-        return Matrix(names, np.array(values, dtype=np.float64), words, views, np.array(status, dtype=np.uint8), online)
+        return Matrix(names, np.array(values, dtype=np.float64), words, views, np.array(status, dtype=np.uint8), ONLINE[: len(at)])
 
     @cached_property
     def _each(self) -> Sequence[tuple[FeatureView | RequestView, Looked | None]]:
@@ -156,7 +159,7 @@ class Reader:
 
     def _texts(self, requests: Requests) -> dict[tuple[str, ...], list[str | None]]:
         """The same as texts."""
-        found = dict[tuple[str, ...], list[str | None]]()
+        found: dict[tuple[str, ...], list[str | None]] = {}
         for columns in self._columns:
             parts = [requests.texts[column].texts() for column in columns]
             found[columns] = parts[0] if len(parts) == 1 else [joined_text(row) for row in zip(*parts, strict=True)]

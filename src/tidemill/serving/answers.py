@@ -115,9 +115,10 @@ def is_kept(key: str, at: int, keep: float) -> bool:
 
 def inputs_of(matrix: Matrix, row: int) -> dict[str, Any]:
     """The features of one row for people: categories as text, missing as null; an infinite number as text, since JSON has none."""
-    values, found = matrix.values[row].tolist(), dict[str, Any]()
+    values = matrix.values[row].tolist()
     if not matrix.vocabularies and isfinite(sum(values)):  # each is a number
         return dict(zip(matrix.names, values, strict=True))
+    found: dict[str, Any] = {}
     for name, value in zip(matrix.names, values, strict=True):
         words = matrix.vocabularies.get(name)
         if value != value:  # NaN is not itself

@@ -199,7 +199,8 @@ class Endpoint:
     def _answer(self, part: Part, seen: _Seen, *, explain: bool, keep: float, only: str = "") -> Climb[list[Answer]]:
         keys, times, matrix, shown, _ = seen
         scores, told = yield from self._scored(part, seen, only)
-        answers, counts, versions = [], dict[str, int](), self.versions if part.matrix is None else {}
+        counts: dict[str, int] = {}
+        answers, versions = [], self.versions if part.matrix is None else {}
         for i, score in enumerate(scores):
             kept = matrix is not None and is_kept(keys[i], times[i], keep)
             inputs = inputs_of(matrix, i) if matrix is not None and (explain or kept) else None

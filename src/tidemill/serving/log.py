@@ -45,7 +45,9 @@ class AnswerLog(Lines):
             known["latency_us"] = (time.perf_counter_ns() - begun) // 1_000
         if trace := caller().trace:
             known["trace"] = trace
-        ids, told, lines, withheld = new_ids(now, len(answers)), list[bytes](), list[bytes](), self._withheld
+        ids, withheld = new_ids(now, len(answers)), self._withheld
+        told: list[bytes] = []
+        lines: list[bytes] = []
         for name, answer in zip(ids, answers, strict=True):
             said = {"id": name, **answer.told()}
             told.append(one := _encode(said))

@@ -54,7 +54,10 @@ class Rows:
 
     def parts(self, rows: Sequence[Row], when: Instants, given: Given) -> list[Part]:
         """The rows by their form. Raises DataError for a wrong one, and UnknownName for a key that nobody knows."""
-        alone, keys, own, whole = list[int](), list[str](), list[int](), list[int]()
+        keys: list[str] = []
+        alone: list[int] = []
+        own: list[int] = []
+        whole: list[int] = []
         for i, row in enumerate(rows):
             if not given.marks.isdisjoint(row):
                 whole.append(i)
