@@ -330,7 +330,7 @@ def check_outputs(asked: Asked, outputs: Mapping[str, Spec]) -> None:
 def named(given: Mapping[str, Array], specs: Mapping[str, Spec]) -> dict[str, Array]:
     """Tensors by the names of a model: `x` is `X` where that can only be meant. Raises DataError for one that it does not have."""
     known = {name.casefold(): name for name in specs} | {name: name for name in specs}
-    found = dict[str, Array]()
+    found: dict[str, Array] = {}
     for name, array in given.items():
         meant = known.get(name) or known.get(name.casefold())
         if meant is None:
@@ -361,7 +361,8 @@ def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     if not (any(asked.wanted.values()) if asked.wanted else asked.raw):
         outputs = msgspec.Raw(found.shown) if found.shown else _all_given(asked, found.outputs)
         return _encode(_Answer(name, found.version, outputs, asked.id, found.parameters)), None
-    given, parts = list[_Given](), list[bytes]()
+    given: list[_Given] = []
+    parts: list[bytes] = []
     for one in asked.wanted or found.outputs:
         array = found.outputs[one]
         if asked.wanted[one] if asked.wanted else asked.raw:

@@ -259,7 +259,9 @@ class Served:
 
     def finish(self, some: "Sequence[Begun]") -> "list[Found | TidemillError]":
         """Answer requests for the same outputs of the same model, and log them with one write."""
-        begun, now, found, lines = time.perf_counter_ns(), self.clock(), list[Found | TidemillError](), list[bytes]()
+        begun, now = time.perf_counter_ns(), self.clock()
+        found: list[Found | TidemillError] = []
+        lines: list[bytes] = []
         answers, runs = _run(some)
         ended = time.perf_counter_ns()
         for one, outputs in zip(some, answers, strict=True):

@@ -23,10 +23,8 @@ BEGUN, GONE = "tidemill.begun", "tidemill.gone"  # what a scope tells: when the 
 NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this server reads"
 PATIENCE, SLOWEST = 20.0, 500  # seconds in which a request is to be there, and bytes for which it gets one more
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-STAY, LEAVE = (
-    0.2,
-    0.5,
-)  # seconds at the end of a server: for who keeps asking to hear so, and for clients to close what they are told is over
+STAY = 0.2  # seconds at the end of a server in which who keeps asking hears so
+LEAVE = 0.5  # and in which clients close what they are told is over
 NO_HOST = NO_HTTP[0], b"a request has one header Host (RFC 9112, 3.2)"
 NO_TUNNEL = NO_HTTP[0], b"this server is no proxy"
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large", b"the address and the headers are too large"
