@@ -43,7 +43,7 @@ torture: setup  ## kills, soaks and long simulations
 	@scripts/mlflow-torch
 	@$(BIN)/python -m pytest -q -n 2 -m torture
 	@scripts/with-torch -m pytest -q -m torture tests/models/test_torch.py
-	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q $(RANDOM:%=tests/%.py)
+	@TIDEMILL_EXAMPLES=20 $(BIN)/python -m pytest -q -n 2 $(RANDOM:%=tests/%.py)
 
 bench: setup  ## every benchmark in benchmarks/
 	@scripts/apt-packages libgomp1
