@@ -392,6 +392,14 @@ def test_one_whose_process_ends_while_it_is_loaded_is_begun_once_more_for_who_wa
         Isolated(always, SIGNATURE).predict(row(1))
 
 
+def test_what_a_model_began_ends_with_a_process_that_ends_while_it_is_loaded(tmp_path: Path) -> None:
+    told = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(helper.pid))"
+    source = f"import os, subprocess\nhelper = subprocess.Popen(['sleep', '600'])\n{told}\nos._exit(3)"
+    with pytest.raises(Unavailable, match="it ended with code 3"):
+        Isolated(Original(BUSY, "pickle", {"busy": source}, "mine", "python"), SIGNATURE).predict(row(1))
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
 def test_bytes_that_somebody_has_replaced_are_not_loaded(own: Kept) -> None:
     """A blob of the ledger lies in a file, which is read again when the process is begun anew."""
     original = own.predictor.original

@@ -133,9 +133,26 @@ def test_a_server_whose_disk_is_full_says_so_and_is_not_ready_until_there_is_roo
             _, said = process.communicate(timeout=30)
         told = [json.loads(line) for line in said.splitlines()]
         assert [(line["level"], line["log"]) for line in told] == [(level, str(disk / "sums.jsonl")) for level in ("error", "warning")] * 2
-        assert told[0]["message"] == "cannot be written: nothing is answered that is to be in it"
+        assert told[0]["message"] == "cannot be written: what is to be in it is refused"
         assert told[0]["error"] in ("No space left on device", "the disk took only a part")
         assert told[1]["message"] == "is written again"
+
+
+def test_what_is_tried_leaves_a_cut_line_a_line_of_its_own_and_nothing_to_write_proves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        (disk / "sums.jsonl").write_bytes(b'{"id":"old"}\n{"id":"cu')  # a process was killed in the midst of it
+        log = InferenceLog(disk, "sums")
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        with pytest.raises(StoreError):
+            log.write([b"x" * 8192])
+        log.write([])
+        assert not log.is_writable
+        (disk / "filler").unlink()
+        assert log.is_writable
+        log.write([b'{"id":"new"}'])
+        assert (disk / "sums.jsonl").read_bytes() == b'{"id":"old"}\n{"id":"cu\n{"id":"new"}\n'
 
 
 def test_a_log_that_is_closed_takes_nothing_and_touches_nothing_of_others(tmp_path: Path) -> None:

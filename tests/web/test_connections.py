@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from uvicorn.server import ServerState
 
 from processes import served
 from serving.test_bare import BODY, PATH, Line, difference, request
 from serving.test_oip import sums, tensor
+from tidemill.web.turn import Turn
 from tidemill.web.wire import MOST_HEAD, Heads, Wire
 from web.test_wire import LATER, Site, connected, turns
 
@@ -232,6 +234,45 @@ def test_who_keeps_asking_while_a_server_ends_sees_no_reset(tmp_path: Path, work
             process.send_signal(signal.SIGTERM)
             assert [one.result(60) for one in asked] == [True] * 12
         assert process.wait(30) == 0
+
+
+def test_what_stands_behind_the_last_answer_of_a_server_is_not_run() -> None:
+    ran: list[str] = []
+
+    async def main() -> bytes:
+        go_on, turn, state, made = asyncio.Event(), Turn(), ServerState(), list[Wire]()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            ran.append(scope["path"])
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+            await send({"type": "http.response.body", "body": b"be", "more_body": True})
+            await go_on.wait()
+            await send({"type": "http.response.body", "body": b"en"})
+
+        config = uvicorn.Config(app, interface="asgi3", lifespan="off", log_config=None, access_log=False)
+        config.load()
+
+        def make() -> Wire:
+            made.append(Wire(quick=None, heads=Heads(), turn=turn, config=config, server_state=state, app_state={}))
+            return made[-1]
+
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET /first HTTP/1.1\r\nhost: a\r\n\r\n")
+            found = await reader.readuntil(b"be")
+            made[-1].shutdown()
+            writer.write(b"GET /behind HTTP/1.1\r\nhost: a\r\n\r\n")
+            await writer.drain()
+            while not made[-1].pipeline:
+                await asyncio.sleep(0)
+            go_on.set()
+            found += await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+        return found
+
+    assert asyncio.run(main()).endswith(b"\r\n\r\nbeen")
+    assert ran == ["/first"]
 
 
 def test_a_request_that_is_coming_in_when_a_server_ends_is_answered(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds for each started hundred rows, of who can wait
 HASTE = 1.0  # seconds after which a process that does not answer is ended, even where nobody waits as long
 START = 60.0  # seconds until a model must be loaded
-ENDS = 5.0  # seconds that one gets to end which says nothing more
 SOUND = 30.0  # seconds that a process must have lived for its end to be no habit
 PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds
 HUNDRED = 100
@@ -177,7 +176,7 @@ class _Process:
         with self._lock:
             begun, pause = self._begun, max(0.0, self._again - time.monotonic())
             failed = begun.exception() if begun and begun.done() else None
-            if begun is None or (failed and (not pause or (wait and isinstance(failed, Unavailable)))):
+            if begun is None or (failed and (not pause or (wait and pause <= HASTE and isinstance(failed, Unavailable)))):
                 begun = self._begin(pause)  # who can wait gets what comes of another, where that may be better
         if not wait and not begun.done():
             raise Unavailable(f"the process of {self._original.label} is being started")
@@ -283,19 +282,13 @@ class _Child:
             send(self._line, GREETING.pack(len(plain)), plain, sources, original.data, end=end)
             well, said = self._reply(end)
         except (OSError, EOFError) as error:
-            why = "it is not ready in time" if isinstance(error, TimeoutError) else f"it ended with code {self._code()}"
+            why = "it is not ready in time" if isinstance(error, TimeoutError) else f"it ended with code {self.end()}"
             raise Unavailable(f"the process of {original.label} does not start: {why}", hint="look at the server's log") from error
         if not well:
             raise _unloadable(original, said.decode(errors="replace"))
         other = json.loads(said)
         if other:
             log.warning("isolated=%s made_with=%s here=%s", original.label, _named(original.libraries, other), _named(other, other))
-
-    def _code(self) -> int | None:
-        """The code with which it ends by itself; None where it does not."""
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(ENDS)
-        return None
 
     def end(self) -> int:
         """Kill it, with the processes that its model began; the code that it ended with."""

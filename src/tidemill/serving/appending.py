@@ -35,6 +35,8 @@ class Lines:
     def write(self, lines: Sequence[bytes], *, stay: bool = True) -> None:
         """Write lines, all or none; they `stay`, or are taken back. Raises StoreError when the disk refuses, and then nothing was
         acknowledged, or when the log is closed."""
+        if not lines:
+            return
         data = b"\n".join([*lines, b""])
         with self._one:
             if self._file < 0:
@@ -48,7 +50,7 @@ class Lines:
                 if not self._refused:
                     self._refused = True
                     why = error.strerror or error
-                    log.error("log=%s error=%s cannot be written: nothing is answered that is to be in it", self.path, why)
+                    log.error("log=%s error=%s cannot be written: what is to be in it is refused", self.path, why)
                 raise store_error(error, str(self.path), self.what) from error
             if self._refused:
                 self._refused = False
@@ -78,7 +80,7 @@ class Lines:
                 raise OSError(28, "the disk took only a part")
             if not stay:
                 os.ftruncate(self._file, size)
-            self._end = size + len(data) if stay else size
+            self._end = size + len(data) if stay else -1  # what was before may be cut
         finally:
             flock(self._file, LOCK_UN)
         return True

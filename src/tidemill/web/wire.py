@@ -24,6 +24,7 @@ NO_HTTP = b"HTTP/1.1 400 Bad Request", b"the request is no HTTP/1.1 that this se
 PATIENCE, SLOWEST = 20.0, 500  # seconds in which a request is to be there, and bytes for which it gets one more
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 STAY = 0.2  # seconds at the end of a server in which who keeps asking hears so
+HALF = 2.0  # in which the rest of a request comes that has begun to
 LEAVE = 0.5  # and in which clients close what they are told is over
 NO_HOST = NO_HTTP[0], b"a request has one header Host (RFC 9112, 3.2)"
 NO_TUNNEL = NO_HTTP[0], b"this server is no proxy"
@@ -156,12 +157,16 @@ class Wire(HttpToolsProtocol):
         self.last = self.cycle if self.cycle.keep_alive else None
         self.cycle.keep_alive = False
 
-    def _leave_idle(self) -> None:
-        if not (self.transport.is_closing() or self._under_way() or self.since):
-            self.transport.close()
+    def _leave_idle(self, later: float = HALF) -> None:
+        if self.transport.leave and not (self.transport.is_closing() or self._under_way()):  # type: ignore[attr-defined]
+            if self.since and later:
+                self.loop.call_later(later, self._leave_idle, 0.0)
+            else:
+                self.transport.close()
 
     def _leave(self) -> None:
         """Say that this was all, and give the client time to say so too."""
+        self.pipeline.clear()  # what stands behind the last answer is not run
         self.flow.resume_reading()
         self.transport.set_protocol(Left(self.connection_lost))
         self.transport.write_eof()
