@@ -271,7 +271,7 @@ def test_what_stands_behind_the_last_answer_of_a_server_is_not_run() -> None:
             writer.close()
         return found
 
-    assert asyncio.run(main()).endswith(b"\r\n\r\nbeen")
+    assert asyncio.run(asyncio.wait_for(main(), 60)).endswith(b"\r\n\r\nbeen")
     assert ran == ["/first"]
 
 
