@@ -41,6 +41,7 @@ from tidemill.features import (
     ViewLog,
     category,
     last,
+    latest,
     materialise,
     space_of,
 )
@@ -59,14 +60,27 @@ def getter_of(logs: Sequence[ViewLog], store: OnlineStore | None, names: Sequenc
     return Getter(chosen, {log.view.name: Looked(log, "", TYPES) for log in logs}, {}, store, lambda: now)
 
 
+ALIKE = [("a", START), ("b", START)]
+LATER = [("a", START + 400 * DAY), ("b", START + 400 * DAY)]
+
+
 @pytest.mark.parametrize("name", VIEWS)
 @settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3))
-@example(rows=[Row("a", START, START, 1.0, "x")], requests=[("a", START), ("b", START), (None, START)], marks=[START - DAY])
-@example(rows=[Row("a", START, START, None, None), Row("b", START, START, 2.0, None)], requests=[("a", START), ("b", START)], marks=[START])
+@given(rows=st.lists(rows_of, max_size=25), requests=asked, marks=st.lists(times, min_size=1, max_size=3), many=st.sampled_from([2, 50]))
+@example(rows=[Row("a", START, START, 1.0, "x")], requests=[("a", START), ("b", START), (None, START)], marks=[START - DAY], many=2)
+@example(rows=[Row("a", START, START, None, None), Row("b", START, START, 2.0, None)], requests=ALIKE, marks=[START], many=2)
+@example(rows=[Row("a", START, START, 0.5, "x"), Row("b", START, START, 2.0, "y")], requests=ALIKE, marks=[START], many=2)
+@example(rows=[Row("a", START, START, 0.5, "x"), Row("b", START, START, 2.0, "y")], requests=LATER, marks=[START], many=2)
 def test_a_getter_gives_what_the_reader_and_the_oracle_give(
-    online: OnlineStore, name: str, rows: list[Row], requests: list[tuple[str | None, int]], marks: list[int]
+    online: OnlineStore,
+    name: str,
+    rows: list[Row],
+    requests: list[tuple[str | None, int]],
+    marks: list[int],
+    many: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(latest, "MANY", many)
     view, log = VIEWS[name], log_of(VIEWS[name], rows)
     online.keep([])
     for mark in marks:

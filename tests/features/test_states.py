@@ -43,6 +43,7 @@ from tidemill.features.forms import Windowed, form_of
 from tidemill.features.latest import Latest
 from tidemill.features.state import Layout
 from tidemill.features.views import Block
+from tidemill.features.windows import PRESENT, UNKNOWN
 
 RANKS = FeatureView(
     "ranks",
@@ -148,6 +149,7 @@ def test_a_question_that_is_under_way_is_answered_from_the_states_of_a_moment_la
     """What was pushed meanwhile is not yet in the log, so nothing else could answer it; but for entities with too much news to keep."""
     monkeypatch.setattr(merging, "MANY", 8)
     monkeypatch.setattr(latest, "KEPT", 1)
+    monkeypatch.setattr(latest, "MANY", 2)
     view, store = ALL[name], MemoryOnline()
     rows = [Row("a", START - HOUR, START - HOUR, 1.0, "y")]
     materialise(store, log_of(view, rows), START)
@@ -156,6 +158,9 @@ def test_a_question_that_is_under_way_is_answered_from_the_states_of_a_moment_la
     [(_, states)] = store.read([(space_of(view), ["a"])])
     try:
         [values], [status] = form_of(view).each(states, at)
+        two, statuses = form_of(view).each(states * 2, at)  # which looks at them as one array
+        assert [repr([*one]) for one in two] == [repr([*values])] * 2
+        assert statuses == [status] * 2
     except LookupError:
         few = 8 if not view.windows else 4
         assert at < later[-1].known - 2 * SECOND or sum(row.known > at for row in later) > few
@@ -163,6 +168,18 @@ def test_a_question_that_is_under_way_is_answered_from_the_states_of_a_moment_la
     expected = read(log_of(view, [*rows, *later]), [("a", at)])
     assert np.array(values, dtype=np.float64).tobytes() == in_words(expected, words)[0].tobytes()
     assert status == expected.status[0]
+
+
+@pytest.mark.parametrize(("event", "known"), [(0, 1), (1, 0), (1, 1), (0, 0)])
+def test_among_many_a_row_is_not_read_before_it_happened_and_is_known(event: int, known: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest, "MANY", 2)
+    form = form_of(VIEWS["newest"])
+    rows = Row("a", 0, 0, 1.0, "x"), Row("b", event, known, 2.0, "x")
+    states = [form.added(None, word_rows(layout_of(form), ["x"], [row], 0)) for row in rows]
+    values, statuses = form.each(states, 0)
+    apart = [form.each([data], 0) for data in states]
+    assert [[*row] for row in values] == [[*row] for [row], _ in apart]
+    assert statuses == [PRESENT, UNKNOWN if event or known else PRESENT]
 
 
 def _found(store: MemoryOnline, view: FeatureView, keys: Coded) -> tuple[list[bytes], np.ndarray]:

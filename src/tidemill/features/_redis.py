@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
@@ -67,23 +68,26 @@ class RedisOnline:
         return b"%s%s/%s" % (self._prefix, space[:16].encode(), named(entity))
 
     def read(self, asked: Sequence[Asked]) -> list[Stored]:
-        names, before, own = list[bytes](), None, list[bytes]()
+        names: list[bytes] = []  # not `list[…]()`, which takes half a microsecond
+        parts: list[tuple[str, bytes, list[bytes], int]] = []
+        own: list[bytes] = []
+        before = None
         for space, entities in asked:
             if entities is not before:
                 before, own = entities, [named(entity) for entity in entities]
-            start = self._prefix + space[:16].encode() + b"/"
+            start = b"%s%s/" % (self._prefix, space[:16].encode())
             names.append(self._prefix + MARK + space.encode())
             names += [start + name for name in own]
+            parts.append((space, start, own, len(names)))
         try:
             stored = self._db.mget(names) if names else []
         except self._error as error:
             raise self._said(error) from error
-        found, place = list[Stored](), 0
-        for space, entities in asked:
-            end = place + 1 + len(entities)
-            found.append(
-                (self._read_mark(space, names[place], stored[place]), self._states(names[place + 1 : end], stored[place + 1 : end]))
-            )
+        found: list[Stored] = []
+        place = 0
+        for space, start, own, end in parts:
+            mark = self._read_mark(space, names[place], stored[place])
+            found.append((mark, self._states(start, own, stored[place + 1 : end])))
             place = end
         return found
 
@@ -94,13 +98,13 @@ class RedisOnline:
             last = self._marks[space] = (stored, self._whole(name, stored))
         return last[1]
 
-    def _states(self, names: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None]:
-        """States that were read, all of them whole."""
+    def _states(self, start: bytes, names: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None]:
+        """States that were read, all of them whole. Their names begin alike, which is summed once."""
         some, own = stored, names
         if None in stored:
             there = [i for i, data in enumerate(stored) if data is not None]
             some, own = [stored[i] for i in there], [names[i] for i in there]
-        if some and set(map(crc32, some, map(crc32, own))) != {WHOLE}:  # type: ignore[arg-type]
+        if some and set(map(crc32, some, map(crc32, own, repeat(crc32(start))))) != {WHOLE}:  # type: ignore[arg-type]
             raise self._damaged()
         return [data and data[:-CHECKSUM] for data in stored]
 

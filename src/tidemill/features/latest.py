@@ -18,6 +18,7 @@ from tidemill.features.declarations import FeatureView
 from tidemill.features.state import EVENT, FIRST, KNOWN, NEVER, SEQ, Layout, Row, Value, not_a_state, settled, sliced
 from tidemill.features.windows import AFTER, EXPIRED, NULL, PRESENT, UNKNOWN, Status, status_of
 
+MANY = 50  # states from which on they are looked at as one array, where all of them are alike
 KEPT = 8  # rows from which on, at each doubling, those that a newer one hides are dropped
 
 
@@ -99,10 +100,12 @@ class Latest:
         if len(states) == 1:
             row, found = self._alone(states[0], at)
             return [row], [found]
+        if len(states) >= MANY and (plain := self._plain(states, at)) is not None:
+            return plain, [PRESENT] * len(plain)
         heads, columns, size, nothing, chosen = self._one
         alone = [data if data is None or len(data) == size else self._several(data, at) for data in states]
         some = [data for data in alone if data is not None] if None in alone else alone
-        joined, oldest = b"".join(some), NEVER if self.ttl is None else at - self.ttl  # type: ignore[arg-type]
+        joined, oldest = b"".join(some), self._oldest(at)  # type: ignore[arg-type]
         rows = list(columns(joined) if chosen is None else map(chosen, columns(joined)))
         total = sum(map(sum, rows))
         status, all_ = [PRESENT] * len(some), total == total  # NaN is not itself
@@ -119,6 +122,24 @@ class Latest:
         each = iter(zip(rows, status, strict=True))
         whole = [(nothing, UNKNOWN) if data is None else next(each) for data in alone]
         return [row for row, _ in whole], [one for _, one in whole]
+
+    def _plain(self, states: Sequence[bytes | None], at: int) -> list[Sequence[Value]] | None:
+        """The values of states with one row each, all of them there and without a gap; None for others. They are looked at as one array."""
+        _, columns, size, _, chosen = self._one
+        if None in states or set(map(len, states)) != {size}:  # type: ignore[arg-type]
+            return None
+        joined = b"".join(states)  # type: ignore[arg-type]
+        words = np.frombuffer(joined, dtype="<i8").reshape(len(states), -1)
+        times = words[:, 1 + KNOWN], words[:, 1 + EVENT], words[:, 0]
+        if max(one.max() for one in times) > at or times[1].min() < self._oldest(at):
+            return None
+        if np.isnan(words[:, 1 + FIRST :].view("<f8")).any():
+            return None
+        return list(columns(joined) if chosen is None else map(chosen, columns(joined)))
+
+    def _oldest(self, at: int) -> int:
+        """The time of an event from which on it counts."""
+        return NEVER if self.ttl is None else at - self.ttl
 
     def _alone(self, data: bytes | None, at: int) -> tuple[Sequence[Value], int]:
         """The values and the status of one state."""
