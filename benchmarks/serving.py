@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,7 @@ def _of_threads(process: psutil.Process) -> float:
 @contextmanager
 def peer(name: str, python: str, model: str, file: str) -> Iterator[tuple[int, psutil.Process]]:
     """The port of another server when it answers, and its process."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_ports()
     command, quiet = [python, str(PEER), name, model, file, str(port)], subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
@@ -133,8 +133,19 @@ def peer(name: str, python: str, model: str, file: str) -> Iterator[tuple[int, p
             time.sleep(0.05)
         yield port, psutil.Process(process.pid)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too
         process.wait()
+
+
+def free_ports(many: int = 3) -> int:
+    """The first of so many free ports, below those that a system gives away: MLServer takes the two behind its own."""
+    for first in random.sample(range(20_000, 30_000, many), 100):
+        with ExitStack() as held, suppress(OSError):
+            for port in range(first, first + many):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise SystemExit("there are no free ports")
 
 
 def _answers(port: int, path: str) -> bool:
