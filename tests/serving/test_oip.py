@@ -19,7 +19,7 @@ import tidemill as tm
 from tidemill import __version__
 from tidemill.core import Array, DataError, TidemillError
 from tidemill.models import DATATYPES, OnnxModel
-from tidemill.serving import Inference, Repository, Served, respond
+from tidemill.serving import Inference, Repository, Served, oip, respond
 
 ONNX = {"BOOL": "BOOL", "BYTES": "STRING", "FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"}
 
@@ -135,6 +135,33 @@ def test_any_numbers_keep_their_bits(data: Array) -> None:
 
 
 ECHO = Asked(echo=echo("FP64"))
+
+
+some_rows = st.integers(1, 5).flatmap(
+    lambda rows: st.lists(
+        st.sampled_from(["<i8", "<f4", "<f8", "<u1", "?", "O"]).flatmap(
+            lambda kind: arrays.arrays(
+                np.dtype(kind),
+                st.sampled_from([(rows,), (rows, 1), (rows, 3), (rows, 2, 2)]),
+                elements=st.just("a") if kind == "O" else None,
+            )
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+
+
+@given(made=some_rows)
+@settings(deadline=None)
+def test_outputs_of_many_rows_are_shown_as_those_of_each_alone(made: list[Array]) -> None:
+    outputs = {f'a "{i}", é %d': one for i, one in enumerate(made)}
+    alone = [
+        oip.show(oip.Asked({}, {}, raw=False, id=""), {name: one[i : i + 1] for name, one in outputs.items()}) for i in range(len(made[0]))
+    ]
+    assert oip.show_each(outputs) in (None, alone)
+    plain = all(one.ndim < 3 and one.dtype.kind in "iuf" and np.isfinite(one).all() and np.abs(one).max() < 1e9 for one in made)
+    assert not plain or oip.show_each(outputs) == alone
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])

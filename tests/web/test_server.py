@@ -13,6 +13,9 @@ class Recorded:
         self.told: list[Any] = []
         self.gone = False
 
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
     def writelines(self, pieces: list[bytes]) -> None:
         self.told.append(b"".join(pieces))
 
@@ -43,3 +46,23 @@ def test_head_and_body_of_an_answer_leave_together_and_before_the_end() -> None:
         return transport.told
 
     assert asyncio.run(answer()) == [b"head body", b"head body", b"last words", "closed"]
+
+
+def test_a_whole_answer_leaves_at_once_where_requests_come_one_by_one_behind_what_was_written_before() -> None:
+    soon: list[Any] = []
+    turn, transport = Turn(soon.append), Recorded()
+    gathered = Gathered(transport, turn)
+    gathered.say(b"with others")
+    assert transport.told == []
+    soon.pop()()
+    turn.alone = True
+    gathered.say(b"alone")
+    assert transport.told == [b"with others", b"alone"]
+    gathered.write(b"head ")
+    gathered.say(b"behind it")
+    assert transport.told == [b"with others", b"alone"]
+    soon.pop()()
+    transport.gone = True
+    gathered.say(b"to nobody")
+    soon.clear()
+    assert transport.told == [b"with others", b"alone", b"head behind it"]

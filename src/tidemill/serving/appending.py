@@ -37,7 +37,7 @@ class Lines:
         acknowledged, or when the log is closed."""
         if not lines:
             return
-        data = b"\n".join([*lines, b""])
+        data = lines[0] + b"\n" if len(lines) == 1 else b"\n".join([*lines, b""])
         with self._one:
             if self._file < 0:
                 raise StoreError(f"{self.what} is closed", where=str(self.path), hint="ask before the server ends")

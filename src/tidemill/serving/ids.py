@@ -28,9 +28,14 @@ _process = _Process()
 os.register_at_fork(after_in_child=_process.begin)
 
 
+def new_id(asked: int) -> str:
+    """That of a request, asked at microseconds UTC."""
+    return "%013x-%s%x" % (asked, _process.mark, next(_process.numbers))  # noqa: UP031  # in half the time of an f-string
+
+
 def new_ids(asked: int, rows: int) -> list[str]:
     """One for each row of a request, asked at microseconds UTC."""
-    first = f"{asked:013x}-{_process.mark}{next(_process.numbers):x}"
+    first = new_id(asked)
     return [first] if rows == 1 else [f"{first}.{row}" for row in range(rows)]
 
 

@@ -4,7 +4,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,7 +26,7 @@ VERBS = {"config", "infer", "ready", "stats"}
 Headers = Mapping[bytes, bytes]  # names in lower case
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct):
     """Status and body of an answer; `head` is how many bytes of it are JSON where raw tensors follow, `allow` the methods that a path
     takes where the request had another."""
 
@@ -203,6 +203,10 @@ def refused(error: TidemillError) -> Reply:
 
 def finished(begun: Sequence[Begun]) -> list[Reply]:
     """The replies to requests that were begun; those to one model are answered together."""
+    if not begun:
+        return []
+    if all(map(begun[0].is_like, begun)):
+        return _finished(begun)
     alike: dict[Any, list[Begun]] = {}  # not `dict[…]()`, which takes a microsecond
     replies: dict[int, Reply] = {}
     for one in begun:
@@ -242,7 +246,9 @@ def _read(headers: Headers, body: bytes) -> Asked:
     if b"content-encoding" in headers:
         body = unpacked(headers[b"content-encoding"], body)
     asked = oip.read(body, _length(headers[HEAD]) if HEAD in headers else None)
-    return asked._replace(request=request_of(headers)) if REQUEST in headers else asked
+    if REQUEST in headers:
+        asked.request = request_of(headers)
+    return asked
 
 
 def _length(text: bytes) -> int:

@@ -5,6 +5,7 @@ A line has the tensors of both in the words of the protocol, so its `inputs` are
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import msgspec
 from tidemill.serving import oip
 from tidemill.serving.appending import Lines
 from tidemill.serving.caller import LONGEST
-from tidemill.serving.ids import new_ids
+from tidemill.serving.ids import new_id
 from tidemill.serving.oip import Asked
 
 
@@ -24,7 +25,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     model: str
     version: str
     latency_us: int
-    inputs: list[Any]
+    inputs: Sequence[Any]
     outputs: msgspec.Raw
     request: str = ""
     cached: bool = False
@@ -46,7 +47,7 @@ class InferenceLog(Lines):
     def line(self, version: str, asked: Asked, shown: bytes, now: int, begun: int, *, cached: bool = False) -> tuple[str, bytes]:
         """The id of a prediction, and its line: of a request that is answered at `now` (microseconds UTC) and `begun` by
         `time.perf_counter_ns`, and of the outputs as JSON that a version gave it; `cached` where it gave them to equal tensors before."""
-        (name,) = new_ids(now, 1)
+        name = new_id(now)
         took, request = (time.perf_counter_ns() - begun) // 1_000, (asked.id or asked.request)[:LONGEST]
         line = _encode(_Line(name, now, self.model, version, took, oip.told(asked), msgspec.Raw(shown), request, cached))
         return name, line.replace(b"\n", b" ").replace(b"\r", b" ")  # between values: within a text JSON has none

@@ -62,6 +62,7 @@ class CachedModel:
 
 
 Load = Callable[[], Tensors]
+Given = tuple[Mapping[str, Array], bytes]  # what a model gave; as JSON where that is known, and then the arrays only where they are wanted
 
 
 class Counts:
@@ -233,7 +234,7 @@ class Served:
                 outputs = model.run(tensors, wanted)
             ended = time.perf_counter_ns()
             caller().check()  # what is in the log was told
-            found, line = self._found(asked, outputs, now, started, cached=cached)
+            found, line = self._found(asked, outputs, b"", now, started, cached=cached)
             if self.log is not None:
                 self.log.write([line])
         except TidemillError as error:
@@ -264,8 +265,8 @@ class Served:
         lines: list[bytes] = []
         answers, runs = _run(some)
         ended = time.perf_counter_ns()
-        for one, outputs in zip(some, answers, strict=True):
-            told, line = (outputs, b"") if isinstance(outputs, TidemillError) else self._found(one.asked, outputs, now, one.started)
+        for one, given in zip(some, answers, strict=True):
+            told, line = (given, b"") if isinstance(given, TidemillError) else self._found(one.asked, *given, now, one.started)
             found.append(told)
             lines.append(line)
         try:
@@ -280,11 +281,13 @@ class Served:
         self.counts.note(rows, ended - begun, whole, now, len(right), runs)
         return found
 
-    def _found(self, asked: Asked, outputs: Mapping[str, Array], now: int, started: int, *, cached: bool = False) -> tuple[Found, bytes]:
-        """What a model said, and the line of the log that says so, where there is one."""
-        told, shown, line = {"cached": "true"} if cached else {}, b"", b""
+    def _found(
+        self, asked: Asked, outputs: Mapping[str, Array], shown: bytes, now: int, started: int, *, cached: bool = False
+    ) -> tuple[Found, bytes]:
+        """What a model said, `shown` as JSON where it was before, and the line of the log that says so, where there is one."""
+        told, line = {"cached": "true"} if cached else {}, b""
         if self.log is not None:
-            shown = oip.show(asked, outputs)
+            shown = shown or oip.show(asked, outputs)
             told["prediction_id"], line = self.log.line(self.version, asked, shown, now, started, cached=cached)
         return Found(self.version, outputs, told, shown), line
 
@@ -315,8 +318,15 @@ class Begun:
     tensors: Mapping[str, Array]
     started: int
 
+    def is_like(self, other: "Begun") -> bool:
+        """Whether it asks the same model for the same outputs."""
+        if self.model is not other.model or self.by is not other.by:
+            return False
+        own, others = self.asked.wanted, other.asked.wanted
+        return [*own] == [*others] if own or others else True
 
-def _run(some: Sequence[Begun]) -> tuple[Sequence[Mapping[str, Array] | TidemillError], int]:
+
+def _run(some: Sequence[Begun]) -> tuple[list[Given | TidemillError], int]:
     """What a model gives to each, in one run where a row's answer does not depend on the others; how many runs that were."""
     model, wanted = some[0].model, [*some[0].asked.wanted]
     if model.rowwise and len(some) > 1 and all(rows := [_rows(one.tensors.values()) for one in some]):
@@ -325,21 +335,27 @@ def _run(some: Sequence[Begun]) -> tuple[Sequence[Mapping[str, Array] | Tidemill
         except TidemillError:
             pass  # each by itself says which one is wrong
         else:
-            places = zip(accumulate(rows), rows, strict=True)
-            return [{name: one[end - many : end] for name, one in outputs.items()} for end, many in places], 1
+            shown = oip.show_each(outputs) if max(rows) == 1 else None
+            if shown is None:
+                shown = [b""] * len(some)
+            parts = zip(some, accumulate(rows), rows, shown, strict=True)
+            return [
+                ({}, text) if text and one.asked.in_json else ({name: all_[end - many : end] for name, all_ in outputs.items()}, text)
+                for one, end, many, text in parts
+            ], 1
     return [_run_alone(model, one.tensors, wanted) for one in some], len(some)
 
 
-def _run_alone(model: Tensors, tensors: Mapping[str, Array], wanted: Sequence[str]) -> Mapping[str, Array] | TidemillError:
+def _run_alone(model: Tensors, tensors: Mapping[str, Array], wanted: Sequence[str]) -> Given | TidemillError:
     try:
-        return model.run(tensors, wanted)
+        return model.run(tensors, wanted), b""
     except TidemillError as error:
         return error
 
 
 def _rows(tensors: Iterable[Array]) -> int:
     """How many rows each of some tensors has; 0 where they have not as many."""
-    sizes = {len(one) for one in tensors}
+    sizes = {*map(len, tensors)}
     return sizes.pop() if len(sizes) == 1 else 0
 
 

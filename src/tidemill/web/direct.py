@@ -65,7 +65,7 @@ def led(find: Callable[[bytes, bytes, int], QuickCall | None], traffic: Traffic,
 
         def told(begun: float, caller: Caller, named: Headers, send: Callable[[bytes], None], reply: Reply) -> None:
             answer = written(reply)
-            if REQUEST in named:
+            if named and REQUEST in named:
                 answer = answer.replace(b"\r\n", b"\r\n%b: %b\r\n" % (REQUEST, named[REQUEST]), 1)
             if caller.watch:
                 answer = answer.replace(b"\r\n", b"\r\ntraceresponse: %b\r\n" % caller.watch.told, 1)

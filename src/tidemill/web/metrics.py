@@ -7,7 +7,6 @@ it started: of all its processes.
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -23,6 +22,7 @@ UNEXPECTED = "unexpected "
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 Row: TypeAlias = "memoryview[float]"
 Labels = tuple[tuple[str, str], ...]
+Note = Callable[[int | str, float], None]  # status and seconds of an answer
 Sample = tuple[str, Labels, float]  # what follows the metric's name, labels, and the value
 
 
@@ -74,25 +74,31 @@ class Traffic:
 
     def __init__(self, counters: "Counters") -> None:
         self._counters, self._going = counters, counters.row(NOW, self.name)
-        self._ended, self._took = dict[tuple[str, int | str], Row](), dict[str, Row]()  # of this process, to be written to
+        self._notes = dict[str, Note]()  # by route
 
     def under_way(self, more: int) -> None:
         """So many more requests are under way, or fewer."""
         self._going[0] += more
 
-    def noted(self, path: str) -> Callable[[int, float], None]:
-        """What counts the answers to a path, by status and seconds."""
+    def noted(self, path: str) -> Note:
+        """What counts the answers to a path."""
         first = path[1:].partition("/")[0].partition("?")[0]
-        return partial(self._note, f"/{first}" if first in ROUTES else "other")
+        return self._noted(f"/{first}" if first in ROUTES else "other")
 
-    def _note(self, route: str, status: int | str, seconds: float) -> None:
-        ended, took = self._ended.get((route, status)), self._took.get(route)
-        if ended is None or took is None:
-            ended = self._ended[route, status] = self._counters.row(self.name, route, str(status))
-            took = self._took[route] = self._counters.row(self.name, route, width=len(BOUNDS) + 2)
-        ended[0] += 1
-        took[bisect_left(BOUNDS, seconds)] += 1
-        took[-1] += seconds
+    def _noted(self, route: str) -> Note:
+        if route in self._notes:
+            return self._notes[route]
+        ended: dict[int | str, Row] = {}  # of this process, to be written to
+        took = self._counters.row(self.name, route, width=len(BOUNDS) + 2)
+
+        def note(status: int | str, seconds: float) -> None:
+            if status not in ended:
+                ended[status] = self._counters.row(self.name, route, str(status))
+            ended[status][0] += 1
+            took[bisect_left(BOUNDS, seconds)] += 1
+            took[-1] += seconds
+
+        return self._notes.setdefault(route, note)
 
     def families(self) -> Iterator[Family]:
         """As metrics."""
@@ -126,7 +132,7 @@ class Calls(Traffic):
     def called(self, method: str, status: str, seconds: float) -> None:
         """A request was answered, or a message of a stream."""
         with self._lock:
-            self._note(method, status, seconds)
+            self._noted(method)(status, seconds)
 
     def families(self) -> Iterator[Family]:
         """As metrics."""

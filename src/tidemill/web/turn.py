@@ -106,12 +106,22 @@ class Gathered:
             self._turn.send(self)
         self._pieces.append(data)
 
+    def say(self, answer: bytes) -> None:
+        """Send an answer that is whole: at once where requests come one by one."""
+        if self._turn.alone and not self._pieces and not self.is_closing():
+            self._transport.write(answer)
+        else:
+            self.write(answer)
+
     def flush(self) -> None:
         """Send what was written."""
         pieces, self._pieces = self._pieces, []
         if pieces and not self._transport.is_closing():  # the client may have gone away in this very turn
             try:
-                self._transport.writelines(pieces)
+                if len(pieces) == 1:
+                    self._transport.write(pieces[0])
+                else:
+                    self._transport.writelines(pieces)
             except Exception:  # others wait for what is sent to them
                 log.exception("an answer could not be sent")
                 self._transport.abort()

@@ -324,7 +324,7 @@ class Wire(HttpToolsProtocol):
 
     def _answer(self, answer: bytes) -> None:
         """Send an answer, and note that something was asked."""
-        self.transport.write(answer)
+        self.transport.say(answer)  # type: ignore[attr-defined]  # it is a `Gathered`
         self.asked = self.loop.time()
 
     def on_response_complete(self) -> None:
