@@ -75,7 +75,7 @@ class Asked(msgspec.Struct):
     @property
     def in_json(self) -> bool:
         """Whether no output is wanted as raw bytes."""
-        return not (any(self.wanted.values()) if self.wanted else self.raw)
+        return not any(self.wanted.values()) if self.wanted else not self.raw
 
     @property
     def rows(self) -> int:
@@ -317,8 +317,9 @@ def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec])
             raise DataError(f"the input {lacks!r} is missing", where="inputs", available=list(specs))
     found: dict[str, Array] = {}
     for name, array in given.items():
-        found[name] = array = as_spec(array, specs[name])
-        if array.dtype.kind == "O" and None in array.ravel().tolist():
+        spec = specs[name]
+        found[name] = array = as_spec(array, spec)
+        if spec.datatype == "BYTES" and None in array.ravel().tolist():
             raise DataError(f"the input {name!r} has a null, and the model takes texts", where="inputs")
     return found
 

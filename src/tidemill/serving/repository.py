@@ -265,16 +265,20 @@ class Served:
         lines: list[bytes] = []
         answers, runs = _run(some)
         ended = time.perf_counter_ns()
+        right: list[Begun] = []
         for one, given in zip(some, answers, strict=True):
-            told, line = (given, b"") if isinstance(given, TidemillError) else self._found(one.asked, *given, now, one.started)
+            if isinstance(given, TidemillError):
+                found.append(given)
+                continue
+            told, line = self._found(one.asked, *given, now, one.started)
             found.append(told)
             lines.append(line)
+            right.append(one)
         try:
             if self.log is not None:
-                self.log.write([line for line in lines if line])
+                self.log.write(lines)
         except TidemillError as error:
-            found = [one if isinstance(one, TidemillError) else error for one in found]
-        right = [one for one, told in zip(some, found, strict=True) if isinstance(told, Found)]
+            found, right = [one if isinstance(one, TidemillError) else error for one in found], []
         self.counts.fail(len(some) - len(right))
         self.pace.note((ended - begun) // len(some))
         rows, whole = sum(one.asked.rows for one in right), sum(ended - one.started for one in right)

@@ -34,7 +34,7 @@ class Turn:
     def send(self, transport: "Gathered") -> None:
         """Send what a transport has when the turn is over, or what comes to a connection now is read."""
         self._written.append(transport)
-        if not self._reads:
+        if not self._reads and not self._called:
             self._call_soon()
 
     def begin_to_read(self) -> None:
@@ -51,7 +51,7 @@ class Turn:
             if self._waiting:
                 self.settle()
             self._flush()
-        elif self._waiting or self._written:
+        elif not self._called and (self._waiting or self._written):
             self._call_soon()
 
     def settle(self) -> None:
@@ -63,10 +63,9 @@ class Turn:
             tell(told, next(replies) if isinstance(answer, Begun) else answer)
 
     def _call_soon(self) -> None:
-        if not self._called:
-            self._called = True
-            self._soon = self._soon or asyncio.get_running_loop().call_soon
-            self._soon(self._be_over)
+        self._called = True
+        self._soon = self._soon or asyncio.get_running_loop().call_soon
+        self._soon(self._be_over)
 
     def _be_over(self) -> None:
         self.settle()
