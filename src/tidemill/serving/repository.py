@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from math import prod
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -185,6 +185,7 @@ class Served:
     counts: Counts = field(default_factory=Counts)
     pace: Pace = field(default_factory=Pace)
     log: InferenceLog | None = None
+    shared: ClassVar[bool] = False  # whether others may load or unload it
 
     @property
     def is_loaded(self) -> bool:
@@ -305,7 +306,8 @@ class Served:
         return {"two rows of ones": made_up(self.model.inputs.values())} if self.is_loaded and self.model else {}
 
     def _loaded(self) -> Tensors:
-        self.catch_up()
+        if self.shared:
+            self.catch_up()
         model = self.model
         if model is None:
             raise UnknownName(f"the model {self.name!r} is not loaded: {self.why}", hint=f"POST /v2/repository/models/{self.name}/load")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from mmap import PAGESIZE, mmap
 from threading import Lock
+from typing import ClassVar
 
 from tidemill.core import TidemillError
 from tidemill.serving.repository import Served, Tensors
@@ -55,6 +56,7 @@ class Shelf:
 class Together(Served):
     """A bare model of one of several processes. `fetch` reads its bytes from where it lies, and `opened` makes a model of them."""
 
+    shared: ClassVar[bool] = True
     shelf: Shelf = field(kw_only=True)
     fetch: Callable[[], bytes] = field(kw_only=True)
     opened: Callable[[bytes], Tensors] = field(kw_only=True)

@@ -18,12 +18,12 @@ Told = Callable[[Reply], None]
 
 class Turn:
     """That of one event loop, the running one unless `soon` calls what is to be called when it is over; nothing here is asked by another
-    thread. `alone`: requests come one by one, and are answered at once."""
+    thread. `alone`: requests come one by one, and are answered at once; `reads`: a connection reads what came, until `end_to_read`."""
 
     def __init__(self, soon: Callable[[Callable[[], None]], object] | None = None) -> None:
-        self._soon, self._called, self._reads = soon, False, False
+        self._soon, self._called = soon, False
         self._waiting, self._written = list[tuple[Reply | Begun, Told]](), list[Gathered]()
-        self.alone = False
+        self.alone = self.reads = False
         self._came = 0  # requests in this turn
         self._lone = 0  # turns in a row that had one; then reads since nobody is waited for
 
@@ -34,16 +34,12 @@ class Turn:
     def send(self, transport: "Gathered") -> None:
         """Send what a transport has when the turn is over, or what comes to a connection now is read."""
         self._written.append(transport)
-        if not self._reads and not self._called:
+        if not self.reads and not self._called:
             self._call_soon()
 
-    def begin_to_read(self) -> None:
-        """A connection reads what came."""
-        self._reads = True
-
     def end_to_read(self) -> None:
-        """It has read it."""
-        self._reads = False
+        """A connection has read what came."""
+        self.reads = False
         if self.alone:
             self._lone += 1
             if self._lone >= AGAIN:
@@ -60,7 +56,10 @@ class Turn:
         self._came += len(waiting)
         replies = iter(finished([answer for answer, _ in waiting if isinstance(answer, Begun)]))
         for answer, told in waiting:
-            tell(told, next(replies) if isinstance(answer, Begun) else answer)
+            try:
+                told(next(replies) if isinstance(answer, Begun) else answer)
+            except Exception:  # whatever happens: others of the turn wait for theirs
+                log.exception("an answer could not be told")
 
     def _call_soon(self) -> None:
         self._called = True
@@ -81,14 +80,6 @@ class Turn:
             transport.flush()
 
 
-def tell(told: Told, reply: Reply) -> None:
-    """Tell an answer, whatever happens: others of the turn wait for theirs."""
-    try:
-        told(reply)
-    except Exception:
-        log.exception("an answer could not be told")
-
-
 class Gathered:
     """A transport that sends what is written in one turn of the loop at once, at its end: an answer's head and body leave in one packet,
     and answers to several connections leave together. A client that sleeps between two of them is woken for each, which costs the
@@ -107,10 +98,13 @@ class Gathered:
 
     def say(self, answer: bytes) -> None:
         """Send an answer that is whole: at once where requests come one by one."""
-        if self._turn.alone and not self._pieces and not self.is_closing():
+        if self._pieces:
+            self._pieces.append(answer)
+        elif not self._turn.alone:
+            self._turn.send(self)
+            self._pieces.append(answer)
+        elif not self.is_closing():
             self._transport.write(answer)
-        else:
-            self.write(answer)
 
     def flush(self) -> None:
         """Send what was written."""

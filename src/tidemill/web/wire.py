@@ -184,11 +184,12 @@ class Wire(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some of a request came."""
-        self.turn.begin_to_read()
+        turn = self.turn
+        turn.reads = True
         try:
             self._read(data)
         finally:
-            self.turn.end_to_read()
+            turn.end_to_read()
 
     def _read(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
