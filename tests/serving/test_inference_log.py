@@ -14,7 +14,7 @@ import pytest
 
 from conformance.oip.server import Server
 from disks import small_disk
-from processes import served
+from processes import other, served
 from serving.test_oip import Asked, echo, sums, tensor
 from tidemill.core import StoreError
 from tidemill.models import OnnxModel
@@ -153,6 +153,41 @@ def test_what_is_tried_leaves_a_cut_line_a_line_of_its_own_and_nothing_to_write_
         assert log.is_writable
         log.write([b'{"id":"new"}'])
         assert (disk / "sums.jsonl").read_bytes() == b'{"id":"old"}\n{"id":"cu\n{"id":"new"}\n'
+
+
+def test_each_process_has_a_file_of_its_own_and_leaves_it_to_the_next(tmp_path: Path) -> None:
+    first, second = InferenceLog(tmp_path, "sums"), InferenceLog(tmp_path, "sums")
+    with other(KILLED, tmp_path) as killed:
+        assert killed.says() == "sums.3.jsonl"
+        killed.kill()
+    second.write([b"2"])
+    first.write([b"1"])
+    first.close()
+    again, third = InferenceLog(tmp_path, "sums"), InferenceLog(tmp_path, "sums")
+    again.write([b"again"])
+    third.write([b"whole"])
+    (tmp_path / "sums.2.jsonl").rename(tmp_path / "away.jsonl")
+    (tmp_path / "sums.jsonl").unlink()
+    second._look = again._look = 0.0  # a moment later
+    second.write([b"anew"])
+    again.write([b"anew too"])
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found.pop("away.jsonl") == b"2\n"
+    assert found.pop("sums.3.jsonl") == b'{"id":"cu\nwhole\n'
+    assert found == {"sums.jsonl": b"anew\n", "sums.2.jsonl": b"anew too\n"}
+    for one in (second, again, third):
+        one.close()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tidemill.serving import InferenceLog
+log = InferenceLog(Path(sys.argv[1]), "sums")
+open(log.path, "wb").write(b'{"id":"cu')
+print(log.path.name, flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_log_that_is_closed_takes_nothing_and_touches_nothing_of_others(tmp_path: Path) -> None:

@@ -164,6 +164,24 @@ def test_a_killed_process_takes_its_connections_alone_and_another_comes_and_serv
         assert [difference(line.send(request()).answer()) for line in lines] == [ANSWER] * 6, "the new one has the bytes of the last load"
 
 
+def test_each_process_logs_to_a_file_of_its_own_and_a_kill_loses_nothing(tmp_path: Path) -> None:
+    told = list[str]()
+    with serve(tmp_path, "--log", str(tmp_path / "log")) as served:
+        served.until(2)
+        assert served.said["log"] == str(tmp_path / "log" / "sums.jsonl")
+        for _ in range(2):
+            lines = [served.line() for _ in range(6)]
+            for line in lines * 5:
+                status, _, found = line.send(request()).answer()
+                assert status == 200
+                told.append(found["parameters"]["prediction_id"])
+            os.kill(served.workers[0].pid, signal.SIGKILL)
+            served.until(2)
+    files = sorted((tmp_path / "log").iterdir())
+    assert [file.name for file in files] == ["sums.2.jsonl", "sums.jsonl"]
+    assert sorted(json.loads(line)["id"] for file in files for line in file.read_text().splitlines()) == sorted(told)
+
+
 def test_one_that_is_asked_to_end_answers_first_and_is_replaced(served: Served) -> None:
     pids = {one.pid for one in served.workers}
     body = request().partition(b"\r\n\r\n")[2]

@@ -59,9 +59,11 @@ def serve_model(
     one = _loaded(source) if place.alone else _together(source, Shelf(place.shelf))
     one.log = InferenceLog(log, one.name) if log else None
 
+    logs = one.log and (one.log.path if place.alone else one.log.first)
+
     def ready(url: str, grpc: str) -> None:
         if as_json:
-            more = ({"grpc": grpc} if grpc else {}) | ({"log": str(one.log.path)} if one.log else {})
+            more = ({"grpc": grpc} if grpc else {}) | ({"log": str(logs)} if logs else {})
             print_json({"url": url, **more, "models": [one.name], "workers": place.of})
             return
         out.print(f"[bold]{escape(one.name)}[/] answers POST {url}/v2/models/{quote(one.name)}/infer")
@@ -70,8 +72,8 @@ def serve_model(
         for what, specs in zip(("takes", "gives"), one.tensors(), strict=True):
             for spec in specs.values():
                 out.print(f"  {what}  {escape(spec.name)}  {spec.datatype} {escape(str(list(spec.shape)))}")
-        if one.log:
-            out.print(f"  logs to {escape(str(one.log.path))}")
+        if logs:
+            out.print(f"  logs to {escape(str(logs))}")
         out.print(ending(place.of))
 
     with logged(as_json=as_json, access=access, counters=place.counters), traced("", one.name, __version__):

@@ -1,11 +1,12 @@
-"""An append-only file of lines, which several processes may write: all or nothing, never to a file that was deleted or moved away."""
+"""An append-only file of lines, which several processes may write or one alone: all or nothing, never to a file that was taken away."""
 
 import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from itertools import count
 from pathlib import Path
 from threading import Lock
 
@@ -93,11 +94,11 @@ class Lines:
         return found.st_ino == self._inode and found.st_dev == self._device
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        found = os.fstat(self._file)
-        self._inode, self._device = found.st_ino, found.st_dev
-        self._end = -1
+        self._take(_opened(self.path))
+
+    def _take(self, file: int) -> None:
+        found = os.fstat(file)
+        self._file, self._inode, self._device, self._end = file, found.st_ino, found.st_dev, -1
 
     def close(self) -> None:
         """Close the file; again changes nothing."""
@@ -105,6 +106,55 @@ class Lines:
             file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
+
+
+class OwnLines(Lines):
+    """Lines of one process alone, so that none waits for another or looks what others wrote: who opens a log that somebody writes gets
+    NAME.2.jsonl beside NAME.jsonl, then NAME.3.jsonl. Who ends leaves its file to the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.first, self._cut = path, False  # whether the file ends with half a line
+        super().__init__(path)
+
+    def _open(self) -> None:
+        for number in count(1):
+            path = self.first if number == 1 else self.first.with_suffix(f".{number}{self.first.suffix}")
+            file = _opened(path)
+            try:
+                flock(file, LOCK_EX | LOCK_NB)  # as long as it is open
+                end = os.lseek(file, 0, os.SEEK_END)
+                self._cut = end > 0 and os.pread(file, 1, end - 1) != b"\n"
+            except BlockingIOError:
+                os.close(file)
+            except OSError:
+                os.close(file)
+                raise
+            else:
+                self.path = path
+                self._take(file)
+                return
+
+    def _written(self, data: bytes, *, stay: bool) -> bool:
+        now = time.monotonic()
+        if now >= self._look:
+            if not self._is_there():
+                return False
+            self._look = now + LOOK_AGAIN
+        if self._cut:
+            data = b"\n" + data  # what was cut gets a line of its own
+        written = os.write(self._file, data)
+        whole = written == len(data)
+        if not (whole and stay):
+            os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
+        if not whole:
+            raise OSError(28, "the disk took only a part")
+        self._cut = self._cut and not stay
+        return True
+
+
+def _opened(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def seal(path: Path, folder: Path, begin: int) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from tidemill.serving import oip
-from tidemill.serving.appending import Lines
+from tidemill.serving.appending import OwnLines
 from tidemill.serving.caller import LONGEST
 from tidemill.serving.ids import new_id
 from tidemill.serving.oip import Asked
@@ -34,7 +34,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 
 
-class InferenceLog(Lines):
+class InferenceLog(OwnLines):
     """The requests to one model, with their answers."""
 
     what = "the log of requests"
