@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -133,8 +132,10 @@ def peer(name: str, python: str, model: str, file: str) -> Iterator[tuple[int, p
             time.sleep(0.05)
         yield port, psutil.Process(process.pid)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        with suppress(psutil.NoSuchProcess):
+            for worker in psutil.Process(process.pid).children(recursive=True):  # those of BentoML have a group of their own
+                worker.kill()
+        process.kill()
         process.wait()
 
 
