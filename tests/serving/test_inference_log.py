@@ -1,6 +1,7 @@
 """The log of a bare model: what was asked and answered, to be sent again; whole lines, whatever happens to the disk and the process."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -18,7 +19,7 @@ from processes import other, served
 from serving.test_oip import Asked, echo, sums, tensor
 from tidemill.core import StoreError
 from tidemill.models import OnnxModel
-from tidemill.serving import Inference, InferenceLog, Repository, Served, asked_of
+from tidemill.serving import Begun, Inference, InferenceLog, Repository, Served, asked_of, finished
 
 PATH = "/v2/models/sums/infer"
 SENT = [tensor("a", "FP32", [1, 2], [10, 20]), tensor("b", "FP32", [1, 2], [1, 0.1])]
@@ -82,6 +83,51 @@ def test_raw_tensors_are_logged_as_numbers(tmp_path: Path) -> None:
     again = ask("POST", PATH, {"inputs": line["inputs"]})[1]
     assert again["outputs"] == line["outputs"] == ask.lines()[1]["outputs"], "it may be sent again"
     assert ask.lines()[1]["inputs"] == line["inputs"]
+
+
+@pytest.mark.parametrize("data", [None, [9, 9]])
+def test_a_line_has_the_tensors_that_were_asked_and_nothing_else(tmp_path: Path, data: Any) -> None:
+    ask = Logged(tmp_path, sums=sums())
+    said: dict[str, Any] = {"binary_data_size": 8, "note": "customer 7"}
+    raw, plain = {**SENT[0], "parameters": said, "data": data}, {**SENT[1], "parameters": {"note": [["deep"]]}, "more": 1}
+    head = json.dumps({"inputs": [raw, plain]}).encode()
+    status, told, _ = ask("POST", PATH, head + np.array([10, 20], "<f4").tobytes(), inference_header_content_length=str(len(head)))
+    assert status == 200, told
+    (line,) = ask.lines()
+    assert line["inputs"] == SENT
+
+
+def test_what_is_said_beside_a_tensor_however_deep_costs_no_other_request_its_answer(tmp_path: Path) -> None:
+    ask = Logged(tmp_path, sums=sums())
+    (one,) = ask.inference.models
+    deep = b"[" * 900 + b"]" * 900
+    bodies = [json.dumps({"inputs": SENT}).encode()] * 4
+    bodies[0] = bodies[0].replace(b'"name"', b'"parameters": {"a": %b}, "name"' % deep, 1)
+    quick = ask.inference.quick(b"POST", PATH.encode(), 100)
+    assert quick is not None
+    begun = [quick({}, body, False) for body in bodies]
+    replies = finished([found for found in begun if isinstance(found, Begun)])
+    assert [reply.status for reply in replies] == [200] * 4
+    assert [line["inputs"] for line in ask.lines()] == [SENT] * 4
+    assert one.counts.read()["failed"] == 0
+
+
+def test_half_a_line_that_could_not_be_taken_back_is_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = InferenceLog(tmp_path, "sums")
+    log.write([b'{"id":1}'])
+    real = os.write
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", lambda file, data: real(file, data[:4]))
+        broken.setattr(os, "ftruncate", lambda file, size: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(StoreError, match="Input/output error"):
+            log.write([b'{"id":2}'])
+    log.write([b'{"id":3}'])
+    assert log.path.read_bytes() == b'{"id":1}\n{"id\n{"id":3}\n'
+    os.truncate(log.path, 12)  # by somebody else, in the midst of a line
+    log._look = 0.0  # a moment later
+    log.write([b'{"id":4}'])
+    assert log.path.read_bytes() == b'{"id":1}\n{"i\n{"id":4}\n'
+    log.close()
 
 
 def test_a_full_disk_acknowledges_nothing_and_leaves_nothing_of_a_line(tmp_path: Path) -> None:
@@ -158,7 +204,7 @@ def test_what_is_tried_leaves_a_cut_line_a_line_of_its_own_and_nothing_to_write_
 def test_each_process_has_a_file_of_its_own_and_leaves_it_to_the_next(tmp_path: Path) -> None:
     first, second = InferenceLog(tmp_path, "sums"), InferenceLog(tmp_path, "sums")
     with other(KILLED, tmp_path) as killed:
-        assert killed.says() == "sums.3.jsonl"
+        assert killed.says() == "sums+3.jsonl"
         killed.kill()
     second.write([b"2"])
     first.write([b"1"])
@@ -166,15 +212,15 @@ def test_each_process_has_a_file_of_its_own_and_leaves_it_to_the_next(tmp_path: 
     again, third = InferenceLog(tmp_path, "sums"), InferenceLog(tmp_path, "sums")
     again.write([b"again"])
     third.write([b"whole"])
-    (tmp_path / "sums.2.jsonl").rename(tmp_path / "away.jsonl")
+    (tmp_path / "sums+2.jsonl").rename(tmp_path / "away.jsonl")
     (tmp_path / "sums.jsonl").unlink()
     second._look = again._look = 0.0  # a moment later
     second.write([b"anew"])
     again.write([b"anew too"])
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert found.pop("away.jsonl") == b"2\n"
-    assert found.pop("sums.3.jsonl") == b'{"id":"cu\nwhole\n'
-    assert found == {"sums.jsonl": b"anew\n", "sums.2.jsonl": b"anew too\n"}
+    assert found.pop("sums+3.jsonl") == b'{"id":"cu\nwhole\n'
+    assert found == {"sums.jsonl": b"anew\n", "sums+2.jsonl": b"anew too\n"}
     for one in (second, again, third):
         one.close()
 

@@ -178,7 +178,7 @@ def test_each_process_logs_to_a_file_of_its_own_and_a_kill_loses_nothing(tmp_pat
             os.kill(served.workers[0].pid, signal.SIGKILL)
             served.until(2)
     files = sorted((tmp_path / "log").iterdir())
-    assert [file.name for file in files] == ["sums.2.jsonl", "sums.jsonl"]
+    assert [file.name for file in files] == ["sums+2.jsonl", "sums.jsonl"]
     assert sorted(json.loads(line)["id"] for file in files for line in file.read_text().splitlines()) == sorted(told)
 
 

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from tidemill.web.turn import Gathered, Turn
 
 
@@ -15,6 +17,9 @@ class Recorded:
 
     def write(self, data: bytes) -> None:
         self.told.append(data)
+
+    def abort(self) -> None:
+        self.told.append("aborted")
 
     def writelines(self, pieces: list[bytes]) -> None:
         self.told.append(b"".join(pieces))
@@ -66,3 +71,14 @@ def test_a_whole_answer_leaves_at_once_where_requests_come_one_by_one_behind_wha
     gathered.say(b"to nobody")
     soon.clear()
     assert transport.told == [b"with others", b"alone", b"head behind it"]
+
+
+def test_a_client_to_whom_nothing_can_be_sent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(data: Any) -> None:
+        raise OSError
+
+    turn, transport = Turn(), Recorded()
+    monkeypatch.setattr(transport, "write", broken)
+    turn.alone = True
+    Gathered(transport, turn).say(b"alone")
+    assert transport.told == ["aborted"]

@@ -212,7 +212,7 @@ def test_who_comes_alone_is_answered_at_once_until_others_come() -> None:
 
     def read(*, over: bool = True) -> None:
         """A connection reads a request; perhaps the turn is over then."""
-        server.turn.reads = True
+        server.turn.begin_to_read()
         assert call({}, sent, answers.append)
         server.turn.end_to_read()
         while over and turn:

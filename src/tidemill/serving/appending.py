@@ -25,8 +25,8 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._end, self._look = -1, 0.0  # where what was written last ends, if that is known
         self._one = Lock()  # threads share the lock of the file
+        self._end, self._look = -1, 0.0  # where what was written last ends, if that is known; when it is looked whether the file is there
         self._refused = False  # what was to be written last
         try:
             self._open()
@@ -74,11 +74,11 @@ class Lines:
                 if not self._is_there():
                     return False
                 self._look = now + LOOK_AGAIN
-            if size not in (0, self._end) and os.pread(self._file, 1, size - 1) != b"\n":
+            if size != self._end and self._is_cut():
                 data = b"\n" + data  # what was cut gets a line of its own
             if os.write(self._file, data) != len(data):
                 os.ftruncate(self._file, size)
-                raise OSError(28, "the disk took only a part")
+                raise _partly()
             if not stay:
                 os.ftruncate(self._file, size)
             self._end = size + len(data) if stay else -1  # what was before may be cut
@@ -93,12 +93,18 @@ class Lines:
             return False
         return found.st_ino == self._inode and found.st_dev == self._device
 
+    def _is_cut(self) -> bool:
+        """Whether the file ends with half a line."""
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        return size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+
     def _open(self) -> None:
         self._take(_opened(self.path))
 
     def _take(self, file: int) -> None:
         found = os.fstat(file)
-        self._file, self._inode, self._device, self._end = file, found.st_ino, found.st_dev, -1
+        self._file, self._inode, self._device = file, found.st_ino, found.st_dev
+        self._end, self._look = -1, 0.0
 
     def close(self) -> None:
         """Close the file; again changes nothing."""
@@ -109,21 +115,19 @@ class Lines:
 
 
 class OwnLines(Lines):
-    """Lines of one process alone, so that none waits for another or looks what others wrote: who opens a log that somebody writes gets
-    NAME.2.jsonl beside NAME.jsonl, then NAME.3.jsonl. Who ends leaves its file to the next."""
+    """Lines of one process alone, so that none waits for another or looks each time what others wrote: who opens a log that somebody writes
+    gets NAME+2.jsonl beside NAME.jsonl, then NAME+3.jsonl. Who ends leaves its file to the next."""
 
     def __init__(self, path: Path) -> None:
-        self.first, self._cut = path, False  # whether the file ends with half a line
+        self.first, self._cut = path, False
         super().__init__(path)
 
     def _open(self) -> None:
         for number in count(1):
-            path = self.first if number == 1 else self.first.with_suffix(f".{number}{self.first.suffix}")
+            path = self.first if number == 1 else self.first.with_stem(f"{self.first.stem}+{number}")
             file = _opened(path)
             try:
                 flock(file, LOCK_EX | LOCK_NB)  # as long as it is open
-                end = os.lseek(file, 0, os.SEEK_END)
-                self._cut = end > 0 and os.pread(file, 1, end - 1) != b"\n"
             except BlockingIOError:
                 os.close(file)
             except OSError:
@@ -139,17 +143,23 @@ class OwnLines(Lines):
         if now >= self._look:
             if not self._is_there():
                 return False
-            self._look = now + LOOK_AGAIN
+            self._look, self._cut = now + LOOK_AGAIN, self._is_cut()
         if self._cut:
-            data = b"\n" + data  # what was cut gets a line of its own
+            data = b"\n" + data
         written = os.write(self._file, data)
-        whole = written == len(data)
-        if not (whole and stay):
-            os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
-        if not whole:
-            raise OSError(28, "the disk took only a part")
-        self._cut = self._cut and not stay
+        if written == len(data) and stay:
+            self._cut = False
+            return True
+        self._cut = True  # should it not be taken back
+        os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
+        self._cut = self._is_cut()
+        if written != len(data):
+            raise _partly()
         return True
+
+
+def _partly() -> OSError:
+    return OSError(28, "the disk took only a part")
 
 
 def _opened(path: Path) -> int:

@@ -221,8 +221,7 @@ def _finished(some: Sequence[Begun]) -> list[Reply]:
     model = some[0].by
     try:
         found = zip(some, model.finish(some), strict=True)
-        name = model.name
-        return [refused(told) if isinstance(told, TidemillError) else Reply(200, *oip.write(name, one.asked, told)) for one, told in found]
+        return [refused(answer) if isinstance(answer, TidemillError) else _told(model, one.asked, answer) for one, answer in found]
     except Exception:
         log.exception("model=%s %d requests could not be answered", model.name, len(some))
         model.counts.fail(len(some))

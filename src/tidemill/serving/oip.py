@@ -411,7 +411,13 @@ def told(asked: Asked) -> Sequence[_Tensor | _Given]:
     tensors = asked.tensors
     if not asked.sent:
         return [_given(name, array) for name, array in tensors.items()]
-    return [one if one.data else _given(one.name, tensors[one.name]) for one in asked.sent]
+    return [one if one.parameters is None else _plain(one, tensors[one.name]) for one in asked.sent]
+
+
+def _plain(one: _Tensor, array: Array) -> _Tensor | _Given:
+    """A tensor without what else was said of it; its numbers as they came where JSON told them."""
+    raw = one.parameters is not None and one.parameters.get("binary_data_size") is not None
+    return _given(one.name, array) if raw else _Tensor(one.name, one.shape, one.datatype, None, one.data)
 
 
 def _given(name: str, array: Array) -> _Given:

@@ -326,10 +326,7 @@ class Begun:
 
     def is_like(self, other: "Begun") -> bool:
         """Whether it asks the same model for the same outputs."""
-        if self.model is not other.model or self.by is not other.by:
-            return False
-        own, others = self.asked.wanted, other.asked.wanted
-        return [*own] == [*others] if own or others else True
+        return self.model is other.model and self.by is other.by and [*self.asked.wanted] == [*other.asked.wanted]
 
 
 def _run(some: Sequence[Begun]) -> tuple[list[Given | TidemillError], int]:

@@ -28,7 +28,7 @@ from tidemill.serving import (
 from tidemill.web.logs import ACCESS, note_access
 from tidemill.web.metrics import Traffic
 from tidemill.web.server import not_from_here
-from tidemill.web.turn import Turn
+from tidemill.web.turn import Turn, tell
 
 if TYPE_CHECKING:
     from tidemill.web.wire import Call as Whole
@@ -99,10 +99,7 @@ def led(find: Callable[[bytes, bytes, int], QuickCall | None], traffic: Traffic,
             if reply is None:
                 return False
             if turn.alone and isinstance(reply, Reply):
-                try:
-                    told(begun, caller, named, send, reply)
-                except Exception:
-                    log.exception("an answer could not be told")
+                tell(partial(told, begun, caller, named, send), reply)
             else:
                 turn.answer(reply, partial(told, begun, caller, named, send))
             return True

@@ -88,13 +88,14 @@ class Traffic:
     def _noted(self, route: str) -> Note:
         if route in self._notes:
             return self._notes[route]
-        ended: dict[int | str, Row] = {}  # of this process, to be written to
-        took = self._counters.row(self.name, route, width=len(BOUNDS) + 2)
+        ended: dict[int | str, tuple[Row, Row]] = {}  # of this process, to be written to
 
         def note(status: int | str, seconds: float) -> None:
             if status not in ended:
-                ended[status] = self._counters.row(self.name, route, str(status))
-            ended[status][0] += 1
+                took = self._counters.row(self.name, route, width=len(BOUNDS) + 2)
+                ended[status] = self._counters.row(self.name, route, str(status)), took
+            count, took = ended[status]
+            count[0] += 1
             took[bisect_left(BOUNDS, seconds)] += 1
             took[-1] += seconds
 

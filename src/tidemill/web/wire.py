@@ -184,12 +184,11 @@ class Wire(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some of a request came."""
-        turn = self.turn
-        turn.reads = True
+        self.turn.begin_to_read()
         try:
             self._read(data)
         finally:
-            turn.end_to_read()
+            self.turn.end_to_read()
 
     def _read(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
