@@ -179,8 +179,11 @@ def received(text: str) -> Callable[[Any], Any]:
     sources = {bool: "BOOLEAN", int: HUGE.name, float: "DOUBLE", str: "VARCHAR", date: "DATE"}
     ways = {python: cast(Kind(source), kind) for python, source in sources.items()}
     moments = {aware: cast(Kind(f"TIMESTAMP{' WITH TIME ZONE' * aware}"), kind) for aware in (False, True)}
+    numbers = ways[float]
 
     def take(value: Any) -> Any:
+        if type(value) is float and numbers is not None:
+            return numbers(value)
         if value is None:
             return None
         way = ways.get(type(value))

@@ -29,6 +29,7 @@ from tidemill.ledger import Artifact, Ledger
 
 log = logging.getLogger(__name__)
 PART = 10_000  # rows that are added at once
+FLOATS = float, np.floating
 Rows = dict[str, list[Row]]  # of states, by entity
 Computed = tuple[str, int, list[Any]]  # an entity, an event time and the values of columns
 Counted = tuple[Push, list[Computed | None]]  # what was pushed, and what a view makes of each row of it
@@ -143,10 +144,15 @@ class Feed:
 
     def _ways(self, words: Mapping[str, Numbering]) -> list[Callable[[Any], float]]:
         """For each column how its value becomes a number."""
-        ways = list[Callable[[Any], float]]()
+        return [words[way] if isinstance(way, str) else way for way in self._own_ways]
+
+    @cached_property
+    def _own_ways(self) -> list[Callable[[Any], float] | str]:
+        """The same, with the name of the feature whose words are to be taken."""
+        ways: list[Callable[[Any], float] | str] = []
         for name in self.form.layout.columns:
             text, category = self.view.kept[name][1] == "text", self.view.columns[name[2:]].category
-            ways.append(words[name[2:]] if category else number_of if text else _number)
+            ways.append(name[2:] if category else number_of if text else _number)
         return ways
 
 
@@ -294,11 +300,10 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 def _check_finite(number: int, row: Any, dataset: str) -> None:
     """Raise DataError for an infinite number: as JSON it would be null."""
-    values = row.items() if isinstance(row, Mapping) else ()
-    odd = next((name for name, value in values if isinstance(value, float | np.floating) and isinf(value)), None)
-    if odd is not None:
-        hint = "send a finite number, or null where there is none"
-        raise DataError(f"row {number}: {odd} = {row[odd]} is not finite", where=f"dataset {dataset}", hint=hint)
+    for name, value in row.items() if isinstance(row, Mapping) else ():
+        if isinstance(value, FLOATS) and isinf(value):
+            hint = "send a finite number, or null where there is none"
+            raise DataError(f"row {number}: {name} = {value} is not finite", where=f"dataset {dataset}", hint=hint)
 
 
 def _scalar(value: Any) -> Any:

@@ -21,7 +21,7 @@ def check_values(types: Mapping[str, str], row: Mapping[str, Any]) -> None:
     for name, kind in types.items():
         fits, instead, sure = rule_of(kind)
         value = row[name]
-        if value is not None and type(value) not in sure and not fits(value):
+        if type(value) not in sure and value is not None and not fits(value):
             raise DataError(f"the request's {name} = {value!r} is not {kind}", hint=f"send {instead}")
 
 
@@ -32,7 +32,7 @@ def rule_of(kind: str) -> Rule:
     if family in LIMITS:
         return partial(_is_number, whole=True), "a whole number", frozenset({int})
     if family in ("DOUBLE", "FLOAT", "DECIMAL"):
-        return partial(_is_number, whole=False), "a finite number, or null where there is none", frozenset({int})
+        return _is_finite, "a finite number, or null where there is none", frozenset({int})
     if family == "VARCHAR":
         return lambda value: not isinstance(value, bool) and isinstance(value, (str, Integral)), "a text", frozenset({str})
     if family == "BOOLEAN":
@@ -40,6 +40,10 @@ def rule_of(kind: str) -> Rule:
     if family.startswith(("DATE", "TIME")):
         return lambda value: isinstance(value, (str, date, time)), "a text that spells a time", frozenset({str})
     return lambda value: True, "", frozenset()
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinf(value) if type(value) is float else _is_number(value, whole=False)
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:
