@@ -297,3 +297,13 @@ def test_when_it_is_due(tmp_path: Path) -> None:
     assert is_due(tmp_path, START, size=100, age=HOUR)
     assert is_due(tmp_path, START + HOUR + 1, size=10**6, age=HOUR)
     assert not is_due(tmp_path, START + HOUR - 1, size=10**6, age=HOUR)
+
+
+@pytest.mark.parametrize("before", [b"\n", b"\n\n{\n", b'{"branch": "ma\n', b"\xff\n"])
+def test_what_cannot_be_read_before_the_first_answer_does_not_keep_it_there(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "late.jsonl"
+    path.write_bytes(before)
+    assert not is_due(tmp_path, START + HOUR + 1, size=10**6, age=HOUR)
+    fill(path, range(3))
+    assert is_due(tmp_path, START + HOUR + 1, size=10**6, age=HOUR)
+    assert not is_due(tmp_path, START + HOUR - 1, size=10**6, age=HOUR)

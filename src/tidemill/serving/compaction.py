@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from tidemill.core import StoreError
 from tidemill.serving.appending import seal
 from tidemill.serving.dataset import Log, Part, answers_at, day_of, deployments_in
 from tidemill.serving.feedback import feedback_of
-from tidemill.serving.lines import FEEDBACK, rows_sql, write_rows
+from tidemill.serving.lines import FEEDBACK, Form, rows_sql, write_rows
 from tidemill.store import store_error, writer
 
 CHUNK = 64 << 20  # bytes of lines in one commit
@@ -75,17 +76,23 @@ def logs_in(folder: Path, names: Collection[str] = ()) -> list[Log]:
 
 
 def is_due(folder: Path, now: int, *, size: int, age: int) -> bool:
-    """Whether a log has more than so many bytes (`size`), or its first line is older than so many microseconds (`age`)."""
+    """Whether a log has more than so many bytes (`size`), or its first line that can be read is older than so many microseconds (`age`)."""
     for path in (*folder.glob("*.jsonl"), *folder.glob("feedback/*.jsonl")):
         with suppress(FileNotFoundError):
-            if path.stat().st_size > size:
+            form = FEEDBACK if path.parent != folder else answers_at(path).form
+            if path.stat().st_size > size or _first(path, form) < now - age:
                 return True
-            with path.open("rb") as file, suppress(msgspec.DecodeError, UnicodeDecodeError):
-                line = file.readline()
-                form = FEEDBACK if path.parent != folder else answers_at(path).form
-                if line.endswith(b"\n") and form.row_of(line)[form.by] < now - age:
-                    return True
     return any(folder.glob("sealed/*/*.jsonl"))
+
+
+def _first(path: Path, form: Form) -> int | float:
+    """When the first line that is whole and can be read was written; never where there is none."""
+    with path.open("rb") as file:
+        for line in file:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                if line.endswith(b"\n"):
+                    return int(form.row_of(line)[form.by])
+    return inf
 
 
 def _compact(log: Log, chunk: int, listen: Listen) -> Compacted:
