@@ -182,12 +182,14 @@ def _of_json(one: _Tensor, where: str) -> Array:
         raise DataError("BF16 has no form in JSON", where=f"{where}.datatype", hint="send raw bytes, or FP32")
     try:
         values = _values(one.data, kind.kind, len(one.shape))
-        array = np.array(values, dtype=kind)
+        with np.errstate(over="ignore"):  # beyond a narrow float is infinite
+            array = np.array(values, dtype=kind)
     except OverflowError:
         raise _beyond(values, one.datatype, f"{where}.data") from None
     except (ValueError, TypeError) as error:
         hint = _LIST if "Expected `array`" in str(error) else ""
-        raise DataError(f"the data are not {one.datatype}: {error}", where=f"{where}.data", hint=hint) from None
+        what = "its rows have different lengths" if "inhomogeneous" in str(error) else error
+        raise DataError(f"the data are not {one.datatype}: {what}", where=f"{where}.data", hint=hint) from None
     if array.size != prod(one.shape) or (array.ndim > 1 and array.shape != tuple(one.shape)):
         raise DataError(f"the data have the shape {list(array.shape)} and not {one.shape}", where=f"{where}.data")
     return shaped(array, one.shape, where)
@@ -357,7 +359,8 @@ def as_spec(array: Array, spec: Spec) -> Array:
     numbers = array.dtype.kind in "iuf" and kind.kind == "f"  # of a model of floats: rounded as the model would
     if array.dtype.kind == "O" or kind.kind == "O" or not (numbers or np.can_cast(array.dtype, kind)):
         raise DataError(f"the input {spec.name!r} is {datatype_of(array)}", where="inputs", hint=f"send {spec.datatype}")
-    return array.astype(kind)
+    with np.errstate(over="ignore"):
+        return array.astype(kind)
 
 
 def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
@@ -407,17 +410,29 @@ def _all_given(asked: Asked, outputs: Mapping[str, Array]) -> list[_Given]:
 
 
 def told(asked: Asked) -> Sequence[_Tensor | _Given]:
-    """The tensors of a request, as JSON has them; numbers as they came, over several lines where they did."""
+    """The tensors of a request, as JSON has them: flat, floats with all their digits and a point, so that whoever reads many takes none for
+    whole numbers. As they came where they came so, over several lines where they did."""
     tensors = asked.tensors
     if not asked.sent:
         return [_given(name, array) for name, array in tensors.items()]
-    return [one if one.parameters is None else _plain(one, tensors[one.name]) for one in asked.sent]
+    return [one if one.parameters is None and _is_plain(one) else _plain(one, tensors[one.name]) for one in asked.sent]
 
 
-def _plain(one: _Tensor, array: Array) -> _Tensor | _Given:
-    """A tensor without what else was said of it; its numbers as they came where JSON told them."""
+def _is_plain(one: _Tensor) -> bool:
+    """Whether a tensor has floats alone, flat, each with a point."""
+    data = bytes(one.data)
+    return one.datatype in _FLOATS and data.count(b".") == data.count(b",") + 1 and data.count(b"[") == 1
+
+
+def _plain(one: _Tensor, array: Array) -> _Given:
+    """A tensor without what else was said of it."""
     raw = one.parameters is not None and one.parameters.get("binary_data_size") is not None
-    return _given(one.name, array) if raw else _Tensor(one.name, one.shape, one.datatype, None, one.data)
+    if raw or array.dtype.kind != "f":
+        return _given(one.name, array)
+    values = np.array(_values(one.data, "f", len(one.shape)), dtype=np.float64)  # of a narrower float the digits that were sent
+    found = _given(one.name, values.reshape(array.shape))
+    found.datatype = one.datatype
+    return found
 
 
 def _given(name: str, array: Array) -> _Given:
