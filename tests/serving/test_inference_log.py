@@ -103,8 +103,8 @@ def test_floats_are_floats_in_the_log_however_they_are_spelled(tmp_path: Path, d
     status, told, _ = ask("POST", PATH, {"inputs": [tensor("a", "FP32", [1, 2], data), tensor("b", "FP32", [1, 2], [0.1, 1e-05])]})
     assert status == (400 if "14" in data else 200), told
     if status == 200:
-        assert b'"data":[14.0,20.0]' in (tmp_path / "sums.jsonl").read_bytes()
-        assert ask.lines()[0]["inputs"][1]["data"] == [0.1, 1e-05]
+        found = [one["data"] for one in ask.lines()[0]["inputs"]]
+        assert repr(found) == "[[14.0, 20.0], [0.1, 1e-05]]"
         assert ask("POST", PATH, {"inputs": ask.lines()[0]["inputs"]})[1]["outputs"] == told["outputs"]
 
 
