@@ -415,17 +415,15 @@ def told(asked: Asked) -> Sequence[_Tensor | _Given]:
     tensors = asked.tensors
     if not asked.sent:
         return [_given(name, array) for name, array in tensors.items()]
-    return [one if one.parameters is None and _is_plain(one) else _plain(one, tensors[one.name]) for one in asked.sent]
+    return [_plain(one, tensors[one.name]) for one in asked.sent]
 
 
-def _is_plain(one: _Tensor) -> bool:
-    """Whether a tensor has floats alone, flat, each with a point."""
-    data = bytes(one.data)
-    return one.datatype in _FLOATS and data.count(b".") == data.count(b",") + 1 and data.count(b"[") == 1
-
-
-def _plain(one: _Tensor, array: Array) -> _Given:
+def _plain(one: _Tensor, array: Array) -> _Tensor | _Given:
     """A tensor without what else was said of it."""
+    if one.parameters is None and one.datatype in _FLOATS:
+        data = bytes(one.data)
+        if data.count(b".") == array.size and data.count(b"[") == 1:  # each has its point
+            return one
     raw = one.parameters is not None and one.parameters.get("binary_data_size") is not None
     if raw or array.dtype.kind != "f":
         return _given(one.name, array)
