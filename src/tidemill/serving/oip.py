@@ -394,15 +394,18 @@ def show_each(outputs: Mapping[str, Array]) -> list[bytes] | None:
     [b'[{"name":"score","datatype":"FP64","shape":[1],"data":[0.25]}]', b'[{"name":"score","datatype":"FP64","shape":[1],"data":[1.0]}]']
     """
     columns: list[list[bytes]] = []
+    openings: list[bytes] = []
     for name, array in outputs.items():
         kind, deep, values = array.dtype, array.ndim, array.tolist()
         if kind.kind not in "iuf" or not 0 < deep < 3 or not len(array):
             return None
         if kind.kind == "f" and not isfinite(sum(values) if deep == 1 else sum(map(sum, values))):
             return None
-        text, opening = _encode(values), _encode(_Given(name, _NAMES[kind], (1, *array.shape[1:]))).removesuffix(b"}") + b',"data":'
-        columns.append([b"%b[%b]}" % (opening, own) for own in (text[1:-1].split(b",") if deep == 1 else text[2:-2].split(b"],["))])
-    return [b"[%b]" % b",".join(row) for row in zip(*columns, strict=True)]
+        text = _encode(values)
+        columns.append(text[1:-1].split(b",") if deep == 1 else text[2:-2].split(b"],["))
+        openings.append(_encode(_Given(name, _NAMES[kind], (1, *array.shape[1:]))).removesuffix(b"}").replace(b"%", b"%%"))
+    whole = b"[%b]" % b",".join(opening + b',"data":[%b]}' for opening in openings)
+    return [whole % row for row in zip(*columns, strict=True)]
 
 
 def _all_given(asked: Asked, outputs: Mapping[str, Array]) -> list[_Given]:

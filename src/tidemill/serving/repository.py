@@ -326,7 +326,8 @@ class Begun:
 
     def is_like(self, other: "Begun") -> bool:
         """Whether it asks the same model for the same outputs."""
-        return self.model is other.model and self.by is other.by and [*self.asked.wanted] == [*other.asked.wanted]
+        own, others = self.asked.wanted, other.asked.wanted
+        return self.model is other.model and self.by is other.by and (own is others or [*own] == [*others])
 
 
 def _run(some: Sequence[Begun]) -> tuple[list[Given | TidemillError], int]:
