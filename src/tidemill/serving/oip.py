@@ -413,8 +413,8 @@ def _all_given(asked: Asked, outputs: Mapping[str, Array]) -> list[_Given]:
 
 
 def told(asked: Asked) -> Sequence[_Tensor | _Given]:
-    """The tensors of a request, as JSON has them: flat, floats with all their digits and a point, so that whoever reads many takes none for
-    whole numbers. As they came where they came so, over several lines where they did."""
+    """The tensors of a request, as JSON has them: flat, and floats with a point where all are whole numbers, so that no reader of many
+    takes them for integers. As they came where they came so, over several lines where they did."""
     tensors = asked.tensors
     if not asked.sent:
         return [_given(name, array) for name, array in tensors.items()]
@@ -425,7 +425,7 @@ def _plain(one: _Tensor, array: Array) -> _Tensor | _Given:
     """A tensor without what else was said of it."""
     if one.parameters is None and one.datatype in _FLOATS:
         data = bytes(one.data)
-        if data.count(b".") == array.size and data.count(b"[") == 1:  # each has its point
+        if b"." in data and data.count(b"[") == 1:
             return one
     raw = one.parameters is not None and one.parameters.get("binary_data_size") is not None
     if raw or array.dtype.kind != "f":
