@@ -128,6 +128,47 @@ def test_a_pushed_row_is_online_at_once_and_in_the_next_version(anywhere: Shops,
     same_offline(anywhere, after, NOW + SECOND)
 
 
+def test_a_version_that_holds_what_was_pushed_is_no_news_to_a_store_that_holds_it_too(anywhere: Shops, online: OnlineStore) -> None:
+    anywhere.reader(online).materialise(NOW)
+    for number in range(3):
+        anywhere.pusher(online).push(
+            [sale(1, NOW, 9.0 + number), sale(2, NOW, None), sale(2, NOW, 0.5)][: 1 + 2 * (number == 1)], NOW + number
+        )
+    at = NOW + SECOND
+    after = shown(anywhere.reader(online), at)
+    assert all(row["online"] for row in after)
+    same_offline(anywhere, after, at)
+
+
+def test_a_row_of_a_file_is_news_also_where_it_is_known_since_a_push(shops: Shops, tmp_path: Path) -> None:
+    store, at = MemoryOnline(), NOW + SECOND
+    shops.reader(store).materialise(NOW)
+    shops.pusher(store).push([sale(1, NOW, 9.0)], at)
+    (tmp_path / "sales.csv").write_text(f"{SALES}2,{show(at)},8,old\n")
+    reader = shops.reader(store)
+    assert [row["online"] for row in shown(reader, at - 1)] == [True] * 4
+    after = shown(reader, at)
+    assert [(row["newest__amount"], row["online"]) for row in after[:2]] == [(9.0, False), (8.0, False)]
+    reader.materialise(at)
+    assert shown(reader, at) == [{**row, "online": True} for row in after]
+
+
+def test_what_was_pushed_while_the_store_was_away_is_news_to_it_where_its_version_is_open(shops: Shops) -> None:
+    away = Away()
+    shops.reader(away).materialise(NOW)
+    shops.pusher(away).push([sale(1, NOW, 9.0)], NOW + 1)
+    away.is_away = True
+    shops.pusher(away).push([sale(1, NOW, 10.0)], NOW + 2)
+    away.is_away = False
+    reader = shops.reader(away)
+    assert [(row["newest__amount"], row["online"]) for at in (NOW + 1, NOW + 2) for row in shown(reader, at, "1")] == [
+        (9.0, True),
+        (10.0, False),
+    ]
+    reader.catch_up()
+    assert [(row["newest__amount"], row["online"]) for row in shown(reader, NOW + 2, "1")] == [(10.0, True)]
+
+
 def test_categories_keep_their_numbers_when_the_space_is_made_anew_between_pushes(shops: Shops) -> None:
     """One pusher, whose categories have other numbers then, and a second one that adds some of its own."""
     online, reader = MemoryOnline(), shops.reader()
@@ -288,6 +329,7 @@ def test_after_any_steps_online_is_what_the_next_version_gives(tmp_path: Path, s
             reader.materialise(now if step == "materialise" else now - 3 * MINUTE)
     final = shops.reader(store)
     now += 2 * HOUR
+    assert all(row["online"] for row in shown(final, now))
     keys, at = asked(now).texts["shop"], asked(now).at
     texts, which = entities_of(keys)
     for one in final.looked.values():

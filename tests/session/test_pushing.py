@@ -57,6 +57,13 @@ def test_rows_are_pushed_from_whatever_holds_them(shops: Session, rows: str) -> 
     assert (found.rows, found.offline) == ([[7.5, "a"], [None, None]], {})
 
 
+def test_after_historical_features_have_read_what_was_pushed_the_store_answers_still(shops: Session) -> None:
+    shops.push("sales", COLUMNS)
+    shops.historical_features({"shop": [1], "at": ["2036-03-10T10:00:00Z"]}, ["newest"], at="at")
+    found = Session(shops.project.folder).online_features([{"shop": 1}, {"shop": 2}], ["newest"])
+    assert (found.rows, found.offline) == ([[7.5, "a"], [None, None]], {})
+
+
 @pytest.mark.parametrize("time", [pd.Timestamp(TIMES[0]), datetime(2026, 3, 10, 10, tzinfo=UTC)])
 def test_a_time_is_any_datetime(shops: Session, time: object) -> None:
     shops.push("sales", ROW | {"sold": time, "amount": pd.NA, "shop": np.int64(1)})

@@ -48,6 +48,7 @@ from tidemill.data.pushes import (
     pushed_by,
     pushed_offset,
     pushed_since,
+    pushed_times,
     pushes,
 )
 from tidemill.data.said import ours, plain_type, with_article
@@ -117,6 +118,7 @@ __all__ = [
     "pushed_offset",
     "pushed_rows",
     "pushed_since",
+    "pushed_times",
     "pushes",
     "quote",
     "read_as_csv",

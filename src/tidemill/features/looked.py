@@ -5,13 +5,14 @@ arrays, or of a few as a request reads them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.core import Bools, Coded, Damaged, Instants, Ints, place_of
+from tidemill.core import Bools, Coded, Damaged, Instants, Ints, StoreError, place_of
 from tidemill.features.behind import Behind
 from tidemill.features.forms import form_of
 from tidemill.features.historical import Opened
@@ -67,6 +68,7 @@ class Looked:
         self._full = {name: self.view.names_of(name) for name, feature in self.view.columns.items() if feature.category}
         self._coded = [(self.view.names.index(full), name) for name, names in self._full.items() for full in names]
         self._words = SpaceWords(self.space)
+        self._limit = NEVER, 0, AFTER
         self._last: tuple[bytes | None, Seen] = (None, self._beside(None, {}))
 
     @classmethod
@@ -102,10 +104,20 @@ class Looked:
     def _beside(self, mark: Mark | None, words: Words) -> Seen:
         if mark is None or mark.until is None:
             return Seen(mark.version if mark else "", None, 0, {}, {})
-        news = self.log.events.news
-        later = int(np.searchsorted(news, mark.until, side="right"))
         among = {name: Among(own, self.log.vocabularies[self._full[name][0]]) for name, own in words.items()}
-        return Seen(mark.version, mark.until, int(news[later]) if later < len(news) else AFTER, words, among, mark.gone)
+        until, pushed = mark.until, min(mark.pushed, self.log.pushed)
+        if self._limit[:2] != (until, pushed):
+            self._limit = until, pushed, self._lacking(until, pushed)
+        return Seen(mark.version, until, self._limit[2], words, among, mark.gone)
+
+    def _lacking(self, until: int, pushed: int) -> int:
+        """The first time at which the log has more than was known by a time, and was pushed up to a row."""
+        news, many = np.unique(self.log.events.news[np.searchsorted(self.log.events.news, until, side="right") :], return_counts=True)
+        there: Mapping[int, int] = {}
+        if len(news) and pushed and self.feed:
+            with suppress(StoreError):  # without its times, what was pushed is news too
+                there = self.feed.times(until, pushed)
+        return next((time for time, rows in zip(news.tolist(), many.tolist(), strict=True) if rows > there.get(time, 0)), AFTER)
 
     def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:
         """Raise Damaged where the space holds nothing of an entity that the log knows and nobody erased. One of another version may lack

@@ -14,7 +14,20 @@ import msgspec
 import numpy as np
 
 from tidemill.core import Damaged, DataError, DefinitionError, MissingFile, Ref, StoreError
-from tidemill.data import Dataset, Push, append_push, check_pushable, instant_of, kept_open, pushed, pushed_by, pushes, quote, wrong_alone
+from tidemill.data import (
+    Dataset,
+    Push,
+    append_push,
+    check_pushable,
+    instant_of,
+    kept_open,
+    pushed,
+    pushed_by,
+    pushed_times,
+    pushes,
+    quote,
+    wrong_alone,
+)
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.folds import number_of
 from tidemill.features.forms import Windowed, form_of
@@ -60,6 +73,10 @@ class Feed:
     def known_by(self, until: int) -> int:
         """The number of the last row that was known by a time."""
         return pushed_by(self.ledger, self.dataset.name, until)
+
+    def times(self, since: int, upto: int) -> Mapping[int, int]:
+        """How many rows, up to one, became known at each time later than `since`."""
+        return pushed_times(self.ledger, self.dataset.name, since, upto)
 
     def between(self, after: int, upto: int) -> Iterator[Push]:
         """What came behind one row, up to another."""
