@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import tidemill as tm
@@ -120,6 +120,47 @@ def test_a_list_of_dicts_comes_back_as_one(shops: Session) -> None:
     assert found.frame == [{**row, **more} for row, more in zip(rows, added, strict=True)]
     with pytest.raises(DataError, match="the list has no column 'shop'"):
         shops.historical_features([{"event_timestamp": ELEVEN}], ["newest"])
+
+
+keys = st.sampled_from([7, 7.0, "7", "8", 8, None, float("nan"), np.int64(7), np.float32(8), np.str_("8"), 7.5, 2**63, True])
+
+
+@settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shop=st.lists(keys, min_size=1, max_size=4),
+    often=st.sampled_from([1, 700]),
+    holder=st.sampled_from(["dict", "array", "list", "pandas"]),
+)
+@example(shop=[7, 7.5], often=5_000, holder="list")
+def test_keys_of_several_kinds_find_what_each_finds_online_or_are_refused(shops: Session, shop: list[Any], often: int, holder: str) -> None:
+    """Of many rows the engine would tell the type of a column by some."""
+    shop = [*shop[:1] * often, *shop[1:]]
+    column: Any = shop
+    if holder == "array":
+        column = np.empty(len(shop), dtype=object)
+        column[:] = shop
+    rows: Any = {"shop": column, "at": ["2024-03-10T11:00Z"] * len(shop)}
+    if holder == "list":
+        rows = [{"shop": one, "at": "2024-03-10T11:00Z"} for one in shop]
+    elif holder == "pandas":
+        rows = pd.DataFrame({"shop": pd.Series(shop, dtype=object), "at": rows["at"]})
+    if not (shops.project.folder / ".tidemill").exists():
+        shops.materialise()
+    try:
+        found = ask(shops, rows, at="at", status=True).columns["newest__status"].tolist()
+    except DataError as error:
+        assert error.hint and (True in shop or {type(one) for one in shop} > {str})  # noqa: PT017, PT018
+        return
+    for one, status in {(type(one), str(one)): (one, status) for one, status in zip(shop, found, strict=True)}.values():
+        assert status == shops.online_features({"shop": one}, ["newest"], at="2024-03-10T11:00Z").status["newest"][0], one
+
+
+def test_a_column_that_is_none_of_a_feature_is_written_as_it_came(shops: Session, tmp_path: Path) -> None:
+    """Of objects the engine would make whole numbers what is mostly such."""
+    rows = pd.DataFrame({"shop": [7] * 5_000, "event_timestamp": [ELEVEN] * 5_000, "label": pd.Series([1] * 4_999 + [1.5], dtype=object)})
+    ask(shops, rows, to=tmp_path / "out.parquet")
+    with duckdb.connect() as connection:
+        assert connection.sql(f"SELECT sum(label) FROM '{tmp_path / 'out.parquet'}'").fetchall() == [(5_000.5,)]
 
 
 SQL = "SELECT 1 AS label, unnest([8, 7, 9, 7]) AS shop, TIMESTAMPTZ '2024-03-10 11:00:00+00' AS event_timestamp"
@@ -337,6 +378,14 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         (GOOD | {"x": np.array([1, 2])}, {"timezone": "UTC"}, DataError, "the columns of the dict have different lengths: .*'x': 2"),
         (GOOD | {"shop": np.array(["2024-03-10"], dtype="datetime64[D]")}, {"timezone": "UTC"}, DataError, "no two of them are equal"),
         (pd.DataFrame([[1, 2]], columns=["shop", "shop"]), {}, DataError, "the frame has two columns 'shop'"),
+        (
+            {"shop": [7, "7", 7.0], "event_timestamp": [ELEVEN] * 3},
+            {},
+            DataError,
+            "the column 'shop' of the dict holds texts and other values: '7', and 7.0 in row 2",
+        ),
+        (pd.DataFrame(ROWS | {"shop": ["7", True, 8, None]}), {}, DataError, "the column 'shop' of the frame holds texts .*True in row 1"),
+        ([{"shop": [7]}, {"shop": [7, 8]}], {"at": "shop"}, DataError, "the column 'shop' of the list is no column of values"),
         ([1, 2], {}, DataError, "row 0 is 1, and no dict by column"),
         ([{"shop": 7}, [8]], {}, DataError, r"row 1 is \[8\], and no dict by column"),
         ("nowhere.parquet", {}, MissingFile, "there is no file 'nowhere.parquet'"),

@@ -6,7 +6,9 @@ speaks Arrow is read through its stream. A file, and what else speaks Arrow, com
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Columns = Mapping[str, Array]
+NUMPYS = np.number, np.bool
+SPELLED = float, bool, np.floating, np.bool, Decimal
 TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, a list of dicts, or the path of a .parquet or .csv file"
 
 
@@ -111,7 +115,9 @@ def _of_dict(
     connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str], whole: bool, what: str = "the dict"
 ) -> Given:
     names = _checked(what, list(rows), needed)
-    arrays = {name: column if isinstance(column, np.ndarray) else np.asarray(column) for name, column in rows.items()}
+    arrays = {
+        name: _array(what, name, column) if isinstance(column, (list, tuple)) else np.asarray(column) for name, column in rows.items()
+    }
     odd = next((name for name, array in arrays.items() if array.ndim != 1), None)
     if odd is not None:
         shape = arrays[odd].shape
@@ -119,7 +125,9 @@ def _of_dict(
     sizes = {name: len(array) for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(f"the columns of {what} have different lengths: {sizes}", hint="give each column one value for each row")
-    _register(connection, "given", {name: arrays[name] for name in names if whole or name in needed})
+    some = {name: arrays[name] for name in names if whole or name in needed}
+    _look_at(connection, what, some, needed)
+    _register(connection, "given", some)
     return Given(what, names, "given", lambda columns: {**rows, **columns})
 
 
@@ -129,7 +137,7 @@ def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequ
     if odd is not None:
         raise DataError(f"row {odd} is {rows[odd]!r}, and no dict by column", hint=f"give {TAKEN}")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    found = _of_dict(connection, {name: _array([row.get(name) for row in rows]) for name in names}, needed, whole, "the list")
+    found = _of_dict(connection, {name: [row.get(name) for row in rows] for name in names}, needed, whole, "the list")
 
     def give(columns: Columns) -> Any:
         values = zip(*([None if value != value else value for value in one.tolist()] for one in columns.values()), strict=True)
@@ -138,10 +146,37 @@ def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequ
     return replace(found, give=give)
 
 
-def _array(values: Sequence[Any]) -> Array:
-    """Values of one kind as an array; numbers and texts are not made one kind."""
-    kinds = {type(value) for value in values}
-    return np.array(values, dtype=None if len(kinds) == 1 else object)
+def _array(what: str, name: str, values: Sequence[Any]) -> Array:
+    """Values of one kind as an array; numbers and texts are not made one kind, and no whole number another one."""
+    kinds = set(map(type, values))
+    try:
+        array = np.array(values, dtype=None if len(kinds) == 1 else object)
+    except ValueError as error:
+        raise DataError(f"the column {name!r} of {what} is no column of values: {error}", hint="give each row one value") from error
+    return np.array(values, dtype=object) if kinds == {int} and array.dtype.kind == "f" else array
+
+
+def _look_at(connection: "DuckDBPyConnection", what: str, columns: Any, needed: Sequence[str]) -> None:
+    """Look at columns of objects, before they are registered: of those that are not all texts the engine is to see all values, since by
+    some it would take 1.5 behind many whole numbers for 2. Raises DataError for one that is needed and holds texts, and beside them
+    what is another text than it is a value: 7.0 is the whole number 7, but the text 7.0 is not the text 7."""
+    for name in columns:
+        if columns[name].dtype == object:
+            kinds = set(map(type, values := columns[name].tolist()))
+            if not kinds <= {str, NoneType}:
+                connection.execute(f"SET pandas_analyze_sample = {2**62}")
+                if any(issubclass(kind, NUMPYS) for kind in kinds):  # to the engine they are texts
+                    columns[name] = np.array([value.item() if isinstance(value, NUMPYS) else value for value in values], dtype=object)
+                if name in needed and any(issubclass(kind, str) for kind in kinds):
+                    _check_texts(what, name, values)
+
+
+def _check_texts(what: str, name: str, values: Sequence[Any]) -> None:
+    odd = next((i for i, value in enumerate(values) if isinstance(value, SPELLED) and value == value), None)
+    if odd is not None:
+        text = next(value for value in values if isinstance(value, str))
+        said = f"the column {name!r} of {what} holds texts and other values: {text!r}, and {values[odd]!r} in row {odd}"
+        raise DataError(said, hint="convert it, so that all are texts or none is")
 
 
 def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
@@ -150,6 +185,7 @@ def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str
 
     names = _checked("the frame", list(rows.columns), needed)
     plain = (rows.set_axis(names, axis=1) if whole else rows[list(needed)]).reset_index(drop=True)
+    _look_at(connection, "the frame", plain, needed)
     try:
         connection.register("given", plain)
     except duckdb.Error:  # a frame that was turned round is read from its end, which the engine cannot

@@ -16,6 +16,7 @@ _TIME = re.compile(r"DATE$|TIMESTAMP")
 _FRACTION = re.compile(r"FLOAT$|DOUBLE$|DECIMAL")
 _TEXT = re.compile(r"VARCHAR$|ENUM")
 _WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$")
+_NOTHING = '"NULL"'  # the type of a column without any value
 _LOCAL = re.compile(r"DATE$|TIMESTAMP(_\w+)?$")
 _PUT_BACK = (2 * HOUR, HOUR, HOUR // 2)  # by how much clocks are put back somewhere
 _ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
@@ -75,6 +76,8 @@ def match_sql(what: str, entity: Entity, types: Mapping[str, str], of_view: Mapp
 def _part(what: str, column: str, kind: str, of_view: str) -> str:
     """A part of a key. Numbers and times of another type are equal where their values are: 7.0, as a column with gaps holds it, is 7."""
     name = quote(column)
+    if kind == _NOTHING:
+        return "NULL"
     if kind == of_view or _TEXT.match(kind) or (_TEXT.match(of_view) and not _FRACTION.match(kind)):
         return name
     if any(family.match(kind) and family.match(of_view) for family in (_NUMBER, _TIME)):
