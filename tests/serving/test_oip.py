@@ -156,12 +156,17 @@ some_rows = st.integers(1, 5).flatmap(
 @settings(deadline=None)
 def test_outputs_of_many_rows_are_shown_as_those_of_each_alone(made: list[Array]) -> None:
     outputs = {f'a "{i}", é %d': one for i, one in enumerate(made)}
-    alone = [
-        oip.show(oip.Asked({}, {}, raw=False, id=""), {name: one[i : i + 1] for name, one in outputs.items()}) for i in range(len(made[0]))
-    ]
+    asked = oip.Asked({}, {}, raw=False, id="")
+    alone = [oip.show(asked, {name: one[i : i + 1] for name, one in outputs.items()}) for i in range(len(made[0]))]
+    for i, text in enumerate(alone):
+        for (name, one), found in zip(outputs.items(), json.loads(text), strict=True):
+            data = [str(value) if value in (np.inf, -np.inf) else value for value in one[i : i + 1].ravel().tolist()]
+            told = {"name": name, "datatype": oip.datatype_of(one), "shape": [1, *one.shape[1:]], "data": data}
+            assert repr(found | {"data": [np.nan if value is None else value for value in found["data"]]}) == repr(told)
     assert oip.show_each(outputs) in (None, alone)
     plain = all(one.ndim < 3 and one.dtype.kind in "iuf" and np.isfinite(one).all() and np.abs(one).max() < 1e9 for one in made)
     assert not plain or oip.show_each(outputs) == alone
+    assert oip.show_each({**outputs, "more": np.zeros(len(made[0]) + 1)}) is None
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])

@@ -212,7 +212,7 @@ def test_who_comes_alone_is_answered_at_once_until_others_come() -> None:
 
     def read(*, over: bool = True) -> None:
         """A connection reads a request; perhaps the turn is over then."""
-        server.turn.begin_to_read()
+        server.turn.reads = True
         assert call({}, sent, answers.append)
         server.turn.end_to_read()
         while over and turn:
@@ -237,7 +237,7 @@ def test_one_that_cannot_be_told_keeps_no_other_from_its_answer(caplog: pytest.L
     class Broken:
         aborted = False
 
-        def writelines(self, pieces: Any) -> None:
+        def write(self, data: bytes) -> None:
             raise OSError("gone")
 
         def is_closing(self) -> bool:

@@ -36,12 +36,19 @@ class Spec:
     shape: tuple[int, ...]
     sized: Callable[[Sequence[int]], Any] = field(init=False, repr=False, compare=False)  # of a shape, the sizes that are fixed
     sizes: Any = field(init=False, repr=False, compare=False)
+    kind: np.dtype[Any] = field(init=False, repr=False, compare=False)  # of its values
 
     def __post_init__(self) -> None:
         places = [place for place, size in enumerate(self.shape) if size >= 0]
         sized = itemgetter(*places) if places else itemgetter(slice(0))
         object.__setattr__(self, "sized", sized)  # they are compared with each request
         object.__setattr__(self, "sizes", sized(self.shape))
+        object.__setattr__(self, "kind", DATATYPES[self.datatype])
+
+    def takes(self, array: Array) -> bool:
+        """Whether an array is what it asks for, of numbers."""
+        shape = array.shape
+        return array.dtype == self.kind and len(shape) == len(self.shape) and self.sized(shape) == self.sizes and self.datatype != "BYTES"
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

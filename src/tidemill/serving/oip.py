@@ -155,15 +155,16 @@ def _truth(parameters: Mapping[str, Any], name: str, where: str) -> bool:
 
 def _of_floats(one: _Tensor) -> Array | None:
     """A tensor of floats whose data are flat, as most are; None for any other, and for a wrong one."""
-    kind = _FLOATS.get(one.datatype)
-    if kind is None or not 0 < len(one.shape) < 3 or min(one.shape) < 0:
+    kind, shape = _FLOATS.get(one.datatype), one.shape
+    if kind is None or not 0 < len(shape) < 3:
         return None
     try:
         values = _floats(one.data)
-        return np.frombuffer(_packer(len(values), kind.char)(*values), kind).reshape(one.shape)
+        if len(values) != prod(shape):
+            return None
+        return np.ndarray(shape, kind, _packer(len(values), kind.char)(*values))
     except struct.error:  # a null
-        array: Array = np.array(values, dtype=kind)
-        return array.reshape(one.shape) if array.size == prod(one.shape) else None
+        return np.array(values, dtype=kind).reshape(shape) if min(shape) >= 0 else None
     except ValueError:
         return None
 
@@ -306,12 +307,18 @@ def _texts(raw: memoryview, many: int, where: str) -> Array:
     return found
 
 
-def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> dict[str, Array]:
+def fitted(asked: Asked, specs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> Mapping[str, Array]:
     """The tensors as a model takes them: of its datatypes, where that loses nothing. Raises DataError with what is expected, also for an
     output that it does not have."""
     if asked.wanted:
         check_outputs(asked, outputs)
     given = asked.tensors
+    for name, array in given.items():
+        if name not in specs or not specs[name].takes(array):
+            break
+    else:
+        if len(given) == len(specs):
+            return given
     if given.keys() != specs.keys():
         given = named(given, specs)
         lacks = next((name for name in specs if name not in given), None)
@@ -365,9 +372,9 @@ def as_spec(array: Array, spec: Spec) -> Array:
 
 def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
     """The answer, and how many bytes of it are JSON where raw tensors follow."""
-    if asked.in_json:
-        outputs = msgspec.Raw(found.shown) if found.shown else _all_given(asked, found.outputs)
-        return _encode(_Answer(name, found.version, outputs, asked.id, found.parameters)), None
+    if not found.outputs or asked.in_json:
+        shown = msgspec.Raw(found.shown or show(asked, found.outputs))
+        return _encode(_Answer(name, found.version, shown, asked.id, found.parameters)), None
     given: list[_Given] = []
     parts: list[bytes] = []
     for one in asked.wanted or found.outputs:
@@ -383,12 +390,15 @@ def write(name: str, asked: Asked, found: Found) -> tuple[bytes, int | None]:
 
 def show(asked: Asked, outputs: Mapping[str, Array]) -> bytes:
     """The outputs that are wanted as JSON."""
-    return _encode(_all_given(asked, outputs))
+    if asked.wanted:
+        outputs = {name: outputs[name] for name in asked.wanted}
+    alone = show_each(outputs) if asked.rows == 1 else None
+    return alone[0] if alone and len(alone) == 1 else _encode([_given(name, array) for name, array in outputs.items()])
 
 
 def show_each(outputs: Mapping[str, Array]) -> list[bytes] | None:
     """The outputs of each row as JSON, as those of a request with that row alone: in a fraction of the time that one by one takes. None
-    where they are not finite numbers, one or several a row.
+    where they are not finite numbers, one or several a row, of as many rows.
 
     >>> show_each({"score": np.array([0.25, 1.0])})
     [b'[{"name":"score","datatype":"FP64","shape":[1],"data":[0.25]}]', b'[{"name":"score","datatype":"FP64","shape":[1],"data":[1.0]}]']
@@ -397,28 +407,32 @@ def show_each(outputs: Mapping[str, Array]) -> list[bytes] | None:
     openings: list[bytes] = []
     for name, array in outputs.items():
         kind, deep, values = array.dtype, array.ndim, array.tolist()
-        if kind.kind not in "iuf" or not 0 < deep < 3 or not len(array):
+        if kind.kind not in "iuf" or not 0 < deep < 3 or not len(array) or (columns and len(array) != len(columns[0])):
             return None
         if kind.kind == "f" and not isfinite(sum(values) if deep == 1 else sum(map(sum, values))):
             return None
         text = _encode(values)
         columns.append(text[1:-1].split(b",") if deep == 1 else text[2:-2].split(b"],["))
-        openings.append(_encode(_Given(name, _NAMES[kind], (1, *array.shape[1:]))).removesuffix(b"}").replace(b"%", b"%%"))
-    whole = b"[%b]" % b",".join(opening + b',"data":[%b]}' for opening in openings)
+        openings.append(_opening(name, kind.char, array.shape[1:]))
+    whole = b"[%b]" % b",".join(openings)
     return [whole % row for row in zip(*columns, strict=True)]
 
 
-def _all_given(asked: Asked, outputs: Mapping[str, Array]) -> list[_Given]:
-    return [_given(one, outputs[one]) for one in asked.wanted or outputs]
+@lru_cache(256)
+def _opening(name: str, letter: str, sizes: tuple[int, ...]) -> bytes:
+    """What stands around the data of one row: %b is where they go."""
+    return _encode(_Given(name, _NAMES[np.dtype(letter)], (1, *sizes))).removesuffix(b"}").replace(b"%", b"%%") + b',"data":[%b]}'
 
 
 def told(asked: Asked) -> Sequence[_Tensor | _Given]:
     """The tensors of a request, as JSON has them: flat, and floats with a point where all are whole numbers, so that no reader of many
     takes them for integers. As they came where they came so, over several lines where they did."""
-    tensors = asked.tensors
-    if not asked.sent:
+    sent, tensors = asked.sent, asked.tensors
+    if not sent:
         return [_given(name, array) for name, array in tensors.items()]
-    return [_plain(one, tensors[one.name]) for one in asked.sent]
+    if len(sent) == 1:
+        return (_plain(sent[0], tensors[sent[0].name]),)
+    return [_plain(one, tensors[one.name]) for one in sent]
 
 
 def _plain(one: _Tensor, array: Array) -> _Tensor | _Given:

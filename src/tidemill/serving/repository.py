@@ -8,6 +8,7 @@ from math import prod
 from threading import Lock
 from typing import Any, ClassVar, Protocol
 
+import msgspec
 import numpy as np
 
 from tidemill.core import Array, ClientGone, TidemillError, UnknownName
@@ -254,7 +255,7 @@ class Served:
         if self.log is None and not model.rowwise:
             return None
         try:
-            return Begun(self, model, asked, oip.fitted(asked, model.inputs, model.outputs), started)
+            return Begun(self, model, asked, oip.fitted(asked, model.inputs, model.outputs), asked.rows, started)
         except TidemillError:
             self.counts.fail()
             raise
@@ -282,7 +283,7 @@ class Served:
             found, right = [one if isinstance(one, TidemillError) else error for one in found], []
         self.counts.fail(len(some) - len(right))
         self.pace.note((ended - begun) // len(some))
-        rows, whole = sum(one.asked.rows for one in right), sum(ended - one.started for one in right)
+        rows, whole = sum([one.rows for one in right]), len(right) * ended - sum([one.started for one in right])
         self.counts.note(rows, ended - begun, whole, now, len(right), runs)
         return found
 
@@ -314,14 +315,15 @@ class Served:
         return model
 
 
-@dataclass(eq=False, slots=True)
-class Begun:
-    """A request to a bare model that was found right: its tensors as the model takes them, and when it came, by `time.perf_counter_ns`."""
+class Begun(msgspec.Struct, eq=False):
+    """A request to a bare model that was found right: its tensors as the model takes them, how many rows the first of them has, and when it
+    came, by `time.perf_counter_ns`."""
 
     by: Served
     model: Tensors
     asked: Asked
     tensors: Mapping[str, Array]
+    rows: int
     started: int
 
     def is_like(self, other: "Begun") -> bool:
@@ -329,16 +331,22 @@ class Begun:
         own, others = self.asked.wanted, other.asked.wanted
         return self.model is other.model and self.by is other.by and (own is others or [*own] == [*others])
 
+    @property
+    def can_share(self) -> bool:
+        """Whether one run may answer it and others: it has rows, as many in each tensor."""
+        return self.rows > 0 and (len(self.tensors) == 1 or {*map(len, self.tensors.values())} == {self.rows})
+
 
 def _run(some: Sequence[Begun]) -> tuple[list[Given | TidemillError], int]:
     """What a model gives to each, in one run where a row's answer does not depend on the others; how many runs that were."""
     model, wanted = some[0].model, [*some[0].asked.wanted]
-    if model.rowwise and len(some) > 1 and all(rows := [_rows(one.tensors.values()) for one in some]):
+    if model.rowwise and len(some) > 1 and all(one.can_share for one in some):
         try:
             outputs = model.run({name: np.concatenate([one.tensors[name] for one in some]) for name in model.inputs}, wanted)
         except TidemillError:
             pass  # each by itself says which one is wrong
         else:
+            rows = [one.rows for one in some]
             shown = oip.show_each(outputs) if max(rows) == 1 else None
             if shown is None:
                 shown = [b""] * len(some)
@@ -355,12 +363,6 @@ def _run_alone(model: Tensors, tensors: Mapping[str, Array], wanted: Sequence[st
         return model.run(tensors, wanted), b""
     except TidemillError as error:
         return error
-
-
-def _rows(tensors: Iterable[Array]) -> int:
-    """How many rows each of some tensors has; 0 where they have not as many."""
-    sizes = {*map(len, tensors)}
-    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def made_up(specs: Iterable[Spec]) -> list[dict[str, Any]]:
@@ -380,16 +382,19 @@ class Repository:
         self._models: dict[str, dict[str, Served]] = {}
         for one in models:
             self._models.setdefault(one.name, {})[one.version] = one
+        self._last = {name: next(reversed(versions.values())) for name, versions in self._models.items()}
 
     def __iter__(self) -> Iterator[Served]:
         return (one for versions in self._models.values() for one in versions.values())
 
     def find(self, name: str, version: str = "") -> Served:
         """A version of a model, the last one where none is named. Raises UnknownName."""
-        versions = self._models.get(name) or self._versions(name)
-        if version and version not in versions:
+        if not version and name in self._last:
+            return self._last[name]
+        versions = self._versions(name)
+        if version not in versions:
             raise UnknownName(f"the model {name!r} has no version {version!r}", available=[*versions])
-        return versions[version or next(reversed(versions))]
+        return versions[version]
 
     def versions(self, name: str) -> list[Served]:
         """All versions of a model; raises UnknownName."""

@@ -28,7 +28,7 @@ from tidemill.serving import (
 from tidemill.web.logs import ACCESS, note_access
 from tidemill.web.metrics import Traffic
 from tidemill.web.server import not_from_here
-from tidemill.web.turn import Turn, tell
+from tidemill.web.turn import UNTOLD, Turn
 
 if TYPE_CHECKING:
     from tidemill.web.wire import Call as Whole
@@ -99,7 +99,10 @@ def led(find: Callable[[bytes, bytes, int], QuickCall | None], traffic: Traffic,
             if reply is None:
                 return False
             if turn.alone and isinstance(reply, Reply):
-                tell(partial(told, begun, caller, named, send), reply)
+                try:
+                    told(begun, caller, named, send, reply)
+                except Exception:
+                    log.exception(UNTOLD)
             else:
                 turn.answer(reply, partial(told, begun, caller, named, send))
             return True

@@ -13,17 +13,18 @@ from tidemill.serving import Begun, Reply, finished
 
 log = logging.getLogger(__name__)
 LONE, AGAIN = 4, 128  # after so many turns with one request, nobody is waited for; after so many more, it is looked whether somebody comes
+UNTOLD = "an answer could not be told"
 Told = Callable[[Reply], None]
 
 
 class Turn:
     """That of one event loop, the running one unless `soon` calls what is to be called when it is over; nothing here is asked by another
-    thread. `alone`: requests come one by one, and are answered at once."""
+    thread. `alone`: requests come one by one, and are answered at once; `reads`: a connection reads what came."""
 
     def __init__(self, soon: Callable[[Callable[[], None]], object] | None = None) -> None:
         self._soon, self._called = soon, False
         self._waiting, self._written = list[tuple[Reply | Begun, Told]](), list[Gathered]()
-        self.alone = self._reads = False
+        self.alone = self.reads = False
         self._came = 0  # requests in this turn
         self._lone = 0  # turns in a row that had one; then reads since nobody is waited for
 
@@ -34,16 +35,12 @@ class Turn:
     def send(self, transport: "Gathered") -> None:
         """Send what a transport has when the turn is over, or what comes to a connection now is read."""
         self._written.append(transport)
-        if not self._reads and not self._called:
+        if not self.reads and not self._called:
             self._call_soon()
 
-    def begin_to_read(self) -> None:
-        """A connection reads what came."""
-        self._reads = True
-
     def end_to_read(self) -> None:
-        """It has read it."""
-        self._reads = False
+        """A connection has read what came."""
+        self.reads = False
         if self.alone:
             self._lone += 1
             if self._lone >= AGAIN:
@@ -60,7 +57,10 @@ class Turn:
         self._came += len(waiting)
         replies = iter(finished([answer for answer, _ in waiting if isinstance(answer, Begun)]))
         for answer, told in waiting:
-            tell(told, next(replies) if isinstance(answer, Begun) else answer)
+            try:
+                told(next(replies) if isinstance(answer, Begun) else answer)
+            except Exception:  # others of the turn wait for theirs
+                log.exception(UNTOLD)
 
     def _call_soon(self) -> None:
         self._called = True
@@ -79,14 +79,6 @@ class Turn:
         written, self._written = self._written, []
         for transport in written:
             transport.flush()
-
-
-def tell(told: Told, reply: Reply) -> None:
-    """Tell an answer, whatever happens: others of the turn wait for theirs."""
-    try:
-        told(reply)
-    except Exception:
-        log.exception("an answer could not be told")
 
 
 class Gathered:
@@ -113,22 +105,23 @@ class Gathered:
             self._turn.send(self)
             self._pieces.append(answer)
         else:
-            self._send([answer])
+            self._send(self._transport.write, answer)
 
     def flush(self) -> None:
         """Send what was written."""
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
         if pieces:
-            self._send(pieces)
+            self._pieces = []
+            if len(pieces) == 1:
+                self._send(self._transport.write, pieces[0])
+            else:
+                self._send(self._transport.writelines, pieces)
 
-    def _send(self, pieces: list[bytes]) -> None:
+    def _send(self, how: Callable[[Any], object], data: bytes | list[bytes]) -> None:
         if self.is_closing():  # the client may have gone away in this very turn
             return
         try:
-            if len(pieces) == 1:
-                self._transport.write(pieces[0])
-            else:
-                self._transport.writelines(pieces)
+            how(data)
         except Exception:  # others wait for what is sent to them
             log.exception("an answer could not be sent")
             self._transport.abort()

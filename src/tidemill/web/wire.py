@@ -184,7 +184,7 @@ class Wire(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some of a request came."""
-        self.turn.begin_to_read()
+        self.turn.reads = True
         try:
             self._read(data)
         finally:
