@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from disks import small_disk
 from serving.conftest import TODAY, Serve, Served
 from tidemill.core import HOUR, MINUTE, SECOND, canonical, show
 from tidemill.serving import feedback_of, last_feedback, read_feedback
@@ -81,6 +83,23 @@ def test_where_the_disk_takes_none_it_is_an_error(serve: Serve, tmp_path: Path) 
     feedback_of(served.log).parent.write_text("a file")
     status, answer = tell(served, {"id": name, "label": 1})
     assert (status, "the log of feedback" in answer["error"]) == (503, True), answer
+
+
+def test_a_full_disk_is_told_once_and_when_it_takes_lines_again(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        served = serve(log=disk / "late.jsonl")
+        name = served.one(rows=ROWS[:1])["id"]
+        assert tell(served, {"id": name, "label": 1})[0] == 200
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        long = {"id": name, "comment": "late" * 2_000}
+        assert [tell(served, long)[0] for _ in range(3)] == [503] * 3
+        (disk / "filler").unlink()
+        assert tell(served, long)[0] == 200
+        told = [record.getMessage() for record in caplog.records if "feedback" in record.getMessage()]
+        assert ["cannot be written" in told[0], "is written again" in told[1], len(told)] == [True, True, 2]
+        assert [one.label for one in read_feedback(served.log)] == [1, None]
 
 
 # ── found without reading the whole log ─────────────────────────────────────────────────────────────────────────────

@@ -5,9 +5,9 @@ Every route says what it requires; `routes` refuses one that does not. Errors ar
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -107,6 +107,11 @@ class Gateway:
         """The protocol over the deployments."""
         return Inference(Deployments(self.endpoints, self.logs, self.clock, self.counters), self.version)
 
+    @cached_property
+    def _feedback(self) -> dict[Path, FeedbackLog]:
+        """Those that were written to; one that is opened for each request would tell each time that the disk refuses."""
+        return {}
+
     async def predict(self, request: Request) -> Response:
         """Entity keys in, features looked up at the request's time, predictions out, logged before they leave."""
         begun, endpoint, now = time.perf_counter_ns(), await self.endpoint(request), self.clock()
@@ -126,8 +131,9 @@ class Gateway:
         asked = await decode(request, Told, '{"rows": [{"id": "…", "label": 1}]}')
         if not 0 < len(asked.rows) <= MAX_ROWS:
             raise DataError(f"{len(asked.rows)} rows were sent; between 1 and {MAX_ROWS} are taken at once")
-        with closing(FeedbackLog(self.logs[endpoint.name].path)) as log:
-            added = await beside(log.add, asked.rows, now)
+        answers = self.logs[endpoint.name].path
+        log = self._feedback[answers] = self._feedback.get(answers) or FeedbackLog(answers)
+        added = await beside(log.add, asked.rows, now)
         return reply({"deployment": endpoint.name, "added": added, "labelled_at": show(now)})
 
     def quick(self, method: bytes, address: bytes, size: int) -> QuickCall | None:

@@ -63,7 +63,9 @@ class CachedModel:
 
 
 Load = Callable[[], Tensors]
-Given = tuple[Mapping[str, Array], bytes]  # what a model gave; as JSON where that is known, and then the arrays only where they are wanted
+Outcome = tuple[
+    Mapping[str, Array], bytes
+]  # what a model gave; as JSON where that is known, and then the arrays only where they are wanted
 
 
 class Counts:
@@ -337,7 +339,7 @@ class Begun(msgspec.Struct, eq=False):
         return self.rows > 0 and (len(self.tensors) == 1 or {*map(len, self.tensors.values())} == {self.rows})
 
 
-def _run(some: Sequence[Begun]) -> tuple[list[Given | TidemillError], int]:
+def _run(some: Sequence[Begun]) -> tuple[list[Outcome | TidemillError], int]:
     """What a model gives to each, in one run where a row's answer does not depend on the others; how many runs that were."""
     model, wanted = some[0].model, [*some[0].asked.wanted]
     if model.rowwise and len(some) > 1 and all(one.can_share for one in some):
@@ -358,7 +360,7 @@ def _run(some: Sequence[Begun]) -> tuple[list[Given | TidemillError], int]:
     return [_run_alone(model, one.tensors, wanted) for one in some], len(some)
 
 
-def _run_alone(model: Tensors, tensors: Mapping[str, Array], wanted: Sequence[str]) -> Given | TidemillError:
+def _run_alone(model: Tensors, tensors: Mapping[str, Array], wanted: Sequence[str]) -> Outcome | TidemillError:
     try:
         return model.run(tensors, wanted), b""
     except TidemillError as error:
