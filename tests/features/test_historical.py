@@ -122,45 +122,96 @@ def test_a_list_of_dicts_comes_back_as_one(shops: Session) -> None:
         shops.historical_features([{"event_timestamp": ELEVEN}], ["newest"])
 
 
-keys = st.sampled_from([7, 7.0, "7", "8", 8, None, float("nan"), np.int64(7), np.float32(8), np.str_("8"), 7.5, 2**63, True])
+LARGE = 2**53  # from which on a float is not every whole number
+keys = st.sampled_from(
+    [7, 7.0, "7", "8", 8, None, float("nan"), np.int64(7), np.float32(8), np.str_("8"), 7.5, 2**63, True, LARGE, LARGE + 1, np.uint64(7)]
+)
+
+
+def held(shop: list[Any], holder: str) -> Any:
+    """Rows with keys as something holds them."""
+    at = ["2024-03-10T11:00Z"] * len(shop)
+    column: Any = np.empty(len(shop), dtype=object)
+    column[:] = shop
+    if holder == "list":
+        return [{"shop": one, "at": "2024-03-10T11:00Z"} for one in shop]
+    if holder in ("pandas", "category"):
+        series = pd.Series(shop, dtype=object)
+        return pd.DataFrame({"shop": series.astype("category") if holder == "category" else series, "at": at})
+    if holder == "masked":
+        nothing = [one is None for one in shop]
+        column = np.ma.MaskedArray(np.where(nothing, 7, column), nothing)
+    elif holder == "polars":
+        column = pytest.importorskip("polars").Series(shop)
+    return {"shop": shop if holder == "dict" else column, "at": at}
+
+
+@pytest.fixture
+def large(shops: Session) -> Session:
+    """With a shop of the number that floats give to two."""
+    write_table(shops.project.folder / "sales.parquet", TYPES, [*SALES, (LARGE, *SALES[0][1:])])
+    shops.materialise()
+    return shops
 
 
 @settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shop=st.lists(keys, min_size=1, max_size=4),
     often=st.sampled_from([1, 700]),
-    holder=st.sampled_from(["dict", "array", "list", "pandas"]),
+    holder=st.sampled_from(["dict", "array", "list", "pandas", "category", "masked"]),
 )
 @example(shop=[7, 7.5], often=5_000, holder="list")
-def test_keys_of_several_kinds_find_what_each_finds_online_or_are_refused(shops: Session, shop: list[Any], often: int, holder: str) -> None:
+def test_keys_of_several_kinds_find_what_each_finds_online_or_are_refused(large: Session, shop: list[Any], often: int, holder: str) -> None:
     """Of many rows the engine would tell the type of a column by some."""
     shop = [*shop[:1] * often, *shop[1:]]
-    column: Any = shop
-    if holder == "array":
-        column = np.empty(len(shop), dtype=object)
-        column[:] = shop
-    rows: Any = {"shop": column, "at": ["2024-03-10T11:00Z"] * len(shop)}
-    if holder == "list":
-        rows = [{"shop": one, "at": "2024-03-10T11:00Z"} for one in shop]
-    elif holder == "pandas":
-        rows = pd.DataFrame({"shop": pd.Series(shop, dtype=object), "at": rows["at"]})
-    if not (shops.project.folder / ".tidemill").exists():
-        shops.materialise()
     try:
-        found = ask(shops, rows, at="at", status=True).columns["newest__status"].tolist()
-    except DataError as error:
-        assert error.hint and (True in shop or {type(one) for one in shop} > {str})  # noqa: PT017, PT018
+        found = ask(large, held(shop, holder), at="at", status=True).columns["newest__status"].tolist()
+    except DataError:
+        floats = any(isinstance(one, (float, np.floating)) and one == one for one in shop)
+        texts, wide = any(isinstance(one, str) for one in shop), any(isinstance(one, int) and one >= LARGE for one in shop)
+        assert True in shop or (floats and (texts or wide))
         return
     for one, status in {(type(one), str(one)): (one, status) for one, status in zip(shop, found, strict=True)}.values():
-        assert status == shops.online_features({"shop": one}, ["newest"], at="2024-03-10T11:00Z").status["newest"][0], one
+        assert status == large.online_features({"shop": one}, ["newest"], at="2024-03-10T11:00Z").status["newest"][0], one
+
+
+@pytest.mark.parametrize("holder", ["dict", "array", "list", "pandas", "category", "masked", "polars"])
+def test_large_numbers_with_gaps_are_not_rounded(large: Session, holder: str) -> None:
+    found = ask(large, held([LARGE, LARGE + 1, None], holder), at="at", status=True)
+    assert found.columns["newest__status"].tolist() == ["present", "unknown", "unknown"]
+    for column in (np.array([float(LARGE)]), pd.array([float(LARGE), None], dtype="Float64")):
+        with pytest.raises(
+            DataError, match=r"the key 'shop' of the dict is DOUBLE, in which several whole numbers are one from 9007199254740992"
+        ):
+            ask(large, {"shop": column, "at": ["2024-03-10T11:00Z"] * len(column)}, at="at")
+    (large.project.folder / "rows.csv").write_text(f"shop,at\n{LARGE + 1},2024-03-10T11:00:00Z\n7.0,2024-03-10T11:00:00Z\n")
+    with pytest.raises(DataError, match=r"the key 'shop' of rows.csv is DOUBLE"):
+        ask(large, large.project.folder / "rows.csv", at="at")
+    with pytest.raises(DataError, match=r"the key 'shop' is 9007199254740992.0, and its column is a whole number"):
+        large.online_features({"shop": float(LARGE)}, ["newest"])
+
+
+def test_a_dataset_whose_keys_are_floats_that_stand_for_several_is_refused(shops: Session) -> None:
+    write_table(shops.project.folder / "sales.parquet", TYPES | {"shop": "DOUBLE"}, [*SALES, (float(LARGE), *SALES[0][1:])])
+    with pytest.raises(DataError, match=r"the key 'shop' is DOUBLE, in which several whole numbers are one"):
+        ask(shops, held([7], "dict"), at="at")
+
+
+@pytest.mark.parametrize(
+    "rows", [{"shop": [], "event_timestamp": []}, [], pd.DataFrame({"shop": [], "event_timestamp": []})], ids=["dict", "list", "pandas"]
+)
+def test_no_rows_have_no_features(shops: Session, rows: Any) -> None:
+    found = ask(shops, rows)
+    assert (type(found.frame), len(found.columns["newest__amount"])) == (type(rows), 0)
 
 
 def test_a_column_that_is_none_of_a_feature_is_written_as_it_came(shops: Session, tmp_path: Path) -> None:
     """Of objects the engine would make whole numbers what is mostly such."""
     rows = pd.DataFrame({"shop": [7] * 5_000, "event_timestamp": [ELEVEN] * 5_000, "label": pd.Series([1] * 4_999 + [1.5], dtype=object)})
-    ask(shops, rows, to=tmp_path / "out.parquet")
+    ask(shops, rows.assign(wide=2**80 + 1), to=tmp_path / "out.parquet")
     with duckdb.connect() as connection:
-        assert connection.sql(f"SELECT sum(label) FROM '{tmp_path / 'out.parquet'}'").fetchall() == [(5_000.5,)]
+        rows_ = f"SELECT sum(label), any_value(wide)::VARCHAR FROM '{tmp_path / 'out.parquet'}'"
+        assert connection.sql(rows_).fetchall() == [(5_000.5, str(2**80 + 1))]
 
 
 SQL = "SELECT 1 AS label, unnest([8, 7, 9, 7]) AS shop, TIMESTAMPTZ '2024-03-10 11:00:00+00' AS event_timestamp"
@@ -370,7 +421,12 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         (GOOD, {"at": "when"}, DataError, "the dict has no column 'when'"),
         (pd.DataFrame(ROWS), {"at": None}, DataError, "the frame has no column None"),
         (pd.DataFrame(ROWS)["shop"], {}, DataError, "rows is a Series, which holds no table"),
-        (pd.DataFrame(ROWS | {"shop": [1j, 2j, 3j, 4j]}), {}, DataError, "the rows cannot be read: Data type 'complex128'"),
+        (
+            pd.DataFrame(ROWS | {"shop": [1j, 2j, 3j, 4j]}),
+            {},
+            DataError,
+            "the column 'shop' of the frame cannot be read: Data type 'complex128'",
+        ),
         ({"event_timestamp": GOOD["event_timestamp"]}, {}, DataError, "the dict has no column 'shop'"),
         (GOOD | {"newest__amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
         (GOOD | {"Newest__Amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
@@ -382,9 +438,24 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
             {"shop": [7, "7", 7.0], "event_timestamp": [ELEVEN] * 3},
             {},
             DataError,
-            "the column 'shop' of the dict holds texts and other values: '7', and 7.0 in row 2",
+            "the column 'shop' of the dict holds '7' in row 1 and 7.0 in row 2",
         ),
-        (pd.DataFrame(ROWS | {"shop": ["7", True, 8, None]}), {}, DataError, "the column 'shop' of the frame holds texts .*True in row 1"),
+        (
+            pd.DataFrame(ROWS | {"shop": ["7", True, 8, None]}),
+            {},
+            DataError,
+            "the column 'shop' of the frame holds '7' in row 0 and True in row 1",
+        ),
+        (
+            {"shop": [7, LARGE + 1, 1.5], "event_timestamp": [ELEVEN] * 3},
+            {},
+            DataError,
+            r"the dict holds 9007199254740993 in row 1 and 1.5 in",
+        ),
+        ({"shop": [2**127], "event_timestamp": [ELEVEN]}, {}, DataError, r"'shop' of the dict holds 1701\d+ in row 0, which is too large"),
+        ({"shop": [7, 8], "event_timestamp": [date(2024, 3, 1), ELEVEN]}, {}, DataError, r"holds datetime.date\(2024, 3, 1\) in row 0 and"),
+        ({"shop": [7, 8], "event_timestamp": [None, None]}, {}, DataError, "row 0 of the dict has no time in 'event_timestamp'"),
+        ({"shop": [7, [8]], "event_timestamp": [ELEVEN] * 2}, {}, DataError, r"'shop' of the dict holds 7 in row 0 and \[8\] in row 1"),
         ([{"shop": [7]}, {"shop": [7, 8]}], {"at": "shop"}, DataError, "the column 'shop' of the list is no column of values"),
         ([1, 2], {}, DataError, "row 0 is 1, and no dict by column"),
         ([{"shop": 7}, [8]], {}, DataError, r"row 1 is \[8\], and no dict by column"),

@@ -153,6 +153,16 @@ def test_a_row_of_a_file_is_news_also_where_it_is_known_since_a_push(shops: Shop
     assert shown(reader, at) == [{**row, "online": True} for row in after]
 
 
+def test_also_where_the_row_that_was_pushed_then_counts_for_nothing(shops: Shops, tmp_path: Path) -> None:
+    store, at = MemoryOnline(), NOW + SECOND
+    shops.reader(store).materialise(NOW)
+    shops.pusher(store).push([sale(1, NOW, 0.5)], at)  # the view's filter leaves it out
+    (tmp_path / "sales.csv").write_text(f"{SALES}2,{show(at)},8,old\n")
+    shops.views = [shops.recent]
+    assert [(row["recent__n_1d"], row["online"]) for row in shown(shops.reader(store), at, "2")] == [(2, False)]
+    assert [row["online"] for row in shown(shops.reader(store), at - 1, "2")] == [True]
+
+
 def test_what_was_pushed_while_the_store_was_away_is_news_to_it_where_its_version_is_open(shops: Shops) -> None:
     away = Away()
     shops.reader(away).materialise(NOW)
@@ -355,6 +365,7 @@ def _texts(block: Any) -> list[list[Any]]:
         ({**sale(1, "2024-03-10T10:00:00Z", 3.0), "colour": "red"}, "row 1: there is no column 'colour'"),
         ({**sale(1, "x", 3.0), "sold": None}, "row 1: sold is null"),
         ("a text", "row 1: 'a text' is no row"),
+        (sale(1, "2024-03-10T10:00:00Z", 3.0, b"new"), "row 1: kind = b'new' is a bytes"),  # type: ignore[arg-type]
     ],
 )
 def test_a_row_that_does_not_fit_is_refused_with_all_that_came_with_it(shops: Shops, row: Any, what: str) -> None:

@@ -129,15 +129,12 @@ def pushed_since(ledger: Ledger, dataset: str, after: int) -> int | None:
     return None if row is None or row[0] is None else int(row[0])
 
 
-def pushed_times(ledger: Ledger, dataset: str, since: int, upto: int) -> dict[int, int]:
-    """How many rows, up to one, became known at each time later than `since`; those of a push all belong to its last."""
-    query = "SELECT known, last FROM push WHERE dataset = ? AND known > ? AND last <= ? ORDER BY last"
-    found, before = dict[int, int](), pushed_by(ledger, dataset, since)
+def pushed_times(ledger: Ledger, dataset: str, since: int, upto: int) -> set[int]:
+    """The times later than `since` at which rows became known, up to one; none at which later rows did too."""
+    later = "COALESCE((SELECT MIN(known) FROM push WHERE dataset = ? AND last > ?), ?)"
     with ledger.records.snapshot() as sql:
-        for known, last in sql.all(query, (dataset, since, upto)):
-            found[known] = found.get(known, 0) + last - before
-            before = last
-    return found
+        query = f"SELECT DISTINCT known FROM push WHERE dataset = ? AND known > ? AND known < {later}"
+        return {known for (known,) in sql.all(query, (dataset, since, dataset, upto, 2**62))}
 
 
 def pushes(ledger: Ledger, dataset: str, after: int, upto: int) -> Iterator[Push]:

@@ -89,7 +89,7 @@ def _ingest_theirs(ledger: Ledger, dataset: Dataset, branch: str) -> Once:
 
 
 def _take(ledger: Ledger, dataset: Dataset, theirs: Theirs, without: str) -> Made:
-    meta = {name: value for name, value in theirs.version.meta.items() if name != "pushed"}  # that log is not here
+    meta = {name: value for name, value in theirs.version.meta.items() if name not in ("pushed", "known_too")}  # that log is not here
     rows = file = theirs.file()
     with tempfile.TemporaryDirectory(prefix="tidemill-") as scratch, engine() as connection:
         confine(connection, folder=Path(scratch), file=rows)
@@ -134,8 +134,10 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
                 f"dataset {dataset.name!r}: {problems[0]}", where=str(dataset.where), hint="correct the data, the query or the check"
             )
         meta: dict[str, Any] = {"types": types, **_profile(connection, table(file), types)}
+        if upto:
+            meta |= {"pushed": upto, "known_too": _known_too(connection, table(file))}
         digest = ledger.blobs.put(file.read_bytes())
-    meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys), **({"pushed": upto} if upto else {})}
+    meta |= {"blobs": {"rows": digest}, "key": list(dataset.keys)}
     return Made({"version": Artifact(Ref.of("dataset", dataset.name, digest), meta)}, metrics={"rows": meta["rows"]})
 
 
@@ -307,6 +309,13 @@ def _open_pushed(connection: "DuckDBPyConnection", types: Mapping[str, str], fou
     with explained("what was pushed cannot be read"):
         reader = f"read_json({literal(str(file))}, format = 'newline_delimited', columns = {{{plain}}})"
         connection.execute(f"CREATE TABLE __pushed AS SELECT {values} FROM {reader}")
+
+
+def _known_too(connection: "DuckDBPyConnection", rows: str) -> list[int]:
+    """The times at which rows of files became known, and pushed ones too: nobody else is told the one from the other."""
+    counts = [f"(SELECT __known, count(*) AS n FROM {some} GROUP BY __known)" for some in (rows, "__pushed")]
+    found = connection.execute(f"SELECT __known FROM {counts[0]} a JOIN {counts[1]} b USING (__known) WHERE a.n <> b.n ORDER BY __known")
+    return [known for (known,) in found.fetchall()]
 
 
 def _as_pushed(column: str, kind: str) -> str:

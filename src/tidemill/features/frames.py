@@ -6,7 +6,6 @@ speaks Arrow is read through its stream. A file, and what else speaks Arrow, com
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from tidemill.core import Array, DataError, MissingFile
 from tidemill.data import TWINS, explained, literal, load_csv, named, quote, twins
+from tidemill.features.mixed import unlike
 from tidemill.store import store_error
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Array]
 NUMPYS = np.number, np.bool
-SPELLED = float, bool, np.floating, np.bool, Decimal
 TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, a list of dicts, or the path of a .parquet or .csv file"
 
 
@@ -41,7 +40,7 @@ class Arrow:
         cursor = self.connection.cursor()  # the engine reads the schema first, and then the rows by another stream
         cursor.execute("SET TimeZone = 'UTC'")
         if self.columns:
-            _register(cursor, "features", self.columns)
+            cursor.register("features", _registrable(self.columns))
         return cursor.sql(self.sql).__arrow_c_stream__(requested_schema)
 
 
@@ -115,9 +114,7 @@ def _of_dict(
     connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str], whole: bool, what: str = "the dict"
 ) -> Given:
     names = _checked(what, list(rows), needed)
-    arrays = {
-        name: _array(what, name, column) if isinstance(column, (list, tuple)) else np.asarray(column) for name, column in rows.items()
-    }
+    arrays = {name: _array(what, name, column) for name, column in rows.items()}
     odd = next((name for name, array in arrays.items() if array.ndim != 1), None)
     if odd is not None:
         shape = arrays[odd].shape
@@ -127,7 +124,7 @@ def _of_dict(
         raise DataError(f"the columns of {what} have different lengths: {sizes}", hint="give each column one value for each row")
     some = {name: arrays[name] for name in names if whole or name in needed}
     _look_at(connection, what, some, needed)
-    _register(connection, "given", some)
+    _of_columns(connection, what, _registrable(some))
     return Given(what, names, "given", lambda columns: {**rows, **columns})
 
 
@@ -136,7 +133,7 @@ def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequ
     odd = next((number for number, row in enumerate(rows) if not isinstance(row, Mapping)), None)
     if odd is not None:
         raise DataError(f"row {odd} is {rows[odd]!r}, and no dict by column", hint=f"give {TAKEN}")
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name in row)) if rows else list(needed)
     found = _of_dict(connection, {name: [row.get(name) for row in rows] for name in names}, needed, whole, "the list")
 
     def give(columns: Columns) -> Any:
@@ -146,37 +143,54 @@ def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequ
     return replace(found, give=give)
 
 
-def _array(what: str, name: str, values: Sequence[Any]) -> Array:
-    """Values of one kind as an array; numbers and texts are not made one kind, and no whole number another one."""
-    kinds = set(map(type, values))
+def _array(what: str, name: str, column: Any) -> Array:
+    """A column of a dict as an array: values of one kind; numbers and texts are not made one kind, and no whole number another one."""
+    if isinstance(column, np.ma.MaskedArray) or not isinstance(getattr(column, "dtype", None), np.dtype):
+        how = next((how for how in ("to_pylist", "to_list", "tolist") if hasattr(column, how)), None)
+        column = getattr(column, how)() if how else column
+    if not isinstance(column, (list, tuple)):
+        return np.asarray(column)
+    kinds = set(map(type, column))
     try:
-        array = np.array(values, dtype=None if len(kinds) == 1 else object)
+        array = np.array(column, dtype=None if len(kinds) == 1 else object)
     except ValueError as error:
         raise DataError(f"the column {name!r} of {what} is no column of values: {error}", hint="give each row one value") from error
-    return np.array(values, dtype=object) if kinds == {int} and array.dtype.kind == "f" else array
+    return np.array(column, dtype=object) if kinds == {int} and array.dtype.kind == "f" else array
 
 
 def _look_at(connection: "DuckDBPyConnection", what: str, columns: Any, needed: Sequence[str]) -> None:
     """Look at columns of objects, before they are registered: of those that are not all texts the engine is to see all values, since by
-    some it would take 1.5 behind many whole numbers for 2. Raises DataError for one that is needed and holds texts, and beside them
-    what is another text than it is a value: 7.0 is the whole number 7, but the text 7.0 is not the text 7."""
+    some it would take 1.5 behind many whole numbers for 2. Raises DataError for one whose values have no type that holds them all."""
     for name in columns:
-        if columns[name].dtype == object:
-            kinds = set(map(type, values := columns[name].tolist()))
-            if not kinds <= {str, NoneType}:
-                connection.execute(f"SET pandas_analyze_sample = {2**62}")
-                if any(issubclass(kind, NUMPYS) for kind in kinds):  # to the engine they are texts
-                    columns[name] = np.array([value.item() if isinstance(value, NUMPYS) else value for value in values], dtype=object)
-                if name in needed and any(issubclass(kind, str) for kind in kinds):
-                    _check_texts(what, name, values)
+        column = columns[name]
+        words = getattr(column.dtype, "categories", None)  # of pandas
+        if words is not None and not set(map(type, words.tolist())) <= {str}:
+            columns[name] = column = column.astype(object)
+        if not len(column):
+            columns[name] = np.array([], dtype=object)  # of any type
+        elif column.dtype == object:
+            kinds = set(map(type, values := column.tolist()))
+            if kinds <= {str, NoneType}:
+                continue
+            connection.execute(f"SET pandas_analyze_sample = {2**62}")
+            if any(issubclass(kind, NUMPYS) for kind in kinds):  # to the engine they are texts
+                values = [value.item() if isinstance(value, NUMPYS) else value for value in values]
+                columns[name] = np.array(values, dtype=object)
+            if held := unlike(values, with_texts=name in needed):
+                raise DataError(f"the column {name!r} of {what} holds {held}", hint="convert it, so that all its values are of one kind")
 
 
-def _check_texts(what: str, name: str, values: Sequence[Any]) -> None:
-    odd = next((i for i, value in enumerate(values) if isinstance(value, SPELLED) and value == value), None)
-    if odd is not None:
-        text = next(value for value in values if isinstance(value, str))
-        said = f"the column {name!r} of {what} holds texts and other values: {text!r}, and {values[odd]!r} in row {odd}"
-        raise DataError(said, hint="convert it, so that all are texts or none is")
+def _of_columns(connection: "DuckDBPyConnection", what: str, columns: Any) -> None:
+    """Make a table of columns. Raises DataError for one that is of no type that the engine knows."""
+    import duckdb
+
+    try:
+        connection.register("given", columns)
+    except duckdb.Error:
+        for name in columns:
+            with explained(f"the column {name!r} of {what} cannot be read"):
+                connection.register("given", columns[[name]] if hasattr(columns, "reset_index") else {name: columns[name]})
+        raise
 
 
 def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
@@ -189,7 +203,7 @@ def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str
     try:
         connection.register("given", plain)
     except duckdb.Error:  # a frame that was turned round is read from its end, which the engine cannot
-        connection.register("given", plain.copy())
+        _of_columns(connection, "the frame", plain.copy())
 
     def give(columns: Columns) -> Any:
         return pd.concat([rows, pd.DataFrame(dict(columns), index=rows.index)], axis=1)
@@ -245,11 +259,12 @@ def _of_table(connection: "DuckDBPyConnection", what: str, name: str, needed: Se
     return Given(what, _checked(what, names, needed), name, give)
 
 
-def _register(connection: "DuckDBPyConnection", name: str, columns: Columns) -> None:
-    """Make a table of arrays; NaN is null there. Days, hours and minutes become times, which are all that the engine knows."""
+def _registrable(columns: Columns) -> dict[str, Array]:
+    """Arrays as the engine takes them; NaN is null there. Days, hours and minutes become times, which are all that it knows."""
     coarse = {key: array for key, array in columns.items() if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] in "YMWDhm"}
     turned = {key: np.ascontiguousarray(array) for key, array in columns.items() if array.strides < (0,)}  # it is read from its end
-    connection.register(name, {**columns, **turned, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}})
+    turned |= {key: array.astype(array.dtype.newbyteorder("=")) for key, array in columns.items() if not array.dtype.isnative}
+    return {**columns, **turned, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}}
 
 
 def _typed(columns: Columns) -> str:
@@ -299,6 +314,13 @@ def write_rows(connection: "DuckDBPyConnection", rows: str, file: Path, compress
     part = _part_of(file)
     with explained(f"{file.name} cannot be written", str(file)):
         try:
+            wide = [
+                quote(name)
+                for name, kind, *_ in connection.execute(f"SELECT * FROM ({rows}) LIMIT 0").description
+                if "HUGEINT" in str(kind)
+            ]
+            if wide:  # Parquet has no such numbers, and the engine would write the nearest floats
+                rows = f"SELECT * REPLACE ({', '.join(f'CAST({name} AS DECIMAL(38, 0)) AS {name}' for name in wide)}) FROM ({rows})"
             connection.execute("SET threads = 1")
             connection.execute(f"COPY ({rows}) TO {literal(str(part))} (FORMAT parquet, COMPRESSION {compression})")
             part.replace(file)
@@ -308,7 +330,7 @@ def write_rows(connection: "DuckDBPyConnection", rows: str, file: Path, compress
 
 def write_part(connection: "DuckDBPyConnection", columns: Columns, file: Path) -> None:
     """Write some columns as Parquet."""
-    _register(connection, "features", columns)
+    connection.register("features", _registrable(columns))
     options = "FORMAT parquet, COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1"  # it is read once
     connection.execute(f"COPY ({_typed(columns)}) TO {literal(str(file))} ({options})")
     connection.unregister("features")

@@ -59,7 +59,10 @@ def _listed(column: Any) -> list[Any]:
     if not _several(column):
         raise TypeError
     how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
-    return list(getattr(column, how)() if how else column)
+    values = list(getattr(column, how)() if how else column)
+    if how in ("to_list", "to_pylist") or float not in set(map(type, values)):
+        return values
+    return [None if value != value and type(value) is float else value for value in values]  # as numpy and pandas have gaps
 
 
 def _example(needed: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,29 @@ from tidemill.features.declarations import Entity
 from tidemill.features.kinds import LIMITS, Kind, kind_of
 
 SEPARATOR, ESCAPE = "\x1f", "\x1e"
+SINGLE = {"FLOAT": 2**24, "DOUBLE": 2**53}  # from which on not every whole number is one
 _ESCAPED = ((ESCAPE, f"{ESCAPE}0"), (SEPARATOR, f"{ESCAPE}1"))
 
 
 def key_sql(of: Entity | Dataset) -> str:
     """SQL for the key of a row; null where any part of it is."""
     return joined_sql([f"CAST({quote(column)} AS VARCHAR)" for column in of.keys])
+
+
+def sure_key_sql(of: Entity, types: Mapping[str, str]) -> str:
+    """The same; an error where a float stands for several whole numbers, which would be one entity."""
+    whens = [several_sql(quote(column), types[column], f"the key {column!r}") for column in of.keys]
+    return f"CASE {' '.join(whens)} ELSE {key_sql(of)} END" if any(whens) else key_sql(of)
+
+
+def several_sql(name: str, kind: str, what: str) -> str:
+    """The part of a CASE that refuses floats from which on not every whole number is one; empty for another type."""
+    if kind not in SINGLE:
+        return ""
+    said = literal(
+        f"{what} is {kind}, in which several whole numbers are one from {SINGLE[kind]} on: write it without a fraction, or as texts"
+    )
+    return f"WHEN isfinite({name}) AND abs({name}) >= {SINGLE[kind]} THEN error({said})"
 
 
 def joined_sql(parts: Sequence[str]) -> str:
@@ -143,7 +161,7 @@ def _text(column: str, kind: str, value: Any) -> str | None:
             return str(value).lower()
     elif isinstance(value, int) and (whole or kind == "VARCHAR"):
         return str(value)
-    elif isinstance(value, float) and whole:
+    elif isinstance(value, float) and whole and not SINGLE["DOUBLE"] <= abs(value) < inf:
         return str(int(value)) if value.is_integer() else None
     elif isinstance(value, int | float) and kind.startswith(("DOUBLE", "FLOAT", "DECIMAL")):
         with suppress(DataError):  # beyond the type

@@ -112,12 +112,12 @@ class Looked:
 
     def _lacking(self, until: int, pushed: int) -> int:
         """The first time at which the log has more than was known by a time, and was pushed up to a row."""
-        news, many = np.unique(self.log.events.news[np.searchsorted(self.log.events.news, until, side="right") :], return_counts=True)
-        there: Mapping[int, int] = {}
-        if len(news) and pushed and self.feed:
+        news = np.unique(self.log.events.news[np.searchsorted(self.log.events.news, until, side="right") :]).tolist()
+        there = set[int]()
+        if news and pushed and self.feed:
             with suppress(StoreError):  # without its times, what was pushed is news too
-                there = self.feed.times(until, pushed)
-        return next((time for time, rows in zip(news.tolist(), many.tolist(), strict=True) if rows > there.get(time, 0)), AFTER)
+                there = self.feed.times(until, pushed) - self.log.known_too
+        return next((time for time in news if time not in there), AFTER)
 
     def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:
         """Raise Damaged where the space holds nothing of an entity that the log knows and nobody erased. One of another version may lack

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from tidemill.core import HOUR, DataError, DefinitionError
 from tidemill.data import has_zone, instant_of, literal, quote, with_article
 from tidemill.features.declarations import Entity
-from tidemill.features.keys import joined_sql
+from tidemill.features.keys import SINGLE, joined_sql, several_sql
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$|FLOAT$|DOUBLE$|DECIMAL")
 _TIME = re.compile(r"DATE$|TIMESTAMP")
@@ -27,6 +27,8 @@ def time_sql(what: str, column: str, kind: str, timezone: str) -> str:
     zone where none is declared."""
     _check_zone(timezone)
     name = quote(column)
+    if kind == _NOTHING:
+        return "CAST(NULL AS BIGINT)"
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_us({name})"
     if _TEXT.match(kind):
@@ -82,7 +84,9 @@ def _part(what: str, column: str, kind: str, of_view: str) -> str:
         return name
     if any(family.match(kind) and family.match(of_view) for family in (_NUMBER, _TIME)):
         as_view = f"TRY_CAST({name} AS {of_view})"
-        return f"CASE WHEN TRY_CAST({as_view} AS {kind}) = {name} THEN {as_view} END"
+        match = f"TRY_CAST({as_view} AS {kind}) = {name}"
+        several = several_sql(name, kind, f"the key {column!r} of {what}") if of_view not in SINGLE else ""
+        return f"CASE {several} WHEN {match} THEN {as_view} END"
     said = f"the key {column!r} of {what} is {with_article(kind)}, the view's is {with_article(of_view)}: no two of them are equal"
     raise DataError(said, hint="convert one of them, so that both spell a key alike")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from functools import cached_property
 from math import isinf, nan
 from typing import Any
@@ -43,6 +44,7 @@ from tidemill.ledger import Artifact, Ledger
 log = logging.getLogger(__name__)
 PART = 10_000  # rows that are added at once
 FLOATS = float, np.floating
+CODED = bytes, bytearray, memoryview, Enum
 Rows = dict[str, list[Row]]  # of states, by entity
 Computed = tuple[str, int, list[Any]]  # an entity, an event time and the values of columns
 Counted = tuple[Push, list[Computed | None]]  # what was pushed, and what a view makes of each row of it
@@ -74,8 +76,8 @@ class Feed:
         """The number of the last row that was known by a time."""
         return pushed_by(self.ledger, self.dataset.name, until)
 
-    def times(self, since: int, upto: int) -> Mapping[int, int]:
-        """How many rows, up to one, became known at each time later than `since`."""
+    def times(self, since: int, upto: int) -> set[int]:
+        """The times later than `since` at which rows became known, up to one; none at which later rows did too."""
         return pushed_times(self.ledger, self.dataset.name, since, upto)
 
     def between(self, after: int, upto: int) -> Iterator[Push]:
@@ -247,7 +249,7 @@ class Pusher:
         with the next."""
         plain = _plain(rows)
         for number, row in enumerate(rows):
-            _check_finite(number, row, self._dataset.name)
+            _check_said(number, row, self._dataset.name)
         taken = [self._taken(number, row) for number, row in enumerate(plain)]
         away = self._look()
         feeds = [feed for feed in self._feeds.values() if feed and feed.computable]
@@ -315,9 +317,12 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise DataError(f"the rows cannot be written: {error}", hint="send numbers, texts, times, true, false or null") from None
 
 
-def _check_finite(number: int, row: Any, dataset: str) -> None:
-    """Raise DataError for an infinite number: as JSON it would be null."""
+def _check_said(number: int, row: Any, dataset: str) -> None:
+    """Raise DataError for what would be something else as JSON: an infinite number, bytes."""
     for name, value in row.items() if isinstance(row, Mapping) else ():
+        if isinstance(value, CODED):
+            said = f"row {number}: {name} = {value!r:.100} is a {type(value).__name__}"
+            raise DataError(said, where=f"dataset {dataset}", hint="send a number, a text, a time, true, false or null")
         if isinstance(value, FLOATS) and isinf(value):
             hint = "send a finite number, or null where there is none"
             raise DataError(f"row {number}: {name} = {value} is not finite", where=f"dataset {dataset}", hint=hint)

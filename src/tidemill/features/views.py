@@ -28,7 +28,7 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Columns, quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.folds import Column, columns_of, fold, number_of
-from tidemill.features.keys import key_sql
+from tidemill.features.keys import sure_key_sql
 from tidemill.features.outputs import Output, bound, code_for, models_of
 from tidemill.features.requests import with_functions
 from tidemill.features.sharing import share
@@ -61,6 +61,7 @@ class ViewLog:
     columns: dict[str, Floats]
     vocabularies: dict[str, tuple[str, ...]]
     pushed: int = 0  # the number of the last row of its dataset that was pushed and is in it
+    known_too: frozenset[int] = frozenset()  # when rows that were pushed became known, and others too
 
     def read(self, keys: Coded, at: Instants) -> Block:
         """Values as known at each row's own time. `keys` and `at` (n,)."""
@@ -143,7 +144,11 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
 
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     some = " AND ".join([*(f"{quote(column)} IS NOT NULL" for column in view.entity.keys), *([f"({view.filter})"] if view.filter else [])])
-    needed = {"__entity": (key_sql(view.entity), "text"), "__event": ("__event", "instant"), "__known": ("__known", "instant")}
+    needed = {
+        "__entity": (sure_key_sql(view.entity, dataset.meta["types"]), "text"),
+        "__event": ("__event", "instant"),
+        "__known": ("__known", "instant"),
+    }
     kept = view.features.inputs(view.name) if isinstance(view.features, Output) else view.kept
     raw = scan(ledger, view.dataset, dataset, {**needed, **kept}, some, source=str(view.where))
     raw = _outputs(view, raw) if isinstance(view.features, Output) else raw
@@ -168,7 +173,7 @@ def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
     blob = ledger.blobs.put(pack(arrays, {"entities": list(entity.vocabulary), "vocabularies": vocabularies}))
     digest = digest_value([definition(view), blob])  # the same events read through another window are another version
     meta = {"blobs": {"events": blob}, "rows": len(order), "entities": len(entity.vocabulary), "features": view.names}
-    meta |= {"pushed": dataset.meta["pushed"]} if "pushed" in dataset.meta else {}
+    meta |= {name: dataset.meta[name] for name in ("pushed", "known_too") if name in dataset.meta}
     meta |= {"types": dataset.meta["types"], "event_time": view.dataset.event_time, "timezone": view.dataset.timezone}
     return Made({"version": Artifact(Ref.of("feature view", view.name, digest), meta)}, metrics={"rows": len(order)})
 
@@ -188,7 +193,7 @@ def load(ledger: Ledger, view: FeatureView, version: Artifact) -> ViewLog:
     """Open a view version for reading; its arrays stay in the blob's memory map."""
     arrays, meta = unpack(ledger.blobs.get(version.blob("events")))
     found = of_arrays(view, tuple(meta["entities"]), arrays, {k: tuple(v) for k, v in meta["vocabularies"].items()})
-    return replace(found, pushed=version.meta.get("pushed", 0))
+    return replace(found, pushed=version.meta.get("pushed", 0), known_too=frozenset(version.meta.get("known_too", ())))
 
 
 def of_arrays(view: FeatureView, entities: tuple[str, ...], arrays: dict[str, Array], vocabularies: dict[str, tuple[str, ...]]) -> ViewLog:
