@@ -180,7 +180,7 @@ def test_a_row_that_cannot_be_answered_is_told_with_its_number(handle: Handle, t
         ({"nothing": [1]}, {}, "lack the key 'parcel'"),
         ({"booking__weight": [1.0]}, {}, "lack the feature"),
         ({"parcel": ["p070-000"]}, {"at": "asked"}, "no column of the rows, and no time"),
-        ({"parcel": ["p070-000"], "asked": [None]}, {"at": "asked"}, "not a time"),
+        ({"parcel": ["p070-000"], "asked": [None]}, {"at": "asked"}, "row 0 has no time"),
         ({"parcel": ["p070-000"], "asked": ["soon"]}, {"at": "asked"}, "row 0 has no time"),
         ({"parcel": ["p070-000"]}, {"by": "name"}, "nothing that a row asks by"),
         ({"parcel": [None]}, {}, "row 0 has a null key 'parcel'"),

@@ -62,7 +62,7 @@ def _listed(column: Any) -> list[Any]:
     values = list(getattr(column, how)() if how else column)
     if how in ("to_list", "to_pylist") or float not in set(map(type, values)):
         return values
-    return [None if value != value and type(value) is float else value for value in values]  # as numpy and pandas have gaps
+    return [None if type(value) is float and value != value else value for value in values]  # as numpy and pandas have gaps
 
 
 def _example(needed: Sequence[str]) -> str:

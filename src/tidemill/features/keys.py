@@ -31,7 +31,7 @@ def key_sql(of: Entity | Dataset) -> str:
 
 def sure_key_sql(of: Entity, types: Mapping[str, str]) -> str:
     """The same; an error where a float stands for several whole numbers, which would be one entity."""
-    whens = [several_sql(quote(column), types[column], f"the key {column!r}") for column in of.keys]
+    whens = [several_sql(quote(column), types.get(column, ""), f"the key {column!r}") for column in of.keys]
     return f"CASE {' '.join(whens)} ELSE {key_sql(of)} END" if any(whens) else key_sql(of)
 
 
