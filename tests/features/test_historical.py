@@ -187,14 +187,45 @@ def test_large_numbers_with_gaps_are_not_rounded(large: Session, holder: str) ->
     (large.project.folder / "rows.csv").write_text(f"shop,at\n{LARGE + 1},2024-03-10T11:00:00Z\n7.0,2024-03-10T11:00:00Z\n")
     with pytest.raises(DataError, match=r"the key 'shop' of rows.csv is DOUBLE"):
         ask(large, large.project.folder / "rows.csv", at="at")
-    with pytest.raises(DataError, match=r"the key 'shop' is 9007199254740992.0, and its column is a whole number"):
+    with pytest.raises(DataError, match=r"the key 'shop' is 9007199254740992.0, a float that stands for several whole numbers"):
         large.online_features({"shop": float(LARGE)}, ["newest"])
 
 
 def test_a_dataset_whose_keys_are_floats_that_stand_for_several_is_refused(shops: Session) -> None:
     write_table(shops.project.folder / "sales.parquet", TYPES | {"shop": "DOUBLE"}, [*SALES, (float(LARGE), *SALES[0][1:])])
-    with pytest.raises(DataError, match=r"the key 'shop' is DOUBLE, in which several whole numbers are one"):
+    with pytest.raises(DataError, match=r"the key 'shop' of dataset 'sales' is DOUBLE, in which several whole"):
         ask(shops, held([7], "dict"), at="at")
+
+
+def test_what_only_passes_through_may_be_anything_a_column_holds(shops: Session, tmp_path: Path) -> None:
+    more = {
+        "embedding": [np.array([0.5, 1.5]), np.array([2.5, 3.5])],
+        "pair": [(1, 2), [3, 4]],
+        "sums": [[2**70], [1]],
+        "bytes": [b"a", "b"],
+    }
+    rows = pd.DataFrame(
+        {"shop": [7, 8], "event_timestamp": [ELEVEN] * 2} | {name: pd.Series(one, dtype=object) for name, one in more.items()}
+    )
+    kept = rows.copy(deep=True)
+    ask(shops, rows, to=tmp_path / "out.parquet")
+    pd.testing.assert_frame_equal(rows, kept)
+    with duckdb.connect() as connection:
+        found = connection.sql(f"SELECT embedding, pair, newest__amount FROM '{tmp_path / 'out.parquet'}'").fetchall()
+    assert found == [([0.5, 1.5], [1, 2], 1.0), ([2.5, 3.5], [3, 4], None)]
+
+
+def test_a_mask_and_the_types_of_no_rows_are_kept(shops: Session, tmp_path: Path) -> None:
+    at = np.ma.MaskedArray(np.array(["2024-03-10T11:00"] * 2, dtype="datetime64[ns]"), [False, False])
+    shop = np.ma.MaskedArray(np.array([7, 7]), [False, True])
+    assert plain(ask(shops, {"shop": shop, "event_timestamp": at}, timezone="UTC").columns["newest__amount"]) == [1.0, None]
+    typed = pd.DataFrame(
+        {"shop": np.array([], np.int64), "event_timestamp": np.array([], dtype="datetime64[us]"), "x": np.array([], np.float64)}
+    )
+    ask(shops, typed, timezone="UTC", to=tmp_path / "none.parquet")
+    with duckdb.connect() as connection:
+        kinds = [str(column[1]) for column in connection.sql(f"SELECT * FROM '{tmp_path / 'none.parquet'}'").description]
+    assert kinds[:3] == ["BIGINT", "TIMESTAMP", "DOUBLE"]
 
 
 @pytest.mark.parametrize(

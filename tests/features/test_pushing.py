@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,41 @@ def test_a_row_that_does_not_fit_is_refused_with_all_that_came_with_it(shops: Sh
         shops.pusher(store).push([sale(1, NOW, 9.0), row], NOW)
     assert pushed(shops.ledger, "sales").last == 0
     assert list(pushes(shops.ledger, "sales", 0, 10)) == []
+
+
+def test_a_float_that_stands_for_several_keys_is_not_pushed(shops: Shops) -> None:
+    query = shops.sales.query.replace("CAST(shop AS INT)", "CAST(shop AS DOUBLE)")
+    shops.sales = tm.Dataset("sales", shops.sales.sources, event_time="sold", query=query, where=shops.where)
+    shops.views = [tm.FeatureView("v", shops.sales, tm.Entity("shop", key="shop"), {"amount": tm.last("amount")})]
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    with pytest.raises(DataError, match=r"row 1: the key 'shop' = 9007199254740992.0 is DOUBLE, in which several whole numbers are one"):
+        shops.pusher(store).push([sale(1, NOW, 9.0), sale(2**53, NOW, 9.0)], NOW)
+    shops.pusher(store).push([sale(1, NOW, 9.0, Kind.NEW)], NOW)
+    assert next(pushes(shops.ledger, "sales", 0, 10)).rows[0]["kind"] == "new"
+
+
+class Kind(StrEnum):
+    """A text by its name."""
+
+    NEW = "new"
+
+
+def test_where_the_log_of_pushes_cannot_be_read_once_the_store_answers_again_after_that(
+    shops: Shops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryOnline()
+    shops.reader(store).materialise(NOW)
+    shops.pusher(store).push([sale(1, NOW, 9.0)], NOW + 1)
+    reader = shops.reader(store)
+
+    def away(*_: object) -> set[int]:
+        raise StoreError("the records cannot be read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Feed, "times", away)
+        assert not any(row["online"] for row in shown(reader, NOW + 1))
+    assert all(row["online"] for row in shown(reader, NOW + 1))
 
 
 def test_a_dataset_with_a_key_takes_no_pushed_rows(shops: Shops) -> None:

@@ -131,10 +131,10 @@ def pushed_since(ledger: Ledger, dataset: str, after: int) -> int | None:
 
 def pushed_times(ledger: Ledger, dataset: str, since: int, upto: int) -> set[int]:
     """The times later than `since` at which rows became known, up to one; none at which later rows did too."""
-    later = "COALESCE((SELECT MIN(known) FROM push WHERE dataset = ? AND last > ?), ?)"
+    after, own = pushed_by(ledger, dataset, since), "SELECT known FROM push WHERE dataset = ? AND last > ?"
     with ledger.records.snapshot() as sql:
-        query = f"SELECT DISTINCT known FROM push WHERE dataset = ? AND known > ? AND known < {later}"
-        return {known for (known,) in sql.all(query, (dataset, since, dataset, upto, 2**62))}
+        found = {known for (known,) in sql.all(f"{own} AND last <= ?", (dataset, after, upto))}
+        return found - {known for (known,) in sql.all(f"{own} ORDER BY last LIMIT 1", (dataset, upto))}  # times ascend with rows
 
 
 def pushes(ledger: Ledger, dataset: str, after: int, upto: int) -> Iterator[Push]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Array]
 NUMPYS = np.number, np.bool
+HUGE = "HUGEINT", "UHUGEINT"
 TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, a list of dicts, or the path of a .parquet or .csv file"
 
 
@@ -123,7 +124,7 @@ def _of_dict(
     if len(set(sizes.values())) > 1:
         raise DataError(f"the columns of {what} have different lengths: {sizes}", hint="give each column one value for each row")
     some = {name: arrays[name] for name in names if whole or name in needed}
-    _look_at(connection, what, some, needed)
+    _settle(connection, what, some, needed)
     _of_columns(connection, what, _registrable(some))
     return Given(what, names, "given", lambda columns: {**rows, **columns})
 
@@ -145,35 +146,36 @@ def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequ
 
 def _array(what: str, name: str, column: Any) -> Array:
     """A column of a dict as an array: values of one kind; numbers and texts are not made one kind, and no whole number another one."""
-    if isinstance(column, np.ma.MaskedArray) or not isinstance(getattr(column, "dtype", None), np.dtype):
-        how = next((how for how in ("to_pylist", "to_list", "tolist") if hasattr(column, how)), None)
-        column = getattr(column, how)() if how else column
+    if isinstance(column, np.ma.MaskedArray):
+        return column if column.dtype != object else np.array(column.tolist(), dtype=object)
     if not isinstance(column, (list, tuple)):
-        return np.asarray(column)
+        array, own = np.asarray(column), getattr(column, "dtype", getattr(column, "type", None))
+        rounded = array.dtype.kind == "f" and not isinstance(own, np.dtype) and not str(own).lower().startswith(("float", "double"))
+        how = next((how for how in ("to_pylist", "to_list") if hasattr(column, how)), None)
+        if how is None or not (rounded or getattr(own, "time_zone", None)):
+            return array
+        column = getattr(column, how)()
     kinds = set(map(type, column))
     try:
-        array = np.array(column, dtype=None if len(kinds) == 1 else object)
+        array = np.array(column, dtype=None if len(kinds) == 1 and str not in kinds else object)
     except ValueError as error:
         raise DataError(f"the column {name!r} of {what} is no column of values: {error}", hint="give each row one value") from error
     return np.array(column, dtype=object) if kinds == {int} and array.dtype.kind == "f" else array
 
 
-def _look_at(connection: "DuckDBPyConnection", what: str, columns: Any, needed: Sequence[str]) -> None:
-    """Look at columns of objects, before they are registered: of those that are not all texts the engine is to see all values, since by
-    some it would take 1.5 behind many whole numbers for 2. Raises DataError for one whose values have no type that holds them all."""
+def _settle(connection: "DuckDBPyConnection", what: str, columns: Any, needed: Sequence[str]) -> None:
+    """Make columns of objects such as the engine takes for what they are: it would take numpy's own values and some categories for others,
+    and by some of the values the type of all, so that 1.5 behind many whole numbers were 2. Raises DataError for one whose values have no
+    type that holds them all."""
     for name in columns:
         column = columns[name]
         words = getattr(column.dtype, "categories", None)  # of pandas
         if words is not None and not set(map(type, words.tolist())) <= {str}:
             columns[name] = column = column.astype(object)
-        if not len(column):
-            columns[name] = np.array([], dtype=object)  # of any type
-        elif column.dtype == object:
-            kinds = set(map(type, values := column.tolist()))
-            if kinds <= {str, NoneType}:
-                continue
+        kinds = set(map(type, values := column.tolist())) if column.dtype == object else set()
+        if not kinds <= {str, NoneType}:
             connection.execute(f"SET pandas_analyze_sample = {2**62}")
-            if any(issubclass(kind, NUMPYS) for kind in kinds):  # to the engine they are texts
+            if any(issubclass(kind, NUMPYS) for kind in kinds):
                 values = [value.item() if isinstance(value, NUMPYS) else value for value in values]
                 columns[name] = np.array(values, dtype=object)
             if held := unlike(values, with_texts=name in needed):
@@ -189,7 +191,7 @@ def _of_columns(connection: "DuckDBPyConnection", what: str, columns: Any) -> No
     except duckdb.Error:
         for name in columns:
             with explained(f"the column {name!r} of {what} cannot be read"):
-                connection.register("given", columns[[name]] if hasattr(columns, "reset_index") else {name: columns[name]})
+                connection.register("given", {name: columns[name]} if isinstance(columns, Mapping) else columns[[name]])
         raise
 
 
@@ -199,7 +201,7 @@ def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str
 
     names = _checked("the frame", list(rows.columns), needed)
     plain = (rows.set_axis(names, axis=1) if whole else rows[list(needed)]).reset_index(drop=True)
-    _look_at(connection, "the frame", plain, needed)
+    _settle(connection, "the frame", plain, needed)
     try:
         connection.register("given", plain)
     except duckdb.Error:  # a frame that was turned round is read from its end, which the engine cannot
@@ -315,9 +317,7 @@ def write_rows(connection: "DuckDBPyConnection", rows: str, file: Path, compress
     with explained(f"{file.name} cannot be written", str(file)):
         try:
             wide = [
-                quote(name)
-                for name, kind, *_ in connection.execute(f"SELECT * FROM ({rows}) LIMIT 0").description
-                if "HUGEINT" in str(kind)
+                quote(name) for name, kind, *_ in connection.execute(f"SELECT * FROM ({rows}) LIMIT 0").description if str(kind) in HUGE
             ]
             if wide:  # Parquet has no such numbers, and the engine would write the nearest floats
                 rows = f"SELECT * REPLACE ({', '.join(f'CAST({name} AS DECIMAL(38, 0)) AS {name}' for name in wide)}) FROM ({rows})"

@@ -60,7 +60,7 @@ def _listed(column: Any) -> list[Any]:
         raise TypeError
     how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
     values = list(getattr(column, how)() if how else column)
-    if how in ("to_list", "to_pylist") or float not in set(map(type, values)):
+    if how != "tolist" or float not in set(map(type, values)):
         return values
     return [None if type(value) is float and value != value else value for value in values]  # as numpy and pandas have gaps
 

@@ -18,7 +18,7 @@ from tidemill.features.catalogue import View
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.frames import Arrow, Given, beside, count_of, open_rows, types_of, writable, write_part, write_rows
 from tidemill.features.lookup import look_up
-from tidemill.features.matching import match_sql, no_time, time_sql
+from tidemill.features.matching import NOTHING, match_sql, no_time, time_sql
 from tidemill.features.request_rows import Computed
 from tidemill.features.views import ViewLog
 from tidemill.features.windows import STATUS, Status
@@ -270,6 +270,8 @@ def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> 
     """Make the table `asked`: the time of each row, and its key for each view. Returns the number of rows."""
     _check_names(given, question)
     types = types_of(connection, given)
+    if not connection.execute(f"SELECT 1 FROM {given.table} LIMIT 1").fetchone():
+        types |= dict.fromkeys(question.needed, NOTHING)  # whatever holds no rows says of their types
     columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone) if question.timed else "0::BIGINT"}
     for name, one in question.opened.items():
         columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)

@@ -29,20 +29,14 @@ def key_sql(of: Entity | Dataset) -> str:
     return joined_sql([f"CAST({quote(column)} AS VARCHAR)" for column in of.keys])
 
 
-def sure_key_sql(of: Entity, types: Mapping[str, str]) -> str:
-    """The same; an error where a float stands for several whole numbers, which would be one entity."""
-    whens = [several_sql(quote(column), types.get(column, ""), f"the key {column!r}") for column in of.keys]
-    return f"CASE {' '.join(whens)} ELSE {key_sql(of)} END" if any(whens) else key_sql(of)
+def several_sql(name: str, kind: str) -> str:
+    """The condition that a key, a float of this type, stands for several whole numbers."""
+    return f"isfinite({name}) AND abs({name}) >= {SINGLE[kind]}"
 
 
-def several_sql(name: str, kind: str, what: str) -> str:
-    """The part of a CASE that refuses floats from which on not every whole number is one; empty for another type."""
-    if kind not in SINGLE:
-        return ""
-    said = literal(
-        f"{what} is {kind}, in which several whole numbers are one from {SINGLE[kind]} on: write it without a fraction, or as texts"
-    )
-    return f"WHEN isfinite({name}) AND abs({name}) >= {SINGLE[kind]} THEN error({said})"
+def stands_for_several(what: str, kind: str) -> str:
+    """What is said of such."""
+    return f"{what} is {kind}, in which several whole numbers are one from {SINGLE[kind]} on"
 
 
 def joined_sql(parts: Sequence[str]) -> str:
@@ -151,6 +145,8 @@ class Keys:
 
 def _text(column: str, kind: str, value: Any) -> str | None:
     """A part of a key that is no text, spelled as SQL spells it in the type of its column."""
+    if isinstance(value, np.float32) and SINGLE["FLOAT"] <= abs(value) < inf:
+        raise _several(column, float(value), kind)
     if isinstance(value, np.generic):
         value = value.item() if value.dtype.kind in "biuf" else str(value)
     if value is None or (not hasattr(value, "__len__") and (value != value) is not False):  # NaN is not itself, and pandas' NA is nothing
@@ -161,7 +157,9 @@ def _text(column: str, kind: str, value: Any) -> str | None:
             return str(value).lower()
     elif isinstance(value, int) and (whole or kind == "VARCHAR"):
         return str(value)
-    elif isinstance(value, float) and whole and not SINGLE["DOUBLE"] <= abs(value) < inf:
+    elif isinstance(value, float) and whole:
+        if SINGLE["DOUBLE"] <= abs(value) < inf:
+            raise _several(column, value, kind)
         return str(int(value)) if value.is_integer() else None
     elif isinstance(value, int | float) and kind.startswith(("DOUBLE", "FLOAT", "DECIMAL")):
         with suppress(DataError):  # beyond the type
@@ -174,3 +172,8 @@ def _text(column: str, kind: str, value: Any) -> str | None:
     raise DataError(
         f"the key {column!r} is {value!r}, and its column is {with_article(kind)}", hint="send it as the text that its files have"
     )
+
+
+def _several(column: str, value: float, kind: str) -> DataError:
+    what = f"the key {column!r} is {value}, a float that stands for several whole numbers, and its column is {with_article(kind)}"
+    return DataError(what, hint="send it without a fraction, or as the text that its files have")

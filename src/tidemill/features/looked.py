@@ -5,14 +5,13 @@ arrays, or of a few as a request reads them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.core import Bools, Coded, Damaged, Instants, Ints, StoreError, place_of
+from tidemill.core import Bools, Coded, Damaged, Instants, Ints, place_of
 from tidemill.features.behind import Behind
 from tidemill.features.forms import form_of
 from tidemill.features.historical import Opened
@@ -68,7 +67,7 @@ class Looked:
         self._full = {name: self.view.names_of(name) for name, feature in self.view.columns.items() if feature.category}
         self._coded = [(self.view.names.index(full), name) for name, names in self._full.items() for full in names]
         self._words = SpaceWords(self.space)
-        self._limit = NEVER, 0, AFTER
+        self._limit = (NEVER, 0), AFTER  # up to what the store holds all, and what lacks it
         self._last: tuple[bytes | None, Seen] = (None, self._beside(None, {}))
 
     @classmethod
@@ -89,7 +88,7 @@ class Looked:
         return self._last[1].version, self._last[1].until
 
     def seen(self, store: OnlineStore, data: bytes | None) -> Seen:
-        """What a mark says. Raises Damaged where words of categories are not what was written."""
+        """What a mark says. Raises Damaged where words of categories are not what was written, StoreError."""
         before, seen = self._last
         if data is not before and data != before:
             mark = Mark.of(data)
@@ -105,18 +104,17 @@ class Looked:
         if mark is None or mark.until is None:
             return Seen(mark.version if mark else "", None, 0, {}, {})
         among = {name: Among(own, self.log.vocabularies[self._full[name][0]]) for name, own in words.items()}
-        until, pushed = mark.until, min(mark.pushed, self.log.pushed)
-        if self._limit[:2] != (until, pushed):
-            self._limit = until, pushed, self._lacking(until, pushed)
-        return Seen(mark.version, until, self._limit[2], words, among, mark.gone)
+        there = mark.until, min(mark.pushed, self.log.pushed)
+        if self._limit[0] != there:
+            self._limit = there, self._lacking(*there)
+        return Seen(mark.version, mark.until, self._limit[1], words, among, mark.gone)
 
     def _lacking(self, until: int, pushed: int) -> int:
-        """The first time at which the log has more than was known by a time, and was pushed up to a row."""
+        """The first time at which the log has more than was known by a time, and was pushed up to a row. Raises StoreError."""
         news = np.unique(self.log.events.news[np.searchsorted(self.log.events.news, until, side="right") :]).tolist()
         there = set[int]()
-        if news and pushed and self.feed:
-            with suppress(StoreError):  # without its times, what was pushed is news too
-                there = self.feed.times(until, pushed) - self.log.known_too
+        if news and pushed and self.feed and self.log.known_too is not None:
+            there = self.feed.times(until, pushed).difference(self.log.known_too)
         return next((time for time in news if time not in there), AFTER)
 
     def _check_lost(self, seen: Seen, keys: Coded, at: Instants) -> None:

@@ -4,19 +4,20 @@ column in the type that a request has it in.
 
 import re
 from collections.abc import Mapping
+from math import inf
 from zoneinfo import ZoneInfo
 
 from tidemill.core import HOUR, DataError, DefinitionError
 from tidemill.data import has_zone, instant_of, literal, quote, with_article
 from tidemill.features.declarations import Entity
-from tidemill.features.keys import SINGLE, joined_sql, several_sql
+from tidemill.features.keys import SINGLE, joined_sql, several_sql, stands_for_several
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$|FLOAT$|DOUBLE$|DECIMAL")
 _TIME = re.compile(r"DATE$|TIMESTAMP")
 _FRACTION = re.compile(r"FLOAT$|DOUBLE$|DECIMAL")
 _TEXT = re.compile(r"VARCHAR$|ENUM")
 _WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$")
-_NOTHING = '"NULL"'  # the type of a column without any value
+NOTHING = '"NULL"'  # the type of a column without any value
 _LOCAL = re.compile(r"DATE$|TIMESTAMP(_\w+)?$")
 _PUT_BACK = (2 * HOUR, HOUR, HOUR // 2)  # by how much clocks are put back somewhere
 _ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
@@ -27,7 +28,7 @@ def time_sql(what: str, column: str, kind: str, timezone: str) -> str:
     zone where none is declared."""
     _check_zone(timezone)
     name = quote(column)
-    if kind == _NOTHING:
+    if kind == NOTHING:
         return "CAST(NULL AS BIGINT)"
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_us({name})"
@@ -78,15 +79,17 @@ def match_sql(what: str, entity: Entity, types: Mapping[str, str], of_view: Mapp
 def _part(what: str, column: str, kind: str, of_view: str) -> str:
     """A part of a key. Numbers and times of another type are equal where their values are: 7.0, as a column with gaps holds it, is 7."""
     name = quote(column)
-    if kind == _NOTHING:
+    if kind == NOTHING:
         return "NULL"
     if kind == of_view or _TEXT.match(kind) or (_TEXT.match(of_view) and not _FRACTION.match(kind)):
         return name
     if any(family.match(kind) and family.match(of_view) for family in (_NUMBER, _TIME)):
         as_view = f"TRY_CAST({name} AS {of_view})"
         match = f"TRY_CAST({as_view} AS {kind}) = {name}"
-        several = several_sql(name, kind, f"the key {column!r} of {what}") if of_view not in SINGLE else ""
-        return f"CASE {several} WHEN {match} THEN {as_view} END"
+        if kind not in SINGLE or SINGLE[kind] >= SINGLE.get(of_view, inf):
+            return f"CASE WHEN {match} THEN {as_view} END"
+        wrong = literal(f"{stands_for_several(f'the key {column!r} of {what}', kind)}: write it without a fraction, or as texts")
+        return f"CASE WHEN {several_sql(name, kind)} AND {as_view} IS NOT NULL THEN error({wrong}) WHEN {match} THEN {as_view} END"
     said = f"the key {column!r} of {what} is {with_article(kind)}, the view's is {with_article(of_view)}: no two of them are equal"
     raise DataError(said, hint="convert one of them, so that both spell a key alike")
 

@@ -7,16 +7,20 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 NOTHING = "NAType", "NaTType"  # of pandas
 KNOWN = str, int, float, Decimal, date, UUID  # what stands beside each other; of others a column holds nothing else
-LARGEST = 2**127
+ALIKE = {bytes: str, tuple: list, np.ndarray: list}
+LARGEST = 10**38
 Placed = tuple[int, Any]  # a row and its value
 
 
 def unlike(values: Sequence[Any], *, with_texts: bool) -> str:
     """Which two values do not go together, with their rows, since one would not be itself in a column that holds the other too: a flag and
-    a number, a float and a whole number that no float is, a time with its zone and one without; `with_texts`: also a text and what is
-    another text than it is a value. Empty where all go together.
+    a number, a float and a whole number that no float is, a time with its zone and one without, a list or the like and what is none;
+    `with_texts`: also a text and what is another text than it is a value. Or which whole number is too large for any column. Empty where
+    all go together.
 
     >>> unlike([1, 2.5, None], with_texts=True), unlike([2**53 + 1, 2.5], with_texts=True), unlike([7.0, "7"], with_texts=True)
     ('', '9007199254740993 in row 0 and 2.5 in row 1', "7.0 in row 0 and '7' in row 1")
@@ -28,8 +32,9 @@ def unlike(values: Sequence[Any], *, with_texts: bool) -> str:
 
     texts, flags, floats, numbers = of(str), of(bool), of(float), of(float, Decimal)
     wholes = [one for one in of(int) if one not in flags]
-    odd = [found for kind, found in first.items() if not issubclass(kind, KNOWN)]
-    for some, others in ((texts if with_texts else [], [*flags, *numbers]), (flags, [*wholes, *numbers]), (odd, [*first.values()])):
+    kinds = {ALIKE.get(kind, kind): found for kind, found in first.items()}
+    odd = [found for kind, found in kinds.items() if not issubclass(kind, KNOWN)]
+    for some, others in ((texts if with_texts else [], [*flags, *numbers]), (flags, [*wholes, *numbers]), (odd, [*kinds.values()])):
         for one in some:
             if beside := next((other for other in others if other is not one), None):
                 return _said(one, beside)
@@ -45,9 +50,8 @@ def _first(values: Sequence[Any], kind: type) -> Placed | None:
     """The first value of a kind; none of nothing and NaN."""
     if kind is NoneType or kind.__name__ in NOTHING:
         return None
-    return next(
-        ((i, value) for i, value in enumerate(values) if type(value) is kind and (value == value or not issubclass(kind, float))), None
-    )
+    gaps = issubclass(kind, float)
+    return next(((i, value) for i, value in enumerate(values) if type(value) is kind and not (gaps and value != value)), None)
 
 
 def _is_lost(value: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import cached_property
-from math import isinf, nan
+from math import inf, isinf, nan
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ from tidemill.data import (
 from tidemill.features.declarations import FeatureView, from_definition
 from tidemill.features.folds import number_of
 from tidemill.features.forms import Windowed, form_of
-from tidemill.features.keys import joined_text
+from tidemill.features.keys import SINGLE, joined_text, stands_for_several
 from tidemill.features.latest import Latest
 from tidemill.features.online import Mark, Name, OnlineStore, mark_of, space_of
 from tidemill.features.outputs import Output, bound
@@ -253,6 +253,8 @@ class Pusher:
         taken = [self._taken(number, row) for number, row in enumerate(plain)]
         away = self._look()
         feeds = [feed for feed in self._feeds.values() if feed and feed.computable]
+        for column in {column for feed in feeds for column in feed.view.entity.keys}:
+            self._check_key(column, taken)
         same = list(self._own.types.items())  # of a version over an earlier query the columns are others
         counted = [  # what cannot be computed is refused before it is written
             feed.computed(taken) if list(feed.own.types.items()) == same else feed.counted(Push(1, now, plain)) for feed in feeds
@@ -267,6 +269,16 @@ class Pusher:
         if away:
             log.warning("pushed=%s online_store=away error=%s", self._dataset.name, away)
         return push
+
+    def _check_key(self, column: str, taken: Sequence[Sequence[Any]]) -> None:
+        """Raise DataError for a key that is a float which stands for several whole numbers."""
+        kind, place = self._own.types[column], self.columns.index(column)
+        for number, row in enumerate(taken) if kind in SINGLE else ():
+            if row[place] is not None and SINGLE[kind] <= abs(row[place]) < inf:
+                what = stands_for_several(f"row {number}: the key {column!r} = {row[place]}", kind)
+                raise DataError(
+                    what, where=f"dataset {self._dataset.name}", hint="give the dataset such keys as whole numbers, or as texts"
+                )
 
     def _taken(self, number: int, row: Any) -> Sequence[Any]:
         """The values of a row. Raises DataError for one that does not fit."""
@@ -318,9 +330,9 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def _check_said(number: int, row: Any, dataset: str) -> None:
-    """Raise DataError for what would be something else as JSON: an infinite number, bytes."""
+    """Raise DataError for what would be something else as JSON: an infinite number, bytes, a member of an Enum."""
     for name, value in row.items() if isinstance(row, Mapping) else ():
-        if isinstance(value, CODED):
+        if isinstance(value, CODED) and not isinstance(value, str | int):
             said = f"row {number}: {name} = {value!r:.100} is a {type(value).__name__}"
             raise DataError(said, where=f"dataset {dataset}", hint="send a number, a text, a time, true, false or null")
         if isinstance(value, FLOATS) and isinf(value):

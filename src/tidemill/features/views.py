@@ -13,6 +13,7 @@ from tidemill.core import (
     Array,
     Bools,
     Coded,
+    DataError,
     DefinitionError,
     Floats,
     Instants,
@@ -28,7 +29,7 @@ from tidemill.data import CODE as DATA_CODE
 from tidemill.data import Columns, quote, scan
 from tidemill.features.declarations import FeatureView, hop, width
 from tidemill.features.folds import Column, columns_of, fold, number_of
-from tidemill.features.keys import sure_key_sql
+from tidemill.features.keys import SINGLE, key_sql, several_sql, stands_for_several
 from tidemill.features.outputs import Output, bound, code_for, models_of
 from tidemill.features.requests import with_functions
 from tidemill.features.sharing import share
@@ -61,7 +62,7 @@ class ViewLog:
     columns: dict[str, Floats]
     vocabularies: dict[str, tuple[str, ...]]
     pushed: int = 0  # the number of the last row of its dataset that was pushed and is in it
-    known_too: frozenset[int] = frozenset()  # when rows that were pushed became known, and others too
+    known_too: Sequence[int] | None = None  # when rows that were pushed became known, and others too; None where nobody looked
 
     def read(self, keys: Coded, at: Instants) -> Block:
         """Values as known at each row's own time. `keys` and `at` (n,)."""
@@ -142,10 +143,22 @@ def build(ledger: Ledger, view: FeatureView, dataset: Artifact, *, branch: str =
     return once
 
 
+def _check_keys(ledger: Ledger, view: FeatureView, dataset: Artifact) -> None:
+    """Raise DataError for keys that are floats of which one stands for several whole numbers: they would be one entity."""
+    for column in view.entity.keys:
+        kind, name = dataset.meta["types"].get(column, ""), quote(column)
+        if kind in SINGLE and len(scan(ledger, view.dataset, dataset, {"key": (name, "number")}, several_sql(name, kind))["key"]):
+            hint = "give it without a fraction, or as texts; what was pushed `tidemill features erase` takes out"
+            raise DataError(
+                stands_for_several(f"the key {column!r} of dataset {view.dataset.name!r}", kind), where=str(view.where), hint=hint
+            )
+
+
 def _make(ledger: Ledger, view: FeatureView, dataset: Artifact) -> Made:
+    _check_keys(ledger, view, dataset)
     some = " AND ".join([*(f"{quote(column)} IS NOT NULL" for column in view.entity.keys), *([f"({view.filter})"] if view.filter else [])])
     needed = {
-        "__entity": (sure_key_sql(view.entity, dataset.meta["types"]), "text"),
+        "__entity": (key_sql(view.entity), "text"),
         "__event": ("__event", "instant"),
         "__known": ("__known", "instant"),
     }
@@ -193,7 +206,7 @@ def load(ledger: Ledger, view: FeatureView, version: Artifact) -> ViewLog:
     """Open a view version for reading; its arrays stay in the blob's memory map."""
     arrays, meta = unpack(ledger.blobs.get(version.blob("events")))
     found = of_arrays(view, tuple(meta["entities"]), arrays, {k: tuple(v) for k, v in meta["vocabularies"].items()})
-    return replace(found, pushed=version.meta.get("pushed", 0), known_too=frozenset(version.meta.get("known_too", ())))
+    return replace(found, pushed=version.meta.get("pushed", 0), known_too=version.meta.get("known_too"))
 
 
 def of_arrays(view: FeatureView, entities: tuple[str, ...], arrays: dict[str, Array], vocabularies: dict[str, tuple[str, ...]]) -> ViewLog:

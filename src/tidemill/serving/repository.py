@@ -63,9 +63,8 @@ class CachedModel:
 
 
 Load = Callable[[], Tensors]
-Outcome = tuple[
-    Mapping[str, Array], bytes
-]  # what a model gave; as JSON where that is known, and then the arrays only where they are wanted
+# What a model gave; as JSON where that is known, and then arrays only where they are wanted.
+Outcome = tuple[Mapping[str, Array], bytes]
 
 
 class Counts:
