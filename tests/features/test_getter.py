@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -201,6 +203,17 @@ def test_rows_that_cannot_be_meant_are_refused(rows: object, what: str) -> None:
         ("DATE", np.datetime64("2013-01-01"), "2013-01-01"),
         ("BOOLEAN", True, "true"),
         ("DATE", date(2013, 1, 1), "2013-01-01"),
+        ("DATE", np.datetime64("2013-01-01T00:00", "ns"), "2013-01-01"),
+        ("DATE", pd.Timestamp("2013-01-01"), "2013-01-01"),
+        ("DATE", pd.Timestamp("2013-01-01T01:00"), None),
+        ("TIMESTAMP", np.datetime64("2013-01-01T10:00:00.5", "ns"), "2013-01-01 10:00:00.5"),
+        ("TIMESTAMP WITH TIME ZONE", datetime(2013, 1, 1, 10, tzinfo=UTC), "2013-01-01 10:00:00+00"),
+        ("UUID", UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        ("BIGINT", Decimal("7.0"), "7"),
+        ("BIGINT", Decimal("7.5"), None),
+        ("DECIMAL(5,2)", Decimal("7.5"), "7.50"),
+        ("DECIMAL(5,2)", Decimal("7.555"), None),
+        ("HUGEINT", Decimal(2**100 + 1), str(2**100 + 1)),
     ],
 )
 def test_a_key_is_spelled_as_its_files_are(kind: str, given: object, text: str | None) -> None:
@@ -217,6 +230,11 @@ def test_a_key_is_spelled_as_its_files_are(kind: str, given: object, text: str |
         ("DECIMAL(3,1)", 7e9),
         ("VARCHAR", {"a": 1}),
         ("BIGINT", np.array([7])),
+        ("BIGINT", np.longdouble(7)),
+        ("BIGINT", float(2**53)),
+        ("DECIMAL(20,0)", float(2**53)),
+        ("BIGINT", np.float32(2**24)),
+        ("TIMESTAMP WITH TIME ZONE", pd.Timestamp("2013-01-01")),
     ],
 )
 def test_a_key_that_nothing_can_be_equal_to_is_refused(kind: str, given: object) -> None:

@@ -215,6 +215,26 @@ def test_what_only_passes_through_may_be_anything_a_column_holds(shops: Session,
     assert found == [([0.5, 1.5], [1, 2], 1.0), ([2.5, 3.5], [3, 4], None)]
 
 
+def test_texts_and_lists_in_plain_lists_are_what_they_are(shops: Session, tmp_path: Path) -> None:
+    write_table(tmp_path / "sales.parquet", TYPES | {"shop": "VARCHAR"}, [("7", *SALES[0][1:]), ("7\0", *SALES[1][1:])])
+    rows = {"shop": ["7", "7\0", "7\0\0"], "event_timestamp": ["2024-03-10T13:00Z"] * 3, "tags": [["a"], ["b"], ["c"]]}
+    found = ask(shops, rows, to=None, status=True)
+    assert plain(found.columns["newest__status"]) == ["present", "present", "unknown"]
+    assert plain(found.columns["newest__amount"]) == [1.0, 2.0, None]
+    assert found.frame["tags"] is rows["tags"]
+    nothing = pd.DataFrame({"shop": [np.nan] * 2, "event_timestamp": [ELEVEN] * 2})
+    assert plain(ask(shops, nothing, status=True).columns["newest__status"]) == ["unknown"] * 2
+
+
+def test_a_polars_frame_with_nothing_and_one_with_objects(shops: Session, tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"shop": [7, 8], "event_timestamp": [ELEVEN] * 2, "x": [None, None]})
+    ask(shops, frame, to=tmp_path / "out.parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet")["x"].to_list() == [None, None]
+    with pytest.raises(DataError, match="the column 'o' of the frame holds Python's objects"):
+        ask(shops, frame.with_columns(o=pl.Series([object(), object()], dtype=pl.Object)), to=tmp_path / "out.parquet")
+
+
 def test_a_mask_and_the_types_of_no_rows_are_kept(shops: Session, tmp_path: Path) -> None:
     at = np.ma.MaskedArray(np.array(["2024-03-10T11:00"] * 2, dtype="datetime64[ns]"), [False, False])
     shop = np.ma.MaskedArray(np.array([7, 7]), [False, True])
@@ -487,7 +507,8 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
         ({"shop": [7, 8], "event_timestamp": [date(2024, 3, 1), ELEVEN]}, {}, DataError, r"holds datetime.date\(2024, 3, 1\) in row 0 and"),
         ({"shop": [7, 8], "event_timestamp": [None, None]}, {}, DataError, "row 0 of the dict has no time in 'event_timestamp'"),
         ({"shop": [7, [8]], "event_timestamp": [ELEVEN] * 2}, {}, DataError, r"'shop' of the dict holds 7 in row 0 and \[8\] in row 1"),
-        ([{"shop": [7]}, {"shop": [7, 8]}], {"at": "shop"}, DataError, "the column 'shop' of the list is no column of values"),
+        ([{"shop": [7]}, {"shop": [7, 8]}], {"at": "shop"}, DataError, "'shop' of the list is .*, not a time"),
+        (pd.DataFrame({"shop": ["7"], "event_timestamp": [7.5]}), {}, DataError, "'event_timestamp' of the frame is a number, not a time"),
         ([1, 2], {}, DataError, "row 0 is 1, and no dict by column"),
         ([{"shop": 7}, [8]], {}, DataError, r"row 1 is \[8\], and no dict by column"),
         ("nowhere.parquet", {}, MissingFile, "there is no file 'nowhere.parquet'"),

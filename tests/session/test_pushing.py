@@ -88,6 +88,16 @@ def test_rows_that_do_not_fit_are_refused(shops: Session, rows: object, what: st
         shops.push("sales", rows)
 
 
+def test_times_of_nanoseconds_are_times_and_what_python_cannot_hold_is_refused(shops: Session) -> None:
+    sold = np.array([time.removesuffix("+00:00") for time in TIMES], dtype="datetime64[ns]")
+    with pytest.raises(DataError, match=r"row 0: .*amount"):
+        shops.push("sales", COLUMNS | {"amount": sold})
+    with pytest.raises(DataError, match=r"the rows cannot be written: .*longdouble"):
+        shops.push("sales", ROW | {"amount": np.longdouble(7)})
+    shops.push("sales", COLUMNS | {"kind": sold})
+    assert shops.online_features({"shop": 1}, ["newest"]).rows == [[7.5, "2026-03-10T10:00:00"]]
+
+
 def test_a_source_goes_with_offsets_and_a_dataset_that_is_declared(shops: Session) -> None:
     with pytest.raises(DataError, match="the offsets of a push do not fit") as error:
         shops.push("sales", ROW, source="kafka:x")

@@ -13,6 +13,7 @@ from tidemill.core import DAY, DataError, instant
 from tidemill.data import ask, explained, kept_open
 from tidemill.features.calendar import civil
 from tidemill.features.kinds import Kind, Unsure, keeping, kind_of, nearest, single, within
+from tidemill.features.mixed import GAPS
 
 Cast = Callable[[Any], Any]
 EPOCH = date(1970, 1, 1).toordinal()
@@ -180,6 +181,8 @@ def received(text: str) -> Callable[[Any], Any]:
     ways = {python: cast(Kind(source), kind) for python, source in sources.items()}
     moments = {aware: cast(Kind(f"TIMESTAMP{' WITH TIME ZONE' * aware}"), kind) for aware in (False, True)}
     numbers = ways[float]
+    if numbers is not None and kind.letter != "d":
+        numbers = partial(_unless_nan, numbers)
 
     def take(value: Any) -> Any:
         if type(value) is float and numbers is not None:
@@ -187,6 +190,8 @@ def received(text: str) -> Callable[[Any], Any]:
         if value is None:
             return None
         way = ways.get(type(value))
+        if way is None and (type(value).__name__ in GAPS or (type(value) is float and value != value)):
+            return None
         if way is None and isinstance(value, datetime):
             way, value = moments[value.tzinfo is not None], instant(value if value.tzinfo else value.replace(tzinfo=UTC))
         elif way is None and isinstance(value, np.generic):
@@ -198,6 +203,11 @@ def received(text: str) -> Callable[[Any], Any]:
         return way(within(value, HUGE) if type(value) is int else value)
 
     return take
+
+
+def _unless_nan(way: Callable[[Any], Any], number: float) -> Any:
+    """NaN is nothing, as numpy and pandas have gaps."""
+    return None if number != number else way(number)
 
 
 def _spelt(kind: str, value: Any) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Array]
 NUMPYS = np.number, np.bool
+NUMBERS = int, float, np.number, np.bool, np.datetime64, np.timedelta64
 HUGE = "HUGEINT", "UHUGEINT"
 TAKEN = "a pandas or polars frame, a table of pyarrow, a dict of numpy arrays, a list of dicts, or the path of a .parquet or .csv file"
 
@@ -115,15 +116,13 @@ def _of_dict(
     connection: "DuckDBPyConnection", rows: Mapping[str, Any], needed: Sequence[str], whole: bool, what: str = "the dict"
 ) -> Given:
     names = _checked(what, list(rows), needed)
-    arrays = {name: _array(what, name, column) for name, column in rows.items()}
-    odd = next((name for name, array in arrays.items() if array.ndim != 1), None)
+    some = {name: _array(column) for name, column in rows.items() if whole or name in needed}
+    odd = next((name for name, array in some.items() if array.ndim != 1), None)
     if odd is not None:
-        shape = arrays[odd].shape
-        raise DataError(f"the column {odd!r} of {what} has the shape {shape}", hint="give each column one value for each row")
-    sizes = {name: len(array) for name, array in arrays.items()}
+        raise DataError(f"the column {odd!r} of {what} has the shape {some[odd].shape}", hint="give each column one value for each row")
+    sizes = {name: len(some[name] if name in some or not hasattr(column, "__len__") else column) for name, column in rows.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(f"the columns of {what} have different lengths: {sizes}", hint="give each column one value for each row")
-    some = {name: arrays[name] for name in names if whole or name in needed}
     _settle(connection, what, some, needed)
     _of_columns(connection, what, _registrable(some))
     return Given(what, names, "given", lambda columns: {**rows, **columns})
@@ -144,10 +143,10 @@ def _of_list(connection: "DuckDBPyConnection", rows: Sequence[Any], needed: Sequ
     return replace(found, give=give)
 
 
-def _array(what: str, name: str, column: Any) -> Array:
+def _array(column: Any) -> Array:
     """A column of a dict as an array: values of one kind; numbers and texts are not made one kind, and no whole number another one."""
     if isinstance(column, np.ma.MaskedArray):
-        return column if column.dtype != object else np.array(column.tolist(), dtype=object)
+        return column if column.dtype != object else np.fromiter(column.tolist(), dtype=object, count=len(column))
     if not isinstance(column, (list, tuple)):
         array, own = np.asarray(column), getattr(column, "dtype", getattr(column, "type", None))
         rounded = array.dtype.kind == "f" and not isinstance(own, np.dtype) and not str(own).lower().startswith(("float", "double"))
@@ -156,11 +155,11 @@ def _array(what: str, name: str, column: Any) -> Array:
             return array
         column = getattr(column, how)()
     kinds = set(map(type, column))
-    try:
-        array = np.array(column, dtype=None if len(kinds) == 1 and str not in kinds else object)
-    except ValueError as error:
-        raise DataError(f"the column {name!r} of {what} is no column of values: {error}", hint="give each row one value") from error
-    return np.array(column, dtype=object) if kinds == {int} and array.dtype.kind == "f" else array
+    if len(kinds) == 1 and issubclass(kind := kinds.pop(), NUMBERS):
+        array = np.array(column)
+        if kind is not int or array.dtype.kind != "f":  # too large for int64 beside others
+            return array
+    return np.fromiter(column, dtype=object, count=len(column))
 
 
 def _settle(connection: "DuckDBPyConnection", what: str, columns: Any, needed: Sequence[str]) -> None:
@@ -216,7 +215,16 @@ def _of_pandas(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str
 def _of_known(connection: "DuckDBPyConnection", rows: Any, needed: Sequence[str], whole: bool) -> Given:
     """A frame of polars, or a table of pyarrow."""
     names = _checked("the frame", list(rows.columns if hasattr(rows, "hstack") else rows.column_names), needed)
-    connection.register("given", _Stream(rows if whole else rows.select(list(needed))))
+    some = rows if whole else rows.select(list(needed))
+    if hasattr(some, "hstack"):
+        kinds = {name: str(kind) for name, kind in some.schema.items()}
+        if odd := [name for name, kind in kinds.items() if kind == "Object"]:
+            raise DataError(f"the column {odd[0]!r} of the frame holds Python's objects", hint="give it a type that polars knows")
+        if empty := [name for name, kind in kinds.items() if kind == "Null"]:  # the engine reads no such stream back
+            import polars as pl
+
+            some = some.cast(dict.fromkeys(empty, pl.String))
+    connection.register("given", _Stream(some))
     return Given("the frame", names, "given", lambda columns: _beside(rows, columns))
 
 
@@ -266,6 +274,7 @@ def _registrable(columns: Columns) -> dict[str, Array]:
     coarse = {key: array for key, array in columns.items() if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] in "YMWDhm"}
     turned = {key: np.ascontiguousarray(array) for key, array in columns.items() if array.strides < (0,)}  # it is read from its end
     turned |= {key: array.astype(array.dtype.newbyteorder("=")) for key, array in columns.items() if not array.dtype.isnative}
+    turned |= {key: array.astype(object) for key, array in columns.items() if array.dtype.kind == "S"}
     return {**columns, **turned, **{key: array.astype("datetime64[s]") for key, array in coarse.items()}}
 
 

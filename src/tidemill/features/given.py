@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tidemill.core import DataError
 from tidemill.data import TWINS, twins
 
@@ -58,6 +60,8 @@ def _listed(column: Any) -> list[Any]:
     """The values of a column of numpy, pandas, polars or pyarrow, as Python's own."""
     if not _several(column):
         raise TypeError
+    if isinstance(column, np.ndarray) and column.dtype.kind in "Mm":  # of nanoseconds Python has no time
+        column = column.astype(f"{column.dtype.kind}8[us]")
     how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
     values = list(getattr(column, how)() if how else column)
     if how != "tolist" or float not in set(map(type, values)):

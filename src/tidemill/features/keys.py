@@ -6,10 +6,12 @@ So `("1", "11")` is not `("11", "1")`, whatever characters the parts hold, and a
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from math import inf
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -147,7 +149,11 @@ def _text(column: str, kind: str, value: Any) -> str | None:
     """A part of a key that is no text, spelled as SQL spells it in the type of its column."""
     if isinstance(value, np.float32) and SINGLE["FLOAT"] <= abs(value) < inf:
         raise _several(column, float(value), kind)
-    if isinstance(value, np.generic):
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    elif isinstance(value, np.longdouble):
+        raise _odd(column, value, kind)
+    elif isinstance(value, np.generic):
         value = value.item() if value.dtype.kind in "biuf" else str(value)
     if value is None or (not hasattr(value, "__len__") and (value != value) is not False):  # NaN is not itself, and pandas' NA is nothing
         return None
@@ -165,13 +171,23 @@ def _text(column: str, kind: str, value: Any) -> str | None:
         with suppress(DataError):  # beyond the type
             text = str(cast(kind_of(kind), Kind("VARCHAR"))(received(kind)(value)))  # type: ignore[misc]  # of numbers there is one
             return text if float(text) == value else None
-    elif isinstance(value, str):
+    elif isinstance(value, str) or (isinstance(value, UUID) and kind in ("UUID", "VARCHAR")):
         return str(value)
+    elif isinstance(value, datetime) and kind == "DATE" and value.tzinfo is None:
+        return value.date().isoformat() if value.time() == time() else None
+    elif isinstance(value, datetime) and kind == ("TIMESTAMP WITH TIME ZONE" if value.tzinfo else "TIMESTAMP"):
+        return str(cast(kind_of(kind), Kind("VARCHAR"))(received(kind)(value)))  # type: ignore[misc]  # of times there is one
     elif isinstance(value, date) and not isinstance(value, datetime) and kind in ("DATE", "VARCHAR"):
         return value.isoformat()
-    raise DataError(
-        f"the key {column!r} is {value!r}, and its column is {with_article(kind)}", hint="send it as the text that its files have"
-    )
+    elif isinstance(value, Decimal) and value.is_finite() and (whole or kind.startswith("DECIMAL")):
+        scale = 0 if kind in LIMITS else kind_of(kind).scale
+        return f"{value:.{scale}f}" if 10**scale % value.as_integer_ratio()[1] == 0 else None
+    raise _odd(column, value, kind)
+
+
+def _odd(column: str, value: Any, kind: str) -> DataError:
+    what = f"the key {column!r} is {value!r}, and its column is {with_article(kind)}"
+    return DataError(what, hint="send it as the text that its files have")
 
 
 def _several(column: str, value: float, kind: str) -> DataError:

@@ -91,6 +91,8 @@ def _part(what: str, column: str, kind: str, of_view: str) -> str:
         wrong = literal(f"{stands_for_several(f'the key {column!r} of {what}', kind)}: write it without a fraction, or as texts")
         return f"CASE WHEN {several_sql(name, kind)} AND {as_view} IS NOT NULL THEN error({wrong}) WHEN {match} THEN {as_view} END"
     said = f"the key {column!r} of {what} is {with_article(kind)}, the view's is {with_article(of_view)}: no two of them are equal"
+    if kind in SINGLE:  # so pandas holds a column in which nothing is
+        return f"CASE WHEN {name} IS NOT NULL AND NOT isnan({name}) THEN error({literal(said)}) END"
     raise DataError(said, hint="convert one of them, so that both spell a key alike")
 
 

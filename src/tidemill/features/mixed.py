@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy as np
 
-NOTHING = "NAType", "NaTType"  # of pandas
+GAPS = "NAType", "NaTType"  # of pandas
 KNOWN = str, int, float, Decimal, date, UUID  # what stands beside each other; of others a column holds nothing else
 ALIKE = {bytes: str, tuple: list, np.ndarray: list}
 LARGEST = 10**38
@@ -48,7 +48,7 @@ def unlike(values: Sequence[Any], *, with_texts: bool) -> str:
 
 def _first(values: Sequence[Any], kind: type) -> Placed | None:
     """The first value of a kind; none of nothing and NaN."""
-    if kind is NoneType or kind.__name__ in NOTHING:
+    if kind is NoneType or kind.__name__ in GAPS:
         return None
     gaps = issubclass(kind, float)
     return next(((i, value) for i, value in enumerate(values) if type(value) is kind and not (gaps and value != value)), None)
@@ -56,11 +56,7 @@ def _first(values: Sequence[Any], kind: type) -> Placed | None:
 
 def _is_lost(value: Any) -> bool:
     """Whether a whole number is not what a float makes of it."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | Decimal)
-        or (isinstance(value, Decimal) and (not value.is_finite() or value % 1))
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or (isinstance(value, Decimal) and not _is_whole(value)):
         return False
     try:
         return float(value) != value
@@ -68,8 +64,12 @@ def _is_lost(value: Any) -> bool:
         return True
 
 
+def _is_whole(value: Decimal) -> bool:
+    return value.is_finite() and value.as_integer_ratio()[1] == 1
+
+
 def _is_time(value: Any) -> bool:
-    return isinstance(value, date) and type(value).__name__ not in NOTHING
+    return isinstance(value, date) and type(value).__name__ not in GAPS
 
 
 def _said(*pair: Placed) -> str:

@@ -342,8 +342,10 @@ def _check_said(number: int, row: Any, dataset: str) -> None:
 
 def _scalar(value: Any) -> Any:
     """What is no plain data as such: numpy's own, and a time or a gap as pandas has them."""
-    if isinstance(value, np.generic):
-        return value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value.item()
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return value.astype(f"{value.dtype.kind}8[us]").item()
+    if isinstance(value, np.generic) and not isinstance(value, (np.longdouble, np.complexfloating)):
+        return value.item()
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, datetime):
