@@ -147,14 +147,8 @@ class Keys:
 
 def _text(column: str, kind: str, value: Any) -> str | None:
     """A part of a key that is no text, spelled as SQL spells it in the type of its column."""
-    if isinstance(value, np.float32) and SINGLE["FLOAT"] <= abs(value) < inf:
-        raise _several(column, float(value), kind)
-    if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
-    elif isinstance(value, np.longdouble):
-        raise _odd(column, value, kind)
-    elif isinstance(value, np.generic):
-        value = value.item() if value.dtype.kind in "biuf" else str(value)
+    if isinstance(value, np.generic):
+        value = _of_numpy(column, kind, value)
     if value is None or (not hasattr(value, "__len__") and (value != value) is not False):  # NaN is not itself, and pandas' NA is nothing
         return None
     whole = kind in LIMITS or kind.endswith(",0)")  # a DECIMAL without decimal places
@@ -183,6 +177,16 @@ def _text(column: str, kind: str, value: Any) -> str | None:
         scale = 0 if kind in LIMITS else kind_of(kind).scale
         return f"{value:.{scale}f}" if 10**scale % value.as_integer_ratio()[1] == 0 else None
     raise _odd(column, value, kind)
+
+
+def _of_numpy(column: str, kind: str, value: np.generic) -> Any:
+    if isinstance(value, np.datetime64):
+        return value.astype("datetime64[us]").item()
+    if isinstance(value, np.float32) and SINGLE["FLOAT"] <= abs(value) < inf:
+        raise _several(column, float(value), kind)
+    if isinstance(value, np.longdouble):
+        raise _odd(column, value, kind)
+    return value.item() if value.dtype.kind in "biuf" else str(value)
 
 
 def _odd(column: str, value: Any, kind: str) -> DataError:
