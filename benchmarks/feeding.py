@@ -1,10 +1,12 @@
 """What it costs to bring features online, beside Feast: the newest of a million rows for 100,000 keys, five tables of 20,000 keys, and one
-pushed event of ten features. Every piece runs in its own process, which tells its CPU seconds without the imports.
+pushed event of ten features. Every piece runs in its own process, which tells its CPU seconds without the imports of what makes it ready.
 
     .venv/bin/python benchmarks/feeding.py [ROWS] [--peer PYTHON]
 
-PYTHON is an interpreter with feast[duckdb]==0.67.0; its DuckDB and SQLite stores then do the same work. Ours is in LMDB. "From files" makes
-and checks the dataset's version and the view's first; Feast has neither.
+PYTHON is an interpreter with feast[duckdb]==0.67.0; its DuckDB and SQLite stores then do the same work. Ours is in LMDB. "From the dataset"
+begins where Feast begins, at the rows in the store that training reads: the view's version is made and brought online. "From the view": it
+was made before, for a training set. "From files": the dataset's version is made first – read, checked, profiled and stored –, which Feast
+does not have.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,12 @@ FEATURES, TABLES, PUSHES, RUNS = 10, 5, 1_000, 3
 START, SECOND, DAYS = 1_735_689_600_000_000, 1_000_000, 90
 NOW = START + DAYS * 86_400 * SECOND
 WORKS = (
-    "history, from files",
+    "history, from the dataset",
     "history, from the view",
-    "five tables, from files",
+    "history, from files",
+    "five tables, from the datasets",
     "five tables, from the views",
+    "five tables, from files",
     "push of one event",
     "push of 1,000",
 )
@@ -61,7 +66,7 @@ def by_tidemill(name: str, folder: Path) -> Callable[[], str]:
     """What is to be measured, made ready."""
     import tidemill as tm
     from tidemill.core import Where
-    from tidemill.data import ingest
+    from tidemill.data import ingest, kept_open
     from tidemill.features import Feed, Pusher, build, load, materialise, open_online
     from tidemill.ledger import Ledger
     from tidemill.store import FolderBlobs, Records
@@ -77,14 +82,22 @@ def by_tidemill(name: str, folder: Path) -> Callable[[], str]:
         views.append(tm.FeatureView(file, dataset, tm.Entity("driver", key="driver_id"), features=[f"f{i}" for i in range(FEATURES)]))
     store = open_online(scratch / "online")
 
+    @cache
+    def datasets() -> list[Any]:
+        return [ingest(ledger, view.dataset).output for view in views]
+
     def made() -> list[Any]:
-        return [build(ledger, view, ingest(ledger, view.dataset).output).output for view in views]
+        found = datasets()
+        with kept_open():
+            return [build(ledger, view, dataset).output for view, dataset in zip(views, found, strict=True)]
 
     def put() -> str:
         logs = [(load(ledger, view, version), version) for view, version in zip(views, made(), strict=True)]
         written = sum(materialise(store, log, NOW, version=version.ref.digest) for log, version in logs)
         return f"{written:,} entities"
 
+    if "from the dataset" in name:
+        datasets()
     if "from the view" in name:
         made()
     if "push" not in name:

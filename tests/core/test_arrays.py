@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tidemill.core import Damaged, digest_bytes, pack, unpack
+from tidemill.core import Damaged, digest_bytes, pack, packed, unpack
 
 dtypes = st.sampled_from([np.float64, np.float32, np.int64, np.int32, np.int16, np.uint8, np.bool_])
 arrays = st.dictionaries(
@@ -68,3 +68,22 @@ def test_a_cut_is_found(cut: int) -> None:
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(Damaged):
         unpack(data)
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=20), st.data())
+def test_some_rows_are_packed_as_if_they_were_taken_first(values: list[float], data: st.DataObject) -> None:
+    columns = {"x": np.array(values), "n": np.arange(len(values), dtype=np.int32)}
+    rows = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), max_size=30)), dtype=np.int64)
+    pieces = b"".join(bytes(piece) for piece in packed(columns, {"a": 1}, rows))
+    assert pieces == pack({name: column[rows] for name, column in columns.items()}, {"a": 1})
+
+
+def test_many_rows_come_in_more_than_one_piece() -> None:
+    column, rows = np.arange(200_000, dtype=np.int64), np.random.default_rng(1).permutation(200_000)
+    sizes = list[int]()
+    found = bytearray()
+    for piece in packed({"x": column}, rows=rows):
+        sizes.append(len(piece))
+        found += piece
+    assert max(sizes) < column.nbytes / 2
+    assert bytes(found) == pack({"x": column[rows]})

@@ -36,3 +36,20 @@ def test_a_few_rows_of_a_large_vocabulary_take_a_shorter_way_to_the_same_codes(w
 
 def test_some_rows() -> None:
     assert Coded.of(["b", None, "a"]).take([2, 1]).texts() == ["a", None]
+
+
+wholes = st.integers(-(2**63), 2**63 - 1) | st.integers(-20, 20)
+
+
+@given(st.lists(st.none() | wholes, max_size=40))
+def test_whole_numbers_are_their_texts(values: list[int | None]) -> None:
+    null = np.array([value is None for value in values], dtype=bool)
+    column = Coded.of_whole(np.array([value or 0 for value in values], dtype=np.int64), null)
+    assert column.texts() == [None if value is None else str(value) for value in values]
+    assert list(column.vocabulary) == sorted({str(value) for value in values if value is not None})
+    assert column.codes.dtype == np.int32
+
+
+@given(st.lists(wholes, max_size=40))
+def test_whole_numbers_without_a_null_need_no_mask(values: list[int]) -> None:
+    assert Coded.of_whole(np.array(values, dtype=np.int64)).texts() == list(map(str, values))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from data.conftest import ROWS, Folder
@@ -480,3 +481,45 @@ def test_a_question_is_answered_alike_by_an_engine_of_its_own_and_by_one_that_is
 def test_a_query_that_takes_long_prints_nothing() -> None:
     with engine() as connection:  # to wait for its bar takes two seconds; to shorten that turns it on
         assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
+
+
+def test_different_values_are_counted_and_very_many_estimated(here: Folder) -> None:
+    columns = "range AS id, make_timestamptz(range) AS t, range % 9999 AS few, CASE WHEN range % 2 = 0 THEN range / 7 END AS many"
+    found = here.ingest("id\n1\n", query=f"SELECT {columns} FROM range(100_000), s").output.meta["profile"]
+    assert found["few"]["distinct"] == 9999
+    assert found["many"] | {"distinct": 0} == {
+        "nulls": 50_000,
+        "distinct": 0,
+        "min": 0.0,
+        "max": 99_998 / 7,
+        "mean": pytest.approx(49_999 / 7),
+    }
+    assert 45_000 < found["many"]["distinct"] <= 50_000
+    assert 95_000 < found["id"]["distinct"] <= 100_000
+
+
+@pytest.mark.parametrize("name", ["count(*)", "1 + 1", "random()", "(SELECT 1)"])
+def test_a_column_whose_name_reads_as_an_expression_is_none_where_it_is_not_quoted(here: Folder, name: str) -> None:
+    version = here.ingest(query=f'SELECT id, t, v AS "{name}" FROM s').output
+    column = here.scan(version, {"x": (f'"{name}"', "number")})["x"]
+    assert isinstance(column, np.ndarray)
+    assert column[~np.isnan(column)].tolist() == [7.0, 5.0]
+    if name in ("count(*)", "random()"):
+        with pytest.raises(DefinitionError, match=r"may only use its own row|cannot be reproduced"):
+            here.scan(version, {"x": (name, "number")})
+
+
+def test_a_column_whose_name_is_a_word_of_sql_is_refused_in_words_where_it_is_not_quoted(here: Folder) -> None:
+    version = here.ingest(query='SELECT id, t, v AS "order" FROM s').output
+    with pytest.raises(DefinitionError, match="the expression 'order' over dataset 'd' is wrong: syntax error"):
+        here.scan(version, {"x": ("order", "number")}, source="views.py:7")
+
+
+def test_what_is_ours_alone_is_read_with_the_engine_that_is_open(here: Folder) -> None:
+    version = here.ingest().output
+    with kept_open():
+        ask("SELECT ?", 1)
+        column = here.scan(version, {"x": ("v", "number"), "k": ("id", "whole")})
+        with pytest.raises(DefinitionError, match="which is no declared source"):  # what a user wrote is confined as ever
+            here.scan(version, {"x": (f"(SELECT count(*) FROM read_csv('{here.folder}/rows.csv'))", "number")})
+    assert column["k"].texts() == ["3", "1", "2"]

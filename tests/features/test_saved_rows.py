@@ -371,7 +371,7 @@ def test_what_was_killed_leaves_nothing_and_is_made_the_next_time(shops: Session
 
 
 def test_a_disk_that_refuses_leaves_nothing_half(shops: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(shops, views=["newest"])
+    save(shops, views=["newest", "counts"])  # the views are there
 
     class Full:
         def write(self, data: bytes) -> None:

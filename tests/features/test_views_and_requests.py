@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tidemill as tm
-from tidemill.core import DAY, HOUR, DataError, DefinitionError, Where, instant
+from tidemill.core import DAY, HOUR, Coded, DataError, DefinitionError, Where, instant
 from tidemill.data import ingest
 from tidemill.features import (
     Matrix,
@@ -99,6 +99,28 @@ def evaluate(
 
 
 # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [
+        ("TINYINT", -(2**7), 2**7 - 1),
+        ("UINTEGER", 0, 2**32 - 1),
+        ("BIGINT", -(2**63), 2**63 - 1),
+        ("UBIGINT", 0, 2**64 - 1),
+        ("HUGEINT", -(2**126), 2**126),
+    ],
+)
+def test_whole_numbers_of_any_width_are_keys(world: World, kind: str, low: int, high: int) -> None:
+    values = [low, high, 7, 10, 9, 7]
+    rows = ", ".join(f"({i}, CAST('{value}' AS {kind}))" for i, value in enumerate([*values, None])).replace("'None'", "NULL")
+    query = f"SELECT key, make_timestamptz(n) AS moment, n AS value FROM (VALUES {rows}) AS t(n, key), s WHERE s.id = 2"
+    dataset = tm.Dataset("keyed", world.request.sources, event_time="moment", query=query, where=world.where)
+    view = tm.FeatureView("newest", dataset, tm.Entity("one", key="key"), features=["value"], where=world.where)
+    log = load(world.ledger, view, build(world.ledger, view, ingest(world.ledger, dataset).output).output)
+    assert list(log.entities) == sorted({str(value) for value in values})
+    found = log.read(Coded.of([str(value) for value in values]), np.full(6, 100))
+    assert found.values[:, 0].tolist() == [0, 1, 5, 3, 4, 5]
 
 
 def test_names_are_view_feature_and_window() -> None:

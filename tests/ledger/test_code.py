@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from processes import run_python
 from tidemill.ledger import Code, code_of, environment, own_code
+from tidemill.ledger.reach import library_version
 
 STEP = '''
 import math
@@ -262,3 +264,12 @@ def test_the_environment_is_plain_data() -> None:
     found: Mapping[str, object] = environment()
     assert found.keys() == {"python", "machine", "lock"}
     assert any(str(line).startswith("numpy==") for line in found["lock"])  # type: ignore[attr-defined]
+
+
+def test_the_version_of_a_library_is_that_of_the_distribution_which_brings_it() -> None:
+    brought = metadata.packages_distributions()
+    assert "arro3" in brought  # its distribution has another name
+    for package, distributions in brought.items():
+        found = {one.name.lower(): one.version for one in metadata.distributions()}
+        assert library_version(package) in {found.get(package.lower()), *(found[one.lower()] for one in distributions)}
+    assert library_version("nobody_has_this") == "unknown"

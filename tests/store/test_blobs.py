@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidemill.core import Damaged, MissingFile, digest_bytes
-from tidemill.store import Blobs, FolderBlobs, MemoryBlobs
+from tidemill.store import Blobs, FolderBlobs, MemoryBlobs, put_pieces
 
 UNKNOWN = digest_bytes(b"never stored")
 
@@ -180,3 +180,21 @@ def test_sweeping_keeps_what_is_stored(blobs: Blobs) -> None:
 def test_memory_forgets_with_its_object() -> None:
     digest = MemoryBlobs().put(b"x")
     assert not MemoryBlobs().has(digest)
+
+
+def test_what_comes_in_pieces_and_shall_last_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, synced = FolderBlobs(tmp_path), list[tuple[bool, bool]]()
+    whole = b"x" * 200_000
+    place = tmp_path / digest_bytes(whole)[:2] / digest_bytes(whole)[2:]
+    plain = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{handle}").is_dir(), place.exists()))
+        plain(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(2):  # what is there is written again
+        place.unlink(missing_ok=True)
+        assert put_pieces(blobs, [whole[:150_000], memoryview(whole)[150_000:]]) == digest_bytes(whole)
+    assert synced == [(False, False), (True, True)] * 2
+    blobs.verify(digest_bytes(whole))

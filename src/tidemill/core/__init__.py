@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tidemill.core.arrays import Instants as Instants
     from tidemill.core.arrays import Ints as Ints
     from tidemill.core.arrays import pack as pack
+    from tidemill.core.arrays import packed as packed
     from tidemill.core.arrays import unpack as unpack
     from tidemill.core.coded import Coded as Coded
     from tidemill.core.coded import find as find
@@ -104,6 +105,7 @@ _WITH_NUMPY = {
     "partials": "exact",
     "total": "exact",
     "pack": "arrays",
+    "packed": "arrays",
     "unpack": "arrays",
 }
 
@@ -177,6 +179,7 @@ __all__ = [
     "odd_text",
     "odd_type",
     "pack",
+    "packed",
     "page",
     "paired_bootstrap",
     "paired_cluster_test",

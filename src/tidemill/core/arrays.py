@@ -5,7 +5,8 @@ costs nothing until it is read. Buffers lie by size of item, then name: each sta
 format allows none), and equal arrays give equal bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from tidemill.core.errors import Damaged
 
 _NAMES = {"float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "int16": "I16", "uint8": "U8", "bool": "BOOL"}
 _TYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in _NAMES.items()}
+AT_ONCE = 2**16  # rows of an array that are put in order at once
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -31,17 +33,37 @@ def pack(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> 
     >>> arrays["x"].tolist(), meta
     ([0.0, 1.0, 2.0], {'unit': 'minute'})
     """
+    return b"".join(packed(arrays, meta))
+
+
+def packed(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None, rows: Ints | None = None) -> Iterator[bytes | memoryview]:
+    """The same in pieces, of which each is good until the next is asked for; with `rows`, those of each array (n,), in their order.
+
+    >>> b"".join(bytes(piece) for piece in packed({"x": np.arange(3.0)}, rows=np.array([2, 0]))) == pack({"x": np.array([2.0, 0.0])})
+    True
+    """
     header: dict[str, Any] = {"__metadata__": {"tidemill": canonical(dict(meta or {})).decode()}}
-    buffers, offset = [], 0
-    for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
-        array, kind = arrays[name], _NAMES[arrays[name].dtype.name]
-        data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [offset, offset + len(data)]}
-        buffers.append(data)
-        offset += len(data)
+    names, offset = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)), 0
+    for name in names:
+        array, shape = arrays[name], list(arrays[name].shape) if rows is None else [len(rows)]
+        size = prod(shape) * array.dtype.itemsize
+        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
     text = canonical(header)
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *buffers])
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        array = np.ascontiguousarray(arrays[name], dtype=arrays[name].dtype.newbyteorder("<"))
+        if rows is None:
+            yield _bytes(array)
+            continue
+        some = np.empty(min(AT_ONCE, len(rows)), array.dtype)  # not a whole column: fresh memory costs more than what is done with it
+        for part in (rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)):
+            yield _bytes(np.take(array, part, out=some[: len(part)], mode="clip"))  # the other modes copy `out`
+
+
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def unpack(data: bytes | memoryview) -> tuple[dict[str, Array], dict[str, Any]]:

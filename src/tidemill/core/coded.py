@@ -35,6 +35,32 @@ class Coded:
         codes[None] = -1
         return cls(np.fromiter(map(codes.__getitem__, values), dtype=np.int32, count=len(values)), vocabulary)
 
+    @classmethod
+    def of_whole(cls, values: np.ndarray[Any, np.dtype[np.int64]], null: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> "Coded":
+        """Code the texts of whole numbers (n,), of which only different ones are written out; `null` (n,): where there is none.
+
+        >>> column = Coded.of_whole(np.array([9, 10, 0, 9]), np.array([False, False, True, False]))
+        >>> column.codes.tolist(), column.vocabulary
+        ([1, 0, -1, 1], ('10', '9'))
+        """
+        some = values if null is None else values[~null]
+        low, span = (int(some.min()), int(some.max()) - int(some.min()) + 1) if len(some) else (0, 0)
+        if span <= 4 * len(some):  # close to each other, as most keys: without a search
+            there = np.zeros(span, dtype=bool)
+            there[some - low] = True
+            numbers, which = np.flatnonzero(there) + low, (np.cumsum(there) - 1)[some - low]
+        else:
+            numbers, which = np.unique(some, return_inverse=True)
+        texts = list(map(str, numbers.tolist()))
+        order = sorted(range(len(texts)), key=texts.__getitem__)
+        code = np.empty(len(texts), dtype=np.int32)
+        code[order] = np.arange(len(texts))
+        codes = code[which]
+        if null is not None:
+            codes = np.full(len(values), -1, dtype=np.int32)
+            codes[~null] = code[which]
+        return cls(codes, tuple(map(texts.__getitem__, order)))
+
     def to(self, vocabulary: Sequence[str]) -> Codes:
         """The same column in codes of another (sorted) vocabulary; −1 for what that one lacks."""
         if vocabulary is self.vocabulary:

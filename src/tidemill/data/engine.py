@@ -74,6 +74,18 @@ def ask(sql: str, value: object) -> Any:
     return row[0] if row else None
 
 
+@contextmanager
+def reading(file: Path, *, own: bool) -> Iterator["DuckDBPyConnection"]:
+    """An engine to read a file with; where no SQL but our `own` is run, the one that is kept open, if one is."""
+    asked = _asked.get()
+    if own and asked:
+        yield asked.connection
+        return
+    with engine() as connection:
+        confine(connection, file=file)
+        yield connection
+
+
 def confine(connection: "DuckDBPyConnection", *, folder: Path | None = None, file: Path | None = None) -> None:
     """From now on a query reads the tables that are there, and files only of `folder`, or `file`. The engine never takes it back."""
     for setting, path in (("allowed_directories", f"{folder}/" if folder else ""), ("allowed_paths", str(file or ""))):
@@ -176,7 +188,8 @@ def has_zone(text: str) -> str:
 
 
 def fetch(connection: "DuckDBPyConnection", sql: str, kinds: Mapping[str, str]) -> Columns:
-    """The rows of a query by column: kind "number" as float64 (null: NaN), "instant" as int64, "text" as Coded."""
+    """The rows of a query by column: kind "number" as float64 (null: NaN), "instant" as int64, "text" as Coded, "whole" (numbers of 64
+    bits) as Coded texts."""
     raw = connection.execute(sql).fetchnumpy()
     return {name: as_column(raw[name], kind) for name, kind in kinds.items()}
 
@@ -185,8 +198,13 @@ def as_column(values: Any, kind: str) -> Column:
     """A column that the engine gave, as `fetch` gives it."""
     if kind == "text":
         return Coded.of(values.tolist())  # null is None there
+    null = getattr(values, "mask", None)  # where there are nulls, the array is one with a mask
+    null = null if null is not None and null.any() else None
+    if kind == "whole":
+        return Coded.of_whole(np.asarray(values), null)
     if kind == "instant":
-        if np.ma.getmaskarray(values).any():
+        if null is not None:
             raise DataError("a time is null", hint="leave such rows out in the query")
-        return np.asarray(np.ma.getdata(values), dtype=np.int64)
-    return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
+        return np.asarray(values, dtype=np.int64)
+    numbers = np.asarray(values, dtype=np.float64)
+    return numbers if null is None else np.where(null, np.nan, numbers)

@@ -35,7 +35,7 @@ from tidemill.features.getter import Getter, OnlineFeatures
 from tidemill.features.given import whole_rows
 from tidemill.features.growth import differ_since
 from tidemill.features.historical import Chosen, Historical, Listen, Opened, Question, choose, historical, quiet
-from tidemill.features.keys import Keys, joined_sql, joined_text, key_sql, key_text, parts_of
+from tidemill.features.keys import Keys, joined_sql, joined_text, key_column, key_sql, key_text, parts_of
 from tidemill.features.looked import Looked
 from tidemill.features.matching import time_sql
 from tidemill.features.materialising import bring_up, materialise
@@ -119,6 +119,7 @@ __all__ = [
     "is_whole",
     "joined_sql",
     "joined_text",
+    "key_column",
     "key_sql",
     "key_text",
     "last",

@@ -5,7 +5,7 @@ from pathlib import Path
 from zlib import crc32
 
 from tidemill.features._lmdb_folder import entered, explained, said
-from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Name, Stored, checksum, named
+from tidemill.features.online import CHECKSUM, MARK, WHOLE, Asked, Change, Name, Stored, named
 
 Known = tuple[bytes, bytes, bytes | None, bytes | None]  # of a space: how its keys begin, the key of its mark, what lies there, the mark
 
@@ -74,11 +74,13 @@ class LmdbOnline:
             found = change(mark, stored)
             if found is None:
                 return
-            for key, data in [(keys[0], found[0]), *((start + named(one), data) for one, data in found[1].items())]:
+            states = [(keys[0], found[0]), *((start + named(one), data) for one, data in found[1].items())]
+            sum_ = crc32  # `checksum`, without a call for each
+            whole = [(key, data + sum_(data, sum_(key)).to_bytes(CHECKSUM, "little")) for key, data in states if data is not None]
+            transaction.cursor().putmulti(whole)
+            for key, data in states:
                 if data is None:
                     transaction.delete(key)
-                else:
-                    transaction.put(key, data + checksum(key, data))
 
     def spaces(self) -> dict[str, bytes]:
         with explained(self._folder.path), self._folder.db.begin() as transaction:

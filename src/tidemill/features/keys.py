@@ -31,6 +31,13 @@ def key_sql(of: Entity | Dataset) -> str:
     return joined_sql([f"CAST({quote(column)} AS VARCHAR)" for column in of.keys])
 
 
+def key_column(of: Entity | Dataset, types: Mapping[str, str]) -> tuple[str, str]:
+    """The same as a column to be fetched: a whole number is written out once for each key, not for each row."""
+    low, high = LIMITS.get(types.get(of.keys[0], ""), (0, inf)) if len(of.keys) == 1 else (0, inf)
+    fits = low >= -(2**63) and high < 2**63
+    return (quote(of.keys[0]), "whole") if fits else (key_sql(of), "text")
+
+
 def several_sql(name: str, kind: str) -> str:
     """The condition that a key, a float of this type, stands for several whole numbers."""
     return f"isfinite({name}) AND abs({name}) >= {SINGLE[kind]}"

@@ -19,6 +19,7 @@ from tidemill.features.views import ViewLog
 from tidemill.features.words import Numbering, SpaceWords, Vocabulary, chunks_of, counts_of
 
 PART = 10_000  # entities written at once
+DIGESTED = 2**15  # events whose digest is taken at once: they stay in the cache of the processor
 EVENTS = 1_000_000  # events read at once, unless one entity has more
 UInts = np.ndarray[Any, np.dtype[np.uint64]]
 Numbers = dict[str, Floats]  # of the words of the log among those of the space, by column
@@ -143,8 +144,11 @@ class _Work:
             news = news & (known > mark.until)
         later, words = self._later(making.pushed, mark)
         numbers = self._numbers(words)
-        names = sorted({*(self.log.entities[one] for one in np.unique(entity[news]).tolist()), *later})
-        places, done = find(self.log.entities, names), making.done
+        places: Array = np.flatnonzero(np.bincount(entity[news]))
+        names, done = [self.log.entities[one] for one in places.tolist()], making.done
+        if later:
+            names = sorted({*names, *later})
+            places = find(self.log.entities, names)
         tell(done, len(names))
         for low, high in self._parts(places, done):
             states = self._states(places[low:high][places[low:high] >= 0], numbers)
@@ -183,6 +187,8 @@ class _Work:
     def _parts(self, places: Array, done: int) -> list[tuple[int, int]]:
         """Stretches of entities, each with no more events than are read at once."""
         sizes = np.append(np.diff(self.log.events.starts), 0)[places]  # of one that is not in the log: none
+        if int(sizes.max(initial=0)) * PART <= EVENTS:
+            return [(low, min(low + PART, len(places))) for low in range(done, len(places), PART)]
         found, start, events = list[tuple[int, int]](), done, 0
         for i, many in enumerate(sizes[done:].tolist(), done):
             if i > start and (events + many > EVENTS or i - start >= PART):
@@ -228,18 +234,26 @@ class _Work:
 
     def _digest(self, rows: Bools, numbers: Numbers) -> int:
         """Of some rows, in whatever order: a sum of 128 bits, to which more rows can be added."""
-        there, owner = np.unique(self.log.events.entity[rows], return_inverse=True)
-        mixed = _numbers([self.log.entities[one] for one in there.tolist()])[owner]
-        columns = (self._column(name, rows, numbers) for name in self.log.columns)
-        for column in (self.log.events.event[rows], self.log.events.known[rows], *columns):
-            mixed = _mix(mixed ^ column.view(np.uint64))
-        high, low = (int(part.sum(dtype=np.uint64)) for part in (mixed, _mix(mixed + np.uint64(1))))
-        return high << 64 | low
+        found, events = 0, self.log.events
+        for start in range(0, len(rows), DIGESTED):
+            chosen = start + np.flatnonzero(rows[start : start + DIGESTED])
+            owner = events.entity[chosen]
+            first = np.flatnonzero(np.diff(owner, prepend=-1))
+            names = _numbers([self.log.entities[one] for one in owner[first].tolist()])
+            mixed = np.repeat(names, np.diff(first, append=len(owner)))
+            columns = (self._column(name, chosen, numbers) for name in self.log.columns)
+            for column in (events.event[chosen], events.known[chosen], *columns):
+                mixed = _mix(mixed ^ column.view(np.uint64))
+            high, low = (int(part.sum(dtype=np.uint64)) for part in (mixed, _mix(mixed + np.uint64(1))))
+            found = _sum(found, high << 64 | low)
+        return found
 
 
 def _numbers(names: Sequence[str]) -> UInts:
     """A number for each name, by its first 64 bytes, or the digest of a longer one."""
-    texts = [text if len(text) <= 64 else digest_bytes(text).encode() for text in (name.encode() for name in names)]
+    texts = list(map(str.encode, names))
+    if max(map(len, texts), default=0) > 64:
+        texts = [text if len(text) <= 64 else digest_bytes(text).encode() for text in texts]
     found = np.zeros(len(names), dtype=np.uint64)
     for part in np.array(texts, dtype="S64").view(np.uint64).reshape(-1, 8).T:
         found = _mix(found ^ part)

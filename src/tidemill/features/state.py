@@ -132,5 +132,5 @@ class Among:
 
 def sliced(words: Ints, counts: Ints) -> list[bytes]:
     """One run of words as bytes for each of its stretches."""
-    data, edges = memoryview(words.tobytes()), [0, *(np.cumsum(counts) * 8).tolist()]
-    return [bytes(data[start:end]) for start, end in pairwise(edges)]
+    data, edges = words.tobytes(), [0, *(np.cumsum(counts) * 8).tolist()]
+    return [data[start:end] for start, end in pairwise(edges)]

@@ -56,18 +56,19 @@ def _of_library(module: ModuleType | None) -> bool:
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
-
-
-@cache
 def library_version(package: str) -> str:
     """The installed version of an import package, "unknown" when nothing says it."""
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version((_distributions().get(package) or [package])[0])
-    return str(getattr(sys.modules.get(package), "__version__", "unknown"))
+    found = next((one for one in metadata.distributions() if _holds(one, package)), None)
+    return found.version if found else str(getattr(sys.modules.get(package), "__version__", "unknown"))
+
+
+def _holds(installed: metadata.Distribution, package: str) -> bool:
+    """Whether a distribution brings an import package; `metadata.packages_distributions` looks at each file of all, which takes 0.2 s."""
+    declared = (installed.read_text("top_level.txt") or "").split()
+    files = installed.read_text("RECORD") or ""
+    return package in declared if declared else re.search(rf"^{re.escape(package)}[./]", files, re.MULTILINE) is not None
 
 
 @dataclass

@@ -70,13 +70,14 @@ def opened_views(ledger: Ledger, chosen: Sequence[Chosen]) -> tuple[dict[str, Op
     views, opened, computed = {one.view.name: bound(ledger, one.view) for one in chosen}, dict[str, Opened](), dict[str, Computed]()
     each = {view.dataset.name: view.dataset for view in views.values()}
     datasets = {name: data.ingest(ledger, dataset).output for name, dataset in each.items()}  # its files are read for their digests
-    for view in views.values():
-        dataset = datasets[view.dataset.name]
-        if isinstance(view, RequestView):
-            computed[view.name] = Computed.of(view, dataset.meta["types"])
-        else:
-            version = features.build(ledger, view, dataset).output
-            opened[view.name] = Opened(features.load(ledger, view, version), dataset.meta["types"], version)
+    with data.kept_open():
+        for view in views.values():
+            dataset = datasets[view.dataset.name]
+            if isinstance(view, RequestView):
+                computed[view.name] = Computed.of(view, dataset.meta["types"])
+            else:
+                version = features.build(ledger, view, dataset).output
+                opened[view.name] = Opened(features.load(ledger, view, version), dataset.meta["types"], version)
     return opened, computed
 
 

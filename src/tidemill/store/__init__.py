@@ -1,7 +1,7 @@
 """The two places where state lives: records (rows) and blobs (bytes), each on disk or in memory; and the writer's lock."""
 
 from tidemill.core import store_error
-from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, put_file
+from tidemill.store.blobs import Blobs, FolderBlobs, MemoryBlobs, Part, put_file, put_pieces
 from tidemill.store.driver import Driver, Occupied, Row
 from tidemill.store.lock import held, holder, writer
 from tidemill.store.records import Records, is_address, upsert
@@ -21,6 +21,7 @@ __all__ = [
     "holder",
     "is_address",
     "put_file",
+    "put_pieces",
     "store_error",
     "upsert",
     "writer",

@@ -5,8 +5,9 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -24,12 +25,12 @@ _ABANDONED = 86_400.0  # seconds after which nobody on another machine is still 
 class Part(Protocol):
     """A blob that comes in pieces."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """One more piece; raises StoreError when the disk refuses."""
 
-    def keep(self) -> tuple[str, int]:
+    def keep(self, *, synced: bool = False) -> tuple[str, int]:
         """Store what was written; returns its digest and size, also when it is asked again. It survives the end of the process; a loss of
-        power may take it."""
+        power may take it, unless it is `synced`."""
 
     def discard(self) -> None:
         """Forget what was written. After `keep` this does nothing."""
@@ -71,13 +72,18 @@ class Blobs(Protocol):
 
 
 def put_file(blobs: Blobs, file: Path) -> str:
-    """Store a file, in pieces; returns its digest."""
+    """Store a file as `put` does, in constant memory; returns its digest."""
+    with file.open("rb") as opened:
+        return put_pieces(blobs, iter(partial(opened.read, PIECE), b""))
+
+
+def put_pieces(blobs: Blobs, pieces: Iterable[bytes | memoryview]) -> str:
+    """Store what comes in pieces as `put` does; returns its digest."""
     part = blobs.part()
     try:
-        with file.open("rb") as opened:
-            while piece := opened.read(PIECE):
-                part.write(piece)
-        return part.keep()[0]
+        for piece in pieces:
+            part.write(piece)
+        return part.keep(synced=True)[0]
     finally:
         part.discard()
 
@@ -119,10 +125,10 @@ class _MemoryPart:
     def __init__(self, blobs: "MemoryBlobs") -> None:
         self._blobs, self._data = blobs, bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._data += data
 
-    def keep(self) -> tuple[str, int]:
+    def keep(self, *, synced: bool = False) -> tuple[str, int]:
         return self._blobs.put(bytes(self._data)), len(self._data)
 
     def discard(self) -> None:
@@ -209,6 +215,14 @@ def _holds(place: str, data: bytes) -> bool:
         return False
 
 
+def _sync(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class _FilePart:
     """Pieces in a file of its own, which takes its place by its digest. What is small never gets one before.
 
@@ -221,7 +235,7 @@ class _FilePart:
         self._folder, self._head, self._file, self._aside, self._size = str(folder), bytearray(), -1, "", 0
         self._kept = ""  # the digest, once it is
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._size += len(data)
         if self._file < 0:
             self._head += data
@@ -234,7 +248,7 @@ class _FilePart:
             self.discard()
             raise store_error(error, self._folder) from error
 
-    def _put(self, data: bytes, folder: str) -> None:
+    def _put(self, data: bytes | memoryview, folder: str) -> None:
         if self._file < 0:
             self._aside = f"{folder}/{_part_name()}{os.urandom(8).hex()}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -247,18 +261,18 @@ class _FilePart:
         while view:
             view = view[os.write(self._file, view) :]
 
-    def keep(self) -> tuple[str, int]:
+    def keep(self, *, synced: bool = False) -> tuple[str, int]:
         if self._kept:
             return self._kept, self._size
         try:
-            self._kept = self._stored()
+            self._kept = self._stored(synced=synced)
         except OSError as error:
             raise store_error(error, self._folder) from error
         finally:
             self.discard()
         return self._kept, self._size
 
-    def _stored(self) -> str:
+    def _stored(self, *, synced: bool) -> str:
         if self._file < 0:
             head = bytes(self._head)
             digest = digest_bytes(head)
@@ -269,7 +283,11 @@ class _FilePart:
         else:
             with mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as view:
                 digest = digest_bytes(memoryview(view))
+        if synced:
+            os.fsync(self._file)
         self._move(self._place(digest))
+        if synced:
+            _sync(os.path.dirname(self._place(digest)))  # the name survives too
         return digest
 
     def _place(self, digest: str) -> str:
@@ -335,11 +353,7 @@ class FolderBlobs:
                 file.flush()
                 os.fsync(file.fileno())
             Path(aside).replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the name survives the loss of power too
-            finally:
-                os.close(folder)
+            _sync(str(path.parent))  # the name survives the loss of power too
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise

@@ -11,7 +11,7 @@ import numpy as np
 from tidemill.core import Array, Bools, Coded, DataError, Floats, Instants, Ref, definition, digest_value, duration, pack, unpack
 from tidemill.data import scan
 from tidemill.features import CODE as FEATURES_CODE
-from tidemill.features import Matrix, Reader, Requests, key_sql, load, load_requests
+from tidemill.features import Matrix, Reader, Requests, key_column, load, load_requests
 from tidemill.ledger import Artifact, Ledger, Made, Once, own_code
 from tidemill.training.declarations import Label, Task
 
@@ -79,7 +79,11 @@ def _make(ledger: Ledger, task: Task, requests: Artifact, views: dict[str, Artif
 
 def _labels(ledger: Ledger, label: Label, version: Artifact, requests: Requests) -> tuple[Floats, Instants]:
     """(label, when it was known) of each request; NaN with a time is "no label", NaN with NEVER is open."""
-    columns = {"key": (key_sql(label.dataset), "text"), "known": ("__known", "instant"), "value": (label.expression, "number")}
+    columns = {
+        "key": key_column(label.dataset, version.meta["types"]),
+        "known": ("__known", "instant"),
+        "value": (label.expression, "number"),
+    }
     raw = scan(ledger, label.dataset, version, columns, "TRUE", source=str(label.where))
     keys, known, value = raw["key"], raw["known"], raw["value"]
     assert isinstance(keys, Coded)
