@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,13 +31,13 @@ SPACE = "a" * 40
 def append(store: OnlineStore, known: SpaceWords, more: Mapping[str, Sequence[str]]) -> dict[str, Count]:
     """Append words to a space, as who pushes does."""
     data = mark_of(store, SPACE)
-    before = known.read(store, data, (Mark.of(data) or Mark({}, words=dict.fromkeys(more, Count()))).words)
+    before = known.read(store, data, (Mark.of(data) or Mark(msgspec.Raw(b"{}"), words=dict.fromkeys(more, Count()))).words)
     now = {feature: Numbering(one) for feature, one in before.items()}
     for feature, several in more.items():
         for word in several:
             now[feature](word)
     counts = counts_of(now)
-    store.update(SPACE, [], lambda *_: (Mark({}, words=counts).bytes(), chunks_of(now)))
+    store.update(SPACE, [], lambda *_: (Mark(msgspec.Raw(b"{}"), words=counts).bytes(), chunks_of(now)))
     known.keep(now)
     return counts
 

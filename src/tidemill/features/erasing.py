@@ -277,12 +277,13 @@ def _online(ledger: Ledger, key: Key, store: OnlineStore, hit: Collection[str]) 
         mark = Mark.of(data)
         if mark is None:
             continue
-        columns, dataset = _columns(mark.view["entity"]), mark.view["dataset"]
-        version = ledger.artifact(Ref("feature view", mark.view["name"], "", mark.version)) if mark.version else None
+        view = mark.view
+        columns, dataset = _columns(view["entity"]), view["dataset"]
+        version = ledger.artifact(Ref("feature view", view["name"], "", mark.version)) if mark.version else None
         text, own = _called(key, columns, version), columns in key.columns
         if store.read([(space, [text])])[0][1] != [None] if own and version and text is not None else dataset in hit:
             whole = bool(not own or mark.words or mark.making or not mark.version)
-            yield EraseOnline(space, mark.view["name"], text or "", whole, pushed(ledger, dataset).last)
+            yield EraseOnline(space, view["name"], text or "", whole, pushed(ledger, dataset).last)
 
 
 def _files(datasets: Sequence[Dataset], key: Key) -> Iterator[LeaveOut | Stays]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tidemill.core import Array, Bools, Damaged, Floats, definition, digest_bytes, find
+from tidemill.core import Array, Bools, Damaged, Floats, digest_bytes, find
 from tidemill.features.forms import Windowed, form_of
 from tidemill.features.latest import Latest
 from tidemill.features.online import Making, Mark, OnlineStore, States, mark_of, space_of
@@ -117,7 +117,7 @@ class _Work:
         self.store.drop(self.space)
         self.seen = None
         words = self._numbering({name: Vocabulary() for name in self._coded})
-        return self._begin(Mark(definition(self.log.view)), Making(self.version, self.until, 0, whole=True, pushed=there), words)
+        return self._begin(Mark.new(self.log.view), Making(self.version, self.until, 0, whole=True, pushed=there), words)
 
     def _own(self, mark: Mark) -> Mapping[str, Vocabulary] | None:
         """The words of the space as it is; None where they are not what was written, so that it is made anew. Raises _Changed."""
@@ -156,7 +156,7 @@ class _Work:
             self._put(msgspec.structs.replace(mark, making=msgspec.structs.replace(making, done=high)), whole)
             tell(high, len(names))
         digest = _sum(int(mark.digest or "0", 16), self._digest(news, numbers))
-        self._put(Mark(mark.view, self.version, self.until, f"{digest:x}", counts_of(words), making.pushed), chunks_of(words))
+        self._put(Mark(mark.written, self.version, self.until, f"{digest:x}", counts_of(words), making.pushed), chunks_of(words))
         return len(names) - done
 
     def _put(self, mark: Mark, states: States) -> None:

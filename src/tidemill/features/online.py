@@ -160,11 +160,11 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a space: all that was known by `until` (None: nothing yet) is there, `digest` is that of its rows, and `words` tells
-    of the categories of each feature, which lie beside the states. `pushed`: up to where what was pushed is there. `gone` (`gone_as`):
-    entities of this version that were erased since: who misses their states has lost nothing."""
+    """What is known of a space: the view as it is `written` there; all that was known by `until` (None: nothing yet) is there, `digest` is
+    that of its rows, and `words` tells of the categories of each feature, which lie beside the states. `pushed`: up to where what was
+    pushed is there. `gone` (`gone_as`): entities of this version that were erased since: who misses their states has lost nothing."""
 
-    view: dict[str, Any]
+    written: msgspec.Raw = msgspec.field(name="view")  # a push reads and writes marks, and needs no definition
     version: str = ""
     until: int | None = None
     digest: str = ""
@@ -177,6 +177,17 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     def of(cls, data: bytes | None) -> "Mark | None":
         """From bytes."""
         return msgspec.json.decode(data, type=cls) if data else None
+
+    @classmethod
+    def new(cls, view: FeatureView) -> "Mark":
+        """Of a space in which nothing is yet."""
+        return cls(msgspec.Raw(msgspec.json.encode(definition(view))))
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The definition of the view, as plain data."""
+        found: dict[str, Any] = msgspec.json.decode(self.written)
+        return found
 
     def bytes(self) -> bytes:
         """As bytes."""

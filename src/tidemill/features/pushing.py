@@ -313,9 +313,12 @@ class Pusher:
         return ""
 
     def _feed(self, mark: Mark | None) -> Feed | None:
-        if mark is None or not mark.version or mark.view["dataset"] != self._dataset.name:
+        if mark is None or not mark.version:
             return None
-        view = from_definition(mark.view)
+        plain = mark.view
+        if plain["dataset"] != self._dataset.name:
+            return None
+        view = from_definition(plain)
         assert isinstance(view, FeatureView)
         return Feed.of(self._ledger, view, self._ledger.artifact(Ref("feature view", view.name, "", mark.version)))
 
