@@ -181,9 +181,10 @@ def test_large_numbers_with_gaps_are_not_rounded(large: Session, holder: str) ->
     assert found.columns["newest__status"].tolist() == ["present", "unknown", "unknown"]
     for column in (np.array([float(LARGE)]), pd.array([float(LARGE), None], dtype="Float64")):
         with pytest.raises(
-            DataError, match=r"the key 'shop' of the dict is DOUBLE, in which several whole numbers are one from 9007199254740992"
-        ):
+            DataError, match=r"^the key 'shop' of the dict is DOUBLE, in which several whole numbers are one from 9007199254740992"
+        ) as refused:
             ask(large, {"shop": column, "at": ["2024-03-10T11:00Z"] * len(column)}, at="at")
+        assert (refused.value.where, refused.value.hint) == ("the dict", "give it as whole numbers, or as texts")
     (large.project.folder / "rows.csv").write_text(f"shop,at\n{LARGE + 1},2024-03-10T11:00:00Z\n7.0,2024-03-10T11:00:00Z\n")
     with pytest.raises(DataError, match=r"the key 'shop' of rows.csv is DOUBLE"):
         ask(large, large.project.folder / "rows.csv", at="at")
@@ -476,7 +477,7 @@ GOOD = {"shop": np.array([7]), "event_timestamp": np.array(["2024-03-10T11:00"],
             pd.DataFrame(ROWS | {"shop": [1j, 2j, 3j, 4j]}),
             {},
             DataError,
-            "the column 'shop' of the frame cannot be read: Data type 'complex128'",
+            "the column 'shop' of the frame cannot be read: it has the type complex128",
         ),
         ({"event_timestamp": GOOD["event_timestamp"]}, {}, DataError, "the dict has no column 'shop'"),
         (GOOD | {"newest__amount": np.array([1])}, {"timezone": "UTC"}, DataError, "has a column 'newest__amount' already"),
@@ -639,3 +640,18 @@ def test_a_query_of_duckdb_may_bring_the_rows(shops: Session) -> None:
     with duckdb.connect() as connection:
         found = shops.historical_features(connection.sql(SQL), ["newest:amount"])
     assert plain(found.columns["newest__amount"]) == AMOUNTS
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (np.array([11, 12], dtype=">i8"), ">i8"),
+        (pd.arrays.SparseArray([11, 12]), "Sparse"),
+        (pd.IntervalIndex.from_breaks([0, 1, 2]), "interval"),
+        (np.array([1j, 2j]), "complex128"),
+    ],
+)
+def test_a_key_of_an_odd_type_is_refused_with_what_to_do(shops: Session, column: Any, kind: str) -> None:
+    with pytest.raises(DataError, match=rf"the column 'shop' of the frame cannot be read: it has the type {kind}") as refused:
+        ask(shops, pd.DataFrame({"shop": column, "at": pd.to_datetime(["2024-03-10T11:00Z"] * 2)}), at="at")
+    assert refused.value.hint.startswith("cast it to a plain type")

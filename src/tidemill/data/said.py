@@ -17,6 +17,7 @@ _CONVERT = (
     "TRY_CAST(column AS DOUBLE), which gives null where it cannot; or correct the data"
 )
 _TIME = "write times as 2024-01-31 12:00:00; read others with strptime(column, '%d.%m.%Y'); or correct the data"
+_PLAIN = "cast it to a plain type, for example to int64, or to texts"
 _FILE = "is it whole, and of the format that its source declares? Write it again"
 _WORDS = (
     (r'Referenced column "(.*)" not found', "there is no column '{0}'", ""),
@@ -49,6 +50,8 @@ _WORDS = (
     (r"Out of Range Error: (?:.*?) of (\w+) \((.*)\)", "a number becomes too large: {1}", "make one side a DOUBLE"),
     (r'column "(.*)" must appear in the GROUP BY', "column '{0}' is neither in GROUP BY nor inside a function such as max", ""),
     (r"Malformed JSON in file .*?, at byte (\d+) in record/value (\d+): (.*?)\.?\s*$", "it is no JSON: record {1}, byte {0}: {2}", _FILE),
+    (r"Unsupported Internal Arrow Type (?:_pl)?(\w+)", "a column has the type {0}, which no query takes", _PLAIN),
+    (r"Data type '(.*)' not recognized", "it has the type {0}, which no query takes", _PLAIN),
     (r"WHERE clause cannot contain aggregates", "it holds an aggregate", ""),
     (r"WHERE clause cannot contain window functions", "it holds a window function", ""),
     (r"No magic bytes found|too small to be a Parquet|don't know what type", "it is no Parquet file, or a damaged one", _FILE),

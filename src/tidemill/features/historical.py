@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from tidemill.features.catalogue import View
 from tidemill.features.declarations import FeatureView, RequestView
 from tidemill.features.frames import Arrow, Given, beside, count_of, open_rows, types_of, writable, write_part, write_rows
 from tidemill.features.lookup import look_up
-from tidemill.features.matching import NOTHING, match_sql, no_time, time_sql
+from tidemill.features.matching import NOTHING, key_error, match_sql, no_time, time_sql
 from tidemill.features.request_rows import Computed
 from tidemill.features.views import ViewLog
 from tidemill.features.windows import STATUS, Status
@@ -276,7 +277,7 @@ def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> 
     for name, one in question.opened.items():
         columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)
     shown = ", ".join(f"{sql} AS {quote(name)}" for name, sql in columns.items())
-    with explained(f"{given.what} cannot be read", question.at):
+    with explained(f"{given.what} cannot be read", question.at, partial(key_error, given.what)):
         connection.execute(f"CREATE TABLE asked AS SELECT {shown} FROM {given.table}")
     [(count, row)] = connection.execute('SELECT count(*), min(rowid) FILTER ("at" IS NULL) FROM asked').fetchall()
     if row is not None:

@@ -20,6 +20,8 @@ _WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$")
 NOTHING = '"NULL"'  # the type of a column without any value
 _LOCAL = re.compile(r"DATE$|TIMESTAMP(_\w+)?$")
 _PUT_BACK = (2 * HOUR, HOUR, HOUR // 2)  # by how much clocks are put back somewhere
+HINT = "\n"  # what stands between an error and its hint where the engine raises it
+ALIKE = "convert one of them, so that both spell a key alike"
 _ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
 
 
@@ -88,12 +90,19 @@ def _part(what: str, column: str, kind: str, of_view: str) -> str:
         match = f"TRY_CAST({as_view} AS {kind}) = {name}"
         if kind not in SINGLE or SINGLE[kind] >= SINGLE.get(of_view, inf):
             return f"CASE WHEN {match} THEN {as_view} END"
-        wrong = literal(f"{stands_for_several(f'the key {column!r} of {what}', kind)}: write it without a fraction, or as texts")
+        said = stands_for_several(f"the key {column!r} of {what}", kind)
+        wrong = literal(f"{said}{HINT}give it as whole numbers, or as texts")
         return f"CASE WHEN {several_sql(name, kind)} AND {as_view} IS NOT NULL THEN error({wrong}) WHEN {match} THEN {as_view} END"
     said = f"the key {column!r} of {what} is {with_article(kind)}, the view's is {with_article(of_view)}: no two of them are equal"
     if kind in SINGLE:  # so pandas holds a column in which nothing is
-        return f"CASE WHEN {name} IS NOT NULL AND NOT isnan({name}) THEN error({literal(said)}) END"
-    raise DataError(said, hint="convert one of them, so that both spell a key alike")
+        return f"CASE WHEN {name} IS NOT NULL AND NOT isnan({name}) THEN error({literal(said + HINT + ALIKE)}) END"
+    raise DataError(said, hint=ALIKE)
+
+
+def key_error(what: str, said: str) -> DataError | None:
+    """What `match_sql` refuses of a row, from the engine's words; None for another error."""
+    said, _, hint = said.removeprefix("Invalid Input Error: ").partition(HINT)
+    return DataError(said, where=what, hint=hint) if hint else None
 
 
 def column_sql(what: str, column: str, kind: str, of_request: str, timezone: str, places: str) -> str:
