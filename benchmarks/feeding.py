@@ -4,7 +4,8 @@ pushed event of ten features. Every piece runs in its own process, which tells i
     .venv/bin/python benchmarks/feeding.py [ROWS] [--peer PYTHON]
 
 PYTHON is an interpreter with feast[duckdb]==0.67.0; its DuckDB and SQLite stores then do the same work. Ours is in LMDB. "From the dataset"
-begins where Feast begins, at the rows in the store that training reads: the view's version is made and brought online. "From the view": it
+begins where Feast begins, at the rows in the store that training reads: the view's version is made, as `historical_features` makes it, and
+brought online. "From the view": it
 was made before, for a training set. "From files": the dataset's version is made first – read, checked, profiled and stored –, which Feast
 does not have.
 """

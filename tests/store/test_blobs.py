@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,8 +194,27 @@ def test_what_comes_in_pieces_and_shall_last_is_on_the_disk_before_it_has_its_na
         plain(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    for _ in range(2):  # what is there is written again
-        place.unlink(missing_ok=True)
+    for _ in range(2):  # the second time it is there
         assert put_pieces(blobs, [whole[:150_000], memoryview(whole)[150_000:]]) == digest_bytes(whole)
-    assert synced == [(False, False), (True, True)] * 2
+    assert synced == [(False, False), (True, True)]
+    place.write_bytes(b"damaged")
+    put_pieces(blobs, [whole])
+    assert len(synced) == 4
+    part = blobs.part()
+    part.write(b"small")
+    part.keep()
+    assert len(synced) == 4
+    put_pieces(blobs, [b"small"])  # it lay there, but nobody had seen to it that it lasts
+    assert len(synced) == 6
     blobs.verify(digest_bytes(whole))
+
+
+def test_what_comes_in_pieces_can_be_read_by_other_users_and_counts_bytes(tmp_path: Path) -> None:
+    blobs, before = FolderBlobs(tmp_path), os.umask(0o077)
+    try:
+        digest = put_pieces(blobs, [np.arange(20_000.0).data])
+    finally:
+        os.umask(before)
+    assert digest == digest_bytes(np.arange(20_000.0).tobytes())
+    assert blobs.path(digest).stat().st_mode & 0o777 == 0o644
+    blobs.verify(digest)

@@ -37,7 +37,8 @@ def pack(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> 
 
 
 def packed(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None, rows: Ints | None = None) -> Iterator[bytes | memoryview]:
-    """The same in pieces, of which each is good until the next is asked for; with `rows`, those of each array (n,), in their order.
+    """The same in pieces, of which each is good until the next is asked for; with `rows`, those of each array (n,), within it, in
+    their order.
 
     >>> b"".join(bytes(piece) for piece in packed({"x": np.arange(3.0)}, rows=np.array([2, 0]))) == pack({"x": np.array([2.0, 0.0])})
     True
@@ -59,7 +60,7 @@ def packed(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None, r
             continue
         some = np.empty(min(AT_ONCE, len(rows)), array.dtype)  # not a whole column: fresh memory costs more than what is done with it
         for part in (rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)):
-            yield _bytes(np.take(array, part, out=some[: len(part)], mode="clip"))  # the other modes copy `out`
+            yield _bytes(np.take(array, part, out=some[: len(part)], mode="clip"))  # to raise would take a copy of `out`
 
 
 def _bytes(array: Array) -> memoryview:

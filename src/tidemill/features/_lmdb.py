@@ -76,7 +76,7 @@ class LmdbOnline:
                 return
             states = [(keys[0], found[0]), *((start + named(one), data) for one, data in found[1].items())]
             sum_ = crc32  # `checksum`, without a call for each
-            whole = [(key, data + sum_(data, sum_(key)).to_bytes(CHECKSUM, "little")) for key, data in states if data is not None]
+            whole = ((key, data + sum_(data, sum_(key)).to_bytes(CHECKSUM, "little")) for key, data in states if data is not None)
             transaction.cursor().putmulti(whole)
             for key, data in states:
                 if data is None:

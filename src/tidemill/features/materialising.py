@@ -233,7 +233,8 @@ class _Work:
         return {name: view.names_of(name)[0] for name, feature in view.columns.items() if feature.category}
 
     def _digest(self, rows: Bools, numbers: Numbers) -> int:
-        """Of some rows, in whatever order: a sum of 128 bits, to which more rows can be added."""
+        """Of some rows, in whatever order: a sum of 128 bits, to which more rows can be added. Those of an entity lie together, or it takes
+        longer."""
         found, events = 0, self.log.events
         for start in range(0, len(rows), DIGESTED):
             chosen = start + np.flatnonzero(rows[start : start + DIGESTED])

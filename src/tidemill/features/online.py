@@ -186,8 +186,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def view(self) -> dict[str, Any]:
         """The definition of the view, as plain data."""
-        found: dict[str, Any] = msgspec.json.decode(self.written)
-        return found
+        return msgspec.json.decode(self.written, type=dict[str, Any])
 
     def bytes(self) -> bytes:
         """As bytes."""

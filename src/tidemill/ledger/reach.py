@@ -67,8 +67,9 @@ def library_version(package: str) -> str:
 def _holds(installed: metadata.Distribution, package: str) -> bool:
     """Whether a distribution brings an import package; `metadata.packages_distributions` looks at each file of all, which takes 0.2 s."""
     declared = (installed.read_text("top_level.txt") or "").split()
-    files = installed.read_text("RECORD") or ""
-    return package in declared if declared else re.search(rf"^{re.escape(package)}[./]", files, re.MULTILINE) is not None
+    if declared:
+        return package in declared
+    return re.search(rf"^{re.escape(package)}(/|(\.[\w-]+)*\.(py|so|pyd),)", installed.read_text("RECORD") or "", re.MULTILINE) is not None
 
 
 @dataclass

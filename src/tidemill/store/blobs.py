@@ -215,6 +215,15 @@ def _holds(place: str, data: bytes) -> bool:
         return False
 
 
+def _is_whole(place: str, digest: str) -> bool:
+    """Whether a file is there, and has the bytes of a digest."""
+    try:
+        with open(place, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return digest_bytes(memoryview(view)) == digest
+    except (OSError, ValueError):  # an empty file has no map
+        return False
+
+
 def _sync(folder: str) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -236,6 +245,7 @@ class _FilePart:
         self._kept = ""  # the digest, once it is
 
     def write(self, data: bytes | memoryview) -> None:
+        data = memoryview(data).cast("B")
         self._size += len(data)
         if self._file < 0:
             self._head += data
@@ -257,6 +267,7 @@ class _FilePart:
             except FileNotFoundError:
                 os.makedirs(folder, exist_ok=True)
                 self._file = os.open(self._aside, flags, 0o644)
+            os.fchmod(self._file, 0o644)  # whatever the mask says
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
@@ -277,17 +288,20 @@ class _FilePart:
             head = bytes(self._head)
             digest = digest_bytes(head)
             place = self._place(digest)
-            if _touched(place) and _holds(place, head):
+            if not synced and _touched(place) and _holds(place, head):
                 return digest
             self._put(head, os.path.dirname(place))  # where it stays: ext4 crowds the new files of one folder
         else:
             with mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as view:
                 digest = digest_bytes(memoryview(view))
+            place = self._place(digest)
+            if synced and _is_whole(place, digest) and _touched(place):
+                return digest
         if synced:
             os.fsync(self._file)
-        self._move(self._place(digest))
+        self._move(place)
         if synced:
-            _sync(os.path.dirname(self._place(digest)))  # the name survives too
+            _sync(os.path.dirname(place))  # the name survives too
         return digest
 
     def _place(self, digest: str) -> str:
