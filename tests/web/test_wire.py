@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import pytest
@@ -27,17 +28,18 @@ class Forgetful(Heads):
 
 
 class Memory(asyncio.Transport):
-    """What was written, and whether it was closed; nothing comes behind the end."""
+    """What was written, and whether it was closed; nothing comes behind the end. It breaks when it is written to after so many bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, lasts: float = inf) -> None:
         super().__init__()
-        self.sent, self.closed, self.read = b"", False, True
+        self.sent, self.closed, self.read, self.lasts = b"", False, True, lasts
 
     def write(self, data: Any) -> None:
+        self.closed = self.closed or len(self.sent) >= self.lasts
         self.sent += data
 
     def writelines(self, pieces: Any) -> None:
-        self.sent += b"".join(pieces)
+        self.write(b"".join(pieces))
 
     def is_closing(self) -> bool:
         return self.closed
@@ -97,8 +99,8 @@ class Site:
         await send({"type": "http.response.body", "body": told})
 
 
-def connected(site: Site, heads: Heads) -> tuple[Wire, Memory]:
-    loop, transport = asyncio.get_running_loop(), Memory()
+def connected(site: Site, heads: Heads, lasts: float = inf) -> tuple[Wire, Memory]:
+    loop, transport = asyncio.get_running_loop(), Memory(lasts)
     wire = Wire(quick=site.quick, heads=heads, turn=site.turn, config=site.config, server_state=ServerState(), app_state={}, _loop=loop)
     wire.connection_made(transport)
     return wire, transport
@@ -109,10 +111,10 @@ async def turns(many: int) -> None:
         await asyncio.sleep(0)
 
 
-async def heard(site: Site, heads: Heads, steps: Sequence[bytes | set[bytes] | int]) -> tuple[bytes, bool]:
+async def heard(site: Site, heads: Heads, steps: Sequence[bytes | set[bytes] | int], lasts: float = inf) -> tuple[bytes, bool]:
     """What a connection says to pieces that come one after the other; between them paths go away and come back, and the framework becomes
     slower."""
-    wire, transport = connected(site, heads)
+    wire, transport = connected(site, heads, lasts)
     site.away, site.slow = set(), 1
     for step in steps:
         if isinstance(step, set):
@@ -223,6 +225,7 @@ def test_whatever_comes_is_answered_as_if_each_head_were_parsed() -> None:
         for i in range(10):
             site, known = Site(alone=i % 2 == 1), Heads()  # what was learned from one connection holds for the others
             for _ in range(200):
+                await heard(site, known, steps(chance), chance.randrange(400))  # a client that goes in the midst teaches nothing wrong
                 pieces = steps(chance)
                 assert await heard(site, known, pieces) == await heard(Site(), Forgetful(), pieces), pieces
             went.update(site.ways)
@@ -243,6 +246,19 @@ def test_an_odd_request_leaves_nothing_behind_that_others_are_led_by(odd: bytes,
             assert await heard(site, known, pieces) == await heard(Site(), Forgetful(), pieces), pieces
 
     asyncio.run(compared())
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_stands_behind_the_end_of_a_connection_is_unheard_there_alone(alone: bool) -> None:
+    """A client that asks twice in one packet and is gone before the first answer: the second request is for nobody."""
+
+    async def asked() -> list[tuple[bytes, bool]]:
+        site, known = Site(alone=alone), Heads()
+        both = [await heard(site, known, [post(b"one")]), await heard(site, known, [post(b"one") + post(b"other")], 0)]
+        return [*both, await heard(site, known, [post(b"third") + post(b"two")])]
+
+    (*_, (said, closed)) = asyncio.run(asked())
+    assert (said.count(b"HTTP/1.1 200"), b"|third" in said, said.endswith(b"|two"), closed) == (2, True, True, False)
 
 
 def test_a_head_that_was_seen_is_not_parsed_again_on_any_connection() -> None:

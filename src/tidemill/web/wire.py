@@ -283,7 +283,7 @@ class Wire(HttpToolsProtocol):
         under_way, headers = self._under_way(), dict(self.headers)
         self.named = {name: headers.pop(name) for name in NAMES if name in headers}
         if self.transport.is_closing():  # behind the last one that is answered
-            self.call = _unheard
+            self.call, self.head = _unheard, b""  # which others with such a head are not
         elif self.quick is None or under_way or self.led_on:
             self.call = None
         else:
