@@ -525,3 +525,11 @@ def test_what_is_ours_alone_is_read_with_the_engine_that_is_open(here: Folder) -
         with pytest.raises(DefinitionError, match="which is no declared source"):  # what a user wrote is confined as ever
             here.scan(version, {"x": (f"(SELECT count(*) FROM read_csv('{here.folder}/rows.csv'))", "number")})
     assert column["k"].texts() == ["3", "1", "2"]
+
+
+def test_a_table_of_many_columns_is_profiled_as_one_of_few(here: Folder) -> None:
+    """The engine takes minutes and gigabytes for thousands of counts of different values at once."""
+    columns = ", ".join(f"v + {i} AS c{i}" for i in range(600))
+    profile = here.ingest(query=f"SELECT id, t, {columns} FROM s").output.meta["profile"]
+    assert {name: one["distinct"] for name, one in profile.items()} == {"id": 3, "t": 3} | {f"c{i}": 2 for i in range(600)}
+    assert profile["c599"] == {"nulls": 1, "distinct": 2, "min": 604.0, "max": 606.0, "mean": 605.0}

@@ -206,6 +206,7 @@ def test_rows_that_cannot_be_meant_are_refused(rows: object, what: str) -> None:
         ("DATE", np.datetime64("2013-01-01T00:00", "ns"), "2013-01-01"),
         ("DATE", pd.Timestamp("2013-01-01"), "2013-01-01"),
         ("DATE", pd.Timestamp("2013-01-01T01:00"), None),
+        ("TIMESTAMP", pd.Timestamp("2013-01-01T01:00:00.000000001"), "2013-01-01 01:00:00"),
         ("TIMESTAMP", np.datetime64("2013-01-01T10:00:00.5", "ns"), "2013-01-01 10:00:00.5"),
         ("TIMESTAMP WITH TIME ZONE", datetime(2013, 1, 1, 10, tzinfo=UTC), "2013-01-01 10:00:00+00"),
         ("UUID", UUID(int=7), "00000000-0000-0000-0000-000000000007"),
@@ -269,7 +270,7 @@ def test_an_infinite_number_is_a_text_in_json(online: OnlineStore) -> None:
             ("DOUBLE", -0.0, "-0.0"),
             ("DOUBLE", float("inf"), "inf"),
         ),
-        *(("FLOAT", 7.1, "7.1"), ("FLOAT", 7.10000001, None), ("DOUBLE", float("nan"), None)),
+        *(("FLOAT", 7.1, "7.1"), ("FLOAT", float(np.float32(7.1)), "7.1"), ("FLOAT", 7.10000001, None), ("DOUBLE", float("nan"), None)),
         *(("DECIMAL(3,1)", 7, "7.0"), ("DECIMAL(3,1)", 7.5, "7.5"), ("DECIMAL(3,1)", 7.55, None)),
     ],
 )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from features.ours import write_table
 from features.test_point_in_time import VIEWS, WIDTHS, asked, expected, log_of, rows_of
 from tidemill.cli import tidemill as tidemill_
 from tidemill.core import HOUR, DataError, DefinitionError, MissingFile, StoreError, UnknownName, instant, show
+from tidemill.data import engine
 from tidemill.features import Historical, Opened, Question, choose, historical
 from tidemill.features.windows import Events, newest
 from tidemill.session import Session
@@ -655,3 +657,116 @@ def test_a_key_of_an_odd_type_is_refused_with_what_to_do(shops: Session, column:
     with pytest.raises(DataError, match=rf"the column 'shop' of the frame cannot be read: it has the type {kind}") as refused:
         ask(shops, pd.DataFrame({"shop": column, "at": pd.to_datetime(["2024-03-10T11:00Z"] * 2)}), at="at")
     assert refused.value.hint.startswith("cast it to a plain type")
+
+
+def keyed(folder: Path, kind: str, values: Sequence[str]) -> Session:
+    """A project whose keys are of a type: of each there is one row, with its number."""
+    rows = ", ".join(f"(CAST({value} AS {kind}), {i})" for i, value in enumerate(values))
+    query = f"SELECT k, TIMESTAMPTZ '2024-03-10T10:00:00Z' AS sold, CAST(v AS DOUBLE) AS v FROM (VALUES {rows}) AS t(k, v)"
+    with engine() as connection:
+        connection.execute(f"COPY ({query}) TO '{folder}/keyed.parquet' (FORMAT parquet)")
+    (folder / "tidemill.toml").write_text('[project]\nname = "keyed"\n')
+    source = 'tm.Dataset("keyed", {"s": tm.Source("keyed.parquet", format="parquet")}, event_time="sold")'
+    view = f'tm.FeatureView("newest", {source}, tm.Entity("one", key="k"), features=["v"])'
+    (folder / "views.py").write_text(f"import tidemill as tm\nview = {view}\n")
+    session = tm.open(folder)
+    session.materialise()
+    return session
+
+
+@pytest.mark.parametrize("key", [np.float32(0.1), float(np.float32(0.1)), 0.1, 0.1 + 1e-12, 0, "0.1", 7.25])
+def test_a_float_is_the_key_that_it_is_or_that_is_written_so_offline_and_online(tmp_path: Path, key: object) -> None:
+    session = keyed(tmp_path, "FLOAT", ["0.0", "0.1", "7.25"])
+    expected = {"0": 0.0, "7.25": 2.0, str(0.1 + 1e-12): None}.get(str(key), 1.0)
+    for rows in ([{"k": key, "at": "2024-03-10T11:00Z"}], pd.DataFrame({"k": [key], "at": ["2024-03-10T11:00Z"]})):
+        [found] = ask(session, rows, at="at").columns["newest__v"].tolist()
+        assert (None if found != found else found) == expected
+    assert session.online_features([{"k": key}], ["newest"]).rows == [[expected]]
+
+
+@pytest.mark.parametrize(
+    ("key", "at_all"),
+    [
+        (datetime(2024, 3, 10), False),  # noqa: DTZ001 – that is the point
+        (date(2024, 3, 10), False),
+        (datetime(2024, 3, 10, 1, tzinfo=timezone(timedelta(hours=1))), True),
+        (pd.Timestamp("2024-03-10", tz="UTC"), True),
+    ],
+)
+def test_a_time_without_its_zone_is_no_key_that_has_one(tmp_path: Path, key: object, *, at_all: bool) -> None:
+    session = keyed(tmp_path, "TIMESTAMPTZ", ["'2024-03-10T00:00:00Z'", "'2024-03-10T00:00:01Z'"])
+    if at_all:
+        assert ask(session, [{"k": key, "at": "2024-03-10T11:00Z"}], at="at").columns["newest__v"].tolist() == [0]
+        assert session.online_features([{"k": key}], ["newest"]).rows == [[0]]
+        return
+    with pytest.raises(DataError, match=r"the key 'k' of the list is a (time|date), the view's is a time with its zone"):
+        ask(session, [{"k": key, "at": "2024-03-10T11:00Z"}], at="at")
+    with pytest.raises(DataError, match="the key 'k' is"):
+        session.online_features([{"k": key}], ["newest"])
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMPTZ", "TIMESTAMP"])
+def test_what_is_finer_than_a_microsecond_is_cut_off_everywhere(tmp_path: Path, kind: str) -> None:
+    session, zone = keyed(tmp_path, kind, ["'2024-03-10T00:00:00'"]), "UTC" if kind == "TIMESTAMPTZ" else None
+    fine = pd.Timestamp("2024-03-10T00:00:00.000000005", tz=zone)
+    rows = {"k": [fine], "at": ["2024-03-10T11:00Z"]}
+    fines = pl.Series([fine.value]).cast(pl.Datetime("ns"))
+    frame = pl.DataFrame({"k": fines.dt.replace_time_zone(zone), "at": rows["at"]})
+    for some in (rows, [{name: value for name, [value] in rows.items()}], pd.DataFrame(rows), frame):
+        assert ask(session, some, at="at").columns["newest__v"].tolist() == [0]
+        assert session.online_features(some, ["newest"]).rows == [[0]]
+
+
+def test_times_with_a_zone_may_have_nanoseconds(tmp_path: Path) -> None:
+    """As pyarrow writes those of pandas."""
+    session = keyed(tmp_path, "TIMESTAMPTZ", ["'2024-03-10T10:00:00Z'"])
+    times = pl.Series([datetime(2024, 3, 10, 10), datetime(2024, 3, 10, 9)]).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")  # noqa: DTZ001
+    frame = pl.DataFrame({"k": times.gather([0, 0]), "at": times})
+    assert ask(session, frame, at="at", status=True).columns["newest__status"].tolist() == ["present", "unknown"]
+    frame.write_parquet(tmp_path / "rows.parquet")
+    assert ask(session, tmp_path / "rows.parquet", at="at", status=True).columns["newest__status"].tolist() == ["present", "unknown"]
+    pl.DataFrame({"k": times, "sold": times, "v": [1.0, 2.0]}).write_parquet(tmp_path / "keyed.parquet")
+    found = ask(tm.open(tmp_path), frame.with_columns(k=times.gather([1, 1])), at="at")
+    assert found.columns["newest__v"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("column", ["k", "at"])
+def test_a_column_of_gaps_of_pandas_is_of_no_type(tmp_path: Path, column: str) -> None:
+    session = keyed(tmp_path, "BIGINT", ["7"])
+    frame = pd.DataFrame({"k": [7], "at": ["2024-03-10T11:00Z"]} | {column: [pd.NaT]})
+    if column == "k":
+        assert ask(session, frame, at="at", status=True).columns["newest__status"].tolist() == ["unknown"]
+        return
+    with pytest.raises(DataError, match="row 0 of the frame has no time in 'at'"):
+        ask(session, frame, at="at")
+
+
+@pytest.mark.parametrize("name", ["true", "NULL", "1"])
+def test_a_name_that_is_a_value_in_sql_is_no_column(name: str) -> None:
+    source = tm.Dataset("d", {"s": tm.Source("x.csv")}, event_time="t")
+    with pytest.raises(DefinitionError, match=rf"{name}.*is a value in SQL, and no column|'{name}'") as refused:
+        tm.FeatureView("v", source, entity=tm.Entity("e", key="k"), features=[name])
+    assert f"tm.last('\"{name}\"')" in refused.value.hint
+
+
+@pytest.mark.parametrize("gap", [float("nan"), np.float32("nan"), pd.NA, pd.NaT, None], ids=str)
+@pytest.mark.parametrize("column", ["amount", "n", "word", "flag", "day"])
+@pytest.mark.parametrize("holder", ["list", "dict", "pandas", "one"])
+def test_gaps_of_a_request_are_null_offline_and_online(tmp_path: Path, holder: str, column: str, gap: object) -> None:
+    with engine() as connection:
+        columns = "1 AS id, TIMESTAMPTZ '2024-03-10T10:00:00Z' AS asked, 1.5::DOUBLE AS amount, 3::BIGINT AS n"
+        columns += ", 'a' AS word, true AS flag, DATE '2024-03-10' AS day"
+        connection.execute(f"COPY (SELECT {columns}) TO '{tmp_path}/asked.parquet' (FORMAT parquet)")
+    (tmp_path / "tidemill.toml").write_text('[project]\nname = "gaps"\n')
+    names = ["amount", "n", "word", "flag", "day"]
+    features = {name: f"CAST({name} IS NULL AS DOUBLE)" for name in names} | {"more": "CAST(amount > 1 AS DOUBLE)"}
+    source = 'tm.Dataset("asked", {"s": tm.Source("asked.parquet", format="parquet")}, key="id", event_time="asked")'
+    (tmp_path / "views.py").write_text(f'import tidemill as tm\nview = tm.RequestView("gap", {source}, features={features!r})\n')
+    row = {"id": 1, "asked": "2024-03-10T10:00:00Z", "amount": 1.5, "n": 3, "word": "a", "flag": True, "day": "2024-03-10"} | {column: gap}
+    rows: Any = {"list": [row], "dict": {name: [value] for name, value in row.items()}, "pandas": pd.DataFrame([row]), "one": row}[holder]
+    expected = [float(name == column) for name in names] + [None if column == "amount" else 1.0]
+    session = tm.open(tmp_path)
+    assert session.online_features(rows, ["gap"]).rows == [expected]
+    if holder != "one":
+        found = [column.tolist()[0] for column in ask(session, rows, ["gap"], at="asked").columns.values()]
+        assert [None if value != value else value for value in found] == expected

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import tidemill as tm
@@ -365,7 +366,7 @@ KINDS = {"BIGINT": 3, "DOUBLE": 2.5, "DECIMAL(4,2)": 1, "VARCHAR": "a", "BOOLEAN
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [
-        *(("BIGINT", wrong) for wrong in (1.5, "1.5", True, "nan", "inf", float("nan"), float("inf"), [1], {})),
+        *(("BIGINT", wrong) for wrong in (1.5, "1.5", True, "nan", "inf", float("inf"), [1], {})),
         *(("DOUBLE", wrong) for wrong in (True, "nan", " -Infinity ", "1e400", float("inf"), [1.0], {})),
         *(("DECIMAL(4,2)", wrong) for wrong in (False, "NaN")),
         *(("VARCHAR", wrong) for wrong in (["a"], {"a": 1}, True, 1.0)),
@@ -385,6 +386,11 @@ def test_a_value_of_another_type_is_refused_and_neither_rounded_nor_spelt_out(ki
 def test_a_whole_number_may_be_spelt_in_any_way(number: object) -> None:
     check_values({"x": "BIGINT", "y": "DOUBLE"}, {"x": number, "y": number})
     check_values({"x": "DOUBLE"}, {"x": float("nan")})
+
+
+@pytest.mark.parametrize("gap", [float("nan"), np.float64("nan"), pd.NA, pd.NaT], ids=str)
+def test_a_gap_fits_every_column(gap: object) -> None:
+    check_values(dict.fromkeys(KINDS, "BIGINT") | {kind: kind for kind in KINDS}, dict.fromkeys(KINDS, gap))
 
 
 def test_numbers_and_keys_are_looked_up_when_asked_for(world: World) -> None:

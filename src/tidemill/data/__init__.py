@@ -6,6 +6,7 @@ from tidemill.data.delta import PLACE, Delta, Snapshot
 from tidemill.data.elsewhere import Theirs, their_version
 from tidemill.data.engine import (
     TWINS,
+    ZONED_NS,
     Column,
     Columns,
     as_column,
@@ -22,6 +23,7 @@ from tidemill.data.engine import (
     quote,
     table,
     twins,
+    zoned_sql,
 )
 from tidemill.data.erased import Key, erase_pushed, pushed_datasets, remember, rows_in, texts_in, unfinished
 from tidemill.data.predictions import (
@@ -60,6 +62,7 @@ __all__ = [
     "PLACE",
     "SHARED",
     "TWINS",
+    "ZONED_NS",
     "Check",
     "Column",
     "Columns",
@@ -139,4 +142,5 @@ __all__ = [
     "with_article",
     "withdraw",
     "wrong_alone",
+    "zoned_sql",
 ]

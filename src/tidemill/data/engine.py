@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Column = np.ndarray[Any, np.dtype[Any]] | Coded
 Columns = dict[str, Column]
 UNDECLARED = "declare the file as a Source and name it by its key: what is not declared is neither tracked nor in the lineage"
+ZONED_NS = "TIMESTAMPTZ_NS"  # a time with its zone in nanoseconds, as pyarrow writes pandas' times
 _ZONE = r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])"
 TWINS = "rename or drop one: a column is found by its name"
 NO_ZONE = "a time has no time zone: give its dataset one, or convert it in the query"
@@ -180,6 +181,11 @@ def instant_of(expression: str, timezone: str) -> str:
     )
     zoned = f"typeof({expression}) = 'TIMESTAMP WITH TIME ZONE'"
     return f"epoch_us(CASE WHEN {zoned} THEN CAST(({expression}) AS TIMESTAMPTZ) ELSE {naive} END)"
+
+
+def zoned_sql(name: str) -> str:
+    """SQL for a time of `ZONED_NS` in microseconds, which all functions take; what is finer is cut off."""
+    return f"timezone('UTC', CAST(timezone('UTC', {name}) AS TIMESTAMP))"
 
 
 def has_zone(text: str) -> str:

@@ -7,7 +7,7 @@ _TYPES = (
     (r"(?:INTEGER|BIGINT)_LITERAL|U?(?:TINY|SMALL|BIG|HUGE)INT|U?INTEGER|U?INT(?:8|16|32|64|128)", "whole number"),
     (r"DOUBLE|FLOAT|DECIMAL(?:\([^)]*\))?", "number"),
     (r"BOOLEAN|BOOL", "true or false"),
-    (r"TIMESTAMP(?: WITH TIME ZONE|_\w+)?|TIMESTAMPTZ", "time"),
+    (r"TIMESTAMP(?: WITH TIME ZONE|_\w+)?|TIMESTAMPTZ(?:_NS)?", "time"),
     (r"DATE", "date"),
     (r"INTERVAL", "duration"),
     (r"timestamp", "time"),

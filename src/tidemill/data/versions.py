@@ -21,7 +21,22 @@ from tidemill.data.declarations import Check, Dataset, Source
 from tidemill.data.delimited import CommaNumbers, OddValue, comma_numbers, line_of, load_csv, odd_values
 from tidemill.data.delta import files_of
 from tidemill.data.elsewhere import Theirs, their_version
-from tidemill.data.engine import TWINS, Columns, confine, engine, explained, fetch, literal, named, quote, reading, table, twins
+from tidemill.data.engine import (
+    TWINS,
+    ZONED_NS,
+    Columns,
+    confine,
+    engine,
+    explained,
+    fetch,
+    literal,
+    named,
+    quote,
+    reading,
+    table,
+    twins,
+    zoned_sql,
+)
 from tidemill.data.erased import Key, count, erased_inputs, erased_keys, is_number, left_out, rows_in
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, with_article
@@ -36,6 +51,7 @@ CODE = ("core", "data")
 NO_ROWS = "say them in a query: SELECT CAST(t AS TIMESTAMPTZ) AS t, … FROM s; or begin with an empty Parquet file, which has types"
 OWN_ROW = "compute it in the query of the dataset; a tm.FeatureView with windows folds rows that are known"
 FEW = 10_000  # different values of a column that are counted
+AT_ONCE = 50  # aggregates that are computed together
 WIDEST = "DECIMAL(38,0)"  # in place of whole numbers of 128 bits: Parquet has none, and the engine would make them floats
 
 
@@ -187,17 +203,25 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
         files = ", ".join(map(named, files_of(path, f"the table {source.path!r}")))
         with explained(f"source {source.path!r} cannot be read", str(path)):
             rows = f"read_parquet([{files}], union_by_name = true, hive_partitioning = true)"
-            connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {rows}")
+            connection.execute(f"CREATE TABLE {quote(name)} AS {_in_microseconds(connection, rows)}")
     else:
         if not path.stat().st_size:
             raise DataError(f"{file.name} is empty", where=str(file), hint="write it again")
         reader = table(path) if source.format == "parquet" else f"read_json_auto({named(path)})"
         with explained(f"source {source.path!r} cannot be read", str(path)):
-            connection.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM {reader}")
+            connection.execute(f"CREATE TABLE {quote(name)} AS {_in_microseconds(connection, reader)}")
         if source.format == "json" and connection.table(quote(name)).columns == ["json"]:
             hint = 'write a list of objects, or one on each line: {"id": 1, "at": "2013-05-01T12:00:00Z"}'
             raise DataError(f"{file.name} holds no objects with named fields", where=str(file), hint=hint)
     return path
+
+
+def _in_microseconds(connection: "DuckDBPyConnection", rows: str) -> str:
+    """SQL for the rows of files, with times that have a zone as the engine's functions take them."""
+    shape = connection.execute(f"SELECT * FROM {rows} LIMIT 0").description
+    fine = [quote(column[0]) for column in shape if str(column[1]) == ZONED_NS]
+    instead = f" REPLACE ({', '.join(f'{zoned_sql(name)} AS {name}' for name in fine)})" if fine else ""
+    return f"SELECT *{instead} FROM {rows}"
 
 
 def _unzip(path: Path, folder: Path) -> Path:
@@ -392,25 +416,26 @@ def _violation(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, na
 def _profile(connection: "DuckDBPyConnection", rows: str, types: Mapping[str, str]) -> dict[str, Any]:
     """Counts and ranges. How many different values a column has is exact up to `FEW`; beyond, it is an estimate, right within some per cent
     (HyperLogLog; Flajolet et al., 2007), which is a tenth of the work."""
-    head = ["count(*)", "min(__event)", "max(__event)", "max(__known)"]
+    head = ("count(*)", "min(__event)", "max(__event)", "max(__known)")
     asked = {name: ["count(*) - count({0})", "least(approx_count_distinct({0}), count({0}))"] for name in types}
     for name, kind in types.items():
         asked[name] += ["min({0})::DOUBLE", "max({0})::DOUBLE", "avg({0}::DOUBLE)"] if is_number(kind) or kind == "BOOLEAN" else []
-    columns = [one.format(quote(name)) for name, some in asked.items() for one in some]
-    row = connection.execute(f"SELECT {', '.join([*head, *columns])} FROM {rows}").fetchone()
-    assert row is not None
-    values = iter(row[len(head) :])
-    shown = {
-        name: dict(zip(("nulls", "distinct", "min", "max", "mean"), [next(values) for _ in some], strict=False))
-        for name, some in asked.items()
-    }
-    few = [name for name, found in shown.items() if found["distinct"] <= FEW * 1.25]  # an estimate may be too high
-    exact = (
-        connection.execute(f"SELECT {', '.join(f'count(DISTINCT {quote(name)})' for name in few)} FROM {rows}").fetchone() if few else None
-    )
-    for name, distinct in zip(few, exact or (), strict=True):
-        shown[name]["distinct"] = distinct
-    return {**dict(zip(("rows", "first_event", "last_event", "last_known"), row, strict=False)), "profile": shown}
+    columns = [(name, one.format(quote(name))) for name, some in asked.items() for one in some]
+    shown: dict[str, list[Any]] = {name: [] for name in types}
+    for (name, _), value in zip(columns, _ask(connection, rows, [sql for _, sql in columns]), strict=True):
+        shown[name].append(value)
+    few = [name for name, (_, distinct, *_) in shown.items() if distinct <= FEW * 1.25]  # an estimate may be too high
+    for name, distinct in zip(few, _ask(connection, rows, [f"count(DISTINCT {quote(name)})" for name in few]), strict=True):
+        shown[name][1] = distinct
+    told = {name: dict(zip(("nulls", "distinct", "min", "max", "mean"), some, strict=False)) for name, some in shown.items()}
+    found = zip(("rows", "first_event", "last_event", "last_known"), _ask(connection, rows, head), strict=True)
+    return {**dict(found), "profile": told}
+
+
+def _ask(connection: "DuckDBPyConnection", rows: str, aggregates: Sequence[str]) -> list[Any]:
+    """The values of aggregates over rows, some at a time: the engine takes far longer for many at once."""
+    parts = [aggregates[i : i + AT_ONCE] for i in range(0, len(aggregates), AT_ONCE)]
+    return [value for part in parts for value in connection.execute(f"SELECT {', '.join(part)} FROM {rows}").fetchone() or ()]
 
 
 def stale(dataset: Dataset, version: Artifact, now: int) -> list[str]:

@@ -27,6 +27,7 @@ from tidemill.ledger import code_of
 
 LIFETIME = "lifetime"  # a window without a begin
 MOST = 1_000  # of the newest events
+VALUES = {"true", "false", "null"}
 LONGEST = 10_000  # characters of an expression
 
 
@@ -364,6 +365,9 @@ def _odd_features(view: str, features: object) -> Problems:
             for error in odd_name("feature", name):
                 error.hint = f'give it a name: features={{"name": tm.last(\'"{name}"\')}}'
                 yield error
+            if name.casefold() in VALUES or name.isdecimal():
+                hint = f'quote it: features={{"{name}": tm.last(\'"{name}"\')}}'
+                yield DefinitionError(f"the feature {name!r} of view {view!r} is a value in SQL, and no column", hint=hint)
         yield from _odd_twins(view, features)
         return
     if not features:

@@ -9,6 +9,7 @@ from tidemill.core import DataError
 from tidemill.data import TWINS, twins
 
 Row = Mapping[str, Any]
+FLOATS = {float, np.float64, np.float32, np.float16}
 
 
 def rows_of(rows: Any, needed: Sequence[str]) -> Sequence[Row]:
@@ -22,9 +23,9 @@ def rows_of(rows: Any, needed: Sequence[str]) -> Sequence[Row]:
         odd = next((i for i, row in enumerate(rows) if not isinstance(row, Mapping)), None)
         if odd is not None:
             raise DataError(f"row {odd} is {rows[odd]!r}", hint=_example(needed))
-        return rows
+        return _with_gaps(rows)
     if isinstance(rows, Mapping) and not any(_several(rows[name]) for name in needed or rows if name in rows):
-        return [rows]
+        return _with_gaps([rows])
     try:
         columns = {name: _listed(rows[name]) for name in needed or _names(rows)}
     except (KeyError, TypeError, IndexError) as error:
@@ -64,9 +65,22 @@ def _listed(column: Any) -> list[Any]:
         column = column.astype(f"{column.dtype.kind}8[us]")
     how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
     values = list(getattr(column, how)() if how else column)
-    if how != "tolist" or float not in set(map(type, values)):
+    if how not in ("tolist", None) or not FLOATS & set(map(type, values)):
         return values
-    return [None if type(value) is float and value != value else value for value in values]  # as numpy and pandas have gaps
+    return [_or_gap(value) for value in values]
+
+
+def _with_gaps(rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows with null for each NaN: Python, numpy and pandas have gaps so, while polars has both."""
+    for row in rows:
+        for value in row.values():
+            if value.__class__ in FLOATS and value != value:
+                return [{name: _or_gap(value) for name, value in row.items()} for row in rows]
+    return rows
+
+
+def _or_gap(value: Any) -> Any:
+    return None if value.__class__ in FLOATS and value != value else value
 
 
 def _example(needed: Sequence[str]) -> str:

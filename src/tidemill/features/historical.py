@@ -273,6 +273,9 @@ def _ask(connection: "DuckDBPyConnection", given: Given, question: Question) -> 
     types = types_of(connection, given)
     if not connection.execute(f"SELECT 1 FROM {given.table} LIMIT 1").fetchone():
         types |= dict.fromkeys(question.needed, NOTHING)  # whatever holds no rows says of their types
+    for name in [name for name in question.needed if types[name].startswith(("TIMESTAMP", "DATE"))]:  # as pandas has a column of gaps
+        if connection.execute(f"SELECT count({quote(name)}) FROM {given.table}").fetchone() == (0,):
+            types[name] = NOTHING
     columns = {"at": time_sql(given.what, question.at, types[question.at], question.timezone) if question.timed else "0::BIGINT"}
     for name, one in question.opened.items():
         columns[f"key {name}"] = match_sql(given.what, one.log.view.entity, types, one.types)

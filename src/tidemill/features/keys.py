@@ -170,8 +170,9 @@ def _text(column: str, kind: str, value: Any) -> str | None:
         return str(int(value)) if value.is_integer() else None
     elif isinstance(value, int | float) and kind.startswith(("DOUBLE", "FLOAT", "DECIMAL")):
         with suppress(DataError):  # beyond the type
-            text = str(cast(kind_of(kind), Kind("VARCHAR"))(received(kind)(value)))  # type: ignore[misc]  # of numbers there is one
-            return text if float(text) == value else None
+            held = received(kind)(value)
+            text = str(cast(kind_of(kind), Kind("VARCHAR"))(held))  # type: ignore[misc]  # of numbers there is one
+            return text if float(text) == value or (kind == "FLOAT" and held == value) else None
     elif isinstance(value, str) or (isinstance(value, UUID) and kind in ("UUID", "VARCHAR")):
         return str(value)
     elif isinstance(value, datetime) and kind == "DATE" and value.tzinfo is None:

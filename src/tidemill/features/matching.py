@@ -8,7 +8,7 @@ from math import inf
 from zoneinfo import ZoneInfo
 
 from tidemill.core import HOUR, DataError, DefinitionError
-from tidemill.data import has_zone, instant_of, literal, quote, with_article
+from tidemill.data import ZONED_NS, has_zone, instant_of, literal, quote, with_article, zoned_sql
 from tidemill.features.declarations import Entity
 from tidemill.features.keys import SINGLE, joined_sql, several_sql, stands_for_several
 
@@ -20,6 +20,7 @@ _WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT$|U?INTEGER$")
 NOTHING = '"NULL"'  # the type of a column without any value
 _LOCAL = re.compile(r"DATE$|TIMESTAMP(_\w+)?$")
 _PUT_BACK = (2 * HOUR, HOUR, HOUR // 2)  # by how much clocks are put back somewhere
+ZONED = "TIMESTAMP WITH TIME ZONE"
 HINT = "\n"  # what stands between an error and its hint where the engine raises it
 ALIKE = "convert one of them, so that both spell a key alike"
 _ZONE = 'say which zone they are in: timezone="Europe/Berlin"; or give {!r} with its offset'
@@ -32,7 +33,9 @@ def time_sql(what: str, column: str, kind: str, timezone: str) -> str:
     name = quote(column)
     if kind == NOTHING:
         return "CAST(NULL AS BIGINT)"
-    if kind == "TIMESTAMP WITH TIME ZONE":
+    if kind == ZONED_NS:
+        name, kind = zoned_sql(name), ZONED
+    if kind == ZONED:
         return f"epoch_us({name})"
     if _TEXT.match(kind):
         text = f"CAST({name} AS VARCHAR)"
@@ -83,17 +86,32 @@ def _part(what: str, column: str, kind: str, of_view: str) -> str:
     name = quote(column)
     if kind == NOTHING:
         return "NULL"
+    if kind == ZONED_NS:
+        name, kind = zoned_sql(name), ZONED
+    if (kind, of_view) == ("TIMESTAMP_NS", "TIMESTAMP"):  # what is finer is cut off, as Python does
+        return f"CAST({name} AS TIMESTAMP)"
+    if ZONED in (kind, of_view) and kind != of_view and _TIME.match(kind) and _TIME.match(of_view):
+        return _unlike(what, column, kind, of_view)
     if kind == of_view or _TEXT.match(kind) or (_TEXT.match(of_view) and not _FRACTION.match(kind)):
         return name
     if any(family.match(kind) and family.match(of_view) for family in (_NUMBER, _TIME)):
         as_view = f"TRY_CAST({name} AS {of_view})"
         match = f"TRY_CAST({as_view} AS {kind}) = {name}"
+        if (kind, of_view) == ("DOUBLE", "FLOAT"):  # 0.1 is the FLOAT that is written so
+            match = f"({match} OR CAST(CAST({as_view} AS VARCHAR) AS DOUBLE) = {name})"
         if kind not in SINGLE or SINGLE[kind] >= SINGLE.get(of_view, inf):
             return f"CASE WHEN {match} THEN {as_view} END"
         said = stands_for_several(f"the key {column!r} of {what}", kind)
         wrong = literal(f"{said}{HINT}give it as whole numbers, or as texts")
         return f"CASE WHEN {several_sql(name, kind)} AND {as_view} IS NOT NULL THEN error({wrong}) WHEN {match} THEN {as_view} END"
-    said = f"the key {column!r} of {what} is {with_article(kind)}, the view's is {with_article(of_view)}: no two of them are equal"
+    return _unlike(what, column, kind, of_view)
+
+
+def _unlike(what: str, column: str, kind: str, of_view: str) -> str:
+    """Of types of which no two values are equal. Raises DataError where there are values."""
+    times = _TIME.match(kind) and _TIME.match(of_view)
+    one, other = (f"{with_article(one)}{' with its zone' if times and one == ZONED else ''}" for one in (kind, of_view))
+    said, name = f"the key {column!r} of {what} is {one}, the view's is {other}: no two of them are equal", quote(column)
     if kind in SINGLE:  # so pandas holds a column in which nothing is
         return f"CASE WHEN {name} IS NOT NULL AND NOT isnan({name}) THEN error({literal(said + HINT + ALIKE)}) END"
     raise DataError(said, hint=ALIKE)
@@ -109,9 +127,11 @@ def column_sql(what: str, column: str, kind: str, of_request: str, timezone: str
     """SQL for a column of rows in the type that a request has it in, as it is taken from a client too: a number that does not fit, a text
     that is to be a number, and a zone where the request has none, are refused. `places` is the zone of the request's own dataset."""
     name = quote(column)
+    if kind == ZONED_NS:
+        name, kind = zoned_sql(name), ZONED
     if kind == of_request:
         return name
-    if of_request == "TIMESTAMP WITH TIME ZONE" and (_TIME.match(kind) or _TEXT.match(kind)):
+    if of_request == ZONED and (_TIME.match(kind) or _TEXT.match(kind)):
         instant = time_sql(what, column, kind, timezone)
         odd = f"error({literal(f'{column!r} of {what} is no time with its zone: ')} || CAST({name} AS VARCHAR))"
         return f"CASE WHEN {name} IS NOT NULL AND ({instant}) IS NULL THEN {odd} ELSE make_timestamptz({instant}) END"
@@ -125,7 +145,7 @@ def column_sql(what: str, column: str, kind: str, of_request: str, timezone: str
     if _LOCAL.match(of_request) and _TEXT.match(kind):
         text = f"CAST({name} AS VARCHAR)"
         return f"CASE WHEN {has_zone(text)} THEN error({literal(f'{said} without a zone')}) ELSE CAST({text} AS {of_request}) END"
-    if _LOCAL.match(of_request) and kind == "TIMESTAMP WITH TIME ZONE" and places == "UTC":
+    if _LOCAL.match(of_request) and kind == ZONED and places == "UTC":
         return _exactly(name, kind, of_request, said)
     return f"CAST(CASE WHEN {name} IS NOT NULL THEN error({literal(f'{said}: convert it')}) END AS {of_request})"  # nothing is of any type
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tidemill.core import DataError
 from tidemill.features.kinds import LIMITS
+from tidemill.features.mixed import GAPS
 
 Rule = tuple[Callable[[Any], bool], str, frozenset[type]]  # whether a value fits, what to send instead, and of which types each does
 
@@ -21,7 +22,7 @@ def check_values(types: Mapping[str, str], row: Mapping[str, Any]) -> None:
     for name, kind in types.items():
         fits, instead, sure = rule_of(kind)
         value = row[name]
-        if type(value) not in sure and value is not None and not fits(value):
+        if type(value) not in sure and value is not None and not fits(value) and not _is_gap(value):
             raise DataError(f"the request's {name} = {value!r} is not {kind}", hint=f"send {instead}")
 
 
@@ -40,6 +41,11 @@ def rule_of(kind: str) -> Rule:
     if family.startswith(("DATE", "TIME")):
         return lambda value: isinstance(value, (str, date, time)), "a text that spells a time", frozenset({str})
     return lambda value: True, "", frozenset()
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether numpy and pandas have nothing so."""
+    return type(value).__name__ in GAPS or (isinstance(value, float) and value != value)
 
 
 def _is_finite(value: Any) -> bool:
