@@ -37,7 +37,8 @@ from tidemill.data.engine import (
     twins,
     zoned_sql,
 )
-from tidemill.data.erased import Key, count, erased_inputs, erased_keys, is_number, left_out, rows_in
+from tidemill.data.erased import Key, count, erased_inputs, erased_keys, left_out, rows_in
+from tidemill.data.profiles import profile
 from tidemill.data.pushes import Push, push_tables, pushed, pushes
 from tidemill.data.said import ours, with_article
 from tidemill.data.volatile import refuse_volatile
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 CODE = ("core", "data")
 NO_ROWS = "say them in a query: SELECT CAST(t AS TIMESTAMPTZ) AS t, … FROM s; or begin with an empty Parquet file, which has types"
 OWN_ROW = "compute it in the query of the dataset; a tm.FeatureView with windows folds rows that are known"
-FEW = 10_000  # different values of a column that are counted
-AT_ONCE = 50  # aggregates that are computed together
 WIDEST = "DECIMAL(38,0)"  # in place of whole numbers of 128 bits: Parquet has none, and the engine would make them floats
 
 
@@ -115,7 +114,7 @@ def _take(ledger: Ledger, dataset: Dataset, theirs: Theirs, without: str) -> Mad
         if some:
             file = Path(scratch) / "rows.parquet"
             _copy(connection, f"SELECT * FROM {table(rows)} WHERE NOT {without}", dataset, file)
-            meta |= _profile(connection, table(file), theirs.types)
+            meta |= profile(connection, table(file), theirs.types)
         digest = put_file(ledger.blobs, file)
     if not some and digest != theirs.version.ref.digest:
         hint = f"`tidemill doctor` in project {theirs.project} says what to do"
@@ -150,7 +149,7 @@ def _make(ledger: Ledger, dataset: Dataset, sources: Mapping[str, Ref], upto: in
             raise DataError(
                 f"dataset {dataset.name!r}: {problems[0]}", where=str(dataset.where), hint="correct the data, the query or the check"
             )
-        meta: dict[str, Any] = {"types": types, **_profile(connection, table(file), types)}
+        meta: dict[str, Any] = {"types": types, **profile(connection, table(file), types)}
         if upto:
             meta |= {"pushed": upto, "known_too": _known_too(connection, table(file))}
         digest = put_file(ledger.blobs, file)
@@ -411,31 +410,6 @@ def _violation(connection: "DuckDBPyConnection", dataset: Dataset, rows: str, na
         example = connection.execute(f"SELECT {columns} FROM {rows} WHERE {condition} LIMIT 1").fetchone() or ()
     values = ", ".join(f"{column}={value}" for column, value in zip(shown, example, strict=True))
     return f"{name} fails for {count[0]} rows, for example {values}"
-
-
-def _profile(connection: "DuckDBPyConnection", rows: str, types: Mapping[str, str]) -> dict[str, Any]:
-    """Counts and ranges. How many different values a column has is exact up to `FEW`; beyond, it is an estimate, right within some per cent
-    (HyperLogLog; Flajolet et al., 2007), which is a tenth of the work."""
-    head = ("count(*)", "min(__event)", "max(__event)", "max(__known)")
-    asked = {name: ["count(*) - count({0})", "least(approx_count_distinct({0}), count({0}))"] for name in types}
-    for name, kind in types.items():
-        asked[name] += ["min({0})::DOUBLE", "max({0})::DOUBLE", "avg({0}::DOUBLE)"] if is_number(kind) or kind == "BOOLEAN" else []
-    columns = [(name, one.format(quote(name))) for name, some in asked.items() for one in some]
-    shown: dict[str, list[Any]] = {name: [] for name in types}
-    for (name, _), value in zip(columns, _ask(connection, rows, [sql for _, sql in columns]), strict=True):
-        shown[name].append(value)
-    few = [name for name, (_, distinct, *_) in shown.items() if distinct <= FEW * 1.25]  # an estimate may be too high
-    for name, distinct in zip(few, _ask(connection, rows, [f"count(DISTINCT {quote(name)})" for name in few]), strict=True):
-        shown[name][1] = distinct
-    told = {name: dict(zip(("nulls", "distinct", "min", "max", "mean"), some, strict=False)) for name, some in shown.items()}
-    found = zip(("rows", "first_event", "last_event", "last_known"), _ask(connection, rows, head), strict=True)
-    return {**dict(found), "profile": told}
-
-
-def _ask(connection: "DuckDBPyConnection", rows: str, aggregates: Sequence[str]) -> list[Any]:
-    """The values of aggregates over rows, some at a time: the engine takes far longer for many at once."""
-    parts = [aggregates[i : i + AT_ONCE] for i in range(0, len(aggregates), AT_ONCE)]
-    return [value for part in parts for value in connection.execute(f"SELECT {', '.join(part)} FROM {rows}").fetchone() or ()]
 
 
 def stale(dataset: Dataset, version: Artifact, now: int) -> list[str]:
