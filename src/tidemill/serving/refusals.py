@@ -45,11 +45,20 @@ def too_large(most: int = MAX_BODY) -> DataError:
 
 
 def zoned(text: str, name: str = "at") -> int:
-    """An instant with its zone, of years that can be shown again. Raises DataError, which calls it by its name."""
+    """An instant with its zone, of years that can be shown again. Raises DataError, which calls it by its name.
+
+    >>> zoned("1970-01-01T01:00:00+01:00")
+    0
+    >>> zoned("0001-01-01T00:00:00Z")
+    Traceback (most recent call last):
+    tidemill.core.errors.DataError: at = '0001-01-01T00:00:00Z' is not of the years 2 to 9998
+      next: write it like 2013-05-01T12:00:00Z
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or not 1 < moment.year < 9999:
-        raise DataError(f"{name} = {text!r} is not a time with its zone", hint="write it like 2013-05-01T12:00:00Z")
+        what = "is not a time with its zone" if moment is None or moment.tzinfo is None else "is not of the years 2 to 9998"
+        raise DataError(f"{name} = {text!r} {what}", hint="write it like 2013-05-01T12:00:00Z")
     return instant(moment)
