@@ -741,7 +741,36 @@ def test_a_column_of_gaps_of_pandas_is_of_no_type(tmp_path: Path, column: str) -
         ask(session, frame, at="at")
 
 
-@pytest.mark.parametrize("name", ["true", "NULL", "1"])
+@pytest.mark.parametrize("holder", [pl.DataFrame, dict], ids=["frame", "dict"])
+def test_nan_of_polars_is_a_number_in_a_frame_and_a_gap_in_a_dict(tmp_path: Path, holder: Any) -> None:
+    session = keyed(tmp_path, "BIGINT", ["7"])
+    source = 'tm.Dataset("asked", {"s": tm.Source("keyed.parquet", format="parquet")}, key="k", event_time="sold")'
+    (tmp_path / "more.py").write_text(f'import tidemill as tm\nview = tm.RequestView("gap", {source}, features={{"gap": "v IS NULL"}})\n')
+    session = tm.open(tmp_path)
+    rows = holder({"k": pl.Series([1, 2, 3]), "sold": ["2024-03-10T10:00:00Z"] * 3, "v": pl.Series([1.5, float("nan"), None])})
+    expected = [0, 0, 1] if holder is pl.DataFrame else [0, 1, 1]
+    assert ask(session, rows, ["gap"], at="sold").columns["gap__gap"].tolist() == expected
+    assert [row for [row] in session.online_features(rows, ["gap"]).rows] == expected
+
+
+def test_times_in_nanoseconds_are_pushed_and_found_as_others(tmp_path: Path) -> None:
+    session = keyed(tmp_path, "TIMESTAMP_NS", ["'2024-03-10T00:00:00'"])
+    with engine() as connection:
+        query = f"SELECT k, CAST(timezone('UTC', sold) AS TIMESTAMP_NS) AS sold, v FROM '{tmp_path}/keyed.parquet'"
+        connection.execute(f"COPY ({query}) TO '{tmp_path}/fine.parquet' (FORMAT parquet)")
+    (tmp_path / "fine.parquet").replace(tmp_path / "keyed.parquet")
+    text = (tmp_path / "views.py").read_text()
+    (tmp_path / "views.py").write_text(text.replace('event_time="sold"', 'event_time="sold", timezone="UTC"'))
+    session = tm.open(tmp_path)
+    session.materialise()
+    key = datetime(2024, 3, 10)  # noqa: DTZ001 – as its column has none
+    assert session.online_features([{"k": key}], ["newest"]).rows == [[0]]
+    session.push("keyed", {"k": key, "sold": "2024-03-11T00:00:00", "v": 5.0})
+    assert session.online_features([{"k": key}], ["newest"]).rows == [[5]]
+    assert ask(session, [{"k": key, "at": "2024-03-10T11:00Z"}], at="at").columns["newest__v"].tolist() == [0]
+
+
+@pytest.mark.parametrize("name", ["true", "NULL", "1", "1e3", "2nd"])
 def test_a_name_that_is_a_value_in_sql_is_no_column(name: str) -> None:
     source = tm.Dataset("d", {"s": tm.Source("x.csv")}, event_time="t")
     with pytest.raises(DefinitionError, match=rf"{name}.*is a value in SQL, and no column|'{name}'") as refused:
@@ -750,23 +779,25 @@ def test_a_name_that_is_a_value_in_sql_is_no_column(name: str) -> None:
 
 
 @pytest.mark.parametrize("gap", [float("nan"), np.float32("nan"), pd.NA, pd.NaT, None], ids=str)
-@pytest.mark.parametrize("column", ["amount", "n", "word", "flag", "day"])
+@pytest.mark.parametrize("column", ["amount", "n", "word", "flag", "day", "moment"])
 @pytest.mark.parametrize("holder", ["list", "dict", "pandas", "one"])
 def test_gaps_of_a_request_are_null_offline_and_online(tmp_path: Path, holder: str, column: str, gap: object) -> None:
     with engine() as connection:
         columns = "1 AS id, TIMESTAMPTZ '2024-03-10T10:00:00Z' AS asked, 1.5::DOUBLE AS amount, 3::BIGINT AS n"
-        columns += ", 'a' AS word, true AS flag, DATE '2024-03-10' AS day"
+        columns += ", 'a' AS word, true AS flag, DATE '2024-03-10' AS day, TIMESTAMPTZ '2024-03-10T10:00:00Z' AS moment"
         connection.execute(f"COPY (SELECT {columns}) TO '{tmp_path}/asked.parquet' (FORMAT parquet)")
     (tmp_path / "tidemill.toml").write_text('[project]\nname = "gaps"\n')
-    names = ["amount", "n", "word", "flag", "day"]
+    names = ["amount", "n", "word", "flag", "day", "moment"]
     features = {name: f"CAST({name} IS NULL AS DOUBLE)" for name in names} | {"more": "CAST(amount > 1 AS DOUBLE)"}
     source = 'tm.Dataset("asked", {"s": tm.Source("asked.parquet", format="parquet")}, key="id", event_time="asked")'
     (tmp_path / "views.py").write_text(f'import tidemill as tm\nview = tm.RequestView("gap", {source}, features={features!r})\n')
-    row = {"id": 1, "asked": "2024-03-10T10:00:00Z", "amount": 1.5, "n": 3, "word": "a", "flag": True, "day": "2024-03-10"} | {column: gap}
+    row = {"id": 1, "asked": "2024-03-10T10:00:00Z", "amount": 1.5, "n": 3, "word": "a", "flag": True, "day": "2024-03-10"}
+    row |= {"moment": "2024-03-10T10:00:00Z", column: gap}
     rows: Any = {"list": [row], "dict": {name: [value] for name, value in row.items()}, "pandas": pd.DataFrame([row]), "one": row}[holder]
     expected = [float(name == column) for name in names] + [None if column == "amount" else 1.0]
     session = tm.open(tmp_path)
     assert session.online_features(rows, ["gap"]).rows == [expected]
+    assert [*session.online(["gap"]).get(row).values()] == expected
     if holder != "one":
         found = [column.tolist()[0] for column in ask(session, rows, ["gap"], at="asked").columns.values()]
         assert [None if value != value else value for value in found] == expected

@@ -294,3 +294,25 @@ def test_a_request_that_is_coming_in_when_a_server_ends_is_answered(tmp_path: Pa
             answer = line.send(request()[cut:]).answer()
             assert (difference(answer), answer[1]["connection"], line.closed) == ([9.0, 18.0], "close", True)
         assert process.wait(30) == 0
+
+
+def test_a_request_that_begins_behind_an_answer_of_the_framework_has_its_time() -> None:
+    """The framework closes what is idle a moment after its answer; a request that has begun is not."""
+
+    async def run() -> tuple[bool, float]:
+        site, loop = Site(), asyncio.get_running_loop()
+        wire, transport = connected(site, Heads())
+        wire.data_received(b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1\r\n\r\nx%b" % (LATER, HEAD[:30]))
+        await turns(20)
+        timer = wire.timeout_keep_alive_task
+        wire.data_received(HEAD[30:] + b"\r\n" + b"x" * 100)
+        await turns(20)
+        said = transport.sent.count(b"HTTP/1.1 200")
+        assert wire.idle is not None
+        wait = wire.idle.when() - loop.time()
+        wire.connection_lost(None)
+        return timer is None and said == 1, wait
+
+    answered, wait = asyncio.run(run())
+    assert answered
+    assert wait <= uvicorn.Config(None).timeout_keep_alive, "who asks nothing more is looked at as soon as that may be"  # type: ignore[arg-type]

@@ -352,3 +352,25 @@ def test_who_asks_and_does_not_read_is_kept_waiting() -> None:
         wire.connection_lost(None)
 
     asyncio.run(asked())
+
+
+@pytest.mark.parametrize("wrong", [b"GARBAGE\r\n\r\n", b"POST /a HTTP/1.1\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n"])
+@pytest.mark.parametrize("before", [[LATER], [LATER, LATER], [b"/a", LATER], [LATER, b"/a"]], ids=str)
+def test_what_is_under_way_is_answered_before_what_is_wrong_behind_it(before: list[bytes], wrong: bytes) -> None:
+    sent = b"".join(post(b"%d" % i, path) for i, path in enumerate(before)) + wrong
+    for pieces in ([sent, post(b"unheard")], [sent[:-5], sent[-5:] + post(b"unheard")], [3, sent, post(b"unheard")]):
+        said, closed = asyncio.run(heard(Site(), Heads(), pieces))
+        assert re.findall(rb"HTTP/1.1 ([0-9]{3})", said) == [
+            *(b"203" if path == LATER or LATER in before[:i] else b"200" for i, path in enumerate(before)),
+            b"400",
+        ]
+        assert re.findall(rb"\|([0-9])", said) == [b"%d" % i for i in range(len(before))]
+        assert closed
+
+
+def test_a_body_that_breaks_off_behind_another_request_takes_nothing_from_it() -> None:
+    chunked = b"POST %b HTTP/1.1\r\n%btransfer-encoding: chunked\r\n\r\n3\r\none\r\nno size\r\n" % (LATER, HOST)
+    said, closed = asyncio.run(heard(Site(), Heads(), [post(b"first", LATER) + chunked]))
+    assert (re.findall(rb"HTTP/1.1 ([0-9]{3})", said), b"|first" in said, closed) == ([b"203", b"400"], True, True)
+    said, closed = asyncio.run(heard(Site(), Heads(), [chunked]))
+    assert (re.findall(rb"HTTP/1.1 ([0-9]{3})", said), closed) == ([b"400"], True)

@@ -52,6 +52,11 @@ _WORDS = (
     (r"Malformed JSON in file .*?, at byte (\d+) in record/value (\d+): (.*?)\.?\s*$", "it is no JSON: record {1}, byte {0}: {2}", _FILE),
     (r"Unsupported Internal Arrow Type (?:_pl)?(\w+)", "a column has the type {0}, which no query takes", _PLAIN),
     (r"Data type '(.*)' not recognized", "it has the type {0}, which no query takes", _PLAIN),
+    (
+        r'Could not write file \\?"(.*?)\\?": ([^"]*)',
+        "{0} cannot be written: {1}",
+        "look at the disk; TMPDIR names the folder for what is not kept",
+    ),
     (r"WHERE clause cannot contain aggregates", "it holds an aggregate", ""),
     (r"WHERE clause cannot contain window functions", "it holds a window function", ""),
     (r"No magic bytes found|too small to be a Parquet|don't know what type", "it is no Parquet file, or a damaged one", _FILE),

@@ -216,10 +216,11 @@ def _open(connection: "DuckDBPyConnection", name: str, source: Source, scratch: 
 
 
 def _in_microseconds(connection: "DuckDBPyConnection", rows: str) -> str:
-    """SQL for the rows of files, with times that have a zone as the engine's functions take them."""
-    shape = connection.execute(f"SELECT * FROM {rows} LIMIT 0").description
-    fine = [quote(column[0]) for column in shape if str(column[1]) == ZONED_NS]
-    instead = f" REPLACE ({', '.join(f'{zoned_sql(name)} AS {name}' for name in fine)})" if fine else ""
+    """SQL for the rows of files, with times as all functions take them, and as Python has them."""
+    shape = {quote(column[0]): str(column[1]) for column in connection.execute(f"SELECT * FROM {rows} LIMIT 0").description}
+    fine = {name: zoned_sql(name) for name, kind in shape.items() if kind == ZONED_NS}
+    fine |= {name: f"CAST({name} AS TIMESTAMP)" for name, kind in shape.items() if kind == "TIMESTAMP_NS"}
+    instead = f" REPLACE ({', '.join(f'{sql} AS {name}' for name, sql in fine.items())})" if fine else ""
     return f"SELECT *{instead} FROM {rows}"
 
 

@@ -365,7 +365,7 @@ def _odd_features(view: str, features: object) -> Problems:
             for error in odd_name("feature", name):
                 error.hint = f'give it a name: features={{"name": tm.last(\'"{name}"\')}}'
                 yield error
-            if name.casefold() in VALUES or name.isdecimal():
+            if name.casefold() in VALUES or name[:1].isdecimal():
                 hint = f'quote it: features={{"{name}": tm.last(\'"{name}"\')}}'
                 yield DefinitionError(f"the feature {name!r} of view {view!r} is a value in SQL, and no column", hint=hint)
         yield from _odd_twins(view, features)

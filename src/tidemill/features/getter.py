@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from tidemill.core import StoreError, instant, microseconds, show
-from tidemill.features.given import Row, rows_of
+from tidemill.features.given import Row, rows_of, with_gaps
 from tidemill.features.historical import Chosen
 from tidemill.features.keys import Keys
 from tidemill.features.looked import Found, Looked
@@ -94,7 +94,7 @@ class Getter:
 
     def get(self, row: Row, *, at: Time | None = None) -> dict[str, Value]:
         """The values of one row: a number, a text for a category, None for nothing. Raises DataError for a row that lacks a key."""
-        blocks = self._blocks([row], self.clock() if at is None else self._time(at))
+        blocks = self._blocks(with_gaps([row]), self.clock() if at is None else self._time(at))
         return dict(zip(self.names, blocks[0].values[0] if self._plain else next(iter(self._rows(blocks))), strict=True))
 
     def get_many(self, rows: Any, *, at: Time | None = None) -> list[dict[str, Value]]:

@@ -23,11 +23,11 @@ def rows_of(rows: Any, needed: Sequence[str]) -> Sequence[Row]:
         odd = next((i for i, row in enumerate(rows) if not isinstance(row, Mapping)), None)
         if odd is not None:
             raise DataError(f"row {odd} is {rows[odd]!r}", hint=_example(needed))
-        return _with_gaps(rows)
+        return with_gaps(rows)
     if isinstance(rows, Mapping) and not any(_several(rows[name]) for name in needed or rows if name in rows):
-        return _with_gaps([rows])
+        return with_gaps([rows])
     try:
-        columns = {name: _listed(rows[name]) for name in needed or _names(rows)}
+        columns = {name: _listed(rows[name], whole=hasattr(rows, "columns")) for name in needed or _names(rows)}
     except (KeyError, TypeError, IndexError) as error:
         raise DataError(f"{type(rows).__name__} is no rows with {', '.join(needed)}", hint=_example(needed)) from error
     sizes = {name: len(column) for name, column in columns.items()}
@@ -57,20 +57,20 @@ def _several(value: Any) -> bool:
     return hasattr(value, "__len__") and not isinstance(value, str | bytes)
 
 
-def _listed(column: Any) -> list[Any]:
-    """The values of a column of numpy, pandas, polars or pyarrow, as Python's own."""
+def _listed(column: Any, *, whole: bool) -> list[Any]:
+    """The values of a column of numpy, pandas, polars or pyarrow, as Python's own; of a `whole` frame of polars NaN is no gap."""
     if not _several(column):
         raise TypeError
     if isinstance(column, np.ndarray) and column.dtype.kind in "Mm":  # of nanoseconds Python has no time
         column = column.astype(f"{column.dtype.kind}8[us]")
     how = next((name for name in ("tolist", "to_list", "to_pylist") if hasattr(column, name)), None)
     values = list(getattr(column, how)() if how else column)
-    if how not in ("tolist", None) or not FLOATS & set(map(type, values)):
+    if (whole and how not in ("tolist", None)) or not FLOATS & set(map(type, values)):
         return values
     return [_or_gap(value) for value in values]
 
 
-def _with_gaps(rows: Sequence[Row]) -> Sequence[Row]:
+def with_gaps(rows: Sequence[Row]) -> Sequence[Row]:
     """Rows with null for each NaN: Python, numpy and pandas have gaps so, while polars has both."""
     for row in rows:
         for value in row.values():

@@ -17,7 +17,7 @@ from tidemill.features.casts import received
 from tidemill.features.declarations import RequestView
 from tidemill.features.expressions import Expression, Row, Value, as_the_engine, compiled
 from tidemill.features.requests import Kinds, Requests, check_keys, named_functions, places_of, request_columns, with_functions
-from tidemill.features.values import check_values
+from tidemill.features.values import check_values, is_gap
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -140,7 +140,7 @@ class OwnColumns:
             hint = f"send a known key alone, or all of: {', '.join(self.types)}"
             raise DataError(f"the request lacks {lacks!r}", available=sorted(row), hint=hint)
         for name, kind in self._times:
-            if row[name] is not None:
+            if row[name] is not None and not is_gap(row[name]):
                 _check_zone(name, kind, row[name], self.timezone)
         check_values(self.types, row)
         try:

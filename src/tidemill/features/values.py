@@ -22,7 +22,7 @@ def check_values(types: Mapping[str, str], row: Mapping[str, Any]) -> None:
     for name, kind in types.items():
         fits, instead, sure = rule_of(kind)
         value = row[name]
-        if type(value) not in sure and value is not None and not fits(value) and not _is_gap(value):
+        if type(value) not in sure and value is not None and not fits(value) and not is_gap(value):
             raise DataError(f"the request's {name} = {value!r} is not {kind}", hint=f"send {instead}")
 
 
@@ -43,7 +43,7 @@ def rule_of(kind: str) -> Rule:
     return lambda value: True, "", frozenset()
 
 
-def _is_gap(value: Any) -> bool:
+def is_gap(value: Any) -> bool:
     """Whether numpy and pandas have nothing so."""
     return type(value).__name__ in GAPS or (isinstance(value, float) and value != value)
 

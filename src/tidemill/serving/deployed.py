@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tidemill.core import ClientGone, DataError, Refused, TidemillError, UnknownName
@@ -181,4 +182,7 @@ def _found(answers: Sequence[Answer], prediction: str) -> Found:
     told = {"rung": rung, "version": version, "prediction_id": prediction}
     cached = [str(answer.cached).lower() for answer in answers]
     told |= {"cached": cached[0] if len({*cached}) == 1 else ",".join(cached)} if "true" in cached else {}
+    if any(answer.unexpected for answer in answers):
+        each = [dict(answer.unexpected) for answer in answers]
+        told["unexpected"] = msgspec.json.encode(each[0] if len(each) == 1 else each).decode()
     return Found(version if len(by) == 1 else "", {OUTPUT: probabilities}, told)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 
-from tidemill.core import DataError, Floats, Instants, Ints, Refused, TidemillError, Unavailable, duration
+from tidemill.core import DataError, Floats, Instants, Ints, Refused, TidemillError, duration
 from tidemill.features import Function, Matrix, OnlineStore, Output, Reader, Requests
 from tidemill.ledger import Ledger
 from tidemill.models import Predictor, golden_differences, golden_of, load_model
@@ -35,7 +35,7 @@ from tidemill.serving.declarations import (
 )
 from tidemill.serving.expectations import Expectations, Unexpected
 from tidemill.serving.given import Given
-from tidemill.serving.ladder import Alike, Ladder, Rung, Score, Scored
+from tidemill.serving.ladder import Alike, Ladder, Rung, Score, Scored, nobody
 from tidemill.serving.last import LastAnswers
 from tidemill.serving.routing import Route, share, shares, to_challenger, weighed
 from tidemill.serving.rows import Part, Rows, open_rows
@@ -313,8 +313,7 @@ class Endpoint:
         if len(scores) < len(found):
             if caller().short:
                 raise exceeded()
-            hint = "declare a Constant fallback, and look at the server's log"
-            raise Unavailable(f"no rung of deployment {self.name!r} could answer", hint=hint)
+            raise nobody(self.name, only)
         if not only:
             self._remember(keys, at, scores)
         return scores, told

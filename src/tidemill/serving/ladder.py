@@ -11,7 +11,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, overload
 
-from tidemill.core import SECOND, Floats
+from tidemill.core import SECOND, Floats, Unavailable
 from tidemill.serving.caller import ENDLESS, SHARE, caller
 from tidemill.serving.counters import BOUNDS, NOW, Counted, Counters, Row
 from tidemill.serving.declarations import Breaker
@@ -274,3 +274,11 @@ def _rest() -> float:
     """Seconds that a rung gets of those that the caller waits. Raises DeadlineExceeded."""
     caller().check()
     return SHARE * caller().left
+
+
+def nobody(name: str, only: str) -> Unavailable:
+    """The error where no rung answers, or not the `only` version that was asked."""
+    if only:
+        what = f"version {only} of deployment {name!r} could not answer, or not as expected"
+        return Unavailable(what, hint="ask without a version: the deployment's fallback may answer")
+    return Unavailable(f"no rung of deployment {name!r} could answer", hint="declare a Constant fallback, and look at the server's log")

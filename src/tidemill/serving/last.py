@@ -18,23 +18,28 @@ class LastAnswers:
     Score(probability=0.3, version='v/1', rung='last answer', given=3, cached=False)
     >>> last.find("b", 7, 3), last.find("b", 2, 3)
     (None, None)
+    >>> last.keep("b", 99, Score(0.9, "v/1", "champion"))  # of a time that has not come
+    >>> last.keep("b", 4, Score(0.4, "v/1", "champion"))
+    >>> last.find("b", 5, 3).probability, last.find("b", 100, 3).probability
+    (0.4, 0.9)
     """
 
     def __init__(self, keys: int) -> None:
-        self.most, self._answers, self._lock = keys, OrderedDict[str, Score](), Lock()
+        self.most, self._lock = keys, Lock()
+        self._answers = OrderedDict[str, tuple[Score, Score]]()  # of the latest time, and the one that was given last
 
     def keep(self, key: str, at: int, score: Score) -> None:
-        """A model answered a key at a time; an answer of before the one that is known does not count."""
+        """A model answered a key at a time. A client that may say times may say one that has not come: so one of a later time does not hide
+        those that are given after it."""
+        last = Score(score.probability, score.version, "last answer", at)
         with self._lock:
-            known = self._answers.get(key)
-            if known is not None and known.given is not None and known.given > at:
-                return
-            self._answers[key] = Score(score.probability, score.version, "last answer", at)
+            latest, _ = self._answers.get(key, (last, last))
+            self._answers[key] = latest if latest.given is not None and latest.given > at else last, last
             self._answers.move_to_end(key)
             while len(self._answers) > self.most:
                 self._answers.popitem(last=False)
 
     def find(self, key: str, at: int, within: int) -> Score | None:
         """The answer of a key, if it is no older than so many microseconds at a time, and not of later."""
-        found = self._answers.get(key)
-        return found if found is not None and found.given is not None and 0 <= at - found.given <= within else None
+        found = self._answers.get(key, ())
+        return next((one for one in found if one.given is not None and 0 <= at - one.given <= within), None)

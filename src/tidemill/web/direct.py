@@ -166,7 +166,7 @@ def check_from_here(headers: Headers) -> None:
 
 def written(answer: Reply) -> bytes:
     """An answer as HTTP/1.1 has it."""
-    line = _LINES[answer.status]
+    line = _LINES.get(answer.status) or _LINES[500]
     if answer.head is None:
         return b"%sjson\r\ncontent-length: %d\r\n\r\n%b" % (line, len(answer.body), answer.body)
     head = b"%boctet-stream\r\ninference-header-content-length: %d\r\ncontent-length: %d\r\n\r\n%b"

@@ -122,12 +122,13 @@ class Wire(HttpToolsProtocol):
         self.idle: asyncio.TimerHandle | None = None
         self.ends = False  # whether the server does: each answer may be the last
         self.last: Any = None  # the cycle that was to go on, and says that it is the last
+        self.refusal: tuple[bytes, bytes] | None = None  # what is said when the framework has answered what came before
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
         super().connection_made(Gathered(transport, self.turn))  # type: ignore[arg-type]
         self.asked = self.loop.time() + self.patience - self.timeout_keep_alive
-        self.idle = self.loop.call_later(self.patience, self._look)
+        self.idle = self.loop.call_later(min(self.patience, self.timeout_keep_alive), self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It went."""
@@ -191,6 +192,8 @@ class Wire(HttpToolsProtocol):
             self.turn.end_to_read()
 
     def _read(self, data: bytes) -> None:
+        if self.refusal:  # nothing that comes behind is heard
+            return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         if self.held:
@@ -252,8 +255,18 @@ class Wire(HttpToolsProtocol):
         self._refuse(*self.wrong)
 
     def _refuse(self, line: bytes, what: bytes) -> None:
-        """Answer in the form of all errors, and close."""
+        """Answer in the form of all errors, behind what is under way, and close."""
         self.turn.settle()
+        cycle: Any = self.cycle
+        if self._under_way() and cycle.more_body and self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # it will never be whole, and others before it are under way
+        elif not self._under_way() or cycle.more_body:
+            self._say_refusal(line, what)
+            return
+        self.refusal = self.refusal or (line, what)
+        self.flow.pause_reading()
+
+    def _say_refusal(self, line: bytes, what: bytes) -> None:
         body = b'{"error":"%b"}' % what
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(b"%b\r\n%b%b" % (line, head, body))
@@ -329,8 +342,12 @@ class Wire(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The framework has answered."""
-        self.asked = self.loop.time()
+        self.asked, newest = self.loop.time(), not self.pipeline
         super().on_response_complete()
+        if self.since and self.timeout_keep_alive_task is not None:  # `_look` sees to a request that has begun
+            self._unset_keepalive_if_required()
+        if self.refusal and newest and not self.transport.is_closing():
+            self._say_refusal(*self.refusal)
 
     def _may_be_kept(self, head: bytes) -> bool:
         """Whether a head that the parser took is known by its bytes: another parser sees the same end of it, and the connection goes on."""
