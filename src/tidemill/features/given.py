@@ -73,9 +73,11 @@ def _listed(column: Any, *, whole: bool) -> list[Any]:
 def with_gaps(rows: Sequence[Row]) -> Sequence[Row]:
     """Rows with null for each NaN: Python, numpy and pandas have gaps so, while polars has both."""
     for row in rows:
+        if not isinstance(row, Mapping):  # who reads it says so
+            return rows
         for value in row.values():
             if value.__class__ in FLOATS and value != value:
-                return [{name: _or_gap(value) for name, value in row.items()} for row in rows]
+                return [{name: _or_gap(value) for name, value in row.items()} if isinstance(row, Mapping) else row for row in rows]
     return rows
 
 
