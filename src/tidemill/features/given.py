@@ -70,7 +70,7 @@ def _listed(column: Any, *, whole: bool) -> list[Any]:
     return [_or_gap(value) for value in values]
 
 
-def with_gaps(rows: Sequence[Row]) -> Sequence[Row]:
+def with_gaps(rows: Sequence[Any]) -> Sequence[Row]:
     """Rows with null for each NaN: Python, numpy and pandas have gaps so, while polars has both."""
     for row in rows:
         if not isinstance(row, Mapping):  # who reads it says so
