@@ -300,7 +300,7 @@ def test_a_request_that_begins_behind_an_answer_of_the_framework_has_its_time() 
     """The framework closes what is idle a moment after its answer; a request that has begun is not."""
 
     async def run() -> tuple[bool, float]:
-        site, loop = Site(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         wire, transport = connected(site, Heads())
         wire.data_received(b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1\r\n\r\nx%b" % (LATER, HEAD[:30]))
         await turns(20)
@@ -313,6 +313,7 @@ def test_a_request_that_begins_behind_an_answer_of_the_framework_has_its_time() 
         wire.connection_lost(None)
         return timer is None and said == 1, wait
 
+    site = Site()
     answered, wait = asyncio.run(run())
     assert answered
-    assert wait <= uvicorn.Config(None).timeout_keep_alive, "who asks nothing more is looked at as soon as that may be"  # type: ignore[arg-type]
+    assert wait <= site.config.timeout_keep_alive, "who asks nothing more is looked at as soon as that may be"
