@@ -374,3 +374,26 @@ def test_a_body_that_breaks_off_behind_another_request_takes_nothing_from_it() -
     assert (re.findall(rb"HTTP/1.1 ([0-9]{3})", said), b"|first" in said, closed) == ([b"203", b"400"], True, True)
     said, closed = asyncio.run(heard(Site(), Heads(), [chunked]))
     assert (re.findall(rb"HTTP/1.1 ([0-9]{3})", said), closed) == ([b"400"], True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"GARBAGE\r\n\r\n", b"POST /later HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\nno size\r\n"]
+)
+def test_a_server_that_ends_answers_what_is_before_a_wrong_request_and_says_nothing_behind_its_end(
+    wrong: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ended() -> tuple[bytes, bool]:
+        site = Site()
+        site.slow = 3
+        wire, transport = connected(site, Heads())
+        transport.write_eof = lambda: setattr(transport, "write", None)  # type: ignore[method-assign]  # nothing can be written any more
+        transport.set_protocol = lambda protocol: None  # type: ignore[method-assign]
+        wire.data_received(post(b"first", LATER) + wrong)
+        wire.shutdown()
+        await turns(40)
+        wire.connection_lost(None)
+        return transport.sent, wire.transport.leave is None  # type: ignore[attr-defined]  # it was left
+
+    said, left = asyncio.run(ended())
+    assert (b"|first" in said, said.count(b"HTTP/1.1 203"), left) == (True, 1, True)
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]

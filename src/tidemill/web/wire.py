@@ -346,7 +346,8 @@ class Wire(HttpToolsProtocol):
         super().on_response_complete()
         if self.since and self.timeout_keep_alive_task is not None:  # `_look` sees to a request that has begun
             self._unset_keepalive_if_required()
-        if self.refusal and newest and not self.transport.is_closing():
+        is_left = self.ends and self.transport.leave is None  # type: ignore[attr-defined]  # it is a `Gathered`
+        if self.refusal and newest and not (is_left or self.transport.is_closing()):
             self._say_refusal(*self.refusal)
 
     def _may_be_kept(self, head: bytes) -> bool:
